@@ -1,0 +1,73 @@
+"""The `moesim` program: commands, and what every error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import click
+import typer
+
+from moesim._version import __version__
+from moesim.cli import hardware, model, trace
+from moesim.cli.common import stderr
+from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
+
+app = typer.Typer(
+    name="moesim",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Predict, place and validate Mixture-of-Experts inference from real routing traces.",
+)
+app.add_typer(trace.app, name="trace")
+app.add_typer(hardware.app, name="hardware")
+app.add_typer(model.app, name="model")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moesim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 - read by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Predict, place and validate Mixture-of-Experts inference from real routing traces."""
+
+
+def main() -> None:
+    """Run the program: 0 ok, 1 infeasible or failed check, 2 usage or bad input."""
+    warnings.showwarning = _show_warning
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        code = 2
+    except (ConfigError, TraceError) as error:
+        stderr(f"error: {error}")
+        code = 2
+    except InfeasibleError as error:
+        stderr(f"infeasible: {error}")
+        code = 1
+    except MoesimError as error:
+        stderr(f"error: {error}")
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        stderr("interrupted")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    stderr(f"warning: {message}")

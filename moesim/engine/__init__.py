@@ -1,0 +1,1 @@
+"""What happens over a step, and over many."""

@@ -1,0 +1,222 @@
+"""What a machine is: plain frozen values in SI units, made from YAML by `moesim.hardware.spec`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+#: Piecewise log-linear curve: ``((size, value), ...)`` with rising sizes, flat beyond its ends.
+Curve = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """How near one kind of operation comes to the roofline of a processor.
+
+    The time of an operation is ``floor_s + ((t_compute**p + t_memory**p) ** (1/p))`` with
+    ``t_compute = flops / (peak * compute)`` and ``t_memory = bytes / (bandwidth * memory)``.
+
+    Parameters
+    ----------
+    compute
+        Fraction of peak FLOP/s, by FLOP of the operation.
+    memory
+        Fraction of peak bandwidth, by bytes moved.
+    floor_s
+        Time of such an operation with nothing to do: launch, prologue, tail.
+    sharpness
+        The exponent ``p``; infinity is the classical ``max``.
+    source
+        Where the numbers come from.
+    """
+
+    compute: Curve = ((1.0, 1.0),)
+    memory: Curve = ((1.0, 1.0),)
+    floor_s: float = 0.0
+    sharpness: float = float("inf")
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory of a device or a host."""
+
+    name: str
+    capacity_bytes: float
+    bandwidth_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A compute unit of a device or a host.
+
+    Parameters
+    ----------
+    peak_flops_per_s
+        Dense peak by data type: ``fp32 tf32 bf16 fp16 fp8 int8 fp4``. A type that is absent is not supported.
+    cores
+        Streaming multiprocessors, compute units or cores: the number of tiles worked on at once.
+    bandwidth_bytes_per_s
+        Bandwidth of this processor to each memory it reaches, by memory name.
+    efficiency
+        By ``kind.dtype`` (``gemm.fp8``), else ``kind`` (``gemm``), else ``default``.
+        Kinds: ``gemm expert_gemm attention_prefill attention_decode elementwise``.
+    """
+
+    name: str
+    peak_flops_per_s: Mapping[str, float]
+    cores: int | None
+    bandwidth_bytes_per_s: Mapping[str, float]
+    efficiency: Mapping[str, Efficiency]
+
+    def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
+        """Efficiency of one kind of operation in one compute data type."""
+        table = self.efficiency
+        return table.get(f"{kind}.{dtype}") or table.get(kind) or table.get("default") or _IDEAL
+
+
+_IDEAL = Efficiency()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A dated price; cloud prices move weekly."""
+
+    usd_per_hour: float
+    vendor: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator: processors that share memories.
+
+    The first processor and the first memory are the main ones.
+    """
+
+    name: str
+    title: str
+    processors: tuple[Processor, ...]
+    memories: tuple[Memory, ...]
+    tdp_w: float | None = None
+    idle_w: float | None = None
+    price: Price | None = None
+
+    @property
+    def processor(self) -> Processor:
+        """The main processor."""
+        return self.processors[0]
+
+    @property
+    def memory(self) -> Memory:
+        """The main memory: it holds weights and KV cache."""
+        return self.memories[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveFit:
+    """Latency and bus bandwidth of one collective, measured over `ranks` devices of one domain.
+
+    Bus bandwidth follows the nccl-tests convention: time = alpha + factor(n) * bytes / busbw,
+    with factor 2(n-1)/n for all-reduce and (n-1)/n for the others.
+    """
+
+    ranks: int
+    alpha_s: float
+    busbw_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A kind of connection.
+
+    Parameters
+    ----------
+    bandwidth_bytes_per_s
+        Per device and direction.
+    latency_s
+        One message between two devices, with nothing to carry.
+    efficiency
+        Reachable fraction of the bandwidth for large messages, where no collective fit says more.
+    domain
+        Devices that reach each other over this link: 8 in an HGX node, 72 in an NVL72 rack.
+    topology
+        ``switch`` (any pair at full rate), ``full_mesh`` (point-to-point links that share the bandwidth
+        between peers), ``ring``, ``tree`` (through a host bridge), ``fat_tree``, ``rail``, ``planes``, ``mesh``.
+    collectives
+        Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks.
+    source
+        Where the numbers come from.
+    """
+
+    name: str
+    bandwidth_bytes_per_s: float
+    latency_s: float
+    efficiency: float
+    domain: int
+    topology: str
+    collectives: Mapping[str, tuple[CollectiveFit, ...]] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The CPUs and their memory in one node, and storage behind them."""
+
+    processor: Processor
+    memory: Memory
+    sockets: int
+    storage: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A cluster of equal nodes.
+
+    Parameters
+    ----------
+    name
+        Catalogue name, ``device-form-count``: ``h200-sxm-8``.
+    kind
+        ``gpu``, ``cpu-gpu`` or ``npu``.
+    device, devices_per_node
+        The accelerators.
+    scale_up
+        The fast link between accelerators. Its domain may span nodes (a rack, a supernode).
+    scale_out
+        The network between nodes, per device; None for a machine that stands alone.
+    host_link
+        Accelerator to host memory, per device and direction.
+    sources
+        Provenance by dotted path of each number in the description.
+    path
+        The file it came from.
+    """
+
+    name: str
+    title: str
+    kind: str
+    device: Device
+    devices_per_node: int
+    scale_up: Link
+    scale_out: Link | None
+    host: Host | None
+    host_link: Link | None
+    nodes: int = 1
+    max_nodes: int | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
+
+    @property
+    def num_devices(self) -> int:
+        """Accelerators in the whole cluster."""
+        return self.nodes * self.devices_per_node
+
+    @property
+    def domain(self) -> int:
+        """Accelerators that share one scale-up domain, at most those there are."""
+        return min(self.scale_up.domain, self.num_devices)
+
+    def with_nodes(self, nodes: int) -> Hardware:
+        """The same machine with another number of nodes."""
+        return replace(self, nodes=nodes)

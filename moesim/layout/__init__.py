@@ -1,0 +1,6 @@
+"""How work and weights are laid over devices."""
+
+from moesim.layout.expert_map import ExpertMap
+from moesim.layout.parallelism import Parallelism
+
+__all__ = ["ExpertMap", "Parallelism"]

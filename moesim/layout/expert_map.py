@@ -1,0 +1,171 @@
+"""Which physical expert slot holds which logical expert.
+
+Names read left to right, as in EPLB: ``physical_to_logical[layer, slot]`` is the logical expert in that slot.
+Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import ConfigError, Fault
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpertMap:
+    """A placement of experts, with replicas, for every MoE layer.
+
+    Parameters
+    ----------
+    physical_to_logical
+        int64 ``[moe_layers, slots]``.
+    num_experts
+        Logical experts per layer.
+    ranks
+        Expert-parallel ranks.
+
+    Raises
+    ------
+    ConfigError
+        With every broken invariant: shape, ids in range, every expert present, no expert twice on a rank.
+
+    Examples
+    --------
+    >>> plan = ExpertMap(np.array([[0, 1, 2, 0]]), num_experts=3, ranks=2)
+    >>> plan.replica_counts
+    array([[2, 1, 1]])
+    >>> plan.rank_loads(np.array([[6.0, 1.0, 2.0]]))
+    array([[4., 5.]])
+    """
+
+    physical_to_logical: IntArray
+    num_experts: int
+    ranks: int
+
+    def __post_init__(self) -> None:
+        array = np.ascontiguousarray(self.physical_to_logical, dtype=np.int64)
+        array.setflags(write=False)
+        object.__setattr__(self, "physical_to_logical", array)
+        found = faults(array, self.num_experts, self.ranks)
+        if found:
+            raise ConfigError(found, "expert placement")
+
+    @property
+    def layers(self) -> int:
+        """MoE layers."""
+        return self.physical_to_logical.shape[0]
+
+    @property
+    def slots(self) -> int:
+        """Physical experts per layer."""
+        return self.physical_to_logical.shape[1]
+
+    @property
+    def slots_per_rank(self) -> int:
+        """Physical experts per layer and rank."""
+        return self.slots // self.ranks
+
+    @property
+    def redundant(self) -> int:
+        """Physical experts beyond one of each."""
+        return self.slots - self.num_experts
+
+    @property
+    def replica_counts(self) -> IntArray:
+        """Replicas of each logical expert, int64 ``[moe_layers, num_experts]``."""
+        offsets = np.arange(self.layers)[:, None] * self.num_experts
+        counts = np.bincount(
+            (self.physical_to_logical + offsets).ravel(), minlength=self.layers * self.num_experts
+        )
+        return counts.reshape(self.layers, self.num_experts)
+
+    @property
+    def logical_to_physical(self) -> IntArray:
+        """Slots of each logical expert, int64 ``[moe_layers, num_experts, max_replicas]``, padded with -1."""
+        width = int(self.replica_counts.max())
+        table = np.full((self.layers, self.num_experts, width), -1, dtype=np.int64)
+        order = np.argsort(self.physical_to_logical, axis=1, kind="stable")
+        experts = np.take_along_axis(self.physical_to_logical, order, axis=1)
+        starts = np.cumsum(self.replica_counts, axis=1) - self.replica_counts
+        nth = np.arange(self.slots)[None, :] - np.take_along_axis(starts, experts, axis=1)
+        table[np.arange(self.layers)[:, None], experts, nth] = order
+        return table
+
+    def slot_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Load of each slot when replicas share evenly.
+
+        Parameters
+        ----------
+        loads
+            float64 ``[moe_layers, num_experts]``.
+
+        Returns
+        -------
+        ndarray
+            float64 ``[moe_layers, slots]``.
+        """
+        share = loads / self.replica_counts
+        return np.take_along_axis(share, self.physical_to_logical, axis=1)
+
+    def rank_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Load of each rank when replicas share evenly, float64 ``[moe_layers, ranks]``."""
+        return self.slot_loads(loads).reshape(self.layers, self.ranks, self.slots_per_rank).sum(axis=2)
+
+    def load_imbalance(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Largest over mean rank load, float64 ``[moe_layers]``; NaN for a layer without load."""
+        ranks = self.rank_loads(loads)
+        mean = ranks.mean(axis=1)
+        return np.divide(ranks.max(axis=1), mean, out=np.full(self.layers, np.nan), where=mean > 0)
+
+    @classmethod
+    def contiguous(cls, layers: int, num_experts: int, ranks: int, redundant: int = 0) -> ExpertMap:
+        """Experts in order, as engines start: expert ``i`` in slot ``i``, then spare copies of 0, 1, 2, ..."""
+        row = np.arange(num_experts + redundant) % num_experts
+        return cls(np.tile(row, (layers, 1)), num_experts, ranks)
+
+    @classmethod
+    def round_robin(cls, layers: int, num_experts: int, ranks: int) -> ExpertMap:
+        """Expert ``i`` on rank ``i mod ranks``."""
+        row = np.arange(num_experts).reshape(-1, ranks).T.ravel()
+        return cls(np.tile(row, (layers, 1)), num_experts, ranks)
+
+
+def faults(array: IntArray, num_experts: int, ranks: int) -> list[Fault]:
+    """Broken invariants of a placement, at most a few of each kind."""
+    if array.ndim != 2:
+        return [Fault("must have two axes, [moe_layers, slots]", "physical_to_logical_map", array.shape)]
+    layers, slots = array.shape
+    if slots % ranks:
+        return [Fault(f"{slots} slots do not divide over {ranks} ranks", "physical_to_logical_map")]
+    wrong = np.argwhere((array < 0) | (array >= num_experts))
+    if len(wrong):
+        layer, slot = wrong[0]
+        return [
+            Fault(
+                f"{len(wrong)} slot(s) hold no expert of the model, first in layer {layer}, slot {slot}",
+                "physical_to_logical_map",
+                int(array[layer, slot]),
+                f"0 to {num_experts - 1}",
+            )
+        ]
+    found = []
+    offsets = np.arange(layers)[:, None] * num_experts
+    counts = np.bincount((array + offsets).ravel(), minlength=layers * num_experts).reshape(layers, -1)
+    missing = np.argwhere(counts == 0)
+    for layer, expert in missing[:3]:
+        found.append(Fault(f"expert {expert} is in no slot of layer {layer}", "physical_to_logical_map"))
+    if len(missing) > 3:
+        found.append(Fault(f"{len(missing)} experts are missing in all", "physical_to_logical_map"))
+    rows = np.sort(array.reshape(layers, ranks, slots // ranks), axis=2)
+    twice = np.argwhere(rows[:, :, 1:] == rows[:, :, :-1])
+    for layer, rank, nth in twice[:3]:
+        expert = rows[layer, rank, nth]
+        found.append(
+            Fault(f"expert {expert} is twice on rank {rank} of layer {layer}", "physical_to_logical_map")
+        )
+    return found

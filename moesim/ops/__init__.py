@@ -1,0 +1,1 @@
+"""Work of one step, as a table of ops."""

@@ -1,0 +1,1 @@
+"""Routing traces and load counts."""
