@@ -1,0 +1,189 @@
+"""Make the frozen values of `moesim.hardware.types` from a validated description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from moesim.hardware.provenance import Provenance
+from moesim.hardware.quantity import Quantity
+from moesim.hardware.spec import (
+    DeviceSpec,
+    EfficiencyFile,
+    EfficiencySpec,
+    EfficiencyTable,
+    HostSpec,
+    LinkSpec,
+    MemorySpec,
+    PriceSpec,
+    ProcessorSpec,
+    Spec,
+)
+from moesim.hardware.types import (
+    CollectiveFit,
+    Device,
+    Efficiency,
+    Hardware,
+    Host,
+    Link,
+    Memory,
+    Price,
+    Processor,
+)
+
+#: Reads an efficiency family by name: the file, and the origin of its entries by path.
+FamilyReader = Callable[[str], tuple[EfficiencyFile, Mapping[str, str]]]
+
+
+def build(spec: Spec, origins: Iterable[Provenance], family: FamilyReader, path: str, nodes: int) -> Hardware:
+    """The machine a description describes.
+
+    Parameters
+    ----------
+    spec
+        The description.
+    origins
+        Origin of each of its numbers.
+    family
+        Reads a named efficiency family.
+    path
+        Where the description lies.
+    nodes
+        Number of nodes.
+    """
+    sources = {origin.path: str(origin) for origin in origins}
+    ((name, device),) = spec.devices.items()
+    node, cluster = spec.node, spec.cluster
+    at = f"devices.{name}"
+    reach = (max_nodes(spec) or nodes) * _whole(node.devices)
+    return Hardware(
+        name=spec.name,
+        title=spec.title,
+        kind=spec.kind,
+        device=_device(name, device, family, sources, at),
+        devices_per_node=_whole(node.devices),
+        scale_up=_link(node.scale_up, "node.scale_up", sources, _whole(node.scale_up.domain)),
+        scale_out=_link(cluster.network, "cluster.network", sources, reach) if cluster else None,
+        host=_host(node.host, family, sources, "node.host") if node.host else None,
+        host_link=_link(node.host_link, "node.host_link", sources, 1) if node.host_link else None,
+        nodes=nodes,
+        max_nodes=max_nodes(spec),
+        sources=sources,
+        path=path,
+    )
+
+
+def max_nodes(spec: Spec) -> int | None:
+    """Most nodes such a machine can have: one without a network, None for no limit."""
+    if spec.cluster is None:
+        return 1
+    return _whole(spec.cluster.max_nodes) if spec.cluster.max_nodes else None
+
+
+def default_nodes(spec: Spec) -> int:
+    """Nodes of the machine as it is sold: all trays of a rack, else one."""
+    return _whole(spec.cluster.default_nodes) if spec.cluster and spec.cluster.default_nodes else 1
+
+
+def _whole(quantity: Quantity) -> int:
+    return int(quantity.value)
+
+
+def _device(name: str, spec: DeviceSpec, family: FamilyReader, sources: Mapping[str, str], at: str) -> Device:
+    power = spec.power
+    return Device(
+        name=name,
+        title=spec.title,
+        processors=tuple(
+            _processor(key, part, spec.memories, family, sources, f"{at}.processors.{key}")
+            for key, part in spec.processors.items()
+        ),
+        memories=tuple(_memory(key, part) for key, part in spec.memories.items()),
+        tdp_w=power.tdp.value if power and power.tdp else None,
+        idle_w=power.idle.value if power and power.idle else None,
+        price=_price(spec.price) if spec.price else None,
+    )
+
+
+def _processor(
+    name: str,
+    spec: ProcessorSpec,
+    memories: Mapping[str, MemorySpec],
+    family: FamilyReader,
+    sources: Mapping[str, str],
+    at: str,
+) -> Processor:
+    own = {key: value.value for key, value in spec.bandwidth.items()}
+    return Processor(
+        name=name,
+        peak_flops_per_s={dtype: peak.value for dtype, peak in spec.peak.items()},
+        cores=_whole(spec.cores) if spec.cores else None,
+        bandwidth_bytes_per_s={key: m.bandwidth.value for key, m in memories.items()} | own,
+        efficiency=_efficiency(spec.efficiency, family, sources, f"{at}.efficiency")
+        if spec.efficiency
+        else {},
+    )
+
+
+def _efficiency(
+    table: EfficiencyTable, family: FamilyReader, sources: Mapping[str, str], at: str
+) -> dict[str, Efficiency]:
+    made: dict[str, Efficiency] = {}
+    if table.like is not None:
+        base, origin = family(table.like)
+        made = _efficiency(base, family, origin, "")
+    dot = f"{at}." if at else ""
+    own = {key: _curves(spec, sources.get(f"{dot}kinds.{key}", "")) for key, spec in table.kinds.items()}
+    # A changed kind also hides the family's entries by data type, or the change would not be seen.
+    hidden = {key for key in made if key.partition(".")[0] in own}
+    return {key: value for key, value in made.items() if key not in hidden} | own
+
+
+def _curves(spec: EfficiencySpec, source: str) -> Efficiency:
+    return Efficiency(
+        compute=spec.compute,
+        memory=spec.memory,
+        floor_s=spec.floor.value if spec.floor else 0.0,
+        sharpness=spec.sharpness.value if spec.sharpness else float("inf"),
+        source=source,
+    )
+
+
+def _memory(name: str, spec: MemorySpec) -> Memory:
+    return Memory(name, spec.capacity.value, spec.bandwidth.value)
+
+
+def _price(spec: PriceSpec) -> Price:
+    return Price(spec.per_hour.value, spec.vendor, spec.date.isoformat())
+
+
+def _host(spec: HostSpec, family: FamilyReader, sources: Mapping[str, str], at: str) -> Host:
+    memory = _memory("ram", spec.memory)
+    return Host(
+        processor=_processor("cpu", spec.processor, {"ram": spec.memory}, family, sources, f"{at}.processor"),
+        memory=memory,
+        sockets=_whole(spec.sockets),
+        storage=_memory("storage", spec.storage) if spec.storage else None,
+    )
+
+
+def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> Link:
+    fits = {
+        name: tuple(
+            CollectiveFit(int(n.value), a.value, b.value)
+            for n, a, b in zip(c.ranks, c.latency, c.bus_bandwidth, strict=True)
+        )
+        for name, c in spec.collectives.items()
+    }
+    paths = [f"{at}.{key}" for key in ("bandwidth", "latency", "efficiency")]
+    paths += [f"{at}.collectives.{name}" for name in fits]
+    cited = dict.fromkeys(sources[path] for path in paths if sources.get(path))
+    return Link(
+        name=spec.name,
+        bandwidth_bytes_per_s=spec.bandwidth.value,
+        latency_s=spec.latency.value,
+        efficiency=spec.efficiency.value,
+        domain=domain,
+        topology=spec.topology,
+        collectives=fits,
+        source=" | ".join(cited),
+    )

@@ -1,0 +1,211 @@
+"""The machines moesim knows by name, and those a user describes in a file."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim.errors import ConfigError, Fault, UnknownNameError
+from moesim.files import data_dir
+from moesim.hardware.types import Hardware
+
+#: Folders of further machines, offered by installed packages: an entry point whose object is a path.
+PLUGINS = "moesim.hardware"
+
+_ALIASES = re.compile(r"^aliases:[ \t]*\[([^\]]*)\]", re.MULTILINE)
+_HINT = "list them with: moesim hardware list"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A hardware file, read and validated.
+
+    Parameters
+    ----------
+    spec
+        A `moesim.hardware.spec.Spec`.
+    origins
+        Origin of each number, in file order.
+    path
+        The file.
+    catalogue
+        Whether it is one of moesim's own.
+    """
+
+    spec: Any
+    origins: tuple[Any, ...]
+    path: Path
+    catalogue: bool
+
+
+def load_hardware(name: str | os.PathLike[str], nodes: int | None = None) -> Hardware:
+    """A machine of the catalogue, or one described in a file.
+
+    Parameters
+    ----------
+    name
+        Catalogue name or alias (case, ``_`` and ``-`` do not matter), or the path of a YAML file.
+    nodes
+        Number of nodes; None for the machine as it is sold: one node, all trays of a rack.
+
+    Returns
+    -------
+    Hardware
+        In SI units, ready for the cost model.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such machine; the nearest names are suggested.
+    ConfigError
+        If the file is wrong, with every fault, or the machine cannot have that many nodes.
+
+    Examples
+    --------
+    >>> machine = load_hardware("H200_SXM", nodes=4)
+    >>> machine.name, machine.num_devices, machine.device.memory.bandwidth_bytes_per_s
+    ('h200-sxm-8', 32, 4800000000000.0)
+    """
+    path = find(name)
+    stat = path.stat() if path.is_file() else None
+    stamp = (stat.st_mtime_ns, stat.st_size) if stat else None
+    return _load(path, stamp, nodes)
+
+
+@functools.lru_cache(maxsize=64)
+def _load(path: Path, stamp: object, nodes: int | None) -> Hardware:
+    """Read a machine once for as long as its file stays as it is."""
+    from moesim.hardware.build import build, default_nodes, max_nodes
+    from moesim.hardware.check import check
+
+    description = read_description(path)
+    findings = check(description.spec, description.origins, catalogue=description.catalogue)
+    faults = [finding.fault for finding in findings if finding.strict]
+    if faults:
+        raise ConfigError(faults, path)
+    most = max_nodes(description.spec)
+    wanted = default_nodes(description.spec) if nodes is None else nodes
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise ConfigError(Fault("no number of nodes", "--nodes", wanted, "a whole number from 1"), path)
+    if most is not None and wanted > most:
+        reason = "has no network between nodes" if description.spec.cluster is None else "ends there"
+        raise ConfigError(
+            Fault(f"{description.spec.name} {reason}", "--nodes", wanted, f"at most {most}"), path
+        )
+    return build(
+        description.spec, description.origins, functools.partial(_family, path.parent), str(path), wanted
+    )
+
+
+def read_description(path: Path) -> Description:
+    """Read and validate one hardware file, without the checks of plausibility."""
+    from moesim.hardware.provenance import provenance
+    from moesim.hardware.read import read_yaml, validate
+    from moesim.hardware.spec import Spec
+
+    raw = read_yaml(path)
+    spec = validate(Spec, raw, path)
+    return Description(spec, tuple(provenance(spec, raw)), path, path.parent == data_dir("hardware"))
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """The file of a machine: a path as it stands, else the catalogue's, else a plug-in's.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such machine.
+    """
+    text = os.fspath(name)
+    path = Path(text)
+    if path.suffix.lower() in (".yaml", ".yml") or os.sep in text:
+        return path
+    own = data_dir("hardware")
+    if re.fullmatch(r"[\w.+-]+", text) and (own / f"{_fold(text)}.yaml").is_file():
+        return own / f"{_fold(text)}.yaml"
+    for folder in _folders():
+        found = _table(folder).get(_fold(text))
+        if found is not None:
+            return found
+    known = [key for folder in _folders() for key in _table(folder)]
+    raise UnknownNameError("hardware", text, known, _HINT)
+
+
+def names() -> list[str]:
+    """Names of all machines, sorted.
+
+    >>> "h200-sxm-8" in names()
+    True
+    """
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def aliases() -> dict[str, str]:
+    """Catalogue name by each other spelling of it.
+
+    >>> aliases()["h200-sxm"]
+    'h200-sxm-8'
+    """
+    table = {key: path.stem for folder in _folders() for key, path in _table(folder).items()}
+    return {key: name for key, name in table.items() if key != name}
+
+
+def _fold(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _table(folder: Path) -> dict[str, Path]:
+    """Files of a folder by name and alias; reads one line of each, no YAML."""
+    table: dict[str, Path] = {}
+    paths = sorted(folder.glob("*.yaml"))
+    for path in paths:
+        match = _ALIASES.search(path.read_text(encoding="utf-8", errors="replace"))
+        for alias in match[1].split(",") if match else ():
+            if alias.strip():
+                table.setdefault(_fold(alias.strip().strip("\"'")), path)
+    table.update({_fold(path.stem): path for path in paths})
+    return table
+
+
+def _folders() -> Iterator[Path]:
+    """moesim's own folder, then those of plug-ins."""
+    yield data_dir("hardware")
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=PLUGINS):
+        offered = point.load()
+        folder = Path(os.fspath(offered() if callable(offered) else offered))
+        if not folder.is_dir():
+            raise ConfigError(
+                Fault("offers no folder", f"plug-in {point.name}", str(folder), "a folder of hardware files")
+            )
+        yield folder
+
+
+def _family(beside: Path, name: str) -> tuple[Any, Mapping[str, str]]:
+    """An efficiency family: from the folder beside the file, else from the catalogue."""
+    for folder in (beside, data_dir("hardware")):
+        path = folder / "efficiency" / f"{name}.yaml"
+        if path.is_file():
+            stat = path.stat()
+            return _read_family(path, (stat.st_mtime_ns, stat.st_size))
+    known = sorted(path.stem for path in (data_dir("hardware") / "efficiency").glob("*.yaml"))
+    raise UnknownNameError("efficiency family", name, known, f"there are: {', '.join(known)}")
+
+
+@functools.lru_cache(maxsize=32)
+def _read_family(path: Path, stamp: object) -> tuple[Any, Mapping[str, str]]:
+    from moesim.hardware.provenance import provenance
+    from moesim.hardware.read import read_yaml, validate
+    from moesim.hardware.spec import EfficiencyFile
+
+    raw = read_yaml(path)
+    family = validate(EfficiencyFile, raw, path)
+    if family.like is not None:
+        raise ConfigError(Fault("a family is not like another", "like", family.like, "only 'kinds'"), path)
+    return family, {origin.path: str(origin) for origin in provenance(family, raw)}

@@ -1,0 +1,216 @@
+"""Is a description plausible? Small checks, each of one thing; a finding is a fault or a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from moesim.errors import Fault, nearest
+from moesim.hardware.provenance import Provenance
+from moesim.hardware.quantity import Quantity
+from moesim.hardware.spec import LinkSpec, MemorySpec, ProcessorSpec, Spec
+from moesim.units import show
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something a check found; only a strict one keeps the description from being used."""
+
+    fault: Fault
+    strict: bool
+
+
+#: Widest plausible values: outside them somebody wrote GB for bytes, or ms for us.
+_MEMORY_CAPACITY = (1e8, 1e16)
+_MEMORY_BANDWIDTH = (1e8, 1e16)
+_LINK_BANDWIDTH = (1e8, 1e14)
+_LINK_LATENCY = (0.0, 1e-2)
+_PEAK = (1e9, 1e19)
+_POWER = (0.1, 1e6)
+_PRICE = (1e-3, 1e4)
+
+
+def check(spec: Spec, origins: Sequence[Provenance], *, catalogue: bool) -> list[Finding]:
+    """Every finding about a description.
+
+    Parameters
+    ----------
+    spec
+        The description.
+    origins
+        Origin of each of its numbers.
+    catalogue
+        Whether it is one of moesim's own, where every number needs a source.
+    """
+    found: list[Finding] = [Finding(fault, False) for fault in check_fp8_is_twice_bf16(spec)]
+    found += [Finding(fault, catalogue) for fault in check_sources(spec, origins)]
+    found += [Finding(fault, catalogue) for fault in check_prices(spec)]
+    for rule in _STRICT:
+        found += [Finding(fault, True) for fault in rule(spec)]
+    return found
+
+
+def check_ranges(spec: Spec) -> Iterator[Fault]:
+    """Capacities, bandwidths, peaks and latencies of a plausible size for their kind."""
+    for where, memory in _memories(spec):
+        yield from _in_range(f"{where}.capacity", memory.capacity, _MEMORY_CAPACITY)
+        yield from _in_range(f"{where}.bandwidth", memory.bandwidth, _MEMORY_BANDWIDTH)
+    for where, processor in _processors(spec):
+        for dtype, peak in processor.peak.items():
+            yield from _in_range(f"{where}.peak.{dtype}", peak, _PEAK)
+        for name, bandwidth in processor.bandwidth.items():
+            yield from _in_range(f"{where}.bandwidth.{name}", bandwidth, _MEMORY_BANDWIDTH)
+    for where, link in _links(spec):
+        yield from _in_range(f"{where}.bandwidth", link.bandwidth, _LINK_BANDWIDTH)
+        yield from _in_range(f"{where}.latency", link.latency, _LINK_LATENCY)
+    for name, device in spec.devices.items():
+        if device.power:
+            yield from _in_range(f"devices.{name}.power.tdp", device.power.tdp, _POWER)
+            yield from _in_range(f"devices.{name}.power.idle", device.power.idle, _POWER)
+        if device.price:
+            yield from _in_range(f"devices.{name}.price.per_hour", device.price.per_hour, _PRICE)
+
+
+def check_peaks(spec: Spec) -> Iterator[Fault]:
+    """Each main processor has a bf16 peak: what no data type says is computed in it."""
+    for name, device in spec.devices.items():
+        first = next(iter(device.processors))
+        if not {"bf16", "fp16"} & set(device.processors[first].peak):
+            where = f"devices.{name}.processors.{first}.peak"
+            yield Fault("the main processor has no bf16 peak", where, None, "bf16 (or fp16)")
+
+
+def check_fp8_is_twice_bf16(spec: Spec) -> Iterator[Fault]:
+    """Dense fp8 is twice dense bf16 on every known part; a fourfold one is usually a sparse figure."""
+    for where, processor in _processors(spec):
+        bf16, fp8 = processor.peak.get("bf16"), processor.peak.get("fp8")
+        if bf16 and fp8 and abs(fp8.value / (2 * bf16.value) - 1) > 0.10:
+            ratio = fp8.value / bf16.value
+            yield Fault(
+                f"fp8 is {ratio:.2f} x bf16; peaks are dense", f"{where}.peak.fp8", fp8.text, "about 2 x bf16"
+            )
+
+
+def check_names(spec: Spec) -> Iterator[Fault]:
+    """A processor's own bandwidths are to memories there are."""
+    for device_name, device in spec.devices.items():
+        for name, processor in device.processors.items():
+            for memory in processor.bandwidth:
+                if memory not in device.memories:
+                    where = f"devices.{device_name}.processors.{name}.bandwidth.{memory}"
+                    yield Fault("no such memory", where, None, ", ".join(device.memories))
+
+
+def check_domain(spec: Spec) -> Iterator[Fault]:
+    """A scale-up domain holds a node, or is held by it, without remainder."""
+    devices, domain = int(spec.node.devices.value), int(spec.node.scale_up.domain.value)
+    if max(devices, domain) % min(devices, domain):
+        yield Fault(
+            f"a domain of {domain} and a node of {devices} devices do not divide each other",
+            "node.scale_up.domain",
+            domain,
+            "a multiple or a divisor of node.devices",
+        )
+
+
+def check_cluster(spec: Spec) -> Iterator[Fault]:
+    """The usual number of nodes is at most the largest."""
+    cluster = spec.cluster
+    if cluster and cluster.default_nodes and cluster.max_nodes:
+        usual, most = int(cluster.default_nodes.value), int(cluster.max_nodes.value)
+        if usual > most:
+            yield Fault("more than max_nodes", "cluster.default_nodes", usual, f"at most {most}")
+
+
+def check_collectives(spec: Spec) -> Iterator[Fault]:
+    """Fits have lists of one length, rising ranks inside the domain, and possible bandwidths.
+
+    Bus bandwidth stays below the link's, but switches that reduce (NVLink SHARP) halve the traffic of
+    an all-reduce, which may show up to twice the link's bandwidth.
+    """
+    for where, link in _links(spec):
+        for name, fit in link.collectives.items():
+            at = f"{where}.collectives.{name}"
+            lengths = {len(fit.ranks), len(fit.latency), len(fit.bus_bandwidth)}
+            if len(lengths) != 1 or 0 in lengths:
+                yield Fault(
+                    "ranks, latency and bus_bandwidth differ in length or are empty",
+                    at,
+                    None,
+                    "three lists of one length",
+                )
+                continue
+            ranks = [int(rank.value) for rank in fit.ranks]
+            if ranks[0] < 2 or any(b <= a for a, b in zip(ranks, ranks[1:], strict=False)):
+                yield Fault("ranks do not rise from at least 2", f"{at}.ranks", ranks, "as in [2, 4, 8]")
+            limit = link.bandwidth.value * (2.0 if name.startswith("all_reduce") else 1.1)
+            for index, measured in enumerate(fit.bus_bandwidth):
+                if measured.value > limit:
+                    allowed = f"at most {show(limit, 'bytes_per_s')} on a link of {link.bandwidth.text}"
+                    yield Fault("faster than the link", f"{at}.bus_bandwidth.{index}", measured.text, allowed)
+
+
+def check_sources(spec: Spec, origins: Iterable[Provenance]) -> Iterator[Fault]:
+    """Every number has a source, and the file's ``sources`` explain it."""
+    known = list(spec.sources)
+    for origin in origins:
+        if origin.key is None:
+            yield Fault("no source", origin.path, None, "a 'source' here or in an enclosing mapping")
+        elif origin.key not in spec.sources:
+            near = nearest(origin.key, known, 1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            yield Fault(
+                f"its source {origin.key!r} is not explained", origin.path, None, f"a key of 'sources'{hint}"
+            )
+
+
+def check_prices(spec: Spec) -> Iterator[Fault]:
+    """A price says who asked it; the schema asks for the day."""
+    for name, device in spec.devices.items():
+        if device.price and not device.price.vendor.strip():
+            yield Fault("no vendor", f"devices.{name}.price.vendor", None, "who asks this price")
+
+
+_STRICT: tuple[Callable[[Spec], Iterator[Fault]], ...] = (
+    check_ranges,
+    check_peaks,
+    check_names,
+    check_domain,
+    check_cluster,
+    check_collectives,
+)
+
+
+def _in_range(where: str, quantity: Quantity | None, limits: tuple[float, float]) -> Iterator[Fault]:
+    if quantity is None:
+        return
+    low, high = limits
+    if not low <= quantity.value <= high:
+        allowed = f"{show(low, quantity.kind)} to {show(high, quantity.kind)}; a bare number is in SI units"
+        yield Fault("implausible", where, quantity.text, allowed)
+
+
+def _memories(spec: Spec) -> Iterator[tuple[str, MemorySpec]]:
+    for name, device in spec.devices.items():
+        for key, memory in device.memories.items():
+            yield f"devices.{name}.memories.{key}", memory
+    if spec.node.host:
+        yield "node.host.memory", spec.node.host.memory
+        if spec.node.host.storage:
+            yield "node.host.storage", spec.node.host.storage
+
+
+def _processors(spec: Spec) -> Iterator[tuple[str, ProcessorSpec]]:
+    for name, device in spec.devices.items():
+        for key, processor in device.processors.items():
+            yield f"devices.{name}.processors.{key}", processor
+    if spec.node.host:
+        yield "node.host.processor", spec.node.host.processor
+
+
+def _links(spec: Spec) -> Iterator[tuple[str, LinkSpec]]:
+    yield "node.scale_up", spec.node.scale_up
+    if spec.node.host_link:
+        yield "node.host_link", spec.node.host_link
+    if spec.cluster:
+        yield "cluster.network", spec.cluster.network

@@ -1,0 +1,222 @@
+"""What a hardware file may say: the schema, version 1.
+
+One file describes one machine and stands alone: device, node, cluster. A number is plain text with a unit
+(``"4.8 TB/s"``), or a mapping with ``value``, ``source``, ``status`` and ``note``; a plain number takes the
+``source`` and ``status`` of the nearest enclosing mapping that has them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from moesim.hardware.quantity import (
+    Bytes,
+    BytesPerS,
+    Count,
+    CurveByBytes,
+    CurveByFlops,
+    FlopsPerS,
+    Fraction,
+    Number,
+    Seconds,
+    Status,
+    UsdPerHour,
+    Watts,
+)
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
+Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Kind = Literal["gpu", "cpu-gpu", "npu"]
+Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh"]
+#: Kind of operation, and optionally its compute data type: ``gemm``, ``gemm.fp8``.
+EfficiencyKey = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(default|(gemm|expert_gemm|attention_prefill|attention_decode|elementwise)"
+        r"(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4))?)$"
+    ),
+]
+
+
+class _Part(BaseModel):
+    """A part of a description; its numbers take its source unless they name their own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str | None = None
+    status: Status | None = None
+    note: str | None = None
+
+
+class EfficiencySpec(_Part):
+    """How near one kind of operation comes to the roofline."""
+
+    compute: CurveByFlops = ((1.0, 1.0),)
+    memory: CurveByBytes = ((1.0, 1.0),)
+    floor: Seconds | None = None
+    sharpness: Number | None = None
+
+
+class EfficiencyTable(_Part):
+    """Efficiencies of a processor: those of a family, changed or completed kind by kind."""
+
+    like: Name | None = None
+    kinds: dict[EfficiencyKey, EfficiencySpec] = {}
+
+
+def _family(raw: object) -> object:
+    return {"like": raw} if isinstance(raw, str) else raw
+
+
+EfficiencyOrName = Annotated[
+    EfficiencyTable, BeforeValidator(_family, json_schema_input_type=str | EfficiencyTable)
+]
+
+
+class EfficiencyFile(EfficiencyTable):
+    """A file of the folder ``efficiency``: one family of processors."""
+
+    schema_version: Literal[1]
+    name: Name
+    title: str
+    sources: dict[Name, str] = {}
+
+
+class ProcessorSpec(_Part):
+    """A compute unit. `bandwidth` is needed only where it differs from the memory's own."""
+
+    cores: Count | None = None
+    peak: dict[Dtype, FlopsPerS]
+    bandwidth: dict[Name, BytesPerS] = {}
+    efficiency: EfficiencyOrName | None = None
+
+
+class MemorySpec(_Part):
+    """A memory of a device or host, or storage."""
+
+    capacity: Bytes
+    bandwidth: BytesPerS
+
+
+class PowerSpec(_Part):
+    """Power of one device."""
+
+    tdp: Watts | None = None
+    idle: Watts | None = None
+
+
+class PriceSpec(_Part):
+    """Price of one device on one day."""
+
+    per_hour: UsdPerHour
+    vendor: Annotated[str, StringConstraints(min_length=1)]
+    date: datetime.date
+
+
+class DeviceSpec(_Part):
+    """One accelerator."""
+
+    title: str
+    processors: Annotated[dict[Name, ProcessorSpec], Field(min_length=1)]
+    memories: Annotated[dict[Name, MemorySpec], Field(min_length=1)]
+    power: PowerSpec | None = None
+    price: PriceSpec | None = None
+
+
+class HostSpec(_Part):
+    """CPUs, memory and storage of one node; numbers are of the whole node."""
+
+    title: str
+    sockets: Count
+    processor: ProcessorSpec
+    memory: MemorySpec
+    storage: MemorySpec | None = None
+
+
+class CollectiveSpec(_Part):
+    """Fits of one collective: three lists of equal length, rising in ranks."""
+
+    ranks: list[Count]
+    latency: list[Seconds]
+    bus_bandwidth: list[BytesPerS]
+
+
+class CollectivesSpec(_Part):
+    """Measured collectives of a link; ``all_reduce_custom`` is an engine's own kernel for small messages."""
+
+    all_reduce: CollectiveSpec | None = None
+    all_gather: CollectiveSpec | None = None
+    reduce_scatter: CollectiveSpec | None = None
+    all_to_all: CollectiveSpec | None = None
+    all_reduce_custom: CollectiveSpec | None = None
+
+    def items(self) -> list[tuple[str, CollectiveSpec]]:
+        """The collectives that are given, by name."""
+        made = [(name, getattr(self, name)) for name in _COLLECTIVES]
+        return [(name, fit) for name, fit in made if fit is not None]
+
+
+_COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_reduce_custom")
+
+
+class LinkSpec(_Part):
+    """A kind of connection; bandwidth is per device and direction."""
+
+    name: Name
+    bandwidth: BytesPerS
+    latency: Seconds
+    efficiency: Fraction
+    topology: Topology
+    collectives: CollectivesSpec = CollectivesSpec()
+
+
+class ScaleUpSpec(LinkSpec):
+    """The fast link between accelerators."""
+
+    domain: Count
+
+
+class NodeSpec(_Part):
+    """One node."""
+
+    devices: Count
+    scale_up: ScaleUpSpec
+    host_link: LinkSpec | None = None
+    host: HostSpec | None = None
+
+
+class ClusterSpec(_Part):
+    """Many nodes."""
+
+    network: LinkSpec
+    default_nodes: Count | None = None
+    max_nodes: Count | None = None
+
+
+class Spec(_Part):
+    """A machine."""
+
+    schema_version: Literal[1]
+    name: Name
+    title: str
+    kind: Kind
+    aliases: list[Name] = []
+    sources: dict[Name, str] = {}
+    devices: Annotated[dict[Name, DeviceSpec], Field(min_length=1, max_length=1)]
+    node: NodeSpec
+    cluster: ClusterSpec | None = None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a hardware file, for editors."""
+    schema = Spec.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "moesim hardware file",
+    }
