@@ -9,6 +9,36 @@ import numpy as np
 import numpy.typing as npt
 
 PREFILL, DECODE = 0, 1
+_BLOCK = 4096
+
+
+def count_ids(ids: npt.NDArray[np.unsignedinteger], num_experts: int) -> npt.NDArray[np.int64]:
+    """How often each expert of each layer is chosen.
+
+    Parameters
+    ----------
+    ids
+        Expert ids below `num_experts`, ``[tokens, layers, top_k]``.
+    num_experts
+        Experts per layer.
+
+    Returns
+    -------
+    ndarray
+        int64 ``[layers, num_experts]``; every layer sums to ``tokens * top_k``.
+
+    Examples
+    --------
+    >>> count_ids(np.array([[[0, 2]], [[2, 1]]], np.uint8), 4).tolist()
+    [[1, 1, 2, 0]]
+    """
+    layers = ids.shape[1]
+    offsets = (np.arange(layers) * num_experts)[None, :, None]
+    total = np.zeros(layers * num_experts, np.int64)
+    # In blocks, because bincount works on 8-byte integers and a trace has one byte per id.
+    for start in range(0, len(ids), _BLOCK):
+        total += np.bincount((ids[start : start + _BLOCK] + offsets).ravel(), minlength=len(total))
+    return total.reshape(layers, num_experts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,20 +86,18 @@ class RoutingTrace:
     @property
     def num_tokens(self) -> int:
         """Tokens."""
-        return self.topk_ids.shape[0]
+        return int(self.topk_ids.shape[0])
 
     @property
     def top_k(self) -> int:
         """Experts per token and layer."""
-        return self.topk_ids.shape[2]
+        return int(self.topk_ids.shape[2])
 
     def load_counts(self) -> LoadCounts:
         """Total load of each expert, as one step."""
-        layers = len(self.moe_layer_ids)
-        flat = self.topk_ids.astype(np.int64) + (np.arange(layers) * self.num_experts)[None, :, None]
-        counts = np.bincount(flat.ravel(), minlength=layers * self.num_experts)
+        counts = count_ids(self.topk_ids, self.num_experts)
         return LoadCounts(
-            counts=counts.reshape(1, layers, self.num_experts).astype(np.float64),
+            counts=counts[None].astype(np.float64),
             moe_layer_ids=self.moe_layer_ids,
             top_k=self.top_k,
             model=self.model,
@@ -105,12 +133,13 @@ class LoadCounts:
     @property
     def num_experts(self) -> int:
         """Routed experts per layer."""
-        return self.counts.shape[2]
+        return int(self.counts.shape[2])
 
     @property
     def totals(self) -> npt.NDArray[np.float64]:
         """Selections summed over steps, float64 ``[moe_layers, num_experts]``."""
-        return self.counts.sum(axis=0)
+        totals: npt.NDArray[np.float64] = self.counts.sum(axis=0)
+        return totals
 
     def load_counts(self) -> LoadCounts:
         """Itself: every consumer of loads takes both kinds."""

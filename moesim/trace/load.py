@@ -1,0 +1,51 @@
+"""One call that reads any known format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from moesim.errors import Fault, TraceError
+from moesim.trace.peek import Peek
+from moesim.trace.readers import find_reader
+from moesim.trace.shape import Hints, Shape, ShapeLike
+from moesim.trace.types import Routing
+
+
+def load_trace(
+    path: str | os.PathLike[str],
+    *,
+    shape: ShapeLike | None = None,
+    num_experts: int | None = None,
+    candidates: Iterable[ShapeLike] | Callable[[], Iterable[ShapeLike]] = (),
+) -> Routing:
+    """Read a routing trace or load counts from any known format, told by content.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        The model the trace is of (a `moesim.model.types.Model` or a `Shape`). The trace must fit it.
+    num_experts
+        Routed experts per layer, for files that do not say.
+    candidates
+        Known models, for files that say nothing when the caller does not either: the smallest that fits
+        is taken, with a warning. A callable is called only if needed.
+
+    Returns
+    -------
+    RoutingTrace or LoadCounts
+        What was assumed or dropped is in its `warnings`.
+
+    Raises
+    ------
+    TraceError
+        If the file cannot be read, is in no known format, is damaged, or does not fit the model; every
+        fault is named.
+    """
+    if num_experts is not None and not 1 <= num_experts <= 65535:
+        raise TraceError(Fault("is no number of experts", "num_experts", num_experts, "1 to 65535"))
+    hints = Hints(Shape.of(shape) if shape is not None else None, num_experts, candidates)
+    peek = Peek(path)
+    return find_reader(peek).read(peek, hints)

@@ -1,0 +1,110 @@
+"""SGLang's expert load as JSON: ``{"logical_count": [layers][experts]}``, or ``[steps][layers][experts]``.
+
+SGLang writes a row for every decoder layer; the rows of dense layers are zero.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from moesim.errors import Fault, TraceError
+from moesim.trace.assemble import Origin, load_counts
+from moesim.trace.limits import MAX_JSON_BYTES, size_fault
+from moesim.trace.peek import Peek
+from moesim.trace.readers.base import Reader
+from moesim.trace.shape import Hints
+from moesim.trace.types import LoadCounts
+
+_KEY = "logical_count"
+_SHOWN = 5
+
+
+def _sniff(peek: Peek) -> float:
+    return 1.0 if peek.looks_like_json and peek.contains(f'"{_KEY}"'.encode(), MAX_JSON_BYTES) else 0.0
+
+
+def _read(peek: Peek, hints: Hints) -> LoadCounts:
+    document = _parse(peek)
+    if not isinstance(document, dict) or _KEY not in document:
+        raise TraceError(Fault(f"has no {_KEY} at its top level"), peek.path)
+    rows = document[_KEY]
+    stepwise = _depth(rows) == 3
+    faults = _row_faults(rows, stepwise)
+    if faults:
+        shown = faults[:_SHOWN]
+        if len(faults) > _SHOWN:
+            shown.append(Fault(f"{len(faults) - _SHOWN} more such faults", _KEY))
+        raise TraceError(shown, peek.path)
+    counts = np.array(rows, dtype=np.float64)
+    return load_counts(counts, Origin(peek.path), hints)
+
+
+def _parse(peek: Peek) -> Any:  # noqa: ANN401 - any JSON tree
+    fault = size_fault(peek.size, "JSON document", MAX_JSON_BYTES)
+    if fault:
+        raise TraceError(fault, peek.path)
+    with peek.open() as stream:
+        content = stream.read()
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise TraceError(
+            Fault(f"is no JSON, or is truncated: {error.msg.lower()}", where), peek.path
+        ) from None
+    except RecursionError:
+        raise TraceError(Fault("is nested too deeply"), peek.path) from None
+    except ValueError as error:
+        raise TraceError(Fault(f"is no JSON: {error}"), peek.path) from None
+
+
+def _depth(value: object) -> int:
+    depth = 0
+    while isinstance(value, list):
+        value, depth = (value[0] if value else None), depth + 1
+    return depth
+
+
+def _row_faults(rows: object, stepwise: bool) -> list[Fault]:
+    """Every row that is no row of as many numbers as the first one, and every value that is no load."""
+    if not isinstance(rows, list) or not rows:
+        return [Fault("is no list of rows", _KEY, allowed="[layers][experts] or [steps][layers][experts]")]
+    steps = [(f"{_KEY}[{s}]", step) for s, step in enumerate(rows)] if stepwise else [(_KEY, rows)]
+    faults: list[Fault] = []
+    layers = width = None
+    for name, step in steps:
+        if not isinstance(step, list) or not step:
+            faults.append(Fault("is no list of rows", name))
+            continue
+        layers = layers or len(step)
+        if len(step) != layers:
+            faults.append(Fault(f"has {len(step)} layers, the first step has {layers}", name))
+        for i, row in enumerate(step):
+            if not isinstance(row, list) or not row:
+                faults.append(Fault("is no list of numbers", f"{name}[{i}]"))
+                continue
+            width = width or len(row)
+            if len(row) != width:
+                faults.append(Fault(f"has {len(row)} experts, the first row has {width}", f"{name}[{i}]"))
+            faults += _value_faults(row, f"{name}[{i}]")
+    return faults
+
+
+def _value_faults(row: list[object], name: str) -> list[Fault]:
+    if all(type(v) is float or type(v) is int for v in row):
+        good = all(0 <= v < 1e300 for v in row)  # type: ignore[operator]
+        if good:
+            return []
+    wrong = [(e, v) for e, v in enumerate(row) if type(v) not in (int, float) or not 0 <= v < 1e300]  # type: ignore[operator]
+    return [Fault("is no load", f"{name}[{e}]", _short(v), "a number of at least 0") for e, v in wrong]
+
+
+def _short(value: object) -> object:
+    text = repr(value)
+    return value if len(text) < 40 else text[:40] + "..."
+
+
+READER = Reader("sglang-json", 'SGLang JSON {"logical_count": ...}', _sniff, _read)
