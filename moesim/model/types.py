@@ -22,8 +22,10 @@ class GroupedQuery:
         The query projection also yields an output gate of the same width.
     norm_params
         Parameters of query/key norms and attention sinks.
-    bias
-        Whether query, key and value projections have a bias.
+    bias, output_bias
+        Whether query, key and value projections, and the output projection, have a bias.
+    q_rank
+        Rank of a two-step query projection (Step-3's multi-matrix factorization); None for one full matrix.
     """
 
     heads: int
@@ -35,6 +37,7 @@ class GroupedQuery:
     norm_params: int = 0
     bias: bool = False
     output_bias: bool = False
+    q_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class MoE:
     router_bias
         Whether the router has a bias or a correction bias.
     hash_routed
-        Whether experts follow from the token id (no router matrix is multiplied).
+        Whether experts follow from the token id; the router matrix still gives their weights.
     """
 
     num_experts: int
@@ -247,6 +250,7 @@ class Matrix:
     ----------
     module
         ``attention indexer dense shared expert router embedding head``: what decides its data type.
+        ``connection`` (hyper-connections, the projection in front of a prediction head) stays unquantised.
     shard
         ``column`` or ``row`` under tensor parallelism, ``replicated``, or ``expert``.
     used

@@ -1,0 +1,106 @@
+"""Data types of weights: bytes per parameter, and which modules a requested type applies to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moesim.errors import ConfigError, Fault, nearest
+from moesim.model.types import Model
+
+#: Bytes of one parameter, its share of scales included.
+#: fp8: one 4-byte scale per 128 x 128 block (DeepSeek-V3). int8: one scale per output channel, neglected.
+#: int4: one 2-byte scale per group of 32, as in Kimi-K2.5's checkpoint (with groups of 128 it is 0.516).
+#: mxfp4: one byte per block of 32 (OCP microscaling 1.0). nvfp4: one byte per block of 16.
+BYTES_PER_PARAM: Mapping[str, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0 + 4.0 / (128 * 128),
+    "int8": 1.0,
+    "int4": 0.5 + 2.0 / 32,
+    "mxfp4": 0.5 + 1.0 / 32,
+    "nvfp4": 0.5 + 1.0 / 16,
+}
+
+#: Modules that have a data type of their own; ``connection`` and ``other`` (norms, biases) are never quantised.
+MODULES = (
+    "embedding",
+    "head",
+    "attention",
+    "indexer",
+    "dense",
+    "shared",
+    "expert",
+    "router",
+    "connection",
+    "other",
+)
+
+_FEED_FORWARD = frozenset({"dense", "shared", "expert"})
+_LINEAR = _FEED_FORWARD | {"attention", "indexer"}
+
+#: Where each quantised type is applied when it is asked for by name, as serving engines do: 8-bit floats and
+#: integers, and 4-bit integers (GPTQ, AWQ), on every linear layer; 4-bit floats on feed-forward blocks alone.
+#: Embedding, head, router, norms and biases stay in bf16.
+QUANTISED: Mapping[str, frozenset[str]] = {
+    "fp8": _LINEAR,
+    "int8": _LINEAR,
+    "int4": _LINEAR,
+    "mxfp4": _FEED_FORWARD,
+    "nvfp4": _FEED_FORWARD,
+}
+
+
+def bytes_per_param(dtype: str) -> float:
+    """Bytes of one parameter in `dtype`, scales included.
+
+    Raises
+    ------
+    ConfigError
+        If the type is unknown.
+
+    Examples
+    --------
+    >>> bytes_per_param("bf16"), bytes_per_param("mxfp4")
+    (2.0, 0.53125)
+    """
+    check_dtype(dtype, auto=False)
+    return BYTES_PER_PARAM[dtype]
+
+
+def check_dtype(dtype: str, *, auto: bool = True, allowed: tuple[str, ...] = tuple(BYTES_PER_PARAM)) -> None:
+    """Raise ConfigError unless `dtype` is one of `allowed`, or ``auto`` where that is accepted."""
+    names = ("auto", *allowed) if auto else allowed
+    if dtype not in names:
+        near = nearest(dtype, names) if isinstance(dtype, str) else []
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ConfigError(Fault("unknown data type" + hint, "--dtype", dtype, ", ".join(names)))
+
+
+def module_dtypes(model: Model, dtype: str = "auto") -> dict[str, str]:
+    """Data type of every module's weights.
+
+    Parameters
+    ----------
+    model
+        The model.
+    dtype
+        ``auto`` for the checkpoint's own types; else a name of `BYTES_PER_PARAM`, applied to the modules that
+        engines quantise (`QUANTISED`).
+
+    Returns
+    -------
+    dict
+        Module to type, for every name in `MODULES`.
+
+    Raises
+    ------
+    ConfigError
+        If the type is unknown.
+    """
+    check_dtype(dtype)
+    if dtype == "auto":
+        return {module: model.dtype_of(module) for module in MODULES}
+    if dtype not in QUANTISED:
+        return dict.fromkeys(MODULES, dtype)
+    return {module: dtype if module in QUANTISED[dtype] else "bf16" for module in MODULES}
