@@ -257,15 +257,20 @@ def _value_faults(values: npt.NDArray[np.float64]) -> list[Fault]:
 
 
 def _holes(ids: Array, hints: Hints, origin: Origin) -> npt.NDArray[np.bool_] | None:
-    """Where no expert is recorded, or None when there is no such place."""
-    if ids.dtype.kind == "i":
-        return ids < 0 if int(ids.min()) < 0 else None
+    """Where no expert is recorded, or None when there is no such place.
+
+    A recorder marks it with -1, which a narrower unsigned type turns into its largest value.
+    """
+    mask: npt.NDArray[np.bool_]
+    low, high = int(ids.min()), int(ids.max())
     known = origin.num_experts or hints.num_experts or (hints.shape.num_experts if hints.shape else None)
-    sentinel = np.iinfo(ids.dtype).max
-    if known is None or known > sentinel or int(ids.max()) < sentinel:
-        return None
-    mask: npt.NDArray[np.bool_] = ids == sentinel
-    return mask
+    if known is not None and known <= high and high in (255, 65535):
+        mask = (ids == high) | (ids < 0)
+        return mask
+    if low < 0:
+        mask = ids < 0
+        return mask
+    return None
 
 
 def _used_slots(hole: npt.NDArray[np.bool_] | None) -> list[int] | None:

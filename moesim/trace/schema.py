@@ -13,11 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 from moesim.errors import Fault, TraceError
-from moesim.trace.types import Routing, RoutingTrace
+from moesim.trace.types import DECODE, PREFILL, Routing, RoutingTrace
 
 SCHEMA_VERSION = 1
 ROUTING, LOADS = "routing_trace", "load_counts"
 PREFIX = "moesim."
+#: Columns every routing trace has, besides one per layer.
+SCALARS, TOKEN_ID = ("request", "position", "phase"), "token_id"
+PHASES = (PREFILL, DECODE)
 #: The most of each that a file may claim; far beyond any model.
 MAX_EXPERTS, MAX_LAYERS, MAX_TOP_K = 65535, 10_000, 1024
 

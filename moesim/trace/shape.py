@@ -283,10 +283,9 @@ def _fit_alone(found: Found, hints: Hints) -> Fit:
     if found.drop_blank and 0 < len(found.blank) < found.rows:
         rows = tuple(i for i in rows if i not in found.blank)
         warnings.append(f"layers {sorted(found.blank)} hold no routing and were taken to be dense")
-    if found.layer_ids is not None:
-        ids = tuple(found.layer_ids[i] for i in rows)
-    else:
-        ids = rows
+    ids = rows if found.layer_ids is None else tuple(found.layer_ids[i] for i in rows)
+    if not warnings and found.layer_ids is None:
+        # Rows kept for dense layers mean that the axis counts decoder layers; otherwise nothing tells.
         warnings.append("the file does not say which decoder layers it covers: numbered as stored")
     experts = found.num_experts or hints.num_experts
     if experts is None:

@@ -14,7 +14,16 @@ from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
 
 GROUP = "moesim.trace_readers"
-_MODULES = ("npz", "sglang_json")
+_MODULES = (
+    "npz",
+    "npy",
+    "parquet",
+    "sglang_json",
+    "sglang_pt",
+    "vllm_npz",
+    "olmoe_pkl",
+    "olmoe_npz",
+)
 
 
 def built_in() -> list[Reader]:

@@ -2,7 +2,8 @@
 
 Arrays: `topk_ids` ``[tokens, moe_layers, top_k]`` with optional `topk_weights` of its shape and `request`,
 `position`, `phase`, `token_id` ``[tokens]``; or `counts` ``[steps, moe_layers, experts]``. The string
-`moesim` is the canonical header (`moesim.trace.schema`); without it, the caller's hints say what the trace is of.
+`moesim` is the canonical header (`moesim.trace.schema`); without it, the caller's hints say what the trace
+is of.
 """
 
 from __future__ import annotations
