@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from moesim.model.aliases import Fields
 from moesim.model.families import Family
+from moesim.model.fields import Fields
 from moesim.model.types import (
     Attention,
     Compressed,

@@ -1,4 +1,4 @@
-"""What a sequence keeps in memory: keys and values, latents, compressed history, states of linear attention."""
+"""What a sequence keeps in memory: keys and values, latents, compressed history, fixed states."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class ParamCount:
     """Parameters of a model by component.
 
     `total` is the published size: everything but the prediction heads (`mtp`). `active` is what one token
-    uses: `total` without vision and without the experts it is not routed to. Model cards differ on whether the
-    embedding table counts as active, so `active_without_embedding` leaves it out; a tied table stays in, since
-    it is multiplied as the output head.
+    uses: `total` without vision and without the experts it is not routed to. Model cards differ on whether
+    the embedding table counts as active, so `active_without_embedding` leaves it out; a tied table stays in,
+    since it is multiplied as the output head.
     """
 
     embedding: int
@@ -47,6 +47,11 @@ class ParamCount:
     total: int
     active: int
     active_without_embedding: int
+
+    @property
+    def active_without_vocabulary(self) -> int:
+        """`active` without embedding and head: what a few model cards call active."""
+        return self.active - self.embedding - self.head
 
     def components(self) -> dict[str, int]:
         """The parts that add up to `total`, in order, the empty ones left out."""
@@ -77,8 +82,8 @@ def params(model: Model) -> ParamCount:
     for matrix in model_matrices(model):
         count[matrix.module] += matrix.params
     for layer in (*model.encoder_layers, *model.layers):
-        count, unused = count + _layer_counter(layer, model.hidden), _idle(layer, model.hidden)
-        idle += unused
+        count += _layer_counter(layer, model.hidden)
+        idle += _idle(layer, model.hidden)
     count["other"] += model.hidden * (2 if model.encoder_layers else 1) + model.extra_params
     parts = {
         name: count[name]

@@ -22,7 +22,7 @@ BYTES_PER_PARAM: Mapping[str, float] = {
     "nvfp4": 0.5 + 1.0 / 16,
 }
 
-#: Modules that have a data type of their own; ``connection`` and ``other`` (norms, biases) are never quantised.
+#: Modules that have a data type; ``connection`` and ``other`` (norms, biases) are never quantised.
 MODULES = (
     "embedding",
     "head",
@@ -39,16 +39,7 @@ MODULES = (
 _FEED_FORWARD = frozenset({"dense", "shared", "expert"})
 _LINEAR = _FEED_FORWARD | {"attention", "indexer"}
 
-#: Where each quantised type is applied when it is asked for by name, as serving engines do: 8-bit floats and
-#: integers, and 4-bit integers (GPTQ, AWQ), on every linear layer; 4-bit floats on feed-forward blocks alone.
-#: Embedding, head, router, norms and biases stay in bf16.
-QUANTISED: Mapping[str, frozenset[str]] = {
-    "fp8": _LINEAR,
-    "int8": _LINEAR,
-    "int4": _LINEAR,
-    "mxfp4": _FEED_FORWARD,
-    "nvfp4": _FEED_FORWARD,
-}
+QUANTISED = ("fp8", "int8", "int4", "mxfp4", "nvfp4")
 
 
 def bytes_per_param(dtype: str) -> float:
@@ -86,7 +77,7 @@ def module_dtypes(model: Model, dtype: str = "auto") -> dict[str, str]:
         The model.
     dtype
         ``auto`` for the checkpoint's own types; else a name of `BYTES_PER_PARAM`, applied to the modules that
-        engines quantise (`QUANTISED`).
+        engines quantise (`quantised_modules`).
 
     Returns
     -------
@@ -103,4 +94,15 @@ def module_dtypes(model: Model, dtype: str = "auto") -> dict[str, str]:
         return {module: model.dtype_of(module) for module in MODULES}
     if dtype not in QUANTISED:
         return dict.fromkeys(MODULES, dtype)
-    return {module: dtype if module in QUANTISED[dtype] else "bf16" for module in MODULES}
+    chosen = quantised_modules(dtype, moe=model.moe is not None)
+    return {module: dtype if module in chosen else "bf16" for module in MODULES}
+
+
+def quantised_modules(dtype: str, *, moe: bool) -> frozenset[str]:
+    """Return the modules that a type is applied to when it is asked for by name, as serving engines do.
+
+    8-bit types and 4-bit integers (GPTQ, AWQ) go on every linear layer. 4-bit floats do so in dense models,
+    but in mixtures they stay on feed-forward blocks, as in the published mxfp4 and nvfp4 checkpoints of
+    gpt-oss and DeepSeek-R1. Embedding, head, router, norms and biases stay in bf16.
+    """
+    return _FEED_FORWARD if moe and dtype in ("mxfp4", "nvfp4") else _LINEAR

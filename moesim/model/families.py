@@ -41,6 +41,10 @@ class Family:
         Matrices per feed-forward block: 3 with a gate, 2 without.
     extra_norms
         Norms per layer beyond the usual two.
+    norm_bias
+        Whether norms have biases.
+    seq2seq
+        Whether it is an encoder-decoder.
     tied
         Whether embeddings are tied when the config does not say.
     top_k
@@ -60,6 +64,8 @@ class Family:
     expert_bias: bool = False
     matrices: int = 3
     extra_norms: int = 0
+    norm_bias: bool = False
+    seq2seq: bool = False
     tied: bool = False
     top_k: int = 0
 
@@ -89,7 +95,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe_text": _QWEN3_NEXT,
     "mixtral": _PLAIN,
     "olmoe": Family(expert_width="plain", qk_norm="full"),
-    "phimoe": Family(expert_width="plain", output_bias="config"),
+    "phimoe": Family(expert_width="plain", output_bias="config", norm_bias=True),
     "dbrx": _PLAIN,
     "grok-1": Family(expert_width="plain", extra_norms=2, tied=True),
     "jamba": _PLAIN,
@@ -123,15 +129,16 @@ FAMILIES: dict[str, Family] = {
     "step3_text": _STEP3,
     "step3p5": Family(router_bias=True),
     "step3p7": Family(router_bias=True),
-    "switch_transformers": Family(expert_width="plain", matrices=2, top_k=1),
+    "switch_transformers": Family(matrices=2, tied=True, top_k=1, seq2seq=True),
     "nllb-moe": Family(
-        expert_width="plain",
         qkv_bias="yes",
         output_bias="yes",
-        matrices=2,
         expert_bias=True,
+        norm_bias=True,
+        matrices=2,
         tied=True,
         top_k=2,
+        seq2seq=True,
     ),
 }
 

@@ -1,9 +1,11 @@
-"""Feed-forward block of every layer, from a config's fields: which layers are MoE, and how wide experts are."""
+"""Feed-forward block of every layer, from a config's fields: which are MoE, and how wide experts are."""
 
 from __future__ import annotations
 
-from moesim.model.aliases import Fields
+from typing import Any
+
 from moesim.model.families import Family
+from moesim.model.fields import Fields
 from moesim.model.types import Dense, MoE
 
 #: Fields that only a mixture of experts has.
@@ -151,7 +153,8 @@ class FeedForwardReader:
 
     def _layer_ids(self, concept: str) -> set[int]:
         """Layer indices of a list, or of a text such as ``4,5,6``."""
-        where, value = self.fields.find(concept) or (concept, [])
+        hit = self.fields.find(concept)
+        value: Any = hit[1] if hit else []
         items = value.split(",") if isinstance(value, str) else value
         allowed = f"layers from 0 to {self.layers - 1}"
         if not isinstance(items, list):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from moesim.errors import ConfigError, Fault
-from moesim.model.aliases import MAX_LAYERS, Fields
 from moesim.model.attention import AttentionReader
-from moesim.model.families import FAMILIES, UNKNOWN
+from moesim.model.families import FAMILIES, UNKNOWN, Family
 from moesim.model.ffn import FeedForwardReader
+from moesim.model.fields import MAX_LAYERS, Fields
 from moesim.model.quant import weight_dtypes
+from moesim.model.seq2seq import Seq2SeqReader
 from moesim.model.types import Layer, Model
 from moesim.model.vision import vision_params
 
@@ -56,17 +58,55 @@ def from_config(config: Mapping[str, Any], *, name: str = "", path: str = "") ->
     if model_type not in FAMILIES:
         told = f"model_type {model_type[:60]!r} is unknown" if model_type else "there is no model_type"
         fields.warnings.append(f"{told}; read by its fields alone")
-    hidden, layers, vocab = fields.need("hidden"), fields.need("layers"), fields.need("vocab")
+    hidden, vocab = fields.need("hidden"), fields.need("vocab")
+    tied = fields.flag("tie_word_embeddings", family.tied)
+    max_context = fields.number("max_context", least=1) or None
+    vision = vision_params(fields, hidden)
+    lm_head_bias = vocab if fields.flag("lm_head_bias", False) else 0
+    read = _read_seq2seq if family.seq2seq else _read_decoder
+    body = read(fields, family, hidden)
+    return Model(
+        name=name or model_type or "model",
+        model_type=model_type,
+        hidden=hidden,
+        vocab=vocab,
+        layers=body.layers,
+        tied_embeddings=tied,
+        mtp_layers=body.mtp_layers,
+        encoder_layers=body.encoder_layers,
+        vision_params=vision,
+        extra_params=body.extra_params + lm_head_bias,
+        weight_dtypes=body.weight_dtypes,
+        max_context=max_context,
+        warnings=tuple(fields.warnings),
+        path=path,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What is between embedding and head."""
+
+    layers: tuple[Layer, ...]
+    weight_dtypes: Mapping[str, str]
+    mtp_layers: tuple[Layer, ...] = ()
+    encoder_layers: tuple[Layer, ...] = ()
+    extra_params: int = 0
+
+
+def _read_decoder(fields: Fields, family: Family, hidden: int) -> _Body:
+    layers = fields.need("layers")
     if layers > MAX_LAYERS:
         fields.fault("is out of range", "layers", layers, f"at most {MAX_LAYERS}")
         layers = 1
     attention = AttentionReader(fields, family, hidden, layers)
     ffn = FeedForwardReader(fields, family, layers)
-    tied = fields.flag("tie_word_embeddings", family.tied)
     mtp = _mtp_layers(fields)
-    max_context = fields.number("max_context", least=1) or None
     hyper = fields.number("hyper", 1, least=1)
-    vision = vision_params(fields, hidden)
+    if fields.flag("is_encoder_decoder", False):
+        fields.warnings.append("an encoder-decoder of an unknown family; it is read as a decoder alone")
+    if fields.flag("use_cla", False):
+        fields.warnings.append("layers share keys and values (use_cla); each is counted with its own")
     sparse_layer = ffn.sparse.index(True) if True in ffn.sparse else 0
     dense_layer = ffn.sparse.index(False) if False in ffn.sparse else 0
     types = weight_dtypes(fields, dense_layer, sparse_layer)
@@ -74,24 +114,26 @@ def from_config(config: Mapping[str, Any], *, name: str = "", path: str = "") ->
     attention.check()
     ffn.check()
     fields.check()
-    extra = family.extra_norms * hidden
-    return Model(
-        name=name or model_type or "model",
-        model_type=model_type,
-        hidden=hidden,
-        vocab=vocab,
-        layers=tuple(
-            Layer(attention.layer(i), ffn.layer(i), extra_params=extra + _hyper_layer(hidden, hyper))
-            for i in range(layers)
-        ),
-        tied_embeddings=tied,
-        mtp_layers=(Layer(attention.prediction(), ffn.prediction(), extra_params=extra),) * mtp,
-        vision_params=vision,
-        extra_params=_hyper_head(hidden, hyper),
-        weight_dtypes=types,
-        max_context=max_context,
-        warnings=tuple(fields.warnings),
-        path=path,
+    extra = (family.extra_norms + (2 if family.norm_bias else 0)) * hidden + _hyper_layer(hidden, hyper)
+    return _Body(
+        tuple(Layer(attention.layer(i), ffn.layer(i), extra_params=extra) for i in range(layers)),
+        types,
+        (Layer(attention.prediction(), ffn.prediction(), extra_params=extra),) * mtp,
+        extra_params=_hyper_head(hidden, hyper) + (hidden if family.norm_bias else 0),
+    )
+
+
+def _read_seq2seq(fields: Fields, family: Family, hidden: int) -> _Body:
+    reader = Seq2SeqReader(fields, family, hidden)
+    types = weight_dtypes(fields, 0, 0)
+    fields.check()
+    reader.check()
+    fields.check()
+    return _Body(
+        reader.layers(reader.decoder),
+        types,
+        encoder_layers=reader.layers(reader.encoder),
+        extra_params=reader.extra_params(),
     )
 
 
@@ -99,10 +141,7 @@ def _mtp_layers(fields: Fields) -> int:
     """Multi-token-prediction layers; MiniMax counts modules, each of several layers."""
     if not fields.flag("use_mtp", True):
         return 0
-    count = fields.number("mtp")
-    each = fields.values.get("mtp_transformer_layers")
-    whole = isinstance(each, int) and not isinstance(each, bool) and 0 < each <= 64
-    count *= each if whole and fields.values.get("num_mtp_modules") else 1
+    count = fields.number("mtp") * fields.number("mtp_depth", 1)
     if count > MAX_LAYERS:
         fields.fault("is out of range", "mtp", count, f"at most {MAX_LAYERS}")
         return 0

@@ -92,7 +92,7 @@ def _from_catalogue(name: str) -> Model:
 
 
 def load_config(path: Path) -> Model:
-    """Load a ``config.json``; its name is that of the file, or of the folder if the file has the usual name."""
+    """Load a ``config.json``, named after the file, or after its folder if the file has the usual name."""
     stem = path.resolve().parent.name if path.name == "config.json" else path.stem
     return from_config(read_config(path), name=stem.split("--")[-1], path=str(path))
 

@@ -86,6 +86,7 @@ def _attention(attention: Attention, hidden: int) -> tuple[Matrix, ...]:
 
 def _grouped(a: GroupedQuery, hidden: int, prefix: str = "") -> tuple[Matrix, ...]:
     width = a.heads * a.qk_dim * (2 if a.gated else 1)
+    query: tuple[Matrix, ...]
     if a.q_rank is None:
         query = (Matrix(prefix + "q", "attention", hidden, width, "column"),)
     else:
@@ -104,6 +105,7 @@ def _grouped(a: GroupedQuery, hidden: int, prefix: str = "") -> tuple[Matrix, ..
 def _latent(a: Latent, hidden: int) -> tuple[Matrix, ...]:
     """Multi-head latent attention: DeepSeek-V2 report, arXiv:2405.04434, section 2.1."""
     width = a.heads * (a.nope_dim + a.rope_dim)
+    query: tuple[Matrix, ...]
     if a.q_rank is None:
         query = (Matrix("q", "attention", hidden, width, "column"),)
     else:

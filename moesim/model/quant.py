@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from moesim.errors import Fault
-from moesim.model.aliases import Fields
+from moesim.model.fields import Fields
 
 _FLOATS = {
     "bfloat16": "bf16",

@@ -5,9 +5,9 @@ Weight matrices are listed by `moesim.model.matrices`; counts follow from them i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Model:
     encoder_layers: tuple[Layer, ...] = ()
     vision_params: int = 0
     extra_params: int = 0
-    weight_dtypes: Mapping[str, str] | None = None
+    weight_dtypes: Mapping[str, str] | None = field(default=None, hash=False)
     max_context: int | None = None
     warnings: tuple[str, ...] = ()
     path: str = ""
@@ -231,10 +231,8 @@ class Model:
         return self.moe.top_k if self.moe else 0
 
     def distinct_layers(self) -> Iterator[tuple[Layer, int]]:
-        """Equal layers once, with how many there are."""
-        ordered = sorted(self.layers, key=repr)
-        for layer, group in groupby(ordered):
-            yield layer, len(list(group))
+        """Equal layers once, in order of appearance, with how many there are."""
+        yield from Counter(self.layers).items()
 
     def dtype_of(self, module: str) -> str:
         """Data type of a module's weights in the checkpoint."""

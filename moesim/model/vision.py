@@ -1,7 +1,7 @@
 """Parameters of a vision tower and its projector, from ``vision_config``.
 
-All are plain vision transformers: a patch embedding, blocks of biased attention and a two-layer perceptron, and
-a projector that joins neighbouring patches and maps them to the language model's width.
+All are plain vision transformers: a patch embedding, blocks of biased attention and a two-layer perceptron,
+and a projector that joins neighbouring patches and maps them to the language model's width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moesim.errors import Fault
-from moesim.model.aliases import MAX_VALUE, Fields
+from moesim.model.fields import MAX_VALUE, Fields
 
 #: concept -> names in order of preference
 _ALIASES: Mapping[str, tuple[str, ...]] = {
