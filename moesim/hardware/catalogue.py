@@ -72,13 +72,11 @@ def load_hardware(name: str | os.PathLike[str], nodes: int | None = None) -> Har
     ('h200-sxm-8', 32, 4800000000000.0)
     """
     path = find(name)
-    stat = path.stat() if path.is_file() else None
-    stamp = (stat.st_mtime_ns, stat.st_size) if stat else None
-    return _load(path, stamp, nodes)
+    return _load(path, _stamp(path), nodes)
 
 
 @functools.lru_cache(maxsize=64)
-def _load(path: Path, stamp: object, nodes: int | None) -> Hardware:
+def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     """Read a machine once for as long as its file stays as it is."""
     from moesim.hardware.build import build, default_nodes, max_nodes
     from moesim.hardware.check import check
@@ -155,6 +153,14 @@ def aliases() -> dict[str, str]:
     return {key: name for key, name in table.items() if key != name}
 
 
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does."""
+    if not path.is_file():
+        return ()
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 def _fold(name: str) -> str:
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
@@ -173,7 +179,7 @@ def _table(folder: Path) -> dict[str, Path]:
 
 
 def _folders() -> Iterator[Path]:
-    """moesim's own folder, then those of plug-ins."""
+    """The folder of moesim itself, then those of plug-ins."""
     yield data_dir("hardware")
     from importlib.metadata import entry_points
 
@@ -192,14 +198,13 @@ def _family(beside: Path, name: str) -> tuple[Any, Mapping[str, str]]:
     for folder in (beside, data_dir("hardware")):
         path = folder / "efficiency" / f"{name}.yaml"
         if path.is_file():
-            stat = path.stat()
-            return _read_family(path, (stat.st_mtime_ns, stat.st_size))
+            return _read_family(path, _stamp(path))
     known = sorted(path.stem for path in (data_dir("hardware") / "efficiency").glob("*.yaml"))
     raise UnknownNameError("efficiency family", name, known, f"there are: {', '.join(known)}")
 
 
 @functools.lru_cache(maxsize=32)
-def _read_family(path: Path, stamp: object) -> tuple[Any, Mapping[str, str]]:
+def _read_family(path: Path, _seen: object) -> tuple[Any, Mapping[str, str]]:
     from moesim.hardware.provenance import provenance
     from moesim.hardware.read import read_yaml, validate
     from moesim.hardware.spec import EfficiencyFile

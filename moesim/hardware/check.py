@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -141,7 +142,7 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
                 )
                 continue
             ranks = [int(rank.value) for rank in fit.ranks]
-            if ranks[0] < 2 or any(b <= a for a, b in zip(ranks, ranks[1:], strict=False)):
+            if ranks[0] < 2 or any(b <= a for a, b in itertools.pairwise(ranks)):
                 yield Fault("ranks do not rise from at least 2", f"{at}.ranks", ranks, "as in [2, 4, 8]")
             limit = link.bandwidth.value * (2.0 if name.startswith("all_reduce") else 1.1)
             for index, measured in enumerate(fit.bus_bandwidth):

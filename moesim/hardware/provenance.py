@@ -100,5 +100,5 @@ def _inherited(raw: Mapping[str, Any], path: tuple[str | int, ...]) -> tuple[str
                 status = item["status"]
         if part is None:
             break
-        item = item[part] if isinstance(item, Mapping | list) and not isinstance(item, str) else None
+        item = item[part] if isinstance(item, Mapping) else None
     return key, status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -63,7 +64,7 @@ class Quantity:
 
 
 def read_quantity(raw: object, kind: str) -> Quantity:
-    """Read ``"4.8 TB/s"``, a bare SI number, or ``{value: "4.8 TB/s", source: key, status: seen, note: text}``.
+    """Read ``"4.8 TB/s"``, a bare SI number, or a mapping of `value`, `source`, `status` and `note`.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def read_curve(raw: object, kind: str) -> Curve:
     if not raw or not all(isinstance(point, list) and len(point) == 2 for point in raw):
         raise ValueError("no curve; allowed: a fraction, or [[size, fraction], ...] with rising sizes")
     points = tuple((_number(size, kind), _number(value, "fraction")) for size, value in raw)
-    if any(b[0] <= a[0] for a, b in zip(points, points[1:], strict=False)):
+    if any(b[0] <= a[0] for a, b in itertools.pairwise(points)):
         raise ValueError(
             "the sizes of the curve do not rise; allowed: [[size, fraction], ...] in rising order"
         )

@@ -7,7 +7,7 @@ One file describes one machine and stands alone: device, node, cluster. A number
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -33,12 +33,13 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
 Kind = Literal["gpu", "cpu-gpu", "npu"]
 Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh"]
-#: Kind of operation, and optionally its compute data type: ``gemm``, ``gemm.fp8``.
+#: Kind of operation, and optionally its compute data type (``gemm.fp8``) or, where weights alone are
+#: packed, their type (``expert_gemm.int4``).
 EfficiencyKey = Annotated[
     str,
     StringConstraints(
         pattern=r"^(default|(gemm|expert_gemm|attention_prefill|attention_decode|elementwise)"
-        r"(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4))?)$"
+        r"(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4|mxfp4|int4))?)$"
     ),
 ]
 
@@ -115,7 +116,7 @@ class PriceSpec(_Part):
 
     per_hour: UsdPerHour
     vendor: Annotated[str, StringConstraints(min_length=1)]
-    date: datetime.date
+    date: dt.date
 
 
 class DeviceSpec(_Part):

@@ -59,7 +59,8 @@ class Processor:
     bandwidth_bytes_per_s
         Bandwidth of this processor to each memory it reaches, by memory name.
     efficiency
-        By ``kind.dtype`` (``gemm.fp8``), else ``kind`` (``gemm``), else ``default``.
+        By ``kind.dtype`` (``gemm.fp8``), else ``kind`` (``gemm``), else ``default``. The data type is the
+        one computed in, or of the weights where these alone are packed (``expert_gemm.int4``).
         Kinds: ``gemm expert_gemm attention_prefill attention_decode elementwise``.
     """
 
@@ -70,8 +71,9 @@ class Processor:
     efficiency: Mapping[str, Efficiency]
 
     def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
-        """Efficiency of one kind of operation in one compute data type."""
+        """Efficiency of one kind of operation in one data type; ``nvfp4`` computes as ``fp4``."""
         table = self.efficiency
+        dtype = "fp4" if dtype == "nvfp4" else dtype
         return table.get(f"{kind}.{dtype}") or table.get(kind) or table.get("default") or _IDEAL
 
 
@@ -142,7 +144,8 @@ class Link:
         Devices that reach each other over this link: 8 in an HGX node, 72 in an NVL72 rack.
     topology
         ``switch`` (any pair at full rate), ``full_mesh`` (point-to-point links that share the bandwidth
-        between peers), ``ring``, ``tree`` (through a host bridge), ``fat_tree``, ``rail``, ``planes``, ``mesh``.
+        between peers), ``ring``, ``tree`` (through a host bridge), ``fat_tree``, ``rail``, ``planes``,
+        ``mesh``.
     collectives
         Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks.
     source
