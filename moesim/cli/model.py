@@ -11,6 +11,9 @@ from moesim.cli.common import Json, print_json, print_table
 if TYPE_CHECKING:
     from moesim.model import Model
 
+#: Longer than any sequence; it keeps counts inside what a double holds exactly.
+MAX_CONTEXT = 2**40
+
 app = typer.Typer(no_args_is_help=True, help="Models: the catalogue, and what a model weighs.")
 
 
@@ -58,7 +61,7 @@ def list_models(
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="A catalogue name, a Hugging Face id, a config.json, a folder.")
+        str, typer.Argument(help="A catalogue name, a Hugging Face id, a config.json or folder.")
     ],
     dtype: Annotated[
         str, typer.Option(help="Type of the weights: auto, bf16, fp16, fp32, fp8, int8, int4, mxfp4, nvfp4.")
@@ -66,20 +69,31 @@ def show(
     kv_cache_dtype: Annotated[
         str, typer.Option(help="Type of the cache: auto, bf16, fp16, fp8, fp32.")
     ] = "auto",
-    context: Annotated[
-        int, typer.Option(min=1, help="Tokens of the sequence that cache and FLOPs are for.")
-    ] = 4096,
+    context: Annotated[int, typer.Option(help="Tokens of a sequence, for cache and FLOPs.")] = 4096,
     json: Json = False,
 ) -> None:
     """Show layers, parameters, bytes and FLOPs of a model."""
     from moesim.model import load_model
 
+    _check(dtype, kv_cache_dtype, context)
     model = load_model(name)
     document = _document(model, dtype, kv_cache_dtype, context)
     if json:
         print_json(document, inputs=[model.path])
     else:
         _print(model, document)
+
+
+def _check(dtype: str, kv_cache_dtype: str, context: int) -> None:
+    from moesim.errors import ConfigError, Fault
+    from moesim.model.cache import CACHE_DTYPES
+    from moesim.model.dtypes import dtype_faults
+
+    faults = dtype_faults(dtype) + dtype_faults(kv_cache_dtype, "--kv-cache-dtype", allowed=CACHE_DTYPES)
+    if not 1 <= context <= MAX_CONTEXT:
+        faults.append(Fault("is out of range", "--context", context, f"1 to {MAX_CONTEXT}"))
+    if faults:
+        raise ConfigError(faults)
 
 
 def _document(model: Model, dtype: str, kv_dtype: str, context: int) -> dict[str, Any]:

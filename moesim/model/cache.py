@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.model.dtypes import BYTES_PER_PARAM, check_dtype
+from moesim.errors import ConfigError
+from moesim.model.dtypes import BYTES_PER_PARAM, dtype_faults
 from moesim.model.matrices import compressor_overlap
 from moesim.model.types import (
     Attention,
@@ -168,5 +169,7 @@ def _layer_bytes(layer: Layer, context: npt.ArrayLike, element: float) -> npt.ND
 
 def cache_element_bytes(dtype: str) -> float:
     """Bytes of one cached element; ``auto`` is bf16, as engines keep it unless told otherwise."""
-    check_dtype(dtype, allowed=CACHE_DTYPES)
+    faults = dtype_faults(dtype, "--kv-cache-dtype", allowed=CACHE_DTYPES)
+    if faults:
+        raise ConfigError(faults)
     return 1.0 if dtype == "fp8" else BYTES_PER_PARAM["bf16" if dtype == "auto" else dtype]

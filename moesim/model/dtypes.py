@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.model.types import Model
@@ -55,17 +55,25 @@ def bytes_per_param(dtype: str) -> float:
     >>> bytes_per_param("bf16"), bytes_per_param("mxfp4")
     (2.0, 0.53125)
     """
-    check_dtype(dtype, auto=False)
+    _raise(dtype_faults(dtype, auto=False))
     return BYTES_PER_PARAM[dtype]
 
 
-def check_dtype(dtype: str, *, auto: bool = True, allowed: tuple[str, ...] = tuple(BYTES_PER_PARAM)) -> None:
-    """Raise ConfigError unless `dtype` is one of `allowed`, or ``auto`` where that is accepted."""
-    names = ("auto", *allowed) if auto else allowed
-    if dtype not in names:
-        near = nearest(dtype, names) if isinstance(dtype, str) else []
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise ConfigError(Fault("unknown data type" + hint, "--dtype", dtype, ", ".join(names)))
+def dtype_faults(
+    dtype: str, option: str = "--dtype", *, auto: bool = True, allowed: Sequence[str] = tuple(BYTES_PER_PARAM)
+) -> list[Fault]:
+    """Faults unless `dtype` is one of `allowed`, or ``auto`` where that is accepted."""
+    names = ("auto", *allowed) if auto else tuple(allowed)
+    if isinstance(dtype, str) and dtype in names:
+        return []
+    near = nearest(dtype, names) if isinstance(dtype, str) else []
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return [Fault("unknown data type" + hint, option, dtype, ", ".join(names))]
+
+
+def _raise(faults: list[Fault]) -> None:
+    if faults:
+        raise ConfigError(faults)
 
 
 def module_dtypes(model: Model, dtype: str = "auto") -> dict[str, str]:
@@ -89,7 +97,7 @@ def module_dtypes(model: Model, dtype: str = "auto") -> dict[str, str]:
     ConfigError
         If the type is unknown.
     """
-    check_dtype(dtype)
+    _raise(dtype_faults(dtype))
     if dtype == "auto":
         return {module: model.dtype_of(module) for module in MODULES}
     if dtype not in QUANTISED:
