@@ -88,7 +88,7 @@ def read_npy(stream: IO[bytes], size_bytes: int, where: str, on_disk_bytes: int 
         filled += got
     if filled < wanted:
         raise TraceError(Fault(f"is truncated: {filled} of {wanted} bytes are there", where))
-    return np.ascontiguousarray(array.reshape(shape, order="F" if fortran else "C"))
+    return np.asarray(array.reshape(shape, order="F" if fortran else "C"), order="C")
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, Array]:

@@ -91,7 +91,7 @@ def _mapping(items: object = ()) -> dict[Any, Any]:
 
 
 def _flat(key: object) -> Any:  # noqa: ANN401
-    """A key that is a number, a text or a tuple of such: hashing tuples of tuples of tuples takes for ever."""
+    """A key that is a number, a text or a tuple of such: hashing deeply shared tuples takes for ever."""
     parts = key if type(key) is tuple else (key,)
     if not all(type(part) in _KEYS for part in parts):
         raise ValueError("a dict has a key that is no number or text")

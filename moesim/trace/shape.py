@@ -168,7 +168,7 @@ def fit(found: Found, hints: Hints, source: object) -> Fit:
         return _fit_to(found, hints.shape, _doubts(found, hints.shape))
     if faults:
         raise TraceError(faults, source)
-    if found.num_experts is not None and found.layer_ids is not None:
+    if found.num_experts is not None and found.layer_ids is not None and found.top_k is not None:
         every = tuple(range(found.rows))
         return Fit(every, found.layer_ids, found.num_experts, found.top_k, found.model)
     fitting = [s for s in hints.known_shapes() if _matches(found, s, hints.num_experts)]

@@ -1,6 +1,7 @@
-"""Expert counts of several models and text domains in one ``.npz``: ``MODEL__DOMAIN__counts [layers, experts]``.
+"""Expert counts of several models and text domains in one ``.npz``.
 
-The domains become steps. Which model is meant follows from the number of experts.
+There is an array ``MODEL__DOMAIN__counts [layers, experts]`` for each. The domains become steps. Which model
+is meant follows from the number of experts.
 """
 
 from __future__ import annotations

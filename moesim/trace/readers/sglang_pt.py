@@ -1,8 +1,8 @@
 """The ``.pt`` files of SGLang's expert distribution recorder, mode ``stat`` or ``stat_approx``.
 
-``{"rank": int, "logical_count": int32 [steps, layers, experts], "average_utilization_rate_over_window": ...}``,
-summed over ranks already, with a row for every decoder layer. The recorder's buffer is circular: places it
-never used are zero, and steps may begin anywhere.
+A dict of `rank`, `logical_count` int32 ``[steps, layers, experts]`` and
+`average_utilization_rate_over_window`, summed over ranks already, with a row for every decoder layer. The
+recorder's buffer is circular: places it never used are zero, and steps may begin anywhere.
 """
 
 from __future__ import annotations
