@@ -1,0 +1,127 @@
+"""Seconds of a rank's routed experts, from the histogram of tokens over its slots.
+
+A grouped GEMM works tile by tile: expert ``e`` with ``n_e`` tokens takes ``ceil(n_e / BM)`` rows of
+tiles, and the tiles of all experts are dealt to the cores in waves. Weights are read for every slot that is hit, once.
+So time follows the histogram, not the mean: few tokens spread over many experts cost weight traffic,
+many tokens in ragged groups cost padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.cost.roofline import Times, at, peak_flops_per_s, soft_max
+from moesim.hardware.types import Device
+from moesim.model.dtypes import bytes_per_param
+from moesim.ops.precision import input_bytes
+from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.ops.table import Array
+
+#: Output columns of a tile, and the range of its rows, of common grouped-GEMM kernels.
+TILE_COLUMNS = 128
+TILE_ROWS = (16, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """One expert on one rank.
+
+    Parameters
+    ----------
+    hidden
+        Width of the residual stream.
+    width
+        Intermediate width on this rank.
+    matrices
+        3 for gated units, 2 otherwise.
+    dtype
+        Data type of the weights.
+    """
+
+    hidden: int
+    width: float
+    matrices: int
+    dtype: str
+
+    @property
+    def params(self) -> float:
+        """Parameters on this rank."""
+        return self.matrices * self.hidden * self.width
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of one expert's weights on this rank."""
+        return self.params * bytes_per_param(self.dtype)
+
+    @property
+    def flops_per_pair(self) -> float:
+        """Operations of one token in one expert on this rank."""
+        return 2.0 * self.params
+
+    @property
+    def bytes_per_pair(self) -> float:
+        """Activations of one token in one expert: input, gate and up, product, output."""
+        read, written = input_bytes(self.dtype), ACTIVATION_BYTES
+        inner = (self.matrices - 1) * self.width * written + self.width * read
+        return self.hidden * read + inner + self.hidden * written
+
+
+def tile_rows(tokens: Array) -> Array:
+    """Rows of a tile that suit a histogram: the power of two above the mean of the slots that are hit.
+
+    Parameters
+    ----------
+    tokens
+        ``[..., slots]``.
+
+    Returns
+    -------
+    ndarray
+        ``[...]``, between the limits of `TILE_ROWS`.
+    """
+    hit = np.maximum((tokens > 0).sum(axis=-1), 1)
+    mean = np.maximum(tokens.sum(axis=-1) / hit, 1.0)
+    return np.asarray(np.clip(2.0 ** np.ceil(np.log2(mean)), *TILE_ROWS))
+
+
+def expert_times(tokens: Array, shape: ExpertShape, device: Device) -> Times:
+    """Seconds of the experts of one rank.
+
+    Parameters
+    ----------
+    tokens
+        Tokens in each slot, ``[..., slots]``.
+    shape
+        Size of one expert on one rank.
+    device
+        Its main processor does the work, from its main memory.
+
+    Returns
+    -------
+    Times
+        Arrays of shape ``[...]``; a rank without tokens takes no time.
+    """
+    processor = device.processor
+    curve = processor.efficiency_of("expert_gemm", shape.dtype)
+    pairs = tokens.sum(axis=-1)
+    hit = (tokens > 0).sum(axis=-1)
+    rows = tile_rows(tokens)
+    row_tiles = np.ceil(tokens / rows[..., None]).sum(axis=-1)
+    peak = peak_flops_per_s(processor, shape.dtype)
+    efficiency = at(curve.compute, pairs * shape.flops_per_pair)
+    cores = processor.cores or 1
+    compute = np.zeros_like(pairs, dtype=np.float64)
+    for inputs, outputs in (
+        (shape.hidden, (shape.matrices - 1) * shape.width),
+        (shape.width, shape.hidden),
+    ):
+        columns = np.minimum(TILE_COLUMNS, outputs)
+        waves = np.ceil(row_tiles * np.ceil(outputs / columns) / cores)
+        compute += waves * cores * 2.0 * rows * columns * inputs / (peak * efficiency)
+    data = hit * shape.weight_bytes + pairs * shape.bytes_per_pair
+    bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+    memory = data / (bandwidth * at(curve.memory, data))
+    floor = np.where(pairs > 0, curve.floor_s, 0.0)
+    return Times(floor + soft_max(compute, memory, curve.sharpness), compute, memory, floor)

@@ -1,0 +1,193 @@
+"""Seconds of the routed experts of one step: dispatch, the slowest rank, combine.
+
+Batches are drawn on a grid of batch sizes and interpolated between, so that many configurations share the
+draws. The generator is seeded by the size alone: the order of questions does not change the answers, and two
+placements are compared on the same batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moesim.cost import ExpertShape, all_to_all_seconds, collective_seconds, expert_times
+from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
+from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
+from moesim.hardware.types import Hardware
+from moesim.layout.expert_map import ExpertMap
+from moesim.layout.parallelism import Parallelism
+from moesim.ops.primitives import ACTIVATION_BYTES
+
+#: Batches drawn per grid point, at most; fewer where a batch is large and its average is sharp by itself.
+DRAWS = 16
+#: Grid points per doubling of the batch.
+PER_OCTAVE = 4
+
+#: What `ExpertStep` tables; seconds and bytes are summed over the layers.
+FIELDS = (
+    "experts_s",
+    "balanced_s",
+    "compute_s",
+    "memory_s",
+    "floor_s",
+    "dispatch_s",
+    "combine_s",
+    "mean_flops",
+    "mean_bytes",
+    "mean_hit_slots",
+    "load_imbalance",
+    "distinct_fraction",
+    "up_tokens",
+    "out_tokens",
+)
+
+
+@dataclass(slots=True, eq=False)
+class ExpertStep:
+    """Routed experts of one group of equal layers, on one layout and placement.
+
+    Parameters
+    ----------
+    source
+        Where batches come from. With one layer, it stands for all of them.
+    plan
+        Placement of the same number of layers as the source.
+    repeat
+        Layers that each layer of the source stands for.
+    shape
+        One expert on one rank.
+    layout, hardware
+        The ranks and the links between them.
+    dispatch_bytes
+        Bytes of one token vector on its way to the experts.
+    phase
+        ``DECODE`` uses the low-latency exchange, ``PREFILL`` the two-level one.
+    seed
+        Of the draws.
+    """
+
+    source: RoutingSource
+    plan: ExpertMap
+    repeat: float
+    shape: ExpertShape
+    layout: Parallelism
+    hardware: Hardware
+    dispatch_bytes: float
+    phase: int = DECODE
+    seed: int = 0
+    _grid: dict[int, Array] = field(default_factory=dict)
+
+    def at(self, tokens: Array) -> dict[str, Array]:
+        """Values of `FIELDS` for batches of `tokens` tokens of the whole deployment, each ``[batches]``."""
+        wanted = np.maximum(np.asarray(tokens, dtype=np.float64), 0.0)
+        step = np.floor(PER_OCTAVE * np.log2(np.maximum(wanted, 1.0)) + 1e-9).astype(np.int64)
+        low, high = _size(step), _size(step + 1)
+        # Rounded sizes may coincide or miss the batch by one at the small end of the grid.
+        low = np.minimum(low, np.floor(np.maximum(wanted, 1.0)).astype(np.int64))
+        high = np.maximum(high, low + 1)
+        below = np.array([self._point(int(n)) for n in low])
+        above = np.array(
+            [
+                self._point(int(n)) if x > n0 else p
+                for n, n0, x, p in zip(high, low, wanted, below, strict=True)
+            ]
+        )
+        weight = np.clip((wanted - low) / (high - low), 0.0, 1.0)[:, None]
+        rows = np.where(wanted[:, None] > 0, below + weight * (above - below), 0.0)
+        # Less than one token on average: that fraction of steps has one.
+        rows *= np.minimum(wanted, 1.0)[:, None]
+        return dict(zip(FIELDS, rows.T, strict=True))
+
+    def _point(self, tokens: int) -> Array:
+        known = self._grid.get(tokens)
+        if known is None:
+            known = self._grid[tokens] = self._replay(tokens)
+        return known
+
+    def _replay(self, tokens: int) -> Array:
+        """Draw, dispatch and time batches of one size."""
+        rng = np.random.default_rng([self.seed, self.phase, tokens])
+        size = tokens * self.source.layers * self.source.top_k
+        draws = max(1, min(DRAWS, TOKEN_BUDGET // size))
+        total = np.zeros(len(FIELDS))
+        for _ in range(draws):
+            draw = self.source.draw(tokens, self.phase, rng)
+            sent = dispatch(draw, self.plan)
+            times = expert_times(sent.slot_tokens, self.shape, self.hardware.device)
+            slowest = times.seconds.argmax(axis=1)[:, None]
+            worst = [
+                np.take_along_axis(a, slowest, axis=1).sum()
+                for a in (times.compute_s, times.memory_s, times.floor_s)
+            ]
+            hit = (sent.slot_tokens > 0).sum(axis=2)
+            pairs = sent.slot_tokens.sum(axis=2)
+            there, back, up, out = self._exchange(draw, sent)
+            data = hit * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
+            layers = len(pairs)
+            total += self.repeat * np.array(
+                [
+                    times.seconds.max(axis=1).sum(),
+                    times.seconds.mean(axis=1).sum(),
+                    *worst,
+                    there,
+                    back,
+                    pairs.mean(axis=1).sum() * self.shape.flops_per_pair,
+                    data.mean(axis=1).sum(),
+                    hit.mean(axis=1).sum(),
+                    (pairs.max(axis=1) / pairs.mean(axis=1)).sum() / (layers * self.repeat),
+                    (draw.counts > 0).mean() / self.repeat,
+                    up,
+                    out,
+                ]
+            )
+        return total / draws
+
+    def _exchange(self, draw: Draw, sent: Dispatched) -> tuple[float, float, float, float]:
+        """Seconds of dispatch and of combine, and token vectors the mean rank sends over either link."""
+        layout, hidden, layers = self.layout, self.shape.hidden, len(sent.slot_tokens)
+        back_bytes = hidden * ACTIVATION_BYTES
+        if layout.dp == 1:
+            # Every rank has every token: nothing to dispatch, partial sums are reduced.
+            data = np.array(sent.tokens * back_bytes)
+            combine = collective_seconds("all_reduce", layout.stage, layout.stage, data, self.hardware)
+            return 0.0, layers * float(combine), 0.0, 0.0
+        gathered = np.array(sent.tokens * self.dispatch_bytes)
+        reduced = np.array(sent.tokens * back_bytes)
+        if layout.ep == 1:
+            there = collective_seconds("all_gather", layout.stage, layout.stage, gathered, self.hardware)
+            back = collective_seconds("reduce_scatter", layout.stage, layout.stage, reduced, self.hardware)
+            return layers * float(there), layers * float(back), 0.0, 0.0
+        traffic = self._traffic(draw, sent)
+        domain = max(1, self.hardware.domain // layout.moe_tp)
+        each = 1.0 / layout.moe_tp
+        seconds = [
+            all_to_all_seconds(
+                traffic.up * width * each, traffic.out * width * each, self.hardware, domain
+            ).sum()
+            for width in (self.dispatch_bytes, back_bytes)
+        ]
+        shards, tp = layout.moe_tp, layout.tp
+        part = 1.0 / layout.ep
+        there = seconds[0] + layers * float(
+            collective_seconds("all_gather", shards, shards, gathered * part, self.hardware)
+        )
+        back = (
+            seconds[1]
+            + layers
+            * float(collective_seconds("reduce_scatter", shards, shards, reduced * part, self.hardware))
+            + layers * float(collective_seconds("all_gather", tp, tp, reduced / layout.dp, self.hardware))
+        )
+        off = 1.0 - np.eye(self.plan.ranks)
+        return there, back, (traffic.up * off).sum() / self.plan.ranks, traffic.out.sum() / self.plan.ranks
+
+    def _traffic(self, draw: Draw, sent: Dispatched) -> Traffic:
+        domain = max(1, self.hardware.domain // self.layout.moe_tp)
+        whole = domain >= self.plan.ranks or self.plan.ranks % domain == 0
+        if self.phase == DECODE or not whole:
+            return direct(sent, domain)
+        return two_level(draw, self.plan, domain)
+
+
+def _size(step: IntArray) -> IntArray:
+    return np.asarray(np.round(2.0 ** (step / PER_OCTAVE)).astype(np.int64))

@@ -1,0 +1,217 @@
+"""Where tokens want to go: batches of expert choices, drawn from a trace, from loads, or uniformly.
+
+A draw holds the choices of each token where that is affordable, else how many tokens chose each expert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.trace.types import DECODE, PREFILL, LoadCounts, RoutingTrace
+
+Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: Choices (tokens x layers x top_k) up to which single tokens are drawn.
+TOKEN_BUDGET = 400_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """One batch of routing decisions.
+
+    Parameters
+    ----------
+    ids
+        Logical experts ``[tokens, layers, top_k]``, or None when only counts were drawn.
+    counts
+        Tokens per logical expert ``[layers, num_experts]``.
+    tokens
+        Tokens of the batch.
+    """
+
+    ids: IntArray | None
+    counts: Array
+    tokens: int
+
+
+class RoutingSource(Protocol):
+    """Something that batches of expert choices can be drawn from."""
+
+    @property
+    def layers(self) -> int:
+        """MoE layers; 1 when all are alike."""
+
+    @property
+    def num_experts(self) -> int:
+        """Routed experts per layer."""
+
+    @property
+    def top_k(self) -> int:
+        """Experts per token."""
+
+    def draw(self, tokens: int, phase: int, rng: np.random.Generator) -> Draw:
+        """Draw a batch of `tokens` tokens of a phase."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSource:
+    """Batches of tokens of a recorded trace.
+
+    A decode batch mixes tokens of the whole trace, as continuous batching mixes requests; a prefill batch is
+    made of runs of neighbouring tokens.
+    """
+
+    trace: RoutingTrace
+
+    @property
+    def layers(self) -> int:
+        """MoE layers of the trace."""
+        return len(self.trace.moe_layer_ids)
+
+    @property
+    def num_experts(self) -> int:
+        """Routed experts per layer."""
+        return self.trace.num_experts
+
+    @property
+    def top_k(self) -> int:
+        """Experts per token."""
+        return self.trace.top_k
+
+    def draw(self, tokens: int, phase: int, rng: np.random.Generator) -> Draw:
+        """Draw rows of the trace, of the wanted phase if it was recorded."""
+        of_phase = np.flatnonzero(self.trace.phase == phase)
+        pool = of_phase if len(of_phase) else np.arange(self.trace.num_tokens)
+        rows = _mixed(pool, tokens, rng) if phase == DECODE else _runs(pool, tokens, rng)
+        ids = self.trace.topk_ids[rows].astype(np.int64)
+        return Draw(ids if ids.size <= TOKEN_BUDGET else None, _count(ids, self.num_experts), tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadSource:
+    """Batches that follow recorded loads: each expert is chosen with its share, independently of the others.
+
+    Token-to-token and layer-to-layer correlation is not in the loads, so neither is it in the batches.
+    """
+
+    inclusion: Array
+    top_k: int
+
+    @classmethod
+    def of(cls, loads: LoadCounts, top_k: int) -> LoadSource:
+        """Inclusion probabilities, ``top_k x share`` and at most 1, float64 ``[layers, num_experts]``.
+
+        A layer without load counts as uniform.
+        """
+        totals = loads.totals
+        empty = totals.sum(axis=1, keepdims=True) == 0
+        share = np.where(empty, 1.0, totals)
+        return cls(_inclusion(share, top_k), top_k)
+
+    @property
+    def layers(self) -> int:
+        """MoE layers."""
+        return self.inclusion.shape[0]
+
+    @property
+    def num_experts(self) -> int:
+        """Routed experts per layer."""
+        return self.inclusion.shape[1]
+
+    def draw(self, tokens: int, phase: int, rng: np.random.Generator) -> Draw:  # noqa: ARG002 - same for both
+        """Draw `top_k` distinct experts per token with exactly the wanted probabilities (systematic sampling).
+
+        Experts are met in an order that depends on their loads and the generator, never on their labels.
+        """
+        layers, experts = self.inclusion.shape
+        order = np.argsort(-self.inclusion, axis=1, kind="stable")[:, rng.permutation(experts)]
+        ordered = np.take_along_axis(self.inclusion, order, axis=1)
+        if tokens * layers * self.top_k <= TOKEN_BUDGET:
+            ids = np.take_along_axis(
+                order[None], _systematic(ordered, tokens, self.top_k, rng).reshape(tokens, layers, -1), axis=2
+            )
+            return Draw(ids, _count(ids, experts), tokens)
+        counts = np.empty((layers, experts))
+        np.put_along_axis(
+            counts, order, _capped_multinomial(ordered / self.top_k, tokens, self.top_k, rng), axis=1
+        )
+        return Draw(None, counts, tokens)
+
+
+def uniform(num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
+    """Every expert alike; one layer stands for all unless the placement differs by layer."""
+    return LoadSource(np.full((layers, num_experts), top_k / num_experts), top_k)
+
+
+def source_of(routing: RoutingTrace | LoadCounts, top_k: int) -> RoutingSource:
+    """The source that a trace or load counts make."""
+    return TokenSource(routing) if isinstance(routing, RoutingTrace) else LoadSource.of(routing, top_k)
+
+
+def _mixed(pool: IntArray, tokens: int, rng: np.random.Generator) -> IntArray:
+    if tokens <= len(pool):
+        return np.asarray(rng.choice(pool, tokens, replace=False))
+    return np.asarray(pool[rng.integers(0, len(pool), tokens)])
+
+
+def _runs(pool: IntArray, tokens: int, rng: np.random.Generator, length: int = 512) -> IntArray:
+    """Rows in runs of up to `length` neighbours, wrapping round at the end of the trace."""
+    length = min(length, len(pool))
+    starts = rng.integers(0, len(pool), -(-tokens // length))
+    rows = (starts[:, None] + np.arange(length)[None, :]).ravel()[:tokens]
+    return np.asarray(pool[rows % len(pool)])
+
+
+def _count(ids: IntArray, experts: int) -> Array:
+    layers = ids.shape[1]
+    flat = ids + (np.arange(layers) * experts)[None, :, None]
+    return np.bincount(flat.ravel(), minlength=layers * experts).reshape(layers, experts).astype(np.float64)
+
+
+def _inclusion(share: Array, top_k: int) -> Array:
+    """Scale shares to sum to `top_k` with none above 1: what is cut off goes to the others."""
+    scaled = top_k * share / share.sum(axis=1, keepdims=True)
+    for _ in range(top_k):
+        full = scaled >= 1.0
+        if not (scaled > 1.0 + 1e-12).any():
+            break
+        room = top_k - full.sum(axis=1, keepdims=True)
+        rest = np.where(full, 0.0, scaled)
+        total = rest.sum(axis=1, keepdims=True)
+        scaled = np.where(full, 1.0, np.divide(rest * room, total, out=np.zeros_like(rest), where=total > 0))
+    # One-hot loads name fewer than top_k experts: the others share what is left.
+    missing = top_k - scaled.sum(axis=1, keepdims=True)
+    room = 1.0 - scaled
+    return np.asarray(scaled + missing * room / np.maximum(room.sum(axis=1, keepdims=True), 1e-300))
+
+
+def _systematic(inclusion: Array, tokens: int, top_k: int, rng: np.random.Generator) -> IntArray:
+    """Distinct positions ``[tokens, layers * top_k]``: equally spaced points on the cumulative probability."""
+    layers, experts = inclusion.shape
+    edges = np.cumsum(inclusion, axis=1)
+    edges *= top_k / edges[:, -1:]
+    # One search for all layers: layer l occupies the interval [l * top_k, (l + 1) * top_k).
+    offsets = np.arange(layers) * top_k
+    flat = (edges + offsets[:, None]).ravel()
+    points = rng.random((tokens, layers))[:, :, None] + np.arange(top_k) + offsets[None, :, None]
+    found = np.searchsorted(flat, points.reshape(tokens, -1), side="right")
+    return np.asarray(np.minimum(found - np.repeat(np.arange(layers) * experts, top_k), experts - 1))
+
+
+def _capped_multinomial(share: Array, tokens: int, top_k: int, rng: np.random.Generator) -> Array:
+    """Counts ``[layers, experts]`` that sum to ``tokens x top_k`` with none above `tokens`."""
+    share = share / share.sum(axis=1, keepdims=True)
+    counts = rng.multinomial(tokens * top_k, share).astype(np.float64)
+    while (over := np.maximum(counts - tokens, 0.0)).any():
+        counts -= over
+        room = tokens - counts
+        counts += over.sum(axis=1, keepdims=True) * room / room.sum(axis=1, keepdims=True)
+    return counts
+
+
+__all__ = ["DECODE", "PREFILL", "Draw", "LoadSource", "RoutingSource", "TokenSource", "source_of", "uniform"]

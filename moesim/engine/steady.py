@@ -1,0 +1,178 @@
+"""Latency and throughput of a serving engine at a load, without simulating it request by request.
+
+A closed loop of C clients keeps C requests in the system. X of them run, as many as the cache holds; the others
+wait. While a request decodes its O tokens, each of the other running requests starts once, and its prefill, Q
+seconds when the engine is full, holds up everybody's decoding:
+
+* ``TPOT = t_decode(X) + (X - 1) / O * Q``
+* ``TTFT = P + t_decode / 2 + (X - 1) / (2 W) * Q + wait``, with P the prefill of one prompt and its first token:
+  a request arrives in the middle of a step, and in the first of W waves all X prompts queue at t = 0.
+* ``wait = (C / X - 1) * (residence)`` when the cache is full: Little's law on the queue before admission.
+
+An open loop at rate r is the closed loop whose throughput is r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine.deployment import Deployment
+from moesim.engine.memory import MemoryUse, cache_per_sequence
+from moesim.engine.routing import Array
+from moesim.engine.step import StepTimes
+from moesim.ops import Batch
+
+#: Requests of a benchmark run over its concurrency: the mean TTFT holds one start-up in so many waves.
+WAVES = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Load:
+    """Traffic of several alternatives; arrays are float64 ``[batches]``.
+
+    Parameters
+    ----------
+    input_len, output_len
+        Tokens per request.
+    concurrency
+        Requests in the system of the whole deployment.
+    chunk_tokens
+        Tokens that a data-parallel rank prefills in one step.
+    max_sequences
+        Sequences that a data-parallel rank decodes at most.
+    """
+
+    input_len: Array
+    output_len: Array
+    concurrency: Array
+    chunk_tokens: float = 8192.0
+    max_sequences: float = 1024.0
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> Load:
+        """Some of the alternatives."""
+        return replace(
+            self,
+            input_len=self.input_len[chosen],
+            output_len=self.output_len[chosen],
+            concurrency=self.concurrency[chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steady:
+    """Steady state of every alternative; arrays are ``[batches]``.
+
+    Parameters
+    ----------
+    ttft_s, tpot_s
+        Mean time to first token and per output token.
+    running
+        Requests that decode at once.
+    limit
+        Requests that the cache or the engine's cap lets run.
+    prefill_s
+        Engine time per prompt when prefills are batched.
+    prompt_s
+        Prefill of one prompt alone.
+    decode
+        Times of a decode step at `running`.
+    bound_ttft_s, bound_tpot_s
+        What no schedule can beat at the same number of running requests.
+    """
+
+    ttft_s: Array
+    tpot_s: Array
+    running: Array
+    limit: Array
+    prefill_s: Array
+    prompt_s: Array
+    decode: StepTimes
+    bound_ttft_s: Array
+    bound_tpot_s: Array
+
+    @property
+    def waits(self) -> Array:
+        """Whether some requests wait for the cache, bool ``[batches]``."""
+        return np.asarray(self.limit < self.running + 1e-9)
+
+
+def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
+    """Steady state at a load.
+
+    Parameters
+    ----------
+    deployment
+        What steps cost.
+    load
+        The alternatives.
+    memory
+        What the cache may use.
+    """
+    layout = deployment.layout
+    inputs, outputs = load.input_len, load.output_len
+    # On average a running request has its prompt and half of its output in the cache.
+    context = inputs + outputs / 2.0
+    limit = sequences_that_fit(deployment, load, memory)
+    running = np.minimum(load.concurrency, limit)
+
+    # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
+    micro = running / layout.dp / layout.pp
+    decode = deployment.step(Batch.decode(micro, context))
+    prompt_s, prompt_bound_s, batched_s = _prefill(deployment, load)
+
+    interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
+    tpot = decode.seconds + interference
+    start_up = np.maximum(running - 1.0, 0.0) / 2.0 * batched_s / WAVES
+    alone = prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
+    wait = np.maximum(load.concurrency / running - 1.0, 0.0) * (alone + (outputs - 1.0) * tpot)
+    return Steady(
+        ttft_s=alone + wait,
+        tpot_s=tpot,
+        running=running,
+        limit=limit,
+        prefill_s=batched_s,
+        decode=decode,
+        prompt_s=prompt_s,
+        bound_ttft_s=prompt_bound_s,
+        bound_tpot_s=decode.bound_s,
+    )
+
+
+def sequences_that_fit(deployment: Deployment, load: Load, memory: MemoryUse) -> Array:
+    """Requests the whole deployment can decode at once, ``[batches]``; 0 where not even one fits.
+
+    A request must fit with its whole output; many share the room with half of theirs on average.
+    """
+    whole = cache_per_sequence(
+        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len
+    )
+    mean = cache_per_sequence(
+        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len / 2.0
+    )
+    room = max(memory.cache_budget_bytes, 0.0)
+    per_rank = np.where(room >= whole, np.maximum(np.floor(room / np.maximum(mean, 1.0)), 1.0), 0.0)
+    return np.asarray(np.minimum(per_rank, load.max_sequences) * deployment.layout.dp)
+
+
+def _prefill(deployment: Deployment, load: Load) -> tuple[Array, Array, Array]:
+    """Prefill of one prompt alone, its bound, and engine seconds per prompt when all chunks are full."""
+    inputs, ranks = load.input_len, deployment.layout.dp
+    chunks = np.ceil(inputs / load.chunk_tokens)
+    chunk = inputs / chunks
+    # A middle chunk has half of the prompt behind it, so it stands for the mean chunk of causal attention.
+    past = (inputs - chunk) / 2.0
+    packed = np.maximum(1.0, np.floor(load.chunk_tokens / chunk))
+    # One evaluation for both: first the lone prompts, then the full chunks.
+    both = deployment.step(
+        Batch.of(
+            prompts=np.concatenate([np.full(len(inputs), 1.0 / ranks), packed]),
+            chunk=np.tile(chunk, 2),
+            past=np.tile(past, 2),
+        )
+    )
+    n = len(inputs)
+    full = both.seconds[n:] * chunks / (packed * ranks * deployment.layout.pp)
+    return both.seconds[:n] * chunks, both.bound_s[:n] * chunks, np.asarray(full)

@@ -1,0 +1,205 @@
+"""Attention as ops: what is computed on the cache, beyond the projections.
+
+Every kind of attention answers with rows for the decoding sequences and rows for the prefill chunk.
+A flash kernel keeps scores on chip, so a row counts queries, outputs and each cached entry once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from moesim.model.dtypes import bytes_per_param
+from moesim.model.types import (
+    Attention,
+    Compressed,
+    GroupedQuery,
+    Indexer,
+    Latent,
+    LinearAttention,
+    StateSpace,
+)
+from moesim.ops.batch import Batch
+from moesim.ops.precision import Precision
+from moesim.ops.primitives import ACTIVATION_BYTES, Number, causal_pairs
+from moesim.ops.table import Op
+
+#: A recurrent state is kept in fp32.
+STATE_BYTES = 4.0
+#: Index keys of sparse attention are cached in fp8 (DeepSeek-V3.2 report).
+INDEX_BYTES = 1.0
+DECODE, PREFILL = "attention_decode", "attention_prefill"
+
+
+def attention_ops(attention: Attention, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
+    """Rows of one attention layer on one of `tp` ranks."""
+    match attention:
+        case GroupedQuery():
+            yield from _grouped_query(attention, batch, tp, precision)
+        case Latent():
+            yield from _latent(attention, batch, tp, precision)
+        case Compressed():
+            yield from _compressed(attention, batch, tp, precision)
+        case LinearAttention():
+            heads = attention.value_heads / tp
+            state = heads * attention.key_dim * attention.value_dim
+            # The delta rule reads the state with the key, updates it, and reads it with the query.
+            passes = 3 if attention.kind == "gated_delta" else 2
+            yield from _recurrent(batch, state, 2.0 * passes * state, precision)
+        case StateSpace():
+            state = attention.inner / tp * attention.state_dim
+            yield from _recurrent(batch, state, 6.0 * state, precision)
+
+
+def _rows(
+    name: str,
+    batch: Batch,
+    decode: tuple[Number, Number, Number] | None,
+    prefill: tuple[Number, Number, Number] | None,
+    dtype: str,
+) -> Iterator[Op]:
+    """One row per phase from (flops, cache_bytes, activation_bytes); a phase without tokens has no row."""
+    if decode is not None and np.any(batch.sequences > 0):
+        yield Op(name, DECODE, dtype, decode[0], cache_bytes=decode[1], activation_bytes=decode[2])
+    if prefill is not None and np.any(batch.prefill_tokens > 0):
+        yield Op(name, PREFILL, dtype, prefill[0], cache_bytes=prefill[1], activation_bytes=prefill[2])
+
+
+def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
+    heads, kv_heads = a.heads / tp, max(1.0, a.kv_heads / tp)
+    width = a.qk_dim + a.v_dim
+    entry = kv_heads * width * precision.cache_bytes
+    seen = batch.context if a.window is None else np.minimum(batch.context, a.window)
+    pairs = causal_pairs(batch.chunk, batch.past, a.window)
+    kept = batch.past if a.window is None else np.minimum(batch.past, a.window)
+    yield from _rows(
+        "attention",
+        batch,
+        (
+            2.0 * heads * width * batch.sequences * seen,
+            batch.sequences * seen * entry,
+            batch.sequences * heads * width * ACTIVATION_BYTES,
+        ),
+        (
+            2.0 * heads * width * batch.prompts * pairs,
+            batch.prompts * (kept + batch.chunk) * entry,
+            batch.prefill_tokens * heads * width * ACTIVATION_BYTES,
+        ),
+        precision.cache,
+    )
+
+
+def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
+    """Decode works on the latent itself (absorbed), prefill on keys and values expanded from it."""
+    heads = a.heads / tp
+    latent = a.kv_rank + a.rope_dim
+    entry = latent * precision.cache_bytes
+    weights = precision.weight("attention")
+    context, pairs = batch.context, causal_pairs(batch.chunk, batch.past)
+    past_and_new = batch.past + batch.chunk
+    if a.indexer is not None:
+        yield from _indexer(a.indexer, batch, context, pairs, past_and_new)
+        context = np.minimum(context, a.indexer.top_k)
+        pairs = causal_pairs(batch.chunk, batch.past, a.indexer.top_k)
+    if np.any(batch.sequences > 0):
+        for name, inputs, outputs in (
+            ("q_absorb", a.nope_dim, a.kv_rank),
+            ("v_absorb", a.kv_rank, a.v_dim),
+        ):
+            yield _batched_gemm(name, heads, batch.sequences, inputs, outputs, weights)
+    if np.any(batch.prefill_tokens > 0):
+        expanded = batch.prompts * past_and_new
+        yield _batched_gemm(
+            "kv_b_proj", heads, expanded, a.kv_rank, a.nope_dim + a.v_dim, weights, shared=True
+        )
+    expanded_dim = a.nope_dim + a.rope_dim + a.v_dim
+    yield from _rows(
+        "attention",
+        batch,
+        (
+            2.0 * heads * (latent + a.kv_rank) * batch.sequences * context,
+            batch.sequences * context * entry,
+            batch.sequences * heads * (latent + a.kv_rank) * ACTIVATION_BYTES,
+        ),
+        (
+            2.0 * heads * expanded_dim * batch.prompts * pairs,
+            batch.prompts * past_and_new * entry,
+            (batch.prefill_tokens + batch.prompts * past_and_new) * heads * expanded_dim * ACTIVATION_BYTES,
+        ),
+        precision.cache,
+    )
+
+
+def _indexer(indexer: Indexer, batch: Batch, entries: Number, pairs: Number, stored: Number) -> Iterator[Op]:
+    """Scores of every past entry against the index query; the indexer is replicated over tensor ranks."""
+    if indexer.shared:
+        return
+    each = 2.0 * indexer.heads * indexer.dim
+    key = indexer.dim * INDEX_BYTES
+    yield from _rows(
+        "indexer",
+        batch,
+        (each * batch.sequences * entries, batch.sequences * entries * key, batch.sequences * entries * 4.0),
+        (each * batch.prompts * pairs, batch.prompts * stored * key, batch.prompts * pairs * 4.0),
+        "fp8",
+    )
+
+
+def _compressed(a: Compressed, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
+    heads = a.heads / tp
+    seen = np.minimum(batch.context, a.window)
+    pairs = causal_pairs(batch.chunk, batch.past, a.window)
+    stored = np.minimum(batch.past, a.window) + batch.chunk
+    if a.ratio:
+        entries, history = batch.context / a.ratio, (batch.past + batch.chunk) / a.ratio
+        history_pairs = causal_pairs(batch.chunk, batch.past) / a.ratio
+        if a.indexer is not None:
+            yield from _indexer(a.indexer, batch, entries, history_pairs, history)
+            history_pairs = causal_pairs(batch.chunk, batch.past, a.indexer.top_k * a.ratio) / a.ratio
+            entries = np.minimum(entries, a.indexer.top_k)
+        seen, pairs, stored = seen + entries, pairs + history_pairs, stored + history
+    width = 2.0 * a.head_dim
+    entry = a.head_dim * precision.cache_bytes
+    yield from _rows(
+        "attention",
+        batch,
+        (
+            2.0 * heads * width * batch.sequences * seen,
+            batch.sequences * seen * entry,
+            batch.sequences * heads * width * ACTIVATION_BYTES,
+        ),
+        (
+            2.0 * heads * width * batch.prompts * pairs,
+            batch.prompts * stored * entry,
+            batch.prefill_tokens * heads * width * ACTIVATION_BYTES,
+        ),
+        precision.cache,
+    )
+
+
+def _recurrent(batch: Batch, state: float, flops_each: float, precision: Precision) -> Iterator[Op]:
+    """A state that is read and written once per sequence and step, whatever the length of the chunk."""
+    traffic = 2.0 * state * STATE_BYTES
+    yield from _rows(
+        "state",
+        batch,
+        (flops_each * batch.sequences, traffic * batch.sequences, 0.0),
+        (flops_each * batch.prefill_tokens, traffic * batch.prompts, 0.0),
+        precision.cache,
+    )
+
+
+def _batched_gemm(
+    name: str, heads: float, rows: Number, inputs: int, outputs: int, dtype: str, *, shared: bool = False
+) -> Op:
+    """One small GEMM per head; `shared` when all heads read the same input rows."""
+    read = inputs if shared else heads * inputs
+    return Op(
+        name,
+        "gemm",
+        dtype,
+        flops=2.0 * heads * rows * inputs * outputs,
+        weight_bytes=heads * inputs * outputs * bytes_per_param(dtype),
+        activation_bytes=rows * (read + heads * outputs) * ACTIVATION_BYTES,
+    )

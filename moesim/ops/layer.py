@@ -1,0 +1,192 @@
+"""One decoder layer as ops: projections from its matrices, attention, feed-forward, and what is between.
+
+Serving engines fuse projections that read the same input, the residual addition with the norm that follows,
+and rotary embedding with the cache write; `fused=False` counts every operation on its own, as frameworks
+without fused kernels run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from moesim.model.dtypes import bytes_per_param
+from moesim.model.matrices import layer_matrices
+from moesim.model.types import Dense, GroupedQuery, Latent, Layer, LinearAttention, Matrix, MoE, StateSpace
+from moesim.ops.attention import DECODE, PREFILL, attention_ops
+from moesim.ops.batch import Batch
+from moesim.ops.precision import Precision, input_bytes
+from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, norm, scores, softmax
+from moesim.ops.table import Op
+
+#: Projections of the same input that run as one GEMM.
+_FUSED = {
+    "q": "qkv_proj",
+    "k": "qkv_proj",
+    "v": "qkv_proj",
+    "gate_z": "qkv_proj",
+    "beta_alpha": "qkv_proj",
+    "q_a": "qkv_a_proj",
+    "kv_a": "qkv_a_proj",
+    "kv": "qkv_a_proj",
+    "compress_kv": "compress_proj",
+    "compress_gate": "compress_proj",
+    "index_k": "index_proj",
+    "index_weights": "index_proj",
+    "index_compress_kv": "index_proj",
+    "index_compress_gate": "index_proj",
+    "gate": "gate_up_proj",
+    "up": "gate_up_proj",
+}
+
+
+def layer_ops(
+    layer: Layer, hidden: int, batch: Batch, tp: int, precision: Precision, *, fused: bool = True
+) -> Iterator[Op]:
+    """Rows of one layer on one rank, without the routed experts and without communication.
+
+    Parameters
+    ----------
+    layer, hidden
+        The layer and the width of the residual stream.
+    batch
+        Tokens per data-parallel rank.
+    tp
+        Ranks that share the layer's matrices.
+    precision
+        Data types.
+    fused
+        Whether engines' usual fusions apply.
+    """
+    tokens = batch.tokens
+    launches = 0 if fused else 1
+    yield norm("norm", tokens, hidden)
+    matrices = [m for m in layer_matrices(layer, hidden) if m.module != "expert"]
+    attention = [m for m in matrices if m.module in ("attention", "indexer")]
+    yield from _projections(
+        [m for m in attention if m.name not in ("o", "o_b", "kv_b")], tokens, tp, precision, fused
+    )
+    yield from _rotary(layer, tokens, tp, precision)
+    if fused or not isinstance(layer.attention, GroupedQuery):
+        yield from attention_ops(layer.attention, batch, tp, precision)
+    else:
+        yield from _unfused_attention(layer.attention, batch, tp)
+    yield from _projections([m for m in attention if m.name in ("o", "o_b")], tokens, tp, precision, fused)
+    yield add("add", tokens, hidden, launches)
+    yield norm("norm", tokens, hidden)
+    yield from _projections([m for m in matrices if m.module == "router"], tokens, tp, precision, fused)
+    feed_forward = [m for m in matrices if m.module in ("dense", "shared")]
+    yield from _projections(feed_forward, tokens, tp, precision, fused)
+    yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp)
+    yield add("add", tokens, hidden, launches)
+
+
+def local_shape(matrix: Matrix, tp: int) -> tuple[float, float, float]:
+    """Inputs, outputs and copies of a matrix on one of `tp` ranks."""
+    shards = min(tp, matrix.max_shards or tp)
+    inputs, outputs, copies = float(matrix.inputs), float(matrix.outputs), float(max(matrix.copies, 1))
+    if matrix.shard == "row":
+        inputs /= shards
+    elif matrix.shard == "column" and copies > 1:
+        copies /= shards
+    elif matrix.shard == "column":
+        outputs /= shards
+    return inputs, outputs, copies
+
+
+def _projections(
+    matrices: list[Matrix], rows: Number, tp: int, precision: Precision, fused: bool
+) -> Iterator[Op]:
+    groups: dict[str, list[Matrix]] = {}
+    for m in matrices:
+        name = _FUSED.get(m.name, f"{m.name}_proj") if fused else f"{m.name}_proj"
+        if m.module in ("shared", "router"):
+            name = m.module if m.module == "router" else f"shared_{name}"
+        groups.setdefault(name, []).append(m)
+    for name, members in groups.items():
+        yield fused_gemm(name, members, rows, tp, precision)
+
+
+def fused_gemm(name: str, members: list[Matrix], rows: Number, tp: int, precision: Precision) -> Op:
+    """One GEMM launch over matrices that read the same rows."""
+    dtype = precision.weight(members[0].module)
+    weights, outputs, read = 0.0, 0.0, 0.0
+    for m in members:
+        k, n, copies = local_shape(m, tp)
+        weights += k * n * copies
+        outputs += n * copies
+        read = max(read, k * copies)
+    return Op(
+        name,
+        "gemm",
+        dtype,
+        flops=2.0 * rows * weights,
+        weight_bytes=weights * bytes_per_param(dtype),
+        activation_bytes=rows * (read * input_bytes(dtype) + outputs * ACTIVATION_BYTES),
+    )
+
+
+def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iterator[Op]:
+    """Rotary embedding of queries and keys and the write of new cache entries, one kernel."""
+    match layer.attention:
+        case GroupedQuery() as a:
+            kv_heads = max(1.0, a.kv_heads / tp)
+            rotated, written = a.heads / tp * a.qk_dim + kv_heads * a.qk_dim, kv_heads * (a.qk_dim + a.v_dim)
+        case Latent() as a:
+            rotated, written = (a.heads / tp + 1) * a.rope_dim, float(a.kv_rank + a.rope_dim)
+        case LinearAttention() as a:
+            width = (2 * a.key_heads * a.key_dim + a.value_heads * a.value_dim) / tp
+            yield elementwise("conv", tokens * width, flops_each=2.0 * a.conv_kernel, tensors=2.0)
+            return
+        case StateSpace() as a:
+            yield elementwise("conv", tokens * a.inner / tp, flops_each=2.0 * a.conv_kernel, tensors=2.0)
+            return
+        case a:
+            rotated, written = (a.heads / tp + 1) * a.rope_dim, float(a.head_dim)
+    yield Op(
+        "rope_cache_write",
+        "elementwise",
+        "bf16",
+        flops=3.0 * rotated * tokens,
+        activation_bytes=2.0 * ACTIVATION_BYTES * rotated * tokens,
+        cache_bytes=written * precision.cache_bytes * tokens,
+    )
+
+
+def _feed_forward_elementwise(ffn: Dense | MoE, hidden: int, tokens: Number, tp: int) -> Iterator[Op]:
+    """Gated activation of dense or shared blocks, and the router's selection."""
+    width = ffn.intermediate if isinstance(ffn, Dense) else ffn.shared_intermediate
+    if width:
+        yield elementwise("activation", tokens * width / tp, flops_each=5.0, tensors=float(ffn.matrices))
+    if isinstance(ffn, MoE):
+        yield elementwise("top_k", tokens * ffn.num_experts, flops_each=6.0, tensors=2.0)
+        yield elementwise(
+            "weighted_sum", tokens * hidden, flops_each=2.0 * ffn.top_k, tensors=2.0, launches=0
+        )
+
+
+def _unfused_attention(a: GroupedQuery, batch: Batch, tp: int) -> Iterator[Op]:
+    """Scores, softmax and weighted values as separate kernels; every score is computed, masked or not."""
+    heads, kv_heads = a.heads / tp, max(1.0, a.kv_heads / tp)
+    for kind, sequences, queries, keys in (
+        (DECODE, batch.sequences, 1.0, batch.context),
+        (PREFILL, batch.prompts, batch.chunk, batch.past + batch.chunk),
+    ):
+        if not np.any(sequences * queries > 0):
+            continue
+        rows = sequences * queries
+        many = heads * rows * keys
+        for name, dim in (("qk_matmul", a.qk_dim), ("sv_matmul", a.v_dim)):
+            one = scores(name, heads, queries, keys, dim, kv_heads, kind)
+            yield Op(
+                name,
+                kind,
+                "bf16",
+                one.flops * sequences,
+                0.0,
+                one.activation_bytes * sequences,
+                one.cache_bytes * sequences,
+            )
+            if name == "qk_matmul":
+                yield softmax("softmax", many)

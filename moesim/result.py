@@ -1,0 +1,154 @@
+"""What a prediction says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from moesim.engine.step import RESOURCES, StepTimes
+from moesim.layout.parallelism import Parallelism
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a breakdown of the time per output token.
+
+    Parameters
+    ----------
+    op
+        The operation; ``expert_imbalance`` is what the slowest rank takes beyond the mean,
+        ``prefill`` what other requests' prefills cost.
+    seconds
+        Per output token.
+    bound_by
+        The resource that most of it is spent on.
+    """
+
+    op: str
+    seconds: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One configuration's answer. Names and units are those of `moesim.metrics.DEFINITIONS`.
+
+    Parameters
+    ----------
+    bounds
+        Limits by metric, which no schedule beats.
+    interval
+        ``level`` and, by metric, the lowest and highest value expected at that level.
+    running
+        Requests that decode at once; fewer than `concurrency` when the cache is full.
+    experts
+        What routing does in a mean decode step: distinct experts, slots hit per rank.
+    """
+
+    model: str
+    hardware: str
+    layout: Parallelism
+    input_len: float
+    output_len: float
+    concurrency: float
+    ttft_s: float
+    tpot_s: float
+    e2el_s: float
+    request_throughput: float
+    output_throughput: float
+    total_token_throughput: float
+    output_throughput_per_device: float
+    memory_bytes: float
+    memory_capacity_bytes: float
+    load_imbalance: float | None
+    running: float
+    prefill_s: float
+    bounds: Mapping[str, float]
+    interval: Mapping[str, Any] | None
+    experts: Mapping[str, float]
+    memory: Mapping[str, float]
+    warnings: tuple[str, ...]
+    decode: StepTimes = field(repr=False)
+    feasible: bool = True
+
+    @property
+    def breakdown(self) -> tuple[Line, ...]:
+        """Where the time of an output token goes, longest first; the lines sum to `tpot_s`."""
+        lines = [
+            Line(
+                entry.op, float(entry.seconds[0]), max(entry.shares, key=lambda r: float(entry.shares[r][0]))
+            )
+            for entry in self.decode.entries()
+        ]
+        if self.decode.groups:
+            wait = float(self.decode.expert_mean("experts_s")[0] - self.decode.expert_mean("balanced_s")[0])
+            lines = [
+                Line(line.op, line.seconds - wait, line.bound_by) if line.op == "experts" else line
+                for line in lines
+            ]
+            lines.append(Line("expert_imbalance", wait, "imbalance"))
+        hidden = float(self.decode.seconds[0]) - sum(line.seconds for line in lines)
+        if hidden < -1e-9:
+            lines.append(Line("overlap", hidden, "overlap"))
+        lines.append(Line("prefill", self.tpot_s - float(self.decode.seconds[0]), "prefill"))
+        return tuple(sorted((line for line in lines if line.seconds != 0.0), key=lambda line: -line.seconds))
+
+    @property
+    def bottleneck(self) -> tuple[tuple[str, float], ...]:
+        """Share of the time per output token by resource, largest first.
+
+        ``imbalance`` is waiting for the slowest rank, ``prefill`` other requests' prefills. With overlap the
+        shares are those of the work before it is hidden.
+        """
+        sums = dict.fromkeys(RESOURCES, 0.0)
+        for entry in self.decode.entries():
+            for resource, seconds in entry.shares.items():
+                sums[resource] += float(seconds[0])
+        lines = {line.op: line.seconds for line in self.breakdown}
+        wait = lines.get("expert_imbalance", 0.0)
+        # The slowest rank's work was counted by resource; what exceeds the mean is imbalance.
+        experts = next((e for e in self.decode.entries() if e.op == "experts"), None)
+        if experts is not None and wait:
+            total = float(experts.seconds[0])
+            for resource, seconds in experts.shares.items():
+                sums[resource] -= wait * float(seconds[0]) / total
+        sums["imbalance"] = wait
+        sums["prefill"] = lines.get("prefill", 0.0)
+        whole = sum(sums.values())
+        shares = [(name, value / whole) for name, value in sums.items() if value > 0]
+        return tuple(sorted(shares, key=lambda item: -item[1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        names = (
+            "ttft_s tpot_s e2el_s request_throughput output_throughput total_token_throughput "
+            "output_throughput_per_device memory_bytes memory_capacity_bytes load_imbalance"
+        ).split()
+        return {
+            "feasible": self.feasible,
+            "model": self.model,
+            "hardware": self.hardware,
+            "layout": {n: getattr(self.layout, n) for n in ("tp", "pp", "dp", "ep", "moe_tp", "world")},
+            "input_len": self.input_len,
+            "output_len": self.output_len,
+            "concurrency": self.concurrency,
+            "running": self.running,
+            **{name: getattr(self, name) for name in names},
+            "memory": dict(self.memory),
+            "experts": dict(self.experts),
+            "bounds": dict(self.bounds),
+            "interval": None if self.interval is None else dict(self.interval),
+            "bottleneck": [{"resource": name, "share": share} for name, share in self.bottleneck],
+            "breakdown": [
+                {"op": line.op, "seconds": line.seconds, "bound_by": line.bound_by} for line in self.breakdown
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def first(values: np.ndarray[Any, Any] | float) -> float:
+    """The only value of an array of one, or a number itself."""
+    return float(np.asarray(values).reshape(-1)[0])
