@@ -141,13 +141,13 @@ def _middle(curves: list[dict[float, float]]) -> dict[float, float]:
 
 
 def _thinned(curve: dict[float, float]) -> dict[float, float]:
-    """The curve without points that a straight line between their neighbours already gives within 0.02."""
+    """The curve without points that a line between their neighbours gives within 0.02 and 10 %."""
     kept = list(curve)
     for power in list(curve)[1:-1]:
         left = max(p for p in kept if p < power)
         right = min(p for p in kept if p > power)
         between = np.interp(power, (left, right), (curve[left], curve[right]))
-        if abs(between - curve[power]) < 0.02:
+        if abs(between - curve[power]) < min(0.02, 0.1 * curve[power]):
             kept.remove(power)
     return {power: curve[power] for power in kept}
 
@@ -281,7 +281,9 @@ def _written(curve: dict[float, float], unit: str) -> str:
     """As it stands in the file: a number, or points of size and share."""
     if len(curve) == 1:
         return f"{next(iter(curve.values())):.2f}"
-    points = [f"[{_size(power, unit)}, {value:.2f}]" for power, value in curve.items()]
+    points = [
+        f"[{_size(power, unit)}, {value:.{2 if value >= 0.1 else 3}f}]" for power, value in curve.items()
+    ]
     return f"[{', '.join(points)}]"
 
 

@@ -198,9 +198,14 @@ def _family(beside: Path, name: str) -> tuple[Any, Mapping[str, str]]:
     for folder in (beside, data_dir("hardware")):
         path = folder / "efficiency" / f"{name}.yaml"
         if path.is_file():
-            return _read_family(path, _stamp(path))
+            return read_family(path)
     known = sorted(path.stem for path in (data_dir("hardware") / "efficiency").glob("*.yaml"))
     raise UnknownNameError("efficiency family", name, known, f"there are: {', '.join(known)}")
+
+
+def read_family(path: Path) -> tuple[Any, Mapping[str, str]]:
+    """An efficiency family, and the origin of each entry by path; read once while the file stays as it is."""
+    return _read_family(path, _stamp(path))
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moesim.errors import Fault, nearest
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
-from moesim.hardware.spec import LinkSpec, MemorySpec, ProcessorSpec, Spec
+from moesim.hardware.spec import EfficiencySpec, LinkSpec, MemorySpec, ProcessorSpec, Spec
 from moesim.units import show
 
 
@@ -151,6 +152,28 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
                     yield Fault("faster than the link", f"{at}.bus_bandwidth.{index}", measured.text, allowed)
 
 
+def check_efficiencies(spec: Spec) -> Iterator[Fault]:
+    """The curves a machine's own file gives."""
+    for where, processor in _processors(spec):
+        if processor.efficiency:
+            yield from check_curves(processor.efficiency.kinds, f"{where}.efficiency.kinds")
+
+
+def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:
+    """A larger operation never takes less time: no curve rises faster than the size itself."""
+    for kind, spec in kinds.items():
+        for name, curve in (("compute", spec.compute), ("memory", spec.memory)):
+            for (small, low), (large, high) in itertools.pairwise(curve):
+                # On a line in log size the steepest relative rise is at the lower end.
+                if high - low > 1.05 * low * math.log(large / small):
+                    yield Fault(
+                        "rises so fast that a larger operation would take less time",
+                        f"{where}.{kind}.{name}",
+                        [[small, low], [large, high]],
+                        "a rise of at most value x ln(size ratio) between points",
+                    )
+
+
 def check_sources(spec: Spec, origins: Iterable[Provenance]) -> Iterator[Fault]:
     """Every number has a source, and the file's ``sources`` explain it."""
     known = list(spec.sources)
@@ -179,6 +202,7 @@ _STRICT: tuple[Callable[[Spec], Iterator[Fault]], ...] = (
     check_domain,
     check_cluster,
     check_collectives,
+    check_efficiencies,
 )
 
 

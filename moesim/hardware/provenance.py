@@ -20,6 +20,8 @@ class Provenance:
     ----------
     path
         Dotted path inside the file.
+    value
+        The number in SI; None for a curve.
     text
         The number for people.
     key
@@ -33,6 +35,7 @@ class Provenance:
     """
 
     path: str
+    value: float | None
     text: str
     key: str | None
     source: str
@@ -57,25 +60,23 @@ def provenance(spec: BaseModel, raw: Mapping[str, Any]) -> list[Provenance]:
     found = []
     for path, quantity in _numbers(spec, ()):
         key, status = _inherited(raw, path)
-        note, text = "", "curve"
-        if quantity is not None:
-            text, note = quantity.text, quantity.note
+        note, text, value = _own_note(raw, path), _written(quantity), None
+        if isinstance(quantity, Quantity):
+            note, value = quantity.note, quantity.value
             if quantity.source is not None:
                 key, status = quantity.source, "seen"
             status = quantity.status or status
         source = str(citations.get(key, key)) if key is not None else ""
-        found.append(Provenance(".".join(map(str, path)), text, key, source, status, note))
+        found.append(Provenance(".".join(map(str, path)), value, text, key, source, status, note))
     return found
 
 
 def _numbers(
     item: object, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], Quantity | None]]:
+) -> Iterator[tuple[tuple[str | int, ...], Quantity | EfficiencySpec | CollectiveSpec]]:
     """Every quantity with its path; an efficiency and a collective's fit each count as one number."""
-    if isinstance(item, Quantity):
+    if isinstance(item, Quantity | EfficiencySpec | CollectiveSpec):
         yield path, item
-    elif isinstance(item, EfficiencySpec | CollectiveSpec):
-        yield path, None
     elif isinstance(item, BaseModel):
         for name in type(item).model_fields:
             yield from _numbers(getattr(item, name), (*path, name))
@@ -85,6 +86,22 @@ def _numbers(
     elif isinstance(item, list):
         for index, value in enumerate(item):
             yield from _numbers(value, (*path, index))
+
+
+def _written(item: Quantity | EfficiencySpec | CollectiveSpec) -> str:
+    if isinstance(item, Quantity):
+        return item.text
+    if isinstance(item, EfficiencySpec):
+        return "curves"
+    fits = zip(item.ranks, item.latency, item.bus_bandwidth, strict=False)
+    return ", ".join(f"{ranks.text}: {latency.text} + {rate.text}" for ranks, latency, rate in fits)
+
+
+def _own_note(raw: Mapping[str, Any], path: tuple[str | int, ...]) -> str:
+    item: Any = raw
+    for part in path:
+        item = item.get(part) if isinstance(item, Mapping) else None
+    return str(item["note"]) if isinstance(item, Mapping) and item.get("note") else ""
 
 
 def _inherited(raw: Mapping[str, Any], path: tuple[str | int, ...]) -> tuple[str | None, str]:
