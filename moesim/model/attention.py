@@ -36,8 +36,9 @@ class AttentionReader:
     def __init__(self, fields: Fields, family: Family, hidden: int, layers: int) -> None:
         self.fields, self.family, self.hidden, self.layers = fields, family, hidden, layers
         self.heads = fields.need("heads")
-        self.latent = fields.has("kv_rank")
-        self.compress = fields.numbers("compress", layers) if fields.find("compress") else None
+        # Any field of its own marks the kind, so that one that lacks another is answered, not misread.
+        self.latent = fields.has("kv_rank", "nope_dim") and fields.flag("use_mla", True)
+        self.compress = self._compress_ratios()
         self.window = self._window()
         self.chunk = fields.number("chunk", least=1) or None
         self.kinds = self._kinds()
@@ -87,6 +88,15 @@ class AttentionReader:
             return self._latent(self.layers - 1, fresh_index=True)
         return self._grouped(None)
 
+    def _compress_ratios(self) -> list[int] | None:
+        f = self.fields
+        if f.find("compress"):
+            return f.numbers("compress", self.layers)
+        if not f.has("o_rank", "o_groups"):
+            return None
+        f.missing("compress")
+        return [0] * self.layers
+
     def _window(self) -> int | None:
         f = self.fields
         hit = f.find("window")
@@ -130,7 +140,7 @@ class AttentionReader:
                 every = f.number("no_rope_every", 4, least=1)
                 rope = [int((i + 1) % every != 0) for i in range(n)]
             return ["chunked_attention" if r else "full_attention" for r in rope]
-        if self.window and f.find("window_from") and f.find("use_sliding_window"):
+        if self.window and f.find("window_from") and f.flag("use_sliding_window", False):
             first = f.number("window_from")
             return [windowed if i >= first else "full_attention" for i in range(n)]
         return [windowed] * n

@@ -81,9 +81,10 @@ def params(model: Model) -> ParamCount:
     idle = 0
     for matrix in model_matrices(model):
         count[matrix.module] += matrix.params
-    for layer in (*model.encoder_layers, *model.layers):
-        count += _layer_counter(layer, model.hidden)
-        idle += _idle(layer, model.hidden)
+    for layer, n in Counter((*model.encoder_layers, *model.layers)).items():
+        for component, number in _layer_counter(layer, model.hidden).items():
+            count[component] += n * number
+        idle += n * _idle(layer, model.hidden)
     count["other"] += model.hidden * (2 if model.encoder_layers else 1) + model.extra_params
     parts = {
         name: count[name]
@@ -143,19 +144,19 @@ def weight_bytes_by_module(model: Model, dtype: str = "auto", *, mtp: bool = Fal
     """Bytes of the weights of each module; ``other`` holds norms, biases and a vision tower."""
     types = module_dtypes(model, dtype)
     total: Counter[str] = Counter()
-    matrices = [*model_matrices(model)]
+    for matrix in model_matrices(model):
+        total[matrix.module] += matrix.params
     small = model.hidden * (2 if model.encoder_layers else 1) + model.extra_params + model.vision_params
     layers = [*model.encoder_layers, *model.layers]
     if mtp:
         layers += model.mtp_layers
-        for _ in model.mtp_layers:
-            matrices += mtp_matrices(model.hidden)
-            small += 3 * model.hidden
-    for layer in layers:
-        matrices += layer_matrices(layer, model.hidden)
-        small += small_params(layer, model.hidden) + expert_biases(layer, model.hidden)
-    for matrix in matrices:
-        total[matrix.module] += matrix.params
+        heads = len(model.mtp_layers)
+        small += 3 * model.hidden * heads
+        total["connection"] += heads * sum(m.params for m in mtp_matrices(model.hidden))
+    for layer, n in Counter(layers).items():
+        for matrix in layer_matrices(layer, model.hidden):
+            total[matrix.module] += n * matrix.params
+        small += n * (small_params(layer, model.hidden) + expert_biases(layer, model.hidden))
     total["other"] += small
     return {module: count * bytes_per_param(types[module]) for module, count in total.items() if count}
 

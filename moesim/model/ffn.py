@@ -142,6 +142,9 @@ class FeedForwardReader:
             step = f.number("sparse_step", 1, least=1)
             skipped = self._layer_ids("dense_list") if f.find("dense_list") else set()
             return [(i + 1) % step == 0 and i not in skipped for i in range(n)]
+        told = any(f.find(c) for c in ("dense_first", "moe_frequency", "dense_list"))
+        if not told and f.has("expert_intermediate") and f.has("intermediate"):
+            f.warnings.append("no field says which layers are sparse; all are taken to be")
         first = f.number("dense_first")
         frequency = f.find("moe_frequency")
         if frequency is not None and isinstance(frequency[1], list):

@@ -153,7 +153,7 @@ class Fields:
         faults = list(self.faults)
         for concept in self._missing:
             what, names = ALIASES[concept]
-            faults.append(Fault(f"{what} is missing", allowed="one of " + ", ".join(names)))
+            faults.append(Fault(f"missing {what}", allowed="one of " + ", ".join(names)))
         if self._missing:
             faults.append(Fault("fields seen: " + _keys(self.values)))
         if faults:

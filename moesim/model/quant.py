@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,6 +26,10 @@ _METHODS = {
     "auto-round": "int4",
 }
 _ALGORITHMS = {"fp8": "fp8", "fp8_pb_wo": "fp8", "nvfp4": "nvfp4", "w4a16_awq": "int4", "int8_sq": "int8"}
+
+#: Bounds on lists of excluded modules; the longest known has some seven hundred entries.
+MAX_PATTERNS = 20_000
+MAX_PATTERN = 200
 
 #: Where each module's weights sit in a checkpoint; ``{i}`` is the layer.
 _PLACES = {
@@ -61,7 +65,7 @@ def weight_dtypes(fields: Fields, dense_layer: int, sparse_layer: int) -> dict[s
         fields.warnings.append(f"torch_dtype {name[:40]!r} is unknown; bf16 is assumed")
     quantisation = fields.values.get("quantization_config")
     if isinstance(quantisation, Mapping):
-        kept = _excluded(quantisation)
+        kept = _excluded(fields, quantisation)
         dtype = _quantised(quantisation)
         if dtype is None:
             method = str(quantisation.get("quant_method", "without a method"))[:40]
@@ -109,23 +113,39 @@ def _packed(weights: Mapping[str, Any], form: str) -> str | None:
     bits, kind = weights.get("num_bits"), weights.get("type")
     if bits == 4 and kind == "float":
         return "mxfp4" if "mxfp4" in form or weights.get("group_size") == 32 else "nvfp4"
-    return {(8, "float"): "fp8", (8, "int"): "int8", (4, "int"): "int4"}.get((bits, kind))  # type: ignore[arg-type]
+    known = {"8 float": "fp8", "8 int": "int8", "4 int": "int4"}
+    return known.get(f"{bits} {kind}")
 
 
-def _excluded(config: Mapping[str, Any]) -> list[str]:
+def _excluded(fields: Fields, config: Mapping[str, Any]) -> list[str]:
+    """Patterns of the modules that stay unquantised; what is not safe to match is left out, with a warning."""
     patterns: list[str] = []
     for key in ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules"):
         names = config.get(key)
-        if isinstance(names, Iterable) and not isinstance(names, str | Mapping):
-            patterns += [n for n in names if isinstance(n, str)]
-    return patterns
+        if isinstance(names, list):
+            patterns += [n for n in names[:MAX_PATTERNS] if isinstance(n, str) and len(n) <= MAX_PATTERN]
+    unsafe = [p for p in patterns if p.startswith("re:") and not _is_safe(p[3:])]
+    if unsafe:
+        fields.warnings.append(f"quantization pattern {unsafe[0][:60]!r} cannot be matched; it is ignored")
+    return [p for p in patterns if p not in unsafe]
+
+
+def _is_safe(expression: str) -> bool:
+    """Whether an expression compiles and cannot take long: few quantifiers, and none on a group."""
+    if re.search(r"\)[*+?{]", expression) or len(re.findall(r"[*+?{]", expression)) > 4:
+        return False
+    try:
+        re.compile(expression)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _matches(place: str, patterns: list[str]) -> bool:
     """Whether a module's place is excluded by a glob, a ``re:`` expression, or the name of a part of it."""
     for pattern in patterns:
         if pattern.startswith("re:"):
-            if _search(pattern[3:], place):
+            if re.match(pattern[3:], place):
                 return True
         elif "*" in pattern:
             if fnmatchcase(place, pattern) or fnmatchcase(place, pattern.rstrip(".*") + ".*"):
@@ -133,13 +153,3 @@ def _matches(place: str, patterns: list[str]) -> bool:
         elif place == pattern or place.startswith(pattern + ".") or pattern in place.split("."):
             return True
     return False
-
-
-def _search(expression: str, place: str) -> bool:
-    """Match a regular expression; a malformed or very long one matches nothing."""
-    if len(expression) > 200:
-        return False
-    try:
-        return re.match(expression, place) is not None
-    except re.error:
-        return False
