@@ -13,7 +13,10 @@ replica
 Without spare slots each expert has one place and, with ``c`` experts on a rank, more can be said:
 
 companions
-    The rank of the hottest expert holds ``c - 1`` others, which weigh at least ``s(c - 1)``.
+    For ``k`` up to the number of ranks, the ``k`` hottest experts either lie on ``k`` ranks, with
+    ``k (c - 1)`` others, one of which is no lighter than the ``k (c - 1)``-th smallest; or two of them share a
+    rank, and then one is the other's companion and heavier still. Either way some rank carries at least
+    ``d[k]``, that companion, and ``s(c - 2)``.
 spread
     For ``k`` from 2 to the number of ranks, either the ``k`` hottest experts lie on ``k`` ranks, which carry
     them and ``k (c - 1)`` others, so the largest of these is at least
@@ -98,10 +101,13 @@ def _without_spares(loads: FloatArray, ranks: int) -> list[tuple[int, FloatArray
     falling = -np.sort(-loads, axis=1)
     hottest = _sums(falling)
     smallest = _sums(falling[:, ::-1])
-    found = [(1, falling[:, 0]), (2, falling[:, 0] + smallest[:, per_rank - 1])]
+    found = [(1, falling[:, 0])]
     if per_rank == 1:
         return found
-    k = np.arange(2, ranks + 1)
+    k = np.arange(1, ranks + 1)
+    companion = falling[:, experts - k * (per_rank - 1)]
+    found.append((2, (falling[:, k - 1] + companion + smallest[:, [per_rank - 2]]).max(axis=1)))
+    k = k[1:]
     if len(k):
         apart = (hottest[:, k] + smallest[:, k * (per_rank - 1)]) / k
         together = falling[:, k - 2] + falling[:, k - 1] + smallest[:, [per_rank - 2]]

@@ -19,8 +19,12 @@ from moesim.placement.greedy import FloatArray, IntArray
 
 #: Stop when the most loaded rank is this close to the bound.
 STOP = 1e-4
-#: Moves tried per slot and layer at effort 1.
-MOVES_PER_SLOT = 4000
+#: Fresh starts of the annealing, for layers that have not stopped; the best is kept.
+ROUNDS = 4
+#: Moves tried per slot, layer and round at effort 1.
+MOVES_PER_SLOT = 1000
+#: One move in this many changes replica counts; the others swap two experts.
+RECOUNT = 16
 
 
 def search(
@@ -39,7 +43,7 @@ def search(
     seed
         Of the random moves. Layers draw from streams of their own, so threads change nothing.
     effort
-        Moves tried, relative to `MOVES_PER_SLOT` per slot.
+        Moves tried, relative to the default.
     threads
         Layers searched at a time; the kernel runs without Python's lock.
 
@@ -51,29 +55,31 @@ def search(
     layers, slots = start.shape
     experts = loads.shape[1]
     target = lower_bound(loads, ranks, slots)
-    seeds = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
+    seeds = np.random.SeedSequence(seed).generate_state(layers * ROUNDS, np.uint64) | np.uint64(1)
     moves = max(1, round(MOVES_PER_SLOT * slots * effort))
-    best = start.reshape(layers, ranks, slots // ranks).copy()
+    first = start.reshape(layers, ranks, slots // ranks)
+    best = first.copy()
 
     def improve(layer: int) -> None:
-        table = best[layer].copy()
-        copies = np.bincount(table.ravel(), minlength=experts)
-        held = np.zeros((ranks, experts), dtype=np.bool_)
-        held[np.arange(ranks)[:, None], table] = True
-        share = loads[layer] / copies
-        load = share[table].sum(axis=1)
-        if load.max() > target[layer] * (1 + STOP):
-            _anneal(
+        copies = np.bincount(start[layer], minlength=experts)
+        held = np.zeros((experts, ranks), dtype=np.bool_)
+        held[first[layer], np.arange(ranks)[:, None]] = True
+        load = (loads[layer] / copies)[first[layer]].sum(axis=1)
+        lowest = load.max()
+        for state in seeds[layer * ROUNDS : (layer + 1) * ROUNDS]:
+            if lowest <= target[layer] * (1 + STOP):
+                break
+            lowest = _anneal(
                 loads[layer],
-                table,
+                first[layer].copy(),
                 best[layer],
-                copies,
-                share,
-                held,
-                load,
+                copies.copy(),
+                held.copy(),
+                load.copy(),
+                lowest,
                 target[layer],
                 moves,
-                seeds[layer],
+                state,
             )
 
     with ThreadPoolExecutor(threads) as pool:
@@ -87,27 +93,24 @@ def _anneal(
     table: IntArray,
     best: IntArray,
     copies: IntArray,
-    share: FloatArray,
     held: npt.NDArray[np.bool_],
     load: FloatArray,
+    lowest: float,
     target: float,
     moves: int,
     state: np.uint64,
-) -> None:
-    """Anneal one layer; `best` ends as the placement with the lowest maximum seen.
+) -> float:
+    """Anneal one layer, and return the lowest maximum seen so far; `best` is the placement that has it.
 
     Parameters
     ----------
     loads
         ``[experts]``.
-    table, best
-        ``[ranks, slots_per_rank]``: the placement to start from, twice.
-    copies, share
-        Replicas of each expert and the load of one, ``[experts]``.
-    held
-        Whether a rank holds an expert, ``[ranks, experts]``.
-    load
-        ``[ranks]``.
+    table, copies, held, load
+        The placement to start from, used up: experts ``[ranks, slots_per_rank]``, replicas ``[experts]``,
+        whether a rank holds an expert ``[experts, ranks]``, load ``[ranks]``.
+    best, lowest
+        The best placement so far ``[ranks, slots_per_rank]`` and its largest load; `best` is updated.
     target
         Load above which a rank counts as too hot.
     moves
@@ -118,13 +121,15 @@ def _anneal(
     ranks, room = table.shape
     experts = len(loads)
     spare = ranks * room > experts
-    lowest = 0.0
-    for g in range(ranks):
-        lowest = max(lowest, load[g])
-    hottest = lowest
+    share = np.empty(experts)
+    for e in range(experts):
+        share[e] = loads[e] / copies[e]
+    hottest = 0.0
+    for k in range(ranks):
+        hottest = max(hottest, load[k])
     # The temperature falls geometrically from a squared excess that greedy shows to one that is noise.
     cold = target * 2e-5
-    warm = max((lowest - target) * 0.3, 2 * cold)
+    warm = max((hottest - target) * 0.3, 2 * cold)
     temperature = warm * warm
     cooling = (cold / warm) ** (2.0 * 256 / moves)
     for step in range(moves):
@@ -139,25 +144,25 @@ def _anneal(
         h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
         j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
         a = table[g, i]
-        recount = spare and step % 8 == 0
+        recount = spare and step % RECOUNT == 0
         rise = 0.0
         more = 0.0
         less = 0.0
         if recount:
             # Expert b takes the slot of one of the replicas of a.
             b = np.int64(((draw >> np.uint64(32)) * np.uint64(experts)) >> np.uint64(32))
-            if copies[a] == 1 or held[g, b]:
+            if copies[a] == 1 or held[b, g]:
                 continue
             more = loads[a] / (copies[a] - 1) - share[a]
             less = loads[b] / (copies[b] + 1) - share[b]
             for k in range(ranks):
-                new = load[k] + more * held[k, a] + less * held[k, b]
+                new = load[k] + more * held[a, k] + less * held[b, k]
                 if k == g:
                     new += less + share[b] - share[a] - more
                 rise += max(0.0, new - target) ** 2 - max(0.0, load[k] - target) ** 2
         else:
             b = table[h, j]
-            if g == h or held[h, a] or held[g, b]:
+            if g == h or held[a, h] or held[b, g]:
                 continue
             more = share[b] - share[a]
             rise = (
@@ -173,9 +178,10 @@ def _anneal(
             if math.exp(-rise / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                 continue
         table[g, i] = b
+        sunk = True
         if recount:
             for k in range(ranks):
-                load[k] += more * held[k, a] + less * held[k, b]
+                load[k] += more * held[a, k] + less * held[b, k]
             load[g] += less + share[b] - share[a] - more
             copies[a] -= 1
             copies[b] += 1
@@ -183,15 +189,18 @@ def _anneal(
             share[b] += less
         else:
             table[h, j] = a
-            held[h, b] = False
-            held[h, a] = True
+            held[b, h] = False
+            held[a, h] = True
+            sunk = max(load[g], load[h]) >= hottest
             load[g] += more
             load[h] -= more
-        held[g, a] = False
-        held[g, b] = True
-        hottest = 0.0
-        for k in range(ranks):
-            hottest = max(hottest, load[k])
+            hottest = max(hottest, load[g], load[h])
+        held[a, g] = False
+        held[b, g] = True
+        if sunk:
+            hottest = 0.0
+            for k in range(ranks):
+                hottest = max(hottest, load[k])
         # A gain within rounding is none: sums of loads are kept by increments.
         if hottest < lowest * (1.0 - 1e-12):
             lowest = hottest
@@ -199,4 +208,5 @@ def _anneal(
                 for p in range(room):
                     best[k, p] = table[k, p]
             if lowest <= target * (1.0 + STOP):
-                return
+                break
+    return lowest
