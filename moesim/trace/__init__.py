@@ -13,6 +13,7 @@ from moesim.trace.types import DECODE, PREFILL, LoadCounts, Routing, RoutingTrac
 
 if TYPE_CHECKING:
     from moesim.trace.reader import TokenBatch, TraceReader
+    from moesim.trace.summary import Summary, summarise
     from moesim.trace.writer import TraceWriter
 
 __all__ = [
@@ -24,15 +25,23 @@ __all__ = [
     "RoutingTrace",
     "Shape",
     "ShapeLike",
+    "Summary",
     "TokenBatch",
     "TraceReader",
     "TraceWriter",
     "count_ids",
     "load_trace",
+    "summarise",
     "write_trace",
 ]
-# These need pyarrow, which takes longer to import than most commands take to run.
-_LAZY = {"TokenBatch": "reader", "TraceReader": "reader", "TraceWriter": "writer"}
+# What needs pyarrow takes longer to import than most commands take to run.
+_LAZY = {
+    "Summary": "summary",
+    "TokenBatch": "reader",
+    "TraceReader": "reader",
+    "TraceWriter": "writer",
+    "summarise": "summary",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -57,8 +57,8 @@ def write_counts(counts: LoadCounts, path: str | os.PathLike[str]) -> None:
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
 
 
-def read_counts(path: str | os.PathLike[str]) -> tuple[Header, LoadCounts]:
-    """Read load counts back, with their header.
+def read_counts(path: str | os.PathLike[str]) -> LoadCounts:
+    """Read load counts back.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def read_counts(path: str | os.PathLike[str]) -> tuple[Header, LoadCounts]:
     in_order = (layer == np.tile(header.moe_layer_ids, steps)).all()
     if not in_order or (step != np.repeat(np.arange(steps), layers)).any():
         raise TraceError(Fault("rows are not each step with each layer in order", "step, layer"), path)
-    loads = LoadCounts(
+    return LoadCounts(
         counts=values.reshape(steps, layers, experts).copy(),
         moe_layer_ids=header.moe_layer_ids,
         top_k=header.top_k,
@@ -104,4 +104,3 @@ def read_counts(path: str | os.PathLike[str]) -> tuple[Header, LoadCounts]:
         warnings=header.warnings,
         metadata=header.metadata,
     )
-    return header, loads

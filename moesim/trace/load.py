@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 
-from moesim.errors import Fault, TraceError
 from moesim.trace.peek import Peek
 from moesim.trace.readers import find_reader
-from moesim.trace.shape import Hints, Shape, ShapeLike
+from moesim.trace.shape import Candidates, Hints, ShapeLike
 from moesim.trace.types import Routing
 
 
@@ -17,7 +15,7 @@ def load_trace(
     *,
     shape: ShapeLike | None = None,
     num_experts: int | None = None,
-    candidates: Iterable[ShapeLike] | Callable[[], Iterable[ShapeLike]] = (),
+    candidates: Candidates = (),
 ) -> Routing:
     """Read a routing trace or load counts from any known format, told by content.
 
@@ -44,8 +42,6 @@ def load_trace(
         If the file cannot be read, is in no known format, is damaged, or does not fit the model; every
         fault is named.
     """
-    if num_experts is not None and not 1 <= num_experts <= 65535:
-        raise TraceError(Fault("is no number of experts", "num_experts", num_experts, "1 to 65535"))
-    hints = Hints(Shape.of(shape) if shape is not None else None, num_experts, candidates)
+    hints = Hints.of(shape, num_experts, candidates)
     peek = Peek(path)
     return find_reader(peek).read(peek, hints)

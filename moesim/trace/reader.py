@@ -26,7 +26,7 @@ from moesim.trace.arrow import (
 )
 from moesim.trace.limits import size_fault
 from moesim.trace.schema import PHASES, PREFIX, ROUTING, SCALARS, TOKEN_ID, id_column, weight_column
-from moesim.trace.types import LoadCounts, RoutingTrace, count_ids
+from moesim.trace.types import RoutingTrace
 from moesim.trace.writer import ROWS
 
 _ID_TYPES = (pa.uint8(), pa.uint16())
@@ -190,22 +190,6 @@ class TraceReader:
             licence=header.licence,
             warnings=header.warnings,
             metadata=header.metadata,
-        )
-
-    def load_counts(self) -> LoadCounts:
-        """Total load of each expert, as one step, without holding the trace in memory."""
-        header = self.header
-        total = np.zeros((len(header.moe_layer_ids), header.num_experts), np.int64)
-        for batch in self.batches():
-            total += count_ids(batch.topk_ids, header.num_experts)
-        return LoadCounts(
-            counts=total[None].astype(np.float64),
-            moe_layer_ids=header.moe_layer_ids,
-            top_k=self.top_k,
-            model=header.model,
-            source=header.source,
-            licence=header.licence,
-            warnings=header.warnings,
         )
 
     def _batch(self, batch: pa.RecordBatch, layers: Sequence[int], first: int) -> TokenBatch:

@@ -9,10 +9,11 @@ last from the ids alone. Every step down that ladder leaves a warning on the tra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from moesim.errors import Fault, TraceError
+from moesim.trace.schema import MAX_EXPERTS
 
 
 @runtime_checkable
@@ -70,6 +71,9 @@ class Shape:
         return tuple(i for i in range(self.num_layers) if i not in moe)
 
 
+Candidates = Iterable[ShapeLike] | Callable[[], Iterable[ShapeLike]]
+
+
 @dataclass(frozen=True, slots=True)
 class Hints:
     """What the caller knows about a file that may not say it itself.
@@ -87,7 +91,23 @@ class Hints:
 
     shape: Shape | None = None
     num_experts: int | None = None
-    candidates: Iterable[ShapeLike] | Callable[[], Iterable[ShapeLike]] = field(default=())
+    candidates: Candidates = ()
+
+    @classmethod
+    def of(
+        cls, shape: ShapeLike | None = None, num_experts: int | None = None, candidates: Candidates = ()
+    ) -> Hints:
+        """Hints from what a caller gives.
+
+        Raises
+        ------
+        TraceError
+            If `num_experts` is no possible number of experts.
+        """
+        if num_experts is not None and not 1 <= num_experts <= MAX_EXPERTS:
+            fault = Fault("is no number of experts", "num_experts", num_experts, f"1 to {MAX_EXPERTS}")
+            raise TraceError(fault)
+        return cls(Shape.of(shape) if shape is not None else None, num_experts, candidates)
 
     def known_shapes(self) -> Iterator[Shape]:
         """The candidates that have experts, smallest first."""

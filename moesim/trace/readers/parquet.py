@@ -17,24 +17,31 @@ def _sniff(peek: Peek) -> float:
 
 
 def _read(peek: Peek, hints: Hints) -> Routing:
-    from moesim.trace.arrow import open_parquet, read_header
     from moesim.trace.counts_parquet import read_counts
     from moesim.trace.reader import TraceReader
 
+    if stored_header(peek).kind == LOADS:
+        loads = read_counts(peek.path)
+        header = fitted(Header.of(loads), hints, peek.path)
+        return replace(loads, model=header.model, top_k=header.top_k, warnings=header.warnings)
+    with TraceReader(peek.path) as reader:
+        reader.header = fitted(reader.header, hints, peek.path)
+        return reader.read()
+
+
+def stored_header(peek: Peek) -> Header:
+    """The header of a canonical Parquet file; nothing else of it is read."""
+    from moesim.trace.arrow import open_parquet, read_header
+
     file = open_parquet(peek.path)
     try:
-        kind = read_header(file, peek.path).kind
+        return read_header(file, peek.path)
     finally:
         file.close()
-    if kind == LOADS:
-        header, loads = read_counts(peek.path)
-        return _named(loads, header, hints, peek)
-    with TraceReader(peek.path) as reader:
-        _check(reader.header, hints, peek)
-        return _named(reader.read(), reader.header, hints, peek)
 
 
-def _check(header: Header, hints: Hints, peek: Peek) -> tuple[str, tuple[str, ...]]:
+def fitted(header: Header, hints: Hints, path: object) -> Header:
+    """A header checked against what the caller knows, with the model named and warnings added."""
     found = Found(
         rows=len(header.moe_layer_ids),
         max_id=header.num_experts - 1,
@@ -43,13 +50,9 @@ def _check(header: Header, hints: Hints, peek: Peek) -> tuple[str, tuple[str, ..
         layer_ids=header.moe_layer_ids,
         model=header.model,
     )
-    decided = fit(found, hints, peek.path)
-    return decided.model, decided.warnings
-
-
-def _named(trace: Routing, header: Header, hints: Hints, peek: Peek) -> Routing:
-    model, warnings = _check(header, hints, peek)
-    return replace(trace, model=model, warnings=(*trace.warnings, *warnings))
+    decided = fit(found, hints, path)
+    warnings = (*header.warnings, *decided.warnings)
+    return replace(header, model=decided.model, top_k=decided.top_k, warnings=warnings)
 
 
 READER = Reader("parquet", "canonical Parquet", _sniff, _read)
