@@ -1,5 +1,95 @@
-"""moesim: predict, place and validate Mixture-of-Experts inference from real routing traces."""
+"""moesim: predict, place and validate Mixture-of-Experts inference from real routing traces.
+
+The public door: everything below is loaded when first used, so that importing moesim is light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from moesim._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from moesim.errors import (
+        ConfigError,
+        InfeasibleError,
+        MoesimError,
+        OutOfDomainWarning,
+        TraceError,
+        UnknownNameError,
+    )
+    from moesim.hardware import Hardware, load_hardware
+    from moesim.layout import ExpertMap, Parallelism
+    from moesim.model import Model, load_model
+    from moesim.placement import Placed, place
+    from moesim.predict import Engine, Workload, predict, sweep
+    from moesim.report import report
+    from moesim.result import Prediction
+    from moesim.trace import LoadCounts, RoutingTrace, load_trace
+
+_HOME = {
+    "ConfigError": "errors",
+    "Engine": "predict",
+    "ExpertMap": "layout",
+    "Hardware": "hardware",
+    "InfeasibleError": "errors",
+    "LoadCounts": "trace",
+    "Model": "model",
+    "MoesimError": "errors",
+    "OutOfDomainWarning": "errors",
+    "Parallelism": "layout",
+    "Placed": "placement",
+    "Prediction": "result",
+    "RoutingTrace": "trace",
+    "TraceError": "errors",
+    "UnknownNameError": "errors",
+    "Workload": "predict",
+    "load_hardware": "hardware",
+    "load_model": "model",
+    "load_trace": "trace",
+    "place": "placement",
+    "predict": "predict",
+    "report": "report",
+    "sweep": "predict",
+}
+
+__all__ = [  # noqa: PLE0604 - spelled out for type checkers above
+    "ConfigError",
+    "Engine",
+    "ExpertMap",
+    "Hardware",
+    "InfeasibleError",
+    "LoadCounts",
+    "Model",
+    "MoesimError",
+    "OutOfDomainWarning",
+    "Parallelism",
+    "Placed",
+    "Prediction",
+    "RoutingTrace",
+    "TraceError",
+    "UnknownNameError",
+    "Workload",
+    "__version__",
+    "load_hardware",
+    "load_model",
+    "load_trace",
+    "place",
+    "predict",
+    "report",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'moesim' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"moesim.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,6 +13,8 @@ import typer
 from moesim._version import __version__
 from moesim.cli import hardware, model, trace
 from moesim.cli.common import stderr
+from moesim.cli.place import place
+from moesim.cli.predict import predict
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Predict, place and validate Mixture-of-Experts inference from real routing traces.",
 )
+app.command()(predict)
+app.command()(place)
 app.add_typer(trace.app, name="trace")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(model.app, name="model")

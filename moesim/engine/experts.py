@@ -87,12 +87,9 @@ class ExpertStep:
         low = np.minimum(low, np.floor(np.maximum(wanted, 1.0)).astype(np.int64))
         high = np.maximum(high, low + 1)
         below = np.array([self._point(int(n)) for n in low])
-        above = np.array(
-            [
-                self._point(int(n)) if x > n0 else p
-                for n, n0, x, p in zip(high, low, wanted, below, strict=True)
-            ]
-        )
+        # A batch that is a grid point, or smaller than the first, needs no second one.
+        between = wanted > low
+        above = np.array([self._point(int(n)) for n in np.where(between, high, low)])
         weight = np.clip((wanted - low) / (high - low), 0.0, 1.0)[:, None]
         rows = np.where(wanted[:, None] > 0, below + weight * (above - below), 0.0)
         # Less than one token on average: that fraction of steps has one.

@@ -11,6 +11,7 @@ from moesim.placement.emit import (
     write,
 )
 from moesim.placement.greedy import greedy, pack, replicate
+from moesim.placement.place import Judged, Placed, PricePoint, place
 from moesim.placement.problem import METHODS, Imbalance, Solution, evaluate, faults, solve
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "Bound",
     "EmittedFile",
     "Imbalance",
+    "Judged",
+    "Placed",
+    "PricePoint",
     "Solution",
     "bound_with_kind",
     "emit_faults",
@@ -28,6 +32,7 @@ __all__ = [
     "lower_bound",
     "pack",
     "parse_emit",
+    "place",
     "read_sglang",
     "replicate",
     "solve",

@@ -1,0 +1,85 @@
+"""Options that several commands share, in the spelling of serving engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.hardware import Hardware
+    from moesim.model import Model
+    from moesim.trace import Routing
+
+ModelName = Annotated[str, typer.Option("--model", help="Catalogue name, config.json, or its folder.")]
+HardwareName = Annotated[str, typer.Option("--hardware", help="Catalogue name or YAML file.")]
+Nodes = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes of the cluster.")]
+TracePath = Annotated[
+    str | None,
+    typer.Option("--trace", help="Routing trace or load counts; without it every expert is equally likely."),
+]
+Tp = Annotated[int, typer.Option("--tensor-parallel-size", "--tp", help="Attention tensor parallelism.")]
+Pp = Annotated[int, typer.Option("--pipeline-parallel-size", "--pp", help="Pipeline parallelism.")]
+Dp = Annotated[int, typer.Option("--data-parallel-size", "--dp", help="Attention data parallelism.")]
+Ep = Annotated[int, typer.Option("--expert-parallel-size", "--ep", help="Expert parallelism.")]
+InputLen = Annotated[float, typer.Option("--input-len", help="Prompt tokens per request.")]
+OutputLen = Annotated[float, typer.Option("--output-len", help="Output tokens per request.")]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", help="Weights: auto (the checkpoint's), bf16, fp8, int8, int4, mxfp4, nvfp4."),
+]
+KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="Cache: auto (16 bits), bf16, fp16, fp8.")]
+Overlap = Annotated[
+    str, typer.Option("--overlap", help="none, or two-batch: hide communication behind compute.")
+]
+Chunk = Annotated[
+    float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")
+]
+MaxSeqs = Annotated[
+    float, typer.Option("--max-num-seqs", help="Sequences a data-parallel rank decodes at most.")
+]
+Utilisation = Annotated[
+    float, typer.Option("--gpu-memory-utilization", help="Fraction of device memory the engine may use.")
+]
+NumExperts = Annotated[
+    int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
+]
+
+
+def read_all(
+    model: str, hardware: str | None, nodes: int | None, *traces: str | None, num_experts: int | None = None
+) -> tuple[Model, Hardware | None, list[Routing | None]]:
+    """Load everything a command names, and report every fault of all of them together."""
+    from moesim.errors import ConfigError, Fault, TraceError
+    from moesim.hardware import load_hardware
+    from moesim.model import load_model
+    from moesim.trace import load_trace
+
+    faults: list[Fault] = []
+
+    def gather(error: ConfigError | TraceError) -> None:
+        faults.extend(
+            Fault(f"{error.source}: {fault}" if error.source else str(fault)) for fault in error.faults
+        )
+
+    found_model, found_hardware = None, None
+    try:
+        found_model = load_model(model)
+    except ConfigError as error:
+        gather(error)
+    if hardware is not None:
+        try:
+            found_hardware = load_hardware(hardware, nodes=nodes)
+        except ConfigError as error:
+            gather(error)
+    routings: list[Routing | None] = []
+    for path in traces:
+        try:
+            routings.append(
+                load_trace(path, shape=found_model, num_experts=num_experts) if path is not None else None
+            )
+        except (ConfigError, TraceError) as error:
+            gather(error)
+    if faults or found_model is None:
+        raise ConfigError(faults)
+    return found_model, found_hardware, routings

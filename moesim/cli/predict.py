@@ -1,0 +1,151 @@
+"""`moesim predict`: latency and throughput of one configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moesim.cli import options as opt
+from moesim.cli.common import Json, Seed, print_json, print_table, stderr
+
+if TYPE_CHECKING:
+    from moesim.result import Prediction
+
+
+def predict(
+    model: opt.ModelName,
+    hardware: opt.HardwareName,
+    concurrency: Annotated[float, typer.Option(help="Requests in the system of the whole deployment.")],
+    nodes: opt.Nodes = None,
+    tp: opt.Tp = 1,
+    pp: opt.Pp = 1,
+    dp: opt.Dp = 1,
+    ep: opt.Ep = 1,
+    input_len: opt.InputLen = 1024,
+    output_len: opt.OutputLen = 1024,
+    trace: opt.TracePath = None,
+    num_experts: opt.NumExperts = None,
+    dtype: opt.Dtype = "auto",
+    kv_cache_dtype: opt.KvDtype = "auto",
+    overlap: opt.Overlap = "none",
+    max_num_batched_tokens: opt.Chunk = 8192,
+    max_num_seqs: opt.MaxSeqs = 1024,
+    gpu_memory_utilization: opt.Utilisation = 0.9,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Predict latency and throughput of one configuration."""
+    from moesim.errors import InfeasibleError
+    from moesim.layout import Parallelism
+    from moesim.predict import Engine, Workload
+    from moesim.predict import predict as run
+
+    found_model, found_hardware, (routing,) = opt.read_all(
+        model, hardware, nodes, trace, num_experts=num_experts
+    )
+    assert found_hardware is not None  # noqa: S101 - it was named
+    layout = Parallelism(tp, pp, dp, ep)
+    engine = Engine(
+        dtype, kv_cache_dtype, overlap, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
+    )
+    inputs = [p for p in (found_model.path, found_hardware.path, trace) if p]
+    try:
+        answer = run(
+            found_model,
+            found_hardware,
+            layout,
+            Workload(input_len, output_len, concurrency),
+            trace=routing,
+            engine=engine,
+            seed=seed,
+        )
+    except InfeasibleError as error:
+        if json:
+            print_json(infeasible(error), inputs=inputs, seed=seed)
+        raise
+    notes = [*(routing.warnings if routing is not None else ()), *answer.warnings]
+    if json:
+        print_json(answer.to_dict() | {"warnings": notes}, inputs=inputs, seed=seed)
+        return
+    show(answer)
+    for note in notes:
+        stderr(f"note: {note}")
+
+
+def infeasible(error: Any) -> dict[str, Any]:  # noqa: ANN401 - imported lazily
+    """The JSON document of an infeasible question."""
+    return {
+        "feasible": False,
+        "reason": str(error),
+        "resource": error.resource,
+        "needed": error.needed,
+        "available": error.available,
+        **error.details,
+    }
+
+
+def show(answer: Prediction) -> None:
+    """Print an answer for people: the numbers, their bounds and intervals, and where the time goes."""
+    interval = answer.interval or {}
+    level = interval.get("level", 0.0)
+
+    def span(name: str) -> str:
+        low, high = interval[name]
+        return f"{low * 1e3:.4g} to {high * 1e3:.4g}"
+
+    print_table(
+        ["metric", "predicted", f"{level:.0%} interval", "bound"],
+        [
+            [
+                "TTFT, ms",
+                f"{answer.ttft_s * 1e3:.4g}",
+                span("ttft_s"),
+                f"{answer.bounds['ttft_s'] * 1e3:.4g}",
+            ],
+            [
+                "TPOT, ms",
+                f"{answer.tpot_s * 1e3:.4g}",
+                span("tpot_s"),
+                f"{answer.bounds['tpot_s'] * 1e3:.4g}",
+            ],
+            ["end to end, s", f"{answer.e2el_s:.4g}", "", f"{answer.bounds['e2el_s']:.4g}"],
+            [
+                "output tokens/s",
+                f"{answer.output_throughput:.5g}",
+                "",
+                f"{answer.bounds['output_throughput']:.5g}",
+            ],
+            ["output tokens/s per device", f"{answer.output_throughput_per_device:.5g}", "", ""],
+        ],
+        title=f"{answer.model} on {answer.layout.world} devices of {answer.hardware}, {answer.layout}, "
+        f"{answer.concurrency:g} requests of {answer.input_len:g} in and {answer.output_len:g} out",
+    )
+    typer.echo()
+    lines = [
+        (
+            "memory per device, GB",
+            f"{answer.memory_bytes / 1e9:.4g} of {answer.memory_capacity_bytes / 1e9:.4g}",
+        ),
+        ("running requests", f"{answer.running:.5g}"),
+    ]
+    if answer.load_imbalance is not None:
+        lines += [
+            ("expert load, largest over mean rank", f"{answer.load_imbalance:.3f}"),
+            ("distinct experts per layer and step", f"{answer.experts['distinct_experts']:.4g}"),
+            (
+                "expert slots hit per rank",
+                f"{answer.experts['hit_slots_per_rank']:.4g} of {answer.experts['slots_per_rank']:.4g}",
+            ),
+        ]
+    print_table(["", ""], lines)
+    typer.echo()
+    total = answer.tpot_s
+    print_table(
+        ["TPOT is spent on", "ms", "share", "bound by"],
+        [
+            [line.op, f"{line.seconds * 1e3:.4f}", f"{line.seconds / total:.1%}", line.bound_by]
+            for line in answer.breakdown
+            if abs(line.seconds) >= 0.005 * total
+        ],
+    )
