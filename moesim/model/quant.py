@@ -118,7 +118,7 @@ def _packed(weights: Mapping[str, Any], form: str) -> str | None:
 
 
 def _excluded(fields: Fields, config: Mapping[str, Any]) -> list[str]:
-    """Patterns of the modules that stay unquantised; what is not safe to match is left out, with a warning."""
+    """Patterns of modules that stay unquantised; what is not safe to match is left out, with a warning."""
     patterns: list[str] = []
     for key in ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules"):
         names = config.get(key)

@@ -61,18 +61,21 @@ def vision_params(fields: Fields, hidden: int) -> int:
     merge = (read["merge"] or _merge_kernel(section)) ** 2
     positions = read["positions"] or _positions(section, read["image"] or 0, read["patch"] or 1)
     patch = (read["channels"] or 3) * (read["frames"] or 1) * (read["patch"] or 1) ** 2
-    embedding = patch * width + width + positions * width
+    embedding = patch * width + positions * width
     block = 4 * width * width + 4 * width + 2 * width * intermediate + intermediate + width + 4 * width
     tower = embedding + depth * block
     joined = width * merge
     if read["projector"]:
-        # Llama-4: norms around the tower, a class token, a two-layer adapter, one matrix to the text width.
+        # Llama-4: norms around the tower, a class token, a two-layer adapter, one matrix to the text width;
+        # no bias in the patch embedding.
         out = read["projector"]
         return tower + 5 * width + joined * out + out * out + out * hidden
     deepstack = section.get("deepstack_visual_indexes")
-    mergers = 1 + (len(deepstack) if isinstance(deepstack, list) else 0)
+    deepest = len(deepstack) if isinstance(deepstack, list) else 0
     out = read["out"] or hidden
-    return tower + mergers * (joined * joined + joined + joined * out + out + 2 * width)
+    merger = joined * joined + joined + joined * out + out
+    # The last merger norms patches before they are joined, those of deeper features after.
+    return tower + width + merger + 2 * width + deepest * (merger + 2 * joined)
 
 
 def _number(fields: Fields, section: Mapping[str, Any], names: tuple[str, ...]) -> int:
