@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from moesim.layout import ExpertMap, Parallelism
     from moesim.model import Model, load_model
     from moesim.placement import Placed, place
-    from moesim.predict import Engine, Workload, predict, sweep
-    from moesim.report import report
+    from moesim.prediction import Engine, Workload, predict, sweep
+    from moesim.reporting import report
     from moesim.result import Prediction
     from moesim.trace import LoadCounts, RoutingTrace, load_trace
 
 _HOME = {
     "ConfigError": "errors",
-    "Engine": "predict",
+    "Engine": "prediction",
     "ExpertMap": "layout",
     "Hardware": "hardware",
     "InfeasibleError": "errors",
@@ -43,14 +43,14 @@ _HOME = {
     "RoutingTrace": "trace",
     "TraceError": "errors",
     "UnknownNameError": "errors",
-    "Workload": "predict",
+    "Workload": "prediction",
     "load_hardware": "hardware",
     "load_model": "model",
     "load_trace": "trace",
     "place": "placement",
-    "predict": "predict",
-    "report": "report",
-    "sweep": "predict",
+    "predict": "prediction",
+    "report": "reporting",
+    "sweep": "prediction",
 }
 
 __all__ = [  # noqa: PLE0604 - spelled out for type checkers above

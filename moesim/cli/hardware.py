@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moesim.cli.common import Json, print_json, print_table
+from moesim.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check machines.")
 
@@ -60,7 +61,7 @@ def show(
     from moesim.hardware.read import read_text
 
     if yaml and as_json:
-        raise typer.BadParameter("--yaml and --json exclude each other")
+        raise ConfigError(Fault("excludes --json", "--yaml", allowed="one of the two"))
     machine = load_hardware(name, nodes)
     if yaml:
         typer.echo(read_text(Path(machine.path)), nl=False)

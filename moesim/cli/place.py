@@ -49,7 +49,7 @@ def place(
     from moesim.errors import ConfigError, Fault
     from moesim.files import check_writable
     from moesim.placement import place as run
-    from moesim.predict import Engine, Workload
+    from moesim.prediction import Engine, Workload
 
     found_model, found_hardware, (routing, other) = opt.read_all(
         model, hardware, nodes, trace, evaluate_on, num_experts=num_experts
@@ -73,7 +73,7 @@ def place(
         seed=seed,
     )
     if report is not None:
-        from moesim.report import write_placement_report
+        from moesim.reporting import write_placement_report
 
         write_placement_report(placed, routing, found_model, found_hardware, report)
     if json:

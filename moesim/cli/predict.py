@@ -38,8 +38,8 @@ def predict(
     """Predict latency and throughput of one configuration."""
     from moesim.errors import InfeasibleError
     from moesim.layout import Parallelism
-    from moesim.predict import Engine, Workload
-    from moesim.predict import predict as run
+    from moesim.prediction import Engine, Workload
+    from moesim.prediction import predict as run
 
     found_model, found_hardware, (routing,) = opt.read_all(
         model, hardware, nodes, trace, num_experts=num_experts

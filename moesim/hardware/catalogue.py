@@ -79,11 +79,9 @@ def load_hardware(name: str | os.PathLike[str], nodes: int | None = None) -> Har
 def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     """Read a machine once for as long as its file stays as it is."""
     from moesim.hardware.build import build, default_nodes, max_nodes
-    from moesim.hardware.check import check
 
     description = read_description(path)
-    findings = check(description.spec, description.origins, catalogue=description.catalogue)
-    faults = [finding.fault for finding in findings if finding.strict]
+    faults = [finding.fault for finding in find_faults(description) if finding.strict]
     if faults:
         raise ConfigError(faults, path)
     most = max_nodes(description.spec)
@@ -91,7 +89,7 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
         raise ConfigError(Fault("no number of nodes", "--nodes", wanted, "a whole number from 1"), path)
     if most is not None and wanted > most:
-        reason = "has no network between nodes" if description.spec.cluster is None else "ends there"
+        reason = "has no network between nodes" if description.spec.cluster is None else "has fewer nodes"
         raise ConfigError(
             Fault(f"{description.spec.name} {reason}", "--nodes", wanted, f"at most {most}"), path
         )
@@ -109,6 +107,18 @@ def read_description(path: Path) -> Description:
     raw = read_yaml(path)
     spec = validate(Spec, raw, path)
     return Description(spec, tuple(provenance(spec, raw)), path, path.parent == data_dir("hardware"))
+
+
+def find_faults(description: Description) -> list[Any]:
+    """Every `moesim.hardware.check.Finding` about a description."""
+    from moesim.hardware.check import check
+
+    return check(
+        description.spec,
+        description.origins,
+        families=sorted(_families(description.path.parent)),
+        catalogue=description.catalogue,
+    )
 
 
 def find(name: str | os.PathLike[str]) -> Path:
@@ -193,14 +203,14 @@ def _folders() -> Iterator[Path]:
         yield folder
 
 
+def _families(beside: Path) -> dict[str, Path]:
+    """Efficiency families by name: those of the folder beside a file hide those of the catalogue."""
+    folders = (data_dir("hardware"), beside)
+    return {path.stem: path for folder in folders for path in (folder / "efficiency").glob("*.yaml")}
+
+
 def _family(beside: Path, name: str) -> tuple[Any, Mapping[str, str]]:
-    """An efficiency family: from the folder beside the file, else from the catalogue."""
-    for folder in (beside, data_dir("hardware")):
-        path = folder / "efficiency" / f"{name}.yaml"
-        if path.is_file():
-            return read_family(path)
-    known = sorted(path.stem for path in (data_dir("hardware") / "efficiency").glob("*.yaml"))
-    raise UnknownNameError("efficiency family", name, known, f"there are: {', '.join(known)}")
+    return read_family(_families(beside)[name])
 
 
 def read_family(path: Path) -> tuple[Any, Mapping[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moesim.errors import Fault, nearest
@@ -32,7 +32,9 @@ _POWER = (0.1, 1e6)
 _PRICE = (1e-3, 1e4)
 
 
-def check(spec: Spec, origins: Sequence[Provenance], *, catalogue: bool) -> list[Finding]:
+def check(
+    spec: Spec, origins: Sequence[Provenance], *, families: Collection[str], catalogue: bool
+) -> list[Finding]:
     """Every finding about a description.
 
     Parameters
@@ -41,12 +43,15 @@ def check(spec: Spec, origins: Sequence[Provenance], *, catalogue: bool) -> list
         The description.
     origins
         Origin of each of its numbers.
+    families
+        Names of the efficiency families there are.
     catalogue
         Whether it is one of moesim's own, where every number needs a source.
     """
     found: list[Finding] = [Finding(fault, False) for fault in check_fp8_is_twice_bf16(spec)]
     found += [Finding(fault, catalogue) for fault in check_sources(spec, origins)]
     found += [Finding(fault, catalogue) for fault in check_prices(spec)]
+    found += [Finding(fault, True) for fault in check_families(spec, families)]
     for rule in _STRICT:
         found += [Finding(fault, True) for fault in rule(spec)]
     return found
@@ -157,6 +162,17 @@ def check_efficiencies(spec: Spec) -> Iterator[Fault]:
     for where, processor in _processors(spec):
         if processor.efficiency:
             yield from check_curves(processor.efficiency.kinds, f"{where}.efficiency.kinds")
+
+
+def check_families(spec: Spec, families: Collection[str]) -> Iterator[Fault]:
+    """Efficiency families that processors refer to exist."""
+    for where, processor in _processors(spec):
+        name = processor.efficiency.like if processor.efficiency else None
+        if name is not None and name not in families:
+            near = nearest(name, families, 1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            allowed = f"{', '.join(families)}{hint}"
+            yield Fault("no such efficiency family", f"{where}.efficiency", name, allowed)
 
 
 def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:

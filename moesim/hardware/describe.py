@@ -10,7 +10,7 @@ from typing import Any
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import data_dir
-from moesim.hardware.catalogue import load_hardware, names, read_description, read_family
+from moesim.hardware.catalogue import find, find_faults, load_hardware, names, read_description, read_family
 from moesim.hardware.types import Hardware, Link
 from moesim.units import show
 
@@ -38,12 +38,10 @@ class Report:
 
 def check_file(path: str | Path) -> Report:
     """Read a machine and run every check on it; faults are reported, not raised."""
-    from moesim.hardware.check import check
-
     path = Path(path)
     try:
         description = read_description(path)
-        findings = check(description.spec, description.origins, catalogue=description.catalogue)
+        findings = find_faults(description)
         faults = [finding.fault for finding in findings if finding.strict]
         if not faults:
             load_hardware(path)
@@ -71,15 +69,9 @@ def check_family(path: str | Path) -> Report:
 
 def check_catalogue() -> list[Report]:
     """Check every machine and every efficiency family there is."""
-    machines = [check_file(_file(name)) for name in names()]
+    machines = [check_file(find(name)) for name in names()]
     families = sorted((data_dir("hardware") / "efficiency").glob("*.yaml"))
     return machines + [check_family(path) for path in families]
-
-
-def _file(name: str) -> Path:
-    from moesim.hardware.catalogue import find
-
-    return find(name)
 
 
 def row(hardware: Hardware) -> tuple[str, ...]:
@@ -106,6 +98,25 @@ def _link_cell(link: Link | None) -> str:
 def catalogue_table() -> str:
     """The catalogue as a Markdown table."""
     return markdown(COLUMNS, (row(load_hardware(name)) for name in names()))
+
+
+def unchecked_table() -> str:
+    """What the catalogue recalls or assumes, by machine, as a Markdown table."""
+    rows = []
+    for name in names():
+        origins = read_description(find(name)).origins
+        cells = [
+            ", ".join(_short(origin.path) for origin in origins if origin.status == status)
+            for status in ("recalled", "assumed")
+        ]
+        rows.append([name, *(cell or "-" for cell in cells)])
+    return markdown(("machine", "recalled", "assumed"), rows)
+
+
+def _short(path: str) -> str:
+    """A path without the names that every machine has only one of."""
+    parts = path.split(".")
+    return ".".join(parts[2:] if parts[0] == "devices" else parts[1:])
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -110,7 +110,11 @@ def _fault(model: type[BaseModel], error: Any) -> Fault:  # noqa: ANN401 - pydan
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return Fault("is no mapping", where, shown, "a mapping")
     if kind == "string_pattern_mismatch":
-        return Fault("is no such name", where, shown, f"text that matches {error['ctx']['pattern']}")
+        return Fault(
+            "is no name", where, shown, "letters, digits and . _ + -, beginning with a letter or digit"
+        )
+    if kind.startswith("date"):
+        return Fault("is no date", where, shown, "a day, such as 2026-03-17")
     head, _, allowed = message.partition("; allowed: ")
     if isinstance(value, dict):
         shown = value.get("value") if isinstance(value.get("value"), str | int | float) else None

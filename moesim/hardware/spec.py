@@ -8,10 +8,20 @@ One file describes one machine and stands alone: device, node, cluster. A number
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
+from moesim.errors import nearest
 from moesim.hardware.quantity import (
     Bytes,
     BytesPerS,
@@ -33,14 +43,25 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
 Kind = Literal["gpu", "cpu-gpu", "npu"]
 Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh"]
+_KINDS = ("gemm", "expert_gemm", "attention_prefill", "attention_decode", "elementwise")
+_KEY = re.compile(rf"^(default|({'|'.join(_KINDS)})(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4|mxfp4|int4))?)$")
+
+
+def _efficiency_key(key: str) -> str:
+    if not _KEY.match(key):
+        near = nearest(key, ["default", *_KINDS], 1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ValueError(
+            f"no kind of operation; allowed: default, {', '.join(_KINDS)}, each also with a data type as in"
+            f" gemm.fp8{hint}"
+        )
+    return key
+
+
 #: Kind of operation, and optionally its compute data type (``gemm.fp8``) or, where weights alone are
 #: packed, their type (``expert_gemm.int4``).
 EfficiencyKey = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(default|(gemm|expert_gemm|attention_prefill|attention_decode|elementwise)"
-        r"(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4|mxfp4|int4))?)$"
-    ),
+    str, AfterValidator(_efficiency_key), WithJsonSchema({"type": "string", "pattern": _KEY.pattern})
 ]
 
 

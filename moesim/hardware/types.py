@@ -147,7 +147,8 @@ class Link:
         between peers), ``ring``, ``tree`` (through a host bridge), ``fat_tree``, ``rail``, ``planes``,
         ``mesh``.
     collectives
-        Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks.
+        Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks;
+        ``all_reduce_custom`` is what serving engines reach inside CUDA graphs with their own kernels.
     source
         Where the numbers come from.
     """

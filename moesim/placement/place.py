@@ -16,7 +16,7 @@ from moesim.placement.emit import EmittedFile, emit_faults, write
 from moesim.placement.greedy import FloatArray, IntArray
 from moesim.placement.problem import Imbalance, Solution, evaluate, solve
 from moesim.placement.problem import faults as problem_faults
-from moesim.predict import Engine, Workload, check_routing, predict
+from moesim.prediction import Engine, Workload, check_routing, predict
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 

@@ -240,8 +240,12 @@ def _layers_fault(found: Found, shape: Shape) -> Fault:
 
 def _count_faults(found: Found, hints: Hints) -> list[Fault]:
     wanted, faults = hints.num_experts, []
+    if found.num_experts is not None and found.max_id >= found.num_experts:
+        faults.append(
+            Fault(f"trace has expert ids up to {found.max_id}, and says it has {found.num_experts} experts")
+        )
     if wanted is None:
-        return []
+        return faults
     if found.num_experts is not None and found.num_experts != wanted:
         faults.append(Fault(f"trace has {found.num_experts} experts per layer", "num_experts", wanted))
     elif found.max_id >= wanted:
