@@ -82,14 +82,15 @@ class TraceWriter:
     ) -> None:
         try:
             if error is None:
-                self._flush()
+                self._flush(whole_groups_only=False)
             self._writer.close()
-        except OSError as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            reason = failure.strerror or str(failure)
-            raise ConfigError(Fault(f"cannot be written: {reason.lower()}"), self.path) from None
         except BaseException as failure:
+            # Or its destructor tries once more, on a stream that is closed by then.
+            self._writer.is_open = False
             self._stack.__exit__(type(failure), failure, failure.__traceback__)
+            if isinstance(failure, OSError):
+                reason = failure.strerror or str(failure)
+                raise ConfigError(Fault(f"cannot be written: {reason.lower()}"), self.path) from None
             raise
         self._stack.__exit__(kind, error, trace)
 
@@ -149,11 +150,13 @@ class TraceWriter:
         if self._waiting_rows >= self._rows:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._waiting:
-            table = pa.Table.from_batches(self._waiting, self._schema)
-            self._writer.write_table(table, row_group_size=self._rows)
-            self._waiting, self._waiting_rows = [], 0
+    def _flush(self, whole_groups_only: bool = True) -> None:
+        table = pa.Table.from_batches(self._waiting, self._schema)
+        ready = len(table) // self._rows * self._rows if whole_groups_only else len(table)
+        if ready:
+            self._writer.write_table(table.slice(0, ready), row_group_size=self._rows)
+        self._waiting = table.slice(ready).to_batches()
+        self._waiting_rows = len(table) - ready
 
     def _arrow_schema(self) -> pa.Schema:
         names = (*SCALARS, TOKEN_ID) if self._token_ids else SCALARS

@@ -15,7 +15,7 @@ from moesim.trace.arrays import Array, read_npz, text
 from moesim.trace.assemble import Origin, load_counts, routing_trace
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
-from moesim.trace.schema import parse_header
+from moesim.trace.schema import Header, parse_header
 from moesim.trace.shape import Hints
 from moesim.trace.types import Routing
 
@@ -28,17 +28,10 @@ def _sniff(peek: Peek) -> float:
 
 def _read(peek: Peek, hints: Hints) -> Routing:
     arrays = read_npz(peek.path, ("topk_ids", "topk_weights", "counts", *_TOKENS, "moesim"))
-    origin, top_k = _origin(arrays, peek)
-    rows = arrays["topk_ids" if "topk_ids" in arrays else "counts"].shape[-2:-1]
-    if origin.layer_ids is not None and rows != (len(origin.layer_ids),):
-        raise TraceError(
-            Fault(
-                f"names {len(origin.layer_ids)} layers, the arrays have {list(rows)}", "moesim.moe_layer_ids"
-            ),
-            peek.path,
-        )
+    header = _header(arrays, peek)
+    origin = Origin(peek.path) if header is None else Origin.of(header, peek.path)
     if "topk_ids" not in arrays:
-        return load_counts(arrays["counts"], origin, hints, top_k)
+        return load_counts(arrays["counts"], origin, hints, header.top_k if header else None)
     return routing_trace(
         arrays["topk_ids"],
         origin,
@@ -51,9 +44,10 @@ def _read(peek: Peek, hints: Hints) -> Routing:
     )
 
 
-def _origin(arrays: dict[str, Array], peek: Peek) -> tuple[Origin, int | None]:
+def _header(arrays: dict[str, Array], peek: Peek) -> Header | None:
+    """The canonical header, if there is one, checked against the arrays."""
     if "moesim" not in arrays:
-        return Origin(peek.path), None
+        return None
     try:
         fields = json.loads(text(arrays["moesim"]))
     except (ValueError, RecursionError):
@@ -61,7 +55,12 @@ def _origin(arrays: dict[str, Array], peek: Peek) -> tuple[Origin, int | None]:
     if not isinstance(fields, dict):
         raise TraceError(Fault("is no JSON object", "moesim.npy"), peek.path)
     header = parse_header({name: json.dumps(value) for name, value in fields.items()}, peek.path)
-    return Origin.of(header, peek.path), header.top_k
+    name, width = ("topk_ids", header.top_k) if "topk_ids" in arrays else ("counts", header.num_experts)
+    wanted = (len(header.moe_layer_ids), width)
+    if arrays[name].shape[-2:] != wanted:
+        what = f"is {list(arrays[name].shape)}, the header says [..., {wanted[0]}, {wanted[1]}]"
+        raise TraceError(Fault(what, name), peek.path)
+    return header
 
 
 READER = Reader("npz", ".npz with topk_ids or counts", _sniff, _read)
