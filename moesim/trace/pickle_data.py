@@ -98,8 +98,18 @@ def _flat(key: object) -> Any:  # noqa: ANN401
     return key
 
 
-#: Names that stand for plain values: numpy numbers and the dict types of the standard library.
+def _bytes(text: object = "", encoding: object = "latin1") -> bytes:
+    """Bytes as protocol 2 spells them: a text of characters below 256, and its encoding."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("bytes are built from something else")
+    return text.encode("latin1")
+
+
+#: Names that stand for plain values: bytes as old protocols write them, numpy numbers, and the dict types of
+#: the standard library.
 PLAIN: Globals = {
+    ("_codecs", "encode"): _bytes,
+    ("__builtin__", "bytes"): _bytes,
     ("collections", "OrderedDict"): _mapping,
     ("collections", "Counter"): _mapping,
     ("numpy", "dtype"): DType,

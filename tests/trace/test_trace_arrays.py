@@ -158,7 +158,7 @@ def npy_header(shape, descr="|u1"):
 
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path):
     (tmp_path / "huge.npy").write_bytes(npy_header((2**40, 8, 8)) + b"\0" * 64)
-    with pytest.raises(TraceError, match="at most 8[.]59 GB"):
+    with pytest.raises(TraceError, match=r"at most 8\.59 GB"):
         load_trace(tmp_path / "huge.npy")
     (tmp_path / "short.npy").write_bytes(npy_header((2**20, 8, 8)) + b"\0" * 64)
     with pytest.raises(TraceError, match="is truncated: shape"):

@@ -141,13 +141,17 @@ def test_only_the_wanted_columns_are_read(tmp_path):
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
-    with pytest.raises(RuntimeError, match="half way"), writer(tmp_path / "t.parquet") as out:
-        append(out, make_trace(10))
-        raise RuntimeError("half way")
+    def fail():
+        with writer(tmp_path / "t.parquet") as out:
+            append(out, make_trace(10))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "t.parquet").write_text("old")
-    with pytest.raises(RuntimeError), writer(tmp_path / "t.parquet") as out:
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
     assert (tmp_path / "t.parquet").read_text() == "old"
 
 
@@ -155,9 +159,13 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ConfigError, match="no space left"), writer(tmp_path / "t.parquet") as out:
-        append(out, make_trace(10))
-        monkeypatch.setattr(out._writer, "write_table", full)
+    def fail():
+        with writer(tmp_path / "t.parquet") as out:
+            append(out, make_trace(10))
+            monkeypatch.setattr(out._writer, "write_table", full)
+
+    with pytest.raises(ConfigError, match="no space left"):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
