@@ -52,7 +52,7 @@ class MoesimError(Exception):
     """Root of the errors a user can cause."""
 
 
-class _FaultyInput(MoesimError):
+class _FaultyInputError(MoesimError):
     """An input with one or more faults, all reported together.
 
     Parameters
@@ -78,11 +78,11 @@ class _FaultyInput(MoesimError):
         return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-class ConfigError(_FaultyInput):
+class ConfigError(_FaultyInputError):
     """A description, an option or a plan is wrong."""
 
 
-class TraceError(_FaultyInput):
+class TraceError(_FaultyInputError):
     """A routing trace or a load dump is wrong."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.engine.step import RESOURCES, StepTimes
 from moesim.layout.parallelism import Parallelism
+from moesim.metrics import DEFINITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,6 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        names = (
-            "ttft_s tpot_s e2el_s request_throughput output_throughput total_token_throughput "
-            "output_throughput_per_device memory_bytes memory_capacity_bytes load_imbalance"
-        ).split()
         return {
             "feasible": self.feasible,
             "model": self.model,
@@ -136,7 +133,7 @@ class Prediction:
             "output_len": self.output_len,
             "concurrency": self.concurrency,
             "running": self.running,
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in DEFINITIONS},
             "memory": dict(self.memory),
             "experts": dict(self.experts),
             "bounds": dict(self.bounds),

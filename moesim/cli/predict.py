@@ -44,7 +44,7 @@ def predict(
     found_model, found_hardware, (routing,) = opt.read_all(
         model, hardware, nodes, trace, num_experts=num_experts
     )
-    assert found_hardware is not None  # noqa: S101 - it was named
+    assert found_hardware is not None
     layout = Parallelism(tp, pp, dp, ep)
     engine = Engine(
         dtype, kv_cache_dtype, overlap, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization

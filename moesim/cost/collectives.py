@@ -2,8 +2,8 @@
 
 Inside a domain, ``t = alpha + factor(n) * bytes / busbw`` with alpha and bus bandwidth measured per number of
 ranks, in the convention of nccl-tests: factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather,
-reduce-scatter and all-to-all. Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce of
-each shard over the network, all-gather inside.
+reduce-scatter and all-to-all. Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce
+of each shard over the network, all-gather inside.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def alpha_beta(collective: str, ranks: int, link: Link) -> tuple[float, float]:
     """Latency in seconds and bus bandwidth in bytes/s of a collective among `ranks` devices.
 
     Measured fits are interpolated in the logarithm of the ranks and continued with their last slope.
-    Without fits, latency is that of the steps of a ring or tree, whichever has fewer, and bandwidth the link's.
+    Without fits, latency is that of the steps of a tree, and bandwidth the link's.
     """
     fits = link.collectives.get(collective, ())
     if not fits:

@@ -1,8 +1,8 @@
 """Seconds of a rank's routed experts, from the histogram of tokens over its slots.
 
 A grouped GEMM works tile by tile: expert ``e`` with ``n_e`` tokens takes ``ceil(n_e / BM)`` rows of
-tiles, and the tiles of all experts are dealt to the cores in waves. Weights are read for every slot that is hit, once.
-So time follows the histogram, not the mean: few tokens spread over many experts cost weight traffic,
+tiles, and the tiles of all experts are dealt to the cores in waves. Weights are read once for every slot that
+is hit. So time follows the histogram, not the mean: few tokens spread over many experts cost weight traffic,
 many tokens in ragged groups cost padding.
 """
 

@@ -111,7 +111,7 @@ _Rates = tuple[float, float, float, float, Curve, Curve]
 
 
 def peak_of(processor: Processor, kind: str, dtype: str) -> float:
-    """Peak FLOP/s of a kind of operation: attention computes in 16 bits, elementwise work on the vector units."""
+    """Peak FLOP/s of a kind of operation: attention in 16 bits, elementwise work on the vector units."""
     if kind == "elementwise":
         return processor.peak_flops_per_s.get("fp32") or peak_flops_per_s(processor, "bf16")
     return peak_flops_per_s(processor, "bf16" if kind.startswith("attention") else dtype)

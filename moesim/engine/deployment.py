@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moesim.cost import ExpertShape
-from moesim.engine.experts import ExpertStep
+from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, uniform
 from moesim.engine.step import StepTimes, step_times
@@ -92,7 +92,7 @@ class Deployment:
     def _overlapped(self, half: StepTimes) -> Array:
         layers = len(self.model.moe_layer_ids)
         blocks = half.block_seconds()
-        # Attention is spread evenly over all layers; those without experts do both halves one after the other.
+        # Attention is spread evenly over all layers; without experts, both halves run one after the other.
         per_layer = blocks["attention"] / self.model.num_layers
         dense = 2.0 * per_layer * (self.model.num_layers - layers)
         moe = makespan(
@@ -112,8 +112,8 @@ class Deployment:
         moe, layers = group.moe, len(group.layers)
         source, plan, repeat = self.source, self.plan, 1.0
         if source is None:
-            # Layers differ only if their placement does.
-            source = uniform(moe.num_experts, moe.top_k, layers if plan is not None else 1)
+            # Layers differ only if their placement does; else as many are drawn as make a sample.
+            source = uniform(moe.num_experts, moe.top_k, layers if plan is not None else SAMPLES)
         elif layers < source.layers:
             source = _Layers(source, group.layers)
         if plan is None:

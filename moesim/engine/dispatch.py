@@ -82,8 +82,8 @@ def direct(sent: Dispatched, domain: int) -> Traffic:
 def two_level(draw: Draw, plan: ExpertMap, domain: int) -> Traffic:
     """High-throughput exchange: a token crosses the network once per domain, and is handed on inside.
 
-    It goes to the rank of its own index in the other domain, and from there to every rank that needs it, once.
-    A token that is needed by two experts of one rank travels once.
+    It goes to the rank of its own index in the other domain, and from there to every rank that needs it. A
+    token that is needed by two experts of one rank travels once.
 
     Parameters
     ----------

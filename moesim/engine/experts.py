@@ -19,8 +19,8 @@ from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.ops.primitives import ACTIVATION_BYTES
 
-#: Batches drawn per grid point, at most; fewer where a batch is large and its average is sharp by itself.
-DRAWS = 16
+#: Layer batches drawn per grid point; fewer where a batch is large and its average is sharp by itself.
+SAMPLES = 32
 #: Grid points per doubling of the batch.
 PER_OCTAVE = 4
 
@@ -106,7 +106,7 @@ class ExpertStep:
         """Draw, dispatch and time batches of one size."""
         rng = np.random.default_rng([self.seed, self.phase, tokens])
         size = tokens * self.source.layers * self.source.top_k
-        draws = max(1, min(DRAWS, TOKEN_BUDGET // size))
+        draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
         total = np.zeros(len(FIELDS))
         for _ in range(draws):
             draw = self.source.draw(tokens, self.phase, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def weights_per_device(model: Model, layout: Parallelism, precision: Precision, 
     # Norms and biases are replicated; a vision tower runs on every data-parallel rank, sharded by tp.
     small = 2.0 * count.other / model.num_layers
     edges = np.linspace(0, len(layers), layout.pp + 1).round().astype(int)
-    stages = [sum(layers[a:b]) + small * (b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    stages = [sum(layers[a:b]) + small * (b - a) for a, b in pairwise(edges)]
     stages[0] += embedding + 2.0 * count.vision / layout.tp
     stages[-1] += head
     return float(max(stages))

@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 #: Choices (tokens x layers x top_k) up to which single tokens are drawn.
-TOKEN_BUDGET = 400_000
+TOKEN_BUDGET = 300_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,15 +116,15 @@ class LoadSource:
     @property
     def layers(self) -> int:
         """MoE layers."""
-        return self.inclusion.shape[0]
+        return int(self.inclusion.shape[0])
 
     @property
     def num_experts(self) -> int:
         """Routed experts per layer."""
-        return self.inclusion.shape[1]
+        return int(self.inclusion.shape[1])
 
     def draw(self, tokens: int, phase: int, rng: np.random.Generator) -> Draw:  # noqa: ARG002 - same for both
-        """Draw `top_k` distinct experts per token with exactly the wanted probabilities (systematic sampling).
+        """Draw `top_k` distinct experts per token, each with its probability (systematic sampling).
 
         Experts are met in an order that depends on their loads and the generator, never on their labels.
         """
@@ -132,9 +132,7 @@ class LoadSource:
         order = np.argsort(-self.inclusion, axis=1, kind="stable")[:, rng.permutation(experts)]
         ordered = np.take_along_axis(self.inclusion, order, axis=1)
         if tokens * layers * self.top_k <= TOKEN_BUDGET:
-            ids = np.take_along_axis(
-                order[None], _systematic(ordered, tokens, self.top_k, rng).reshape(tokens, layers, -1), axis=2
-            )
+            ids = np.take_along_axis(order[None], _systematic(ordered, tokens, self.top_k, rng), axis=2)
             return Draw(ids, _count(ids, experts), tokens)
         counts = np.empty((layers, experts))
         np.put_along_axis(
@@ -144,7 +142,7 @@ class LoadSource:
 
 
 def uniform(num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
-    """Every expert alike; one layer stands for all unless the placement differs by layer."""
+    """Every expert alike, in each of `layers` layers drawn apart."""
     return LoadSource(np.full((layers, num_experts), top_k / num_experts), top_k)
 
 
@@ -191,16 +189,19 @@ def _inclusion(share: Array, top_k: int) -> Array:
 
 
 def _systematic(inclusion: Array, tokens: int, top_k: int, rng: np.random.Generator) -> IntArray:
-    """Distinct positions ``[tokens, layers * top_k]``: equally spaced points on the cumulative probability."""
+    """Distinct positions ``[tokens, layers, top_k]``: equally spaced points on the cumulative probability."""
     layers, experts = inclusion.shape
+    if np.ptp(inclusion) == 0.0:
+        points = rng.random((tokens, layers))[:, :, None] + np.arange(top_k)
+        return np.asarray(np.minimum(points * (experts / top_k), experts - 1)).astype(np.int64)
     edges = np.cumsum(inclusion, axis=1)
     edges *= top_k / edges[:, -1:]
     # One search for all layers: layer l occupies the interval [l * top_k, (l + 1) * top_k).
     offsets = np.arange(layers) * top_k
     flat = (edges + offsets[:, None]).ravel()
     points = rng.random((tokens, layers))[:, :, None] + np.arange(top_k) + offsets[None, :, None]
-    found = np.searchsorted(flat, points.reshape(tokens, -1), side="right")
-    return np.asarray(np.minimum(found - np.repeat(np.arange(layers) * experts, top_k), experts - 1))
+    found = np.searchsorted(flat, points.reshape(tokens, -1), side="right").reshape(points.shape)
+    return np.asarray(np.minimum(found - (np.arange(layers) * experts)[None, :, None], experts - 1))
 
 
 def _capped_multinomial(share: Array, tokens: int, top_k: int, rng: np.random.Generator) -> Array:

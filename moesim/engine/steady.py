@@ -1,15 +1,13 @@
 """Latency and throughput of a serving engine at a load, without simulating it request by request.
 
-A closed loop of C clients keeps C requests in the system. X of them run, as many as the cache holds; the others
-wait. While a request decodes its O tokens, each of the other running requests starts once, and its prefill, Q
-seconds when the engine is full, holds up everybody's decoding:
+A closed loop of C clients keeps C requests in the system. X of them run, as many as the cache holds; the
+others wait. While a request decodes its O tokens, each of the other running requests starts once, and its
+prefill, Q seconds when the engine is full, holds up everybody's decoding:
 
 * ``TPOT = t_decode(X) + (X - 1) / O * Q``
-* ``TTFT = P + t_decode / 2 + (X - 1) / (2 W) * Q + wait``, with P the prefill of one prompt and its first token:
-  a request arrives in the middle of a step, and in the first of W waves all X prompts queue at t = 0.
+* ``TTFT = P + t_decode / 2 + (X - 1) / (2 W) * Q + wait``, with P the prefill of one prompt and its first
+  token: a request arrives in the middle of a step, and in the first of W waves all prompts queue at t = 0.
 * ``wait = (C / X - 1) * (residence)`` when the cache is full: Little's law on the queue before admission.
-
-An open loop at rate r is the closed loop whose throughput is r.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def finish_times(tasks: Iterable[Task]) -> dict[str, Array]:
     Examples
     --------
     >>> one = np.array([1.0])
-    >>> done = finish_times([Task("a", "gpu", one), Task("send", "net", 3 * one, ("a",)), Task("b", "gpu", one)])
+    >>> tasks = [Task("a", "gpu", one), Task("send", "net", 3 * one, ("a",)), Task("b", "gpu", one)]
+    >>> done = finish_times(tasks)
     >>> {name: float(t[0]) for name, t in done.items()}
     {'a': 1.0, 'send': 4.0, 'b': 2.0}
     """

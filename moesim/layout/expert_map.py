@@ -6,7 +6,7 @@ Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,11 @@ class ExpertMap:
         Logical experts per layer.
     ranks
         Expert-parallel ranks.
+    replica_counts
+        Replicas of each logical expert, int64 ``[moe_layers, num_experts]``; follows from the map.
+    logical_to_physical
+        Slots of each logical expert, int64 ``[moe_layers, num_experts, max_replicas]``, padded with -1;
+        follows from the map.
 
     Raises
     ------
@@ -46,6 +51,8 @@ class ExpertMap:
     physical_to_logical: IntArray
     num_experts: int
     ranks: int
+    replica_counts: IntArray = field(init=False, repr=False)
+    logical_to_physical: IntArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.physical_to_logical, dtype=np.int64)
@@ -54,16 +61,19 @@ class ExpertMap:
         found = faults(array, self.num_experts, self.ranks)
         if found:
             raise ConfigError(found, "expert placement")
+        counts = _replica_counts(array, self.num_experts)
+        object.__setattr__(self, "replica_counts", counts)
+        object.__setattr__(self, "logical_to_physical", _logical_to_physical(array, counts))
 
     @property
     def layers(self) -> int:
         """MoE layers."""
-        return self.physical_to_logical.shape[0]
+        return int(self.physical_to_logical.shape[0])
 
     @property
     def slots(self) -> int:
         """Physical experts per layer."""
-        return self.physical_to_logical.shape[1]
+        return int(self.physical_to_logical.shape[1])
 
     @property
     def slots_per_rank(self) -> int:
@@ -74,27 +84,6 @@ class ExpertMap:
     def redundant(self) -> int:
         """Physical experts beyond one of each."""
         return self.slots - self.num_experts
-
-    @property
-    def replica_counts(self) -> IntArray:
-        """Replicas of each logical expert, int64 ``[moe_layers, num_experts]``."""
-        offsets = np.arange(self.layers)[:, None] * self.num_experts
-        counts = np.bincount(
-            (self.physical_to_logical + offsets).ravel(), minlength=self.layers * self.num_experts
-        )
-        return counts.reshape(self.layers, self.num_experts)
-
-    @property
-    def logical_to_physical(self) -> IntArray:
-        """Slots of each logical expert, int64 ``[moe_layers, num_experts, max_replicas]``, padded with -1."""
-        width = int(self.replica_counts.max())
-        table = np.full((self.layers, self.num_experts, width), -1, dtype=np.int64)
-        order = np.argsort(self.physical_to_logical, axis=1, kind="stable")
-        experts = np.take_along_axis(self.physical_to_logical, order, axis=1)
-        starts = np.cumsum(self.replica_counts, axis=1) - self.replica_counts
-        nth = np.arange(self.slots)[None, :] - np.take_along_axis(starts, experts, axis=1)
-        table[np.arange(self.layers)[:, None], experts, nth] = order
-        return table
 
     def slot_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Load of each slot when replicas share evenly.
@@ -110,21 +99,24 @@ class ExpertMap:
             float64 ``[moe_layers, slots]``.
         """
         share = loads / self.replica_counts
-        return np.take_along_axis(share, self.physical_to_logical, axis=1)
+        return np.asarray(np.take_along_axis(share, self.physical_to_logical, axis=1))
 
     def rank_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Load of each rank when replicas share evenly, float64 ``[moe_layers, ranks]``."""
-        return self.slot_loads(loads).reshape(self.layers, self.ranks, self.slots_per_rank).sum(axis=2)
+        slots = self.slot_loads(loads).reshape(self.layers, self.ranks, self.slots_per_rank)
+        return np.asarray(slots.sum(axis=2))
 
     def load_imbalance(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Largest over mean rank load, float64 ``[moe_layers]``; NaN for a layer without load."""
         ranks = self.rank_loads(loads)
         mean = ranks.mean(axis=1)
-        return np.divide(ranks.max(axis=1), mean, out=np.full(self.layers, np.nan), where=mean > 0)
+        return np.asarray(
+            np.divide(ranks.max(axis=1), mean, out=np.full(self.layers, np.nan), where=mean > 0)
+        )
 
     @classmethod
     def contiguous(cls, layers: int, num_experts: int, ranks: int, redundant: int = 0) -> ExpertMap:
-        """Experts in order, as engines start: expert ``i`` in slot ``i``, then spare copies of 0, 1, 2, ..."""
+        """Experts in order, as engines start: expert ``i`` in slot ``i``, then spare copies of 0, 1, ..."""
         row = np.arange(num_experts + redundant) % num_experts
         return cls(np.tile(row, (layers, 1)), num_experts, ranks)
 
@@ -133,6 +125,22 @@ class ExpertMap:
         """Expert ``i`` on rank ``i mod ranks``."""
         row = np.arange(num_experts).reshape(-1, ranks).T.ravel()
         return cls(np.tile(row, (layers, 1)), num_experts, ranks)
+
+
+def _replica_counts(array: IntArray, num_experts: int) -> IntArray:
+    offsets = np.arange(len(array))[:, None] * num_experts
+    counts = np.bincount((array + offsets).ravel(), minlength=len(array) * num_experts)
+    return counts.reshape(len(array), num_experts)
+
+
+def _logical_to_physical(array: IntArray, counts: IntArray) -> IntArray:
+    table = np.full((*counts.shape, int(counts.max())), -1, dtype=np.int64)
+    order = np.argsort(array, axis=1, kind="stable")
+    experts = np.take_along_axis(array, order, axis=1)
+    starts = np.cumsum(counts, axis=1) - counts
+    nth = np.arange(array.shape[1])[None, :] - np.take_along_axis(starts, experts, axis=1)
+    table[np.arange(len(array))[:, None], experts, nth] = order
+    return table
 
 
 def faults(array: IntArray, num_experts: int, ranks: int) -> list[Fault]:
@@ -154,9 +162,7 @@ def faults(array: IntArray, num_experts: int, ranks: int) -> list[Fault]:
             )
         ]
     found = []
-    offsets = np.arange(layers)[:, None] * num_experts
-    counts = np.bincount((array + offsets).ravel(), minlength=layers * num_experts).reshape(layers, -1)
-    missing = np.argwhere(counts == 0)
+    missing = np.argwhere(_replica_counts(array, num_experts) == 0)
     for layer, expert in missing[:3]:
         found.append(Fault(f"expert {expert} is in no slot of layer {layer}", "physical_to_logical_map"))
     if len(missing) > 3:

@@ -80,13 +80,14 @@ class Parallelism:
         if model is not None:
             found += self._model_faults(model, redundant)
         if hardware is not None and self.world > hardware.num_devices:
+            nodes = -(-self.world // hardware.devices_per_node)
             found.append(
                 Fault(
                     f"pp x dp x tp = {self.world} devices are asked for, {hardware.name} with "
                     f"{hardware.nodes} node(s) has {hardware.num_devices}",
                     "layout",
                     str(self),
-                    f"at most {hardware.num_devices} devices, or --nodes {-(-self.world // hardware.devices_per_node)}",
+                    f"at most {hardware.num_devices} devices, or --nodes {nodes}",
                 )
             )
         return found
