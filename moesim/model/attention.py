@@ -37,7 +37,8 @@ class AttentionReader:
         self.fields, self.family, self.hidden, self.layers = fields, family, hidden, layers
         self.heads = fields.need("heads")
         # Any field of its own marks the kind, so that one that lacks another is answered, not misread.
-        self.latent = fields.has("kv_rank", "nope_dim") and fields.flag("use_mla", True)
+        marked = fields.has("kv_rank", "nope_dim") and fields.flag("use_mla", True)
+        self.latent = marked or family.latent
         self.compress = self._compress_ratios()
         self.window = self._window()
         self.chunk = fields.number("chunk", least=1) or None

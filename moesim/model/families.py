@@ -6,7 +6,7 @@ alone, with a warning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class Family:
         Whether embeddings are tied when the config does not say.
     top_k
         Experts per token when the config does not say.
+    moe
+        Whether every model of the family is a mixture, so that a config without experts lacks them.
+    latent
+        Whether every model of the family has latent attention.
     """
 
     expert_width: str = "own"
@@ -68,67 +72,70 @@ class Family:
     seq2seq: bool = False
     tied: bool = False
     top_k: int = 0
+    moe: bool = False
+    latent: bool = False
 
 
 _LLAMA = Family(expert_width="either", output_bias="config")
 _QWEN2 = Family(qkv_bias="yes", shared_gate=True)
 _QWEN3 = Family(qk_norm="head")
 _QWEN3_NEXT = Family(qk_norm="head", gated=True, shared_gate=True)
-_DEEPSEEK = Family()
-_DEEPSEEK_V3 = Family(router_bias=True)
-_PLAIN = Family(expert_width="plain")
-_MINIMAX = Family(expert_width="plain", qk_norm="config")
-_STEP3 = Family(qk_norm="none")
+_DEEPSEEK_V3 = Family(router_bias=True, moe=True, latent=True)
+_DEEPSEEK_V4 = Family(router_bias=True, moe=True)
+_PLAIN = Family(expert_width="plain", moe=True)
+_LLAMA4 = Family(expert_width="plain", windows="llama4", shared_expert=True, moe=True)
+_MINIMAX = Family(expert_width="plain", qk_norm="config", moe=True)
+_STEP3 = Family(router_bias=True, moe=True)
 
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "mimo": Family(qkv_bias="config"),
     "qwen2": _QWEN2,
-    "qwen2_moe": _QWEN2,
+    "qwen2_moe": replace(_QWEN2, moe=True),
     "qwen3": _QWEN3,
-    "qwen3_moe": _QWEN3,
+    "qwen3_moe": replace(_QWEN3, moe=True),
     "qwen3_vl_text": _QWEN3,
-    "qwen3_vl_moe_text": _QWEN3,
-    "qwen3_next": _QWEN3_NEXT,
+    "qwen3_vl_moe_text": replace(_QWEN3, moe=True),
+    "qwen3_next": replace(_QWEN3_NEXT, moe=True),
     "qwen3_5_text": _QWEN3_NEXT,
-    "qwen3_5_moe_text": _QWEN3_NEXT,
+    "qwen3_5_moe_text": replace(_QWEN3_NEXT, moe=True),
     "mixtral": _PLAIN,
-    "olmoe": Family(expert_width="plain", qk_norm="full"),
-    "phimoe": Family(expert_width="plain", output_bias="config", norm_bias=True),
+    "olmoe": replace(_PLAIN, qk_norm="full"),
+    "phimoe": replace(_PLAIN, output_bias="config", norm_bias=True),
     "dbrx": _PLAIN,
-    "grok-1": Family(expert_width="plain", extra_norms=2, tied=True),
-    "jamba": _PLAIN,
-    "gpt_oss": Family(
-        expert_width="plain",
+    "grok-1": replace(_PLAIN, extra_norms=2, tied=True),
+    "jamba": Family(expert_width="plain"),
+    "gpt_oss": replace(
+        _PLAIN,
         output_bias="config",
         sinks=True,
         windows="alternate",
         router_bias=True,
         expert_bias=True,
     ),
-    "llama4": Family(expert_width="plain", windows="llama4", shared_expert=True),
-    "llama4_text": Family(expert_width="plain", windows="llama4", shared_expert=True),
+    "llama4": _LLAMA4,
+    "llama4_text": _LLAMA4,
     "minimax_m1": _MINIMAX,
     "minimax_text_01": _MINIMAX,
-    "minimax_m2": Family(expert_width="plain", qk_norm="config", router_bias=True),
-    "deepseek": _DEEPSEEK,
-    "deepseek_v2": _DEEPSEEK,
+    "minimax_m2": replace(_MINIMAX, router_bias=True),
+    "deepseek": Family(moe=True),
+    "deepseek_v2": Family(moe=True, latent=True),
     "deepseek_v3": _DEEPSEEK_V3,
     "deepseek_v32": _DEEPSEEK_V3,
-    "deepseek_v4": _DEEPSEEK_V3,
-    "deepseek_ref": _DEEPSEEK_V3,
+    "deepseek_v4": _DEEPSEEK_V4,
+    "deepseek_ref": _DEEPSEEK_V4,
     "kimi_k2": _DEEPSEEK_V3,
     "glm_moe_dsa": _DEEPSEEK_V3,
-    "glm4_moe": Family(qk_norm="config", router_bias=True),
-    "pangu_ultra_moe": Family(router_bias=True, extra_norms=2),
-    "ernie4_5_moe": Family(router_bias=True, tied=True),
-    "hunyuan": Family(qk_norm="config"),
-    "hunyuan_v1_moe": Family(qk_norm="config"),
-    "flame_moe": Family(),
-    "step3_text": _STEP3,
-    "step3p5": Family(router_bias=True),
-    "step3p7": Family(router_bias=True),
+    "glm4_moe": Family(qk_norm="config", router_bias=True, moe=True),
+    "pangu_ultra_moe": replace(_DEEPSEEK_V3, extra_norms=2),
+    "ernie4_5_moe": Family(router_bias=True, tied=True, moe=True),
+    "hunyuan": Family(qk_norm="config", moe=True),
+    "hunyuan_v1_moe": Family(qk_norm="config", moe=True),
+    "flame_moe": Family(moe=True),
+    "step3_text": Family(moe=True),
+    "step3p5": _STEP3,
+    "step3p7": _STEP3,
     "switch_transformers": Family(matrices=2, tied=True, top_k=1, seq2seq=True),
     "nllb-moe": Family(
         qkv_bias="yes",

@@ -80,8 +80,8 @@ class FeedForwardReader:
         lone = hit is not None and type(hit[1]) is int and hit[1] in (0, 1)
         if hit is None or (lone and not f.has("top_k")):
             # A mixture whose expert count is absent is a broken config, not a dense model.
-            named = "moe" in f.text("model_type").lower()
-            if hit is None and (f.has(*_MOE_FIELDS) or named):
+            named = self.family.moe or "moe" in f.text("model_type").lower()
+            if named or (hit is None and f.has(*_MOE_FIELDS)):
                 f.missing("experts")
                 return True
             return False

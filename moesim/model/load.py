@@ -15,6 +15,8 @@ from moesim.model.types import Model
 
 CATALOGUE = Path(__file__).resolve().parent / "catalogue"
 
+MAX_NAME = 100
+
 #: A config is a few kilobytes; lists of excluded modules reach some hundred.
 MAX_CONFIG_BYTES = 16 * 2**20
 
@@ -56,7 +58,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
         return _from_catalogue(known)
     path = Path(text)
     try:
-        folder, file = path.is_dir(), path.is_file()
+        folder, file = bool(text) and path.is_dir(), path.is_file()
     except (OSError, ValueError):
         folder = file = False
     if folder:
@@ -68,7 +70,9 @@ def load_model(name: str | os.PathLike[str]) -> Model:
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         raise ConfigError(Fault("there is no such file", allowed="a config.json or a catalogue name"), text)
     known_names = [*names(), *SPELLINGS]
-    raise UnknownNameError("model", text, known_names, "see `moesim model list`, or give a config.json")
+    raise UnknownNameError(
+        "model", text[:MAX_NAME], known_names, "see `moesim model list`, or give a config.json"
+    )
 
 
 def catalogue_name(text: str) -> str | None:
@@ -81,7 +85,11 @@ def catalogue_name(text: str) -> str | None:
     if folded.count("/") == 1:
         folded = folded.split("/")[1]
     folded = SPELLINGS.get(folded, folded)
-    plain = bool(folded) and all(c.isalnum() or c in "-._" for c in folded) and not folded.startswith(".")
+    plain = (
+        0 < len(folded) <= MAX_NAME
+        and all(c.isalnum() or c in "-._" for c in folded)
+        and not folded.startswith(".")
+    )
     return folded if plain and (CATALOGUE / f"{folded}.json").is_file() else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -135,8 +136,10 @@ def _is_safe(expression: str) -> bool:
     if re.search(r"\)[*+?{]", expression) or len(re.findall(r"[*+?{]", expression)) > 4:
         return False
     try:
-        re.compile(expression)
-    except (re.error, OverflowError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(expression)
+    except (re.error, OverflowError, RecursionError, Warning):
         return False
     return True
 
