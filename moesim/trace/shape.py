@@ -208,7 +208,7 @@ def mismatches(found: Found, shape: Shape) -> list[Fault]:
         if strange:
             listed = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
             faults.append(Fault(f"trace has MoE layers {listed}, which {name} does not have"))
-        if len(found.layer_ids) > len(shape.moe_layer_ids):
+        if strange and found.rows != len(shape.moe_layer_ids):
             faults.append(_layers_fault(found, shape))
     elif found.rows == shape.num_layers:
         loaded = [i for i in shape.dense_layer_ids if i not in found.blank]
