@@ -33,7 +33,8 @@ def load_model(name: str | os.PathLike[str]) -> Model:
     ----------
     name
         A catalogue name (``deepseek-v3``), a Hugging Face id of any owner (``deepseek-ai/DeepSeek-V3``), the
-        path of a ``config.json``, or a folder that holds one. Upper and lower case are the same in names.
+        path of a ``config.json``, or a folder that holds one. Upper and lower case are the same in names. A
+        path with a separator wins over an id of the same spelling.
 
     Returns
     -------
@@ -53,26 +54,38 @@ def load_model(name: str | os.PathLike[str]) -> Model:
     ('qwen3-30b-a3b', 48, 128, 8)
     """
     text = os.fspath(name)
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - unlike Path's, it never raises
+    # A path that exists is meant, even if an id is spelled the same; a bare name is the catalogue's.
+    config = _config_at(path) if text and path.name != text else None
     known = catalogue_name(text)
-    if known:
+    if config is None and known:
         return _from_catalogue(known)
-    path = Path(text)
-    try:
-        folder, file = bool(text) and path.is_dir(), path.is_file()
-    except (OSError, ValueError):
-        folder = file = False
-    if folder:
-        path, file = path / "config.json", (path / "config.json").is_file()
-        if not file:
-            raise ConfigError(Fault("the folder holds no config.json", allowed="a Hugging Face folder"), text)
-    if file:
-        return load_config(path)
+    config = config or (_config_at(path) if text else None)
+    if config:
+        return load_config(config)
+    if text and _is_folder(path):
+        raise ConfigError(Fault("the folder holds no config.json", allowed="a Hugging Face folder"), text)
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         raise ConfigError(Fault("there is no such file", allowed="a config.json or a catalogue name"), text)
-    known_names = [*names(), *SPELLINGS]
-    raise UnknownNameError(
-        "model", text[:MAX_NAME], known_names, "see `moesim model list`, or give a config.json"
-    )
+    hint = "see `moesim model list`, or give a config.json"
+    raise UnknownNameError("model", text[:MAX_NAME], [*names(), *SPELLINGS], hint)
+
+
+def _config_at(path: Path) -> Path | None:
+    """The config file that a path is, or that a folder holds."""
+    file = path / "config.json" if _is_folder(path) else path
+    try:
+        return file if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether the path is a folder; one that the system refuses is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def catalogue_name(text: str) -> str | None:

@@ -388,12 +388,20 @@ def test_bad_files(tmp_path):
         load_model(tmp_path / "empty")
 
 
-def test_a_folder_and_a_file(tmp_path):
+def test_a_folder_and_a_file(tmp_path, monkeypatch):
     folder = tmp_path / "my-model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(BASE))
     assert load_model(folder).name == "my-model"
     assert load_model(folder / "config.json") == load_model(str(folder))
+    # A path that exists is no Hugging Face id, though spelled like one; a bare name is the catalogue's.
+    same = tmp_path / "owner" / "dbrx"
+    same.mkdir(parents=True)
+    (same / "config.json").write_text(json.dumps(BASE))
+    monkeypatch.chdir(tmp_path)
+    assert load_model("owner/dbrx").num_experts == 6
+    monkeypatch.chdir(tmp_path / "owner")
+    assert load_model("dbrx").num_experts == 16
     (tmp_path / "owner--other.json").write_text(json.dumps(BASE))
     assert load_model(tmp_path / "owner--other.json").name == "other"
 
