@@ -124,7 +124,7 @@ def _curve(rows: Rows, floor: float, side: int, ratio: float) -> dict[float, flo
 def _middle(curves: list[dict[float, float]]) -> dict[float, float]:
     """Median over engines, at sizes that at least half of those with a curve have.
 
-    Raised where a smaller operation would take longer than a larger one.
+    Raised where a smaller operation would take longer than a larger one, with a margin for rounding.
     """
     known = [curve for curve in curves if curve]
     sizes = sorted({power for curve in known for power in curve})
@@ -135,7 +135,7 @@ def _middle(curves: list[dict[float, float]]) -> dict[float, float]:
     }
     kept = list(middle)
     for small, large in reversed(list(itertools.pairwise(kept))):
-        steepest = 1 + (large - small) * np.log(10)
+        steepest = 1 + 0.9 * (large - small) * np.log(10)
         middle[small] = max(middle[small], middle[large] / steepest)
     return _thinned(middle)
 

@@ -134,7 +134,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() in (".yaml", ".yml") or os.sep in text:
         return path
     own = data_dir("hardware")
-    if re.fullmatch(r"[\w.+-]+", text) and (own / f"{_fold(text)}.yaml").is_file():
+    if re.fullmatch(r"[\w.+-]{1,64}", text) and (own / f"{_fold(text)}.yaml").is_file():
         return own / f"{_fold(text)}.yaml"
     for folder in _folders():
         found = _table(folder).get(_fold(text))
@@ -165,9 +165,10 @@ def aliases() -> dict[str, str]:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """What changes when a file does."""
-    if not path.is_file():
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
         return ()
-    stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 

@@ -181,7 +181,7 @@ def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fa
         for name, curve in (("compute", spec.compute), ("memory", spec.memory)):
             for (small, low), (large, high) in itertools.pairwise(curve):
                 # On a line in log size the steepest relative rise is at the lower end.
-                if high - low > 1.05 * low * math.log(large / small):
+                if high - low > low * math.log(large / small):
                     yield Fault(
                         "rises so fast that a larger operation would take less time",
                         f"{where}.{kind}.{name}",
