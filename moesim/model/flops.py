@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Operations per element of a recurrent state and token. Delta rule: decay, read by key, rank-one update,
 #: read by query. Lightning: decay, update, read. Mamba: discretise, decay, update, read (arXiv:2312.00752).
-_STATE_FLOPS = {"gated_delta": 7.0, "lightning": 5.0}
-_MAMBA_FLOPS = 9.0
+STATE_FLOPS = {"gated_delta": 7.0, "lightning": 5.0}
+MAMBA_FLOPS = 9.0
 
 
 def flops_per_token(model: Model, context: npt.ArrayLike, phase: str = "decode") -> Floats:
@@ -103,11 +103,11 @@ def attention_flops(attention: Attention, context: npt.ArrayLike, phase: str = "
             seen = np.minimum(tokens, a.window) + read
             return np.asarray(4.0 * a.heads * a.head_dim * seen + _index_flops(a.indexer, entries))
         case LinearAttention() as a:
-            state = _STATE_FLOPS[a.kind] * a.value_heads * a.key_dim * a.value_dim
+            state = STATE_FLOPS[a.kind] * a.value_heads * a.key_dim * a.value_dim
             channels = 2 * a.key_heads * a.key_dim + a.value_heads * a.value_dim
             return np.full(tokens.shape, state + 2.0 * a.conv_kernel * channels)
         case StateSpace() as a:
-            return np.full(tokens.shape, a.inner * (_MAMBA_FLOPS * a.state_dim + 2.0 * a.conv_kernel))
+            return np.full(tokens.shape, a.inner * (MAMBA_FLOPS * a.state_dim + 2.0 * a.conv_kernel))
 
 
 def _index_flops(indexer: Indexer | None, entries: Floats) -> Floats:

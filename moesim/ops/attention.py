@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.model.dtypes import bytes_per_param
+from moesim.model.flops import MAMBA_FLOPS, STATE_FLOPS
 from moesim.model.types import (
     Attention,
     Compressed,
@@ -41,15 +42,12 @@ def attention_ops(attention: Attention, batch: Batch, tp: int, precision: Precis
             yield from _latent(attention, batch, tp, precision)
         case Compressed():
             yield from _compressed(attention, batch, tp, precision)
-        case LinearAttention():
-            heads = attention.value_heads / tp
-            state = heads * attention.key_dim * attention.value_dim
-            # The delta rule reads the state with the key, updates it, and reads it with the query.
-            passes = 3 if attention.kind == "gated_delta" else 2
-            yield from _recurrent(batch, state, 2.0 * passes * state, precision)
-        case StateSpace():
-            state = attention.inner / tp * attention.state_dim
-            yield from _recurrent(batch, state, 6.0 * state, precision)
+        case LinearAttention() as a:
+            state = a.value_heads / tp * a.key_dim * a.value_dim
+            yield from _recurrent(batch, state, STATE_FLOPS[a.kind] * state, precision)
+        case StateSpace() as a:
+            state = a.inner / tp * a.state_dim
+            yield from _recurrent(batch, state, MAMBA_FLOPS * state, precision)
 
 
 def _rows(
@@ -91,29 +89,28 @@ def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision)
 
 
 def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
-    """Decode works on the latent itself (absorbed), prefill on keys and values expanded from it."""
+    """Decode works on the latent itself (absorbed), prefill on keys and values expanded from it.
+
+    Sparse attention is absorbed in both: each query has a selection of its own.
+    """
     heads = a.heads / tp
     latent = a.kv_rank + a.rope_dim
     entry = latent * precision.cache_bytes
     weights = precision.weight("attention")
     context, pairs = batch.context, causal_pairs(batch.chunk, batch.past)
-    past_and_new = batch.past + batch.chunk
+    stored = batch.past + batch.chunk
+    absorbed_rows = batch.sequences
+    prefill_dim, read = float(a.nope_dim + a.rope_dim + a.v_dim), batch.prompts * stored
     if a.indexer is not None:
-        yield from _indexer(a.indexer, batch, context, pairs, past_and_new)
+        yield from _indexer(a.indexer, batch, context, pairs, stored)
         context = np.minimum(context, a.indexer.top_k)
         pairs = causal_pairs(batch.chunk, batch.past, a.indexer.top_k)
-    if np.any(batch.sequences > 0):
-        for name, inputs, outputs in (
-            ("q_absorb", a.nope_dim, a.kv_rank),
-            ("v_absorb", a.kv_rank, a.v_dim),
-        ):
-            yield _batched_gemm(name, heads, batch.sequences, inputs, outputs, weights)
-    if np.any(batch.prefill_tokens > 0):
-        expanded = batch.prompts * past_and_new
-        yield _batched_gemm(
-            "kv_b_proj", heads, expanded, a.kv_rank, a.nope_dim + a.v_dim, weights, shared=True
-        )
-    expanded_dim = a.nope_dim + a.rope_dim + a.v_dim
+        absorbed_rows, prefill_dim, read = batch.tokens, float(latent + a.kv_rank), 0.0 * read
+    elif np.any(batch.prefill_tokens > 0):
+        yield _batched_gemm("kv_b_proj", heads, read, a.kv_rank, a.nope_dim + a.v_dim, weights, shared=True)
+    if np.any(absorbed_rows > 0):
+        yield _batched_gemm("q_absorb", heads, absorbed_rows, a.nope_dim, a.kv_rank, weights)
+        yield _batched_gemm("v_absorb", heads, absorbed_rows, a.kv_rank, a.v_dim, weights)
     yield from _rows(
         "attention",
         batch,
@@ -123,9 +120,9 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
             batch.sequences * heads * (latent + a.kv_rank) * ACTIVATION_BYTES,
         ),
         (
-            2.0 * heads * expanded_dim * batch.prompts * pairs,
-            batch.prompts * past_and_new * entry,
-            (batch.prefill_tokens + batch.prompts * past_and_new) * heads * expanded_dim * ACTIVATION_BYTES,
+            2.0 * heads * prefill_dim * batch.prompts * pairs,
+            batch.prompts * stored * entry,
+            (batch.prefill_tokens + read) * heads * prefill_dim * ACTIVATION_BYTES,
         ),
         precision.cache,
     )
