@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -17,7 +19,9 @@ from moesim.trace.limits import size_fault
 from moesim.trace.peek import unreadable
 
 Array = npt.NDArray[Any]
-_PLAIN = "biufU"
+_PLAIN = re.compile(r"[<>|=](b1|[iu][1248]|f[248]|U[1-9]\d{0,5})")
+_LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
+_MAX_HEADER_BYTES, _MAX_AXES = 10_000, 8
 #: What a damaged archive raises while it is read.
 BROKEN_ZIP = (
     zipfile.BadZipFile,
@@ -54,29 +58,9 @@ def read_npy(stream: IO[bytes], size_bytes: int, where: str, on_disk_bytes: int 
     TraceError
         If it is no array, holds objects, is shorter than it says, or too large.
     """
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:
-            raise TraceError(
-                Fault(f"is in .npy version {version[0]}.{version[1]}", where, allowed="1.0 or 2.0")
-            )
-    except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise TraceError(Fault("has a damaged .npy header", where)) from None
-    if dtype.kind not in _PLAIN or dtype.hasobject:
-        why = (
-            "holds Python objects, which only an unsafe unpickling could read"
-            if dtype.hasobject
-            else "is no plain array"
-        )
-        raise TraceError(Fault(why, where, str(dtype), "an array of whole or real numbers"))
+    shape, fortran, dtype = _header(stream, where)
     wanted = math.prod(shape) * dtype.itemsize
     fault = size_fault(wanted, where, on_disk_bytes=on_disk_bytes)
-    if fault is None and min(shape, default=0) < 0:
-        fault = Fault("has a negative size", where, shape)
     if fault is None and wanted > size_bytes:
         fault = Fault(f"is truncated: shape {shape} needs {wanted} bytes, {size_bytes} are there", where)
     if fault:
@@ -89,6 +73,37 @@ def read_npy(stream: IO[bytes], size_bytes: int, where: str, on_disk_bytes: int 
     if filled < wanted:
         raise TraceError(Fault(f"is truncated: {filled} of {wanted} bytes are there", where))
     return np.asarray(array.reshape(shape, order="F" if fortran else "C"), order="C")
+
+
+def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and data type from the head of a ``.npy`` file.
+
+    numpy's own function would also repair headers of Python 2 and accept types built from Python expressions.
+    """
+    damaged = TraceError(Fault("has a damaged .npy header", where))
+    magic = stream.read(8)
+    if magic[:6] != b"\x93NUMPY" or magic[6:] not in _LENGTH_BYTES:
+        raise damaged
+    length = int.from_bytes(stream.read(_LENGTH_BYTES[magic[6:]]), "little")
+    content = stream.read(length) if length <= _MAX_HEADER_BYTES else b""
+    try:
+        fields = ast.literal_eval(content.decode("latin-1").strip())
+        shape, fortran, descr = fields["shape"], fields["fortran_order"], fields["descr"]
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        raise damaged from None
+    whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    whole = whole and len(shape) <= _MAX_AXES and math.prod(max(n, 1) for n in shape) < 2**60
+    if not whole or not isinstance(fortran, bool):
+        raise damaged
+    if not isinstance(descr, str) or not _PLAIN.fullmatch(descr):
+        objects = isinstance(descr, str) and descr.endswith("O")
+        why = (
+            "holds Python objects, which only unsafe unpickling could read"
+            if objects
+            else "is no plain array"
+        )
+        raise TraceError(Fault(why, where, descr, "an array of whole or real numbers"))
+    return shape, fortran, np.dtype(descr)
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, Array]:

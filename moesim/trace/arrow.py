@@ -18,6 +18,8 @@ from moesim.trace.schema import PREFIX, Header, parse_header
 Array = npt.NDArray[Any]
 _MAX_ROW_GROUP_BYTES = 2 * 2**30
 _SHOWN = 5
+#: What pyarrow raises about a damaged file; ValueError is mostly names that are no UTF-8.
+BROKEN_PARQUET = (pa.ArrowException, OSError, ValueError, LookupError, MemoryError)
 _THRIFT_LIMIT = 64 * 2**20
 
 
@@ -50,7 +52,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
             thrift_string_size_limit=_THRIFT_LIMIT,
             thrift_container_size_limit=1_000_000,
         )
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except BROKEN_PARQUET as error:
         raise damaged(error, path) from None
     faults = []
     for i in range(file.metadata.num_row_groups):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from moesim.errors import Fault, TraceError
 from moesim.files import atomic_write
 from moesim.trace.arrow import (
+    BROKEN_PARQUET,
     arrow_metadata,
     damaged,
     fixed_list,
@@ -86,7 +87,7 @@ def read_counts(path: str | os.PathLike[str]) -> LoadCounts:
         table = file.read(columns=["step", "layer", "counts"], use_threads=False).combine_chunks()
         step, layer = (vector(table.column(n).combine_chunks(), n) for n in ("step", "layer"))
         values = matrix(table.column("counts").combine_chunks(), experts, "counts")
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN_PARQUET as error:
         raise damaged(error, path) from None
     finally:
         file.close()

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.trace.arrow import (
+    BROKEN_PARQUET,
     damaged,
     length_faults,
     list_faults,
@@ -96,6 +97,9 @@ class TraceReader:
             faults = self._faults()
             if faults:
                 raise TraceError(faults, path)
+        except BROKEN_PARQUET as error:
+            self.close()
+            raise damaged(error, path) from None
         except BaseException:
             self.close()
             raise
@@ -143,7 +147,7 @@ class TraceReader:
             for batch in self._file.iter_batches(batch_size=rows, columns=names, use_threads=False):
                 yield self._batch(batch, wanted, first)
                 first += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except BROKEN_PARQUET as error:
             raise damaged(error, self.path) from None
         if first != self.num_tokens:
             raise TraceError(Fault(f"is truncated: {first} of {self.num_tokens} rows are there"), self.path)

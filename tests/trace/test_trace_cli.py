@@ -68,9 +68,8 @@ def test_info_guesses_the_model_from_the_catalogue(moesim, tmp_path):
 
 def test_info_of_parquet_is_that_of_its_source(moesim, tmp_path):
     moesim("trace", "convert", TOKENS, tmp_path / "t.parquet")
-    documents = [
-        json.loads(moesim("trace", "info", p, "--json")[1]) for p in (TOKENS, tmp_path / "t.parquet")
-    ]
+    paths = (TOKENS, tmp_path / "t.parquet")
+    documents = [json.loads(moesim("trace", "info", path, "--json")[1]) for path in paths]
     for document in documents:
         for key in ("path", "format", "provenance"):
             del document[key]

@@ -35,7 +35,7 @@ JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(range(256)) * 4
 )
 def test_foreign_files(tmp_path, content):
     (tmp_path / "foreign").write_bytes(content)
-    with pytest.raises(TraceError, match="is in no known trace format.*canonical Parquet"):
+    with pytest.raises(TraceError, match=r"is in no known trace format.*canonical Parquet"):
         load_trace(tmp_path / "foreign")
 
 

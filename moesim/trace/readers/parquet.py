@@ -31,11 +31,13 @@ def _read(peek: Peek, hints: Hints) -> Routing:
 
 def stored_header(peek: Peek) -> Header:
     """The header of a canonical Parquet file; nothing else of it is read."""
-    from moesim.trace.arrow import open_parquet, read_header
+    from moesim.trace.arrow import BROKEN_PARQUET, damaged, open_parquet, read_header
 
     file = open_parquet(peek.path)
     try:
         return read_header(file, peek.path)
+    except BROKEN_PARQUET as error:
+        raise damaged(error, peek.path) from None
     finally:
         file.close()
 
