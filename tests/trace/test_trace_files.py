@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import pickle
 import re
 from importlib.metadata import EntryPoint, EntryPoints
 
 import numpy as np
 import pytest
-from trace_helpers import TINY, make_counts, make_trace, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trace_helpers import TINY, FakeTorch, make_counts, make_trace, same
 
 from moesim.errors import ConfigError, TraceError
 from moesim.files import data_dir
@@ -161,3 +164,37 @@ def test_shipped_traces_are_about_as_skewed_as_real_ones(maker):
     skew = loads.totals.max(axis=1) / loads.totals.mean(axis=1)
     assert skew.mean() == pytest.approx(5.6, rel=0.05)
     assert skew.max() <= 256 / 8
+
+
+@pytest.fixture(scope="module")
+def one_of_each(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("each")
+    write_trace(make_trace(60, weights=True, token_id=True), folder / "a.npz")
+    write_trace(make_trace(60), folder / "b.parquet")
+    write_trace(make_counts(2), folder / "c.json")
+    write_trace(make_counts(2), folder / "d.parquet")
+    np.save(folder / "e.npy", make_trace(20).topk_ids)
+    (folder / "f.pkl").write_bytes(pickle.dumps([{np.int64(3): 7, np.int64(1): 2}] * 3))
+    with pytest.MonkeyPatch.context() as patch:
+        torch = FakeTorch(patch)
+        saved = {"rank": 0, "logical_count": torch.tensor(np.ones((2, 3, 8), np.int32))}
+        torch.save(saved, folder / "g.pt")
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 6), st.data())
+def test_damaged_files_are_errors_of_ours_or_still_traces(one_of_each, tmp_path_factory, which, data):
+    content = bytearray(one_of_each[which])
+    for _ in range(data.draw(st.sampled_from([1, 1, 3]))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.sampled_from([0, 1, 4]))
+        content[at : at + length] = data.draw(st.sampled_from([b"", b"\0", b"\xff\xff\xff\x7f", b"9", b"]"]))
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(content or b"x")
+    try:
+        smallest, message = load_trace(path).load_counts().counts.min(), str(path)
+    except TraceError as error:
+        smallest, message = 0, str(error)
+    assert smallest >= 0
+    assert str(path) in message
