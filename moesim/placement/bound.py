@@ -13,10 +13,10 @@ replica
 Without spare slots each expert has one place and, with ``c`` experts on a rank, more can be said:
 
 companions
-    For ``k`` up to the number of ranks, the ``k`` hottest experts either lie on ``k`` ranks, with
-    ``k (c - 1)`` others, one of which is no lighter than the ``k (c - 1)``-th smallest; or two of them share a
-    rank, and then one is the other's companion and heavier still. Either way some rank carries at least
-    ``d[k]``, that companion, and ``s(c - 2)``.
+    For ``k`` up to the number of ranks, the ``k`` hottest experts lie on ``k`` ranks, with ``k (c - 1)``
+    more, one of them no lighter than the ``k (c - 1)``-th smallest; or two of them share a rank, each the
+    other's companion and no lighter than that either. So some rank carries at least ``d[k]``, that
+    companion, and ``s(c - 2)``.
 spread
     For ``k`` from 2 to the number of ranks, either the ``k`` hottest experts lie on ``k`` ranks, which carry
     them and ``k (c - 1)`` others, so the largest of these is at least

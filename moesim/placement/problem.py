@@ -156,7 +156,8 @@ def load_faults(loads: FloatArray) -> list[Fault]:
     if loads.ndim != 2 or 0 in loads.shape:
         return [Fault("must have two axes, [layers, experts], neither empty", "loads", loads.shape)]
     found = []
-    for fault, bad in (("is not a finite number", ~np.isfinite(loads)), ("is negative", loads < 0)):
+    # Beyond 1e300 a sum over experts could overflow.
+    for fault, bad in (("is not a finite number", ~(abs(loads) <= 1e300)), ("is negative", loads < 0)):
         where = np.argwhere(bad)
         if len(where):
             layer, expert = where[0]

@@ -8,6 +8,7 @@ is the placement with the lowest maximum seen, so the search is never worse than
 from __future__ import annotations
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -19,16 +20,17 @@ from moesim.placement.greedy import FloatArray, IntArray
 
 #: Stop when the most loaded rank is this close to the bound.
 STOP = 1e-4
-#: Fresh starts of the annealing, for layers that have not stopped; the best is kept.
-ROUNDS = 4
-#: Moves tried per slot, layer and round at effort 1.
-MOVES_PER_SLOT = 1000
+#: Moves tried per slot, layer and round at effort 1, and the least there are.
+MOVES_PER_SLOT, LEAST_MOVES = 1000, 20_000
 #: One move in this many changes replica counts; the others swap two experts.
-RECOUNT = 16
+RECOUNT = 8
+#: Start temperature of each round, as a share of the mean slot load; a round starts afresh, the best is kept.
+#: Problems of few slots have deep local optima, and moves to spare for hotter rounds.
+COOL, HOT, FEW_SLOTS = (0.05, 0.1, 0.05, 0.1), (0.3, 1.0, 3.0, 10.0, 1.0, 3.0, 10.0), 64
 
 
 def search(
-    loads: FloatArray, ranks: int, start: IntArray, *, seed: int = 0, effort: float = 1.0, threads: int = 2
+    loads: FloatArray, ranks: int, start: IntArray, *, seed: int = 0, effort: float = 1.0, threads: int = 0
 ) -> IntArray:
     """Improve a placement, layer by layer.
 
@@ -45,7 +47,7 @@ def search(
     effort
         Moves tried, relative to the default.
     threads
-        Layers searched at a time; the kernel runs without Python's lock.
+        Layers searched at a time, the kernel running without Python's lock; 0 for one per core.
 
     Returns
     -------
@@ -54,9 +56,15 @@ def search(
     """
     layers, slots = start.shape
     experts = loads.shape[1]
+    # Squares of loads of any unit must not overflow.
+    top = loads.max(axis=1, keepdims=True)
+    loads = np.divide(loads, top, out=np.zeros_like(loads), where=top > 0)
     target = lower_bound(loads, ranks, slots)
-    seeds = np.random.SeedSequence(seed).generate_state(layers * ROUNDS, np.uint64) | np.uint64(1)
-    moves = max(1, round(MOVES_PER_SLOT * slots * effort))
+    heats = COOL + HOT if slots <= FEW_SLOTS else COOL
+    # The generator's state must not be 0.
+    seeds = np.random.SeedSequence(seed).generate_state(layers * len(heats), np.uint64) | np.uint64(1)
+    states = seeds.reshape(layers, len(heats))
+    moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * slots) * effort))
     first = start.reshape(layers, ranks, slots // ranks)
     best = first.copy()
 
@@ -66,7 +74,7 @@ def search(
         held[first[layer], np.arange(ranks)[:, None]] = True
         load = (loads[layer] / copies)[first[layer]].sum(axis=1)
         lowest = load.max()
-        for state in seeds[layer * ROUNDS : (layer + 1) * ROUNDS]:
+        for heat, state in zip(heats, states[layer], strict=True):
             if lowest <= target[layer] * (1 + STOP):
                 break
             lowest = _anneal(
@@ -78,17 +86,17 @@ def search(
                 load.copy(),
                 lowest,
                 target[layer],
+                heat * target[layer] * ranks / slots,
                 moves,
                 state,
             )
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         list(pool.map(improve, range(layers)))
     return best.reshape(layers, slots)
 
 
-@numba.njit(cache=True, nogil=True)
-def _anneal(
+def _kernel(
     loads: FloatArray,
     table: IntArray,
     best: IntArray,
@@ -97,6 +105,7 @@ def _anneal(
     load: FloatArray,
     lowest: float,
     target: float,
+    warm: float,
     moves: int,
     state: np.uint64,
 ) -> float:
@@ -113,6 +122,8 @@ def _anneal(
         The best placement so far ``[ranks, slots_per_rank]`` and its largest load; `best` is updated.
     target
         Load above which a rank counts as too hot.
+    warm
+        Excess over `target` whose square is the first temperature.
     moves
         Moves to try.
     state
@@ -127,11 +138,9 @@ def _anneal(
     hottest = 0.0
     for k in range(ranks):
         hottest = max(hottest, load[k])
-    # The temperature falls geometrically from a squared excess that greedy shows to one that is noise.
-    cold = target * 2e-5
-    warm = max((hottest - target) * 0.3, 2 * cold)
+    # The temperature falls geometrically, down to a squared excess that no one would notice.
+    cooling = (2e-5 * target / warm) ** (2.0 * 256 / moves)
     temperature = warm * warm
-    cooling = (cold / warm) ** (2.0 * 256 / moves)
     for step in range(moves):
         if step % 256 == 0:
             temperature *= cooling
@@ -210,3 +219,9 @@ def _anneal(
             if lowest <= target * (1.0 + STOP):
                 break
     return lowest
+
+
+try:
+    _anneal = numba.njit(cache=True, nogil=True)(_kernel)
+except RuntimeError:  # nowhere to keep compiled code: no writable package folder, home or NUMBA_CACHE_DIR
+    _anneal = numba.njit(nogil=True)(_kernel)
