@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from moesim.hardware import load_hardware
+
 SMALL_BYTES, LARGE_BYTES, ELEMENT_BYTES = 32 * 2**10, 64 * 2**20, 2
 NAMES = {"alltoall": "all_to_all"}
 
@@ -66,11 +68,12 @@ def _columns(path: Path) -> dict[str, object]:
     return {name: table[name] for name in table.column_names}
 
 
-def line(name: str, fits: dict[int, tuple[float, float]]) -> str:
+def line(name: str, fits: dict[int, tuple[float, float]], bandwidth: float) -> str:
+    """As it stands in the file, with bus bandwidth as a share of the link's."""
     ranks = sorted(fits)
-    latency = ", ".join(f"{fits[n][0] * 1e6:.3g} us" for n in ranks)
-    rate = ", ".join(f"{fits[n][1] / 1e9:.1f} GB/s" for n in ranks)
-    return f"      {name}: {{ranks: {ranks}, latency: [{latency}], bus_bandwidth: [{rate}]}}"
+    latency = ", ".join(f"{fits[n][0] * 1e6:.4g} us" for n in ranks)
+    share = ", ".join(f"{fits[n][1] / bandwidth:.4f}" for n in ranks)
+    return f"      {name}: {{ranks: {ranks}, latency: [{latency}], share: [{share}]}}"
 
 
 if __name__ == "__main__":
@@ -78,6 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     for gpu in sorted(path.parent for path in parser.parse_args().folder.glob("*/comm")):
         print(f"# {gpu.name}")
+        bandwidth = load_hardware(gpu.name).scale_up.bandwidth_bytes_per_s
         for collective, found in nccl(gpu / "comm").items():
-            print(line(collective, found))
-        print(line("all_reduce_custom", engines(gpu / "comm")))
+            print(line(collective, found, bandwidth))
+        print(line("all_reduce_custom", engines(gpu / "comm"), bandwidth))

@@ -169,8 +169,8 @@ def _host(spec: HostSpec, family: FamilyReader, sources: Mapping[str, str], at: 
 def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> Link:
     fits = {
         name: tuple(
-            CollectiveFit(int(n.value), a.value, b.value)
-            for n, a, b in zip(c.ranks, c.latency, c.bus_bandwidth, strict=True)
+            CollectiveFit(int(n.value), a.value, share.value * spec.bandwidth.value)
+            for n, a, share in zip(c.ranks, c.latency, c.share, strict=True)
         )
         for name, c in spec.collectives.items()
     }

@@ -93,8 +93,8 @@ def _written(item: Quantity | EfficiencySpec | CollectiveSpec) -> str:
         return item.text
     if isinstance(item, EfficiencySpec):
         return "curves"
-    fits = zip(item.ranks, item.latency, item.bus_bandwidth, strict=False)
-    return ", ".join(f"{ranks.text}: {latency.text} + {rate.text}" for ranks, latency, rate in fits)
+    fits = zip(item.ranks, item.latency, item.share, strict=False)
+    return ", ".join(f"{ranks.text}: {latency.text}, {share.text}" for ranks, latency, share in fits)
 
 
 def _own_note(raw: Mapping[str, Any], path: tuple[str | int, ...]) -> str:

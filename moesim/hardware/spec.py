@@ -162,11 +162,14 @@ class HostSpec(_Part):
 
 
 class CollectiveSpec(_Part):
-    """Fits of one collective: three lists of equal length, rising in ranks."""
+    """Fits of one collective: three lists of equal length, rising in ranks.
+
+    `share` is bus bandwidth over the link's bandwidth, so that a changed link changes its collectives.
+    """
 
     ranks: list[Count]
     latency: list[Seconds]
-    bus_bandwidth: list[BytesPerS]
+    share: list[Number]
 
 
 class CollectivesSpec(_Part):

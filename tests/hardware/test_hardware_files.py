@@ -46,7 +46,7 @@ node:
     domain: 2
     topology: ring
     collectives:
-      all_reduce: {ranks: [2], latency: [5 us], bus_bandwidth: [40 GB/s], source: guess}
+      all_reduce: {ranks: [2], latency: [5 us], share: [0.8], source: guess}
 """
 
 
@@ -104,7 +104,7 @@ def test_sources_are_those_of_the_nearest_mapping(write):
     assert origins["node.scale_up.bandwidth"].source == "the sheet"
     # A new source starts as seen again, whatever an enclosing mapping says of its own.
     fit = origins["node.scale_up.collectives.all_reduce"]
-    assert (fit.source, fit.status, fit.text) == ("a guess", "seen", "2: 5 us + 40 GB/s")
+    assert (fit.source, fit.status, fit.text) == ("a guess", "seen", "2: 5 us, 0.8")
     assert load_hardware(write()).sources["node.scale_up.latency"] == "the sheet [recalled]"
 
 
@@ -140,8 +140,8 @@ def test_all_faults_at_once_with_path_value_and_nearest_name(write):
         (("latency: 2 us", "latency: 2"), "node.scale_up.latency: implausible (got '2 s')"),
         (("bf16: 100 TFLOP/s, ", ""), "the main processor has no bf16 peak"),
         (("domain: 2", "domain: 3"), "do not divide each other"),
-        (("[40 GB/s]", "[101 GB/s]"), "all_reduce.bus_bandwidth.0: faster than the link"),
-        (("[40 GB/s]", "[40 GB/s, 50 GB/s]"), "differ in length"),
+        (("[0.8]", "[2.1]"), "all_reduce.share.0: bus bandwidth beyond the link's (got 2.1)"),
+        (("[0.8]", "[0.8, 0.9]"), "differ in length"),
         (("ranks: [2]", "ranks: [1]"), "ranks do not rise from at least 2"),
         (
             ("        peak:", "        bandwidth: {lpddr: 1 GB/s}\n        peak:"),
@@ -168,9 +168,9 @@ def test_each_implausible_thing_is_a_fault(write, change, expected):
 
 
 def test_all_reduce_may_beat_the_link_up_to_twofold(write):
-    load_hardware(write(MACHINE, ("[40 GB/s]", "[99 GB/s]")))
-    gather = write(MACHINE, ("all_reduce: {", "all_gather: {"), ("[40 GB/s]", "[60 GB/s]"))
-    assert "all_gather.bus_bandwidth.0: faster than the link" in faults(gather)[0]
+    load_hardware(write(MACHINE, ("[0.8]", "[1.9]")))
+    gather = write(MACHINE, ("all_reduce: {", "all_gather: {"), ("[0.8]", "[1.2]"))
+    assert "all_gather.share.0: bus bandwidth beyond" in faults(gather)[0]
 
 
 @pytest.mark.parametrize(
