@@ -7,14 +7,15 @@ import sys
 import warnings
 from typing import Annotated
 
-import click
 import typer
 
 from moesim._version import __version__
 from moesim.cli import hardware, model, trace
 from moesim.cli.common import stderr
+from moesim.cli.demo import demo
 from moesim.cli.place import place
 from moesim.cli.predict import predict
+from moesim.cli.report import report
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(place)
+app.command()(report)
+app.command()(demo)
 app.add_typer(trace.app, name="trace")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(model.app, name="model")
@@ -50,27 +53,20 @@ def _root(
 def main() -> None:
     """Run the program: 0 ok, 1 infeasible or failed check, 2 usage or bad input."""
     warnings.showwarning = _show_warning
+    code = 1
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show(file=sys.stderr)
-        code = 2
+        app()
     except (ConfigError, TraceError) as error:
         stderr(f"error: {error}")
         code = 2
     except InfeasibleError as error:
         stderr(f"infeasible: {error}")
-        code = 1
     except MoesimError as error:
         stderr(f"error: {error}")
-        code = 1
-    except (KeyboardInterrupt, click.Abort):
-        stderr("interrupted")
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -98,9 +98,11 @@ def memory_use(
 def weights_per_device(model: Model, layout: Parallelism, precision: Precision, redundant: int = 0) -> float:
     """Bytes of weights on the fullest device: the stage that has most, ends included."""
     layers = [_layer_bytes(layer, model.hidden, layout, precision, redundant) for layer in model.layers]
-    embedding, head = (
-        m.params / layout.tp * bytes_per_param(precision.weight(m.module)) for m in model_matrices(model)
-    )
+    table = model.vocab * model.hidden / layout.tp
+    embedding, head = (table * bytes_per_param(precision.weight(m.module)) for m in model_matrices(model))
+    if model.tied_embeddings and layout.pp == 1:
+        # The head is the embedding; only on another stage does it need a copy.
+        head = 0.0
     count = params(model)
     # Norms and biases are replicated; a vision tower runs on every data-parallel rank, sharded by tp.
     small = 2.0 * count.other / model.num_layers

@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: Choices (tokens x layers x top_k) up to which single tokens are drawn.
 TOKEN_BUDGET = 300_000
+#: Orders of the experts that the tokens of a batch take in turn.
+SHUFFLES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,15 +131,25 @@ class LoadSource:
         Experts are met in an order that depends on their loads and the generator, never on their labels.
         """
         layers, experts = self.inclusion.shape
-        order = np.argsort(-self.inclusion, axis=1, kind="stable")[:, rng.permutation(experts)]
-        ordered = np.take_along_axis(self.inclusion, order, axis=1)
-        if tokens * layers * self.top_k <= TOKEN_BUDGET:
-            ids = np.take_along_axis(order[None], _systematic(ordered, tokens, self.top_k, rng), axis=2)
+        single = tokens * layers * self.top_k <= TOKEN_BUDGET
+        if single:
+            # One order would always choose the same experts together: tokens take several in turn.
+            shuffles = rng.permuted(np.tile(np.arange(experts), (min(tokens, SHUFFLES), 1)), axis=1)
+            turn = np.arange(tokens) % len(shuffles)
+        if single and np.ptp(self.inclusion) == 0.0:
+            points = rng.random((tokens, layers))[:, :, None] + np.arange(self.top_k)
+            places = np.minimum((points * (experts / self.top_k)).astype(np.int64), experts - 1)
+            ids = shuffles[turn[:, None, None], places]
+            return Draw(ids, _count(ids, experts), tokens)
+        by_load = np.argsort(-self.inclusion, axis=1, kind="stable")
+        if single:
+            orders = by_load[:, shuffles]
+            ids = _systematic(np.take_along_axis(self.inclusion[:, None], orders, axis=2), orders, turn, rng)
             return Draw(ids, _count(ids, experts), tokens)
         counts = np.empty((layers, experts))
-        np.put_along_axis(
-            counts, order, _capped_multinomial(ordered / self.top_k, tokens, self.top_k, rng), axis=1
-        )
+        ordered = np.take_along_axis(self.inclusion, by_load, axis=1)
+        drawn = _capped_multinomial(ordered / self.top_k, tokens, self.top_k, rng)
+        np.put_along_axis(counts, by_load, drawn, axis=1)
         return Draw(None, counts, tokens)
 
 
@@ -188,20 +200,28 @@ def _inclusion(share: Array, top_k: int) -> Array:
     return np.asarray(scaled + missing * room / np.maximum(room.sum(axis=1, keepdims=True), 1e-300))
 
 
-def _systematic(inclusion: Array, tokens: int, top_k: int, rng: np.random.Generator) -> IntArray:
-    """Distinct positions ``[tokens, layers, top_k]``: equally spaced points on the cumulative probability."""
-    layers, experts = inclusion.shape
-    if np.ptp(inclusion) == 0.0:
-        points = rng.random((tokens, layers))[:, :, None] + np.arange(top_k)
-        return np.asarray(np.minimum(points * (experts / top_k), experts - 1)).astype(np.int64)
-    edges = np.cumsum(inclusion, axis=1)
-    edges *= top_k / edges[:, -1:]
-    # One search for all layers: layer l occupies the interval [l * top_k, (l + 1) * top_k).
-    offsets = np.arange(layers) * top_k
-    flat = (edges + offsets[:, None]).ravel()
-    points = rng.random((tokens, layers))[:, :, None] + np.arange(top_k) + offsets[None, :, None]
-    found = np.searchsorted(flat, points.reshape(tokens, -1), side="right").reshape(points.shape)
-    return np.asarray(np.minimum(found - (np.arange(layers) * experts)[None, :, None], experts - 1))
+def _systematic(inclusion: Array, orders: IntArray, turn: IntArray, rng: np.random.Generator) -> IntArray:
+    """Distinct experts ``[tokens, layers, top_k]``: equally spaced points on cumulative probabilities.
+
+    Parameters
+    ----------
+    inclusion, orders
+        Probabilities in each order, and the experts in it, ``[layers, orders, experts]``.
+    turn
+        The order each token takes, ``[tokens]``.
+    """
+    layers, many, experts = inclusion.shape
+    top_k = round(float(inclusion[0, 0].sum()))
+    # One search for all: order j of layer l occupies [(l * many + j) * top_k, + top_k).
+    row = np.arange(layers)[None, :, None] * many + turn[:, None, None]
+    edges = np.cumsum(inclusion, axis=2)
+    edges *= top_k / edges[:, :, -1:]
+    edges += (np.arange(layers * many) * top_k).reshape(layers, many, 1)
+    points = rng.random((len(turn), layers))[:, :, None] + np.arange(top_k) + row * top_k
+    found = np.searchsorted(edges.ravel(), points.ravel(), side="right").reshape(points.shape)
+    # Rounding may carry the last point of an order over its end.
+    found = np.minimum(found, (row + 1) * experts - 1)
+    return np.asarray(orders.reshape(-1)[found])
 
 
 def _capped_multinomial(share: Array, tokens: int, top_k: int, rng: np.random.Generator) -> Array:
