@@ -1,0 +1,360 @@
+"""What a page is made of: the JSON documents of commands, checked, whether from a file or from a result."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moesim.errors import ConfigError, Fault
+from moesim.layout import ExpertMap
+from moesim.placement import Placed
+from moesim.result import Prediction
+from moesim.trace.types import LoadCounts, RoutingTrace
+
+#: What no XML or HTML document may hold.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_MAX_LAYERS, _MAX_EXPERTS, _MAX_SLOTS = 2048, 8192, 65536
+
+#: Placements in the order they are shown.
+PLACEMENTS = ("contiguous", "greedy", "plan")
+#: Priced placements in the order they are shown, with their titles.
+PRICED = {
+    "before": "before (contiguous)",
+    "greedy": "greedy",
+    "balanced": "best without redundancy",
+    "after": "after (the plan)",
+}
+
+Text = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: _UNPRINTABLE.sub("\ufffd", text))]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+Count = Annotated[float, Field(ge=0, le=1e30)]
+Signed = Annotated[float, Field(ge=-1e30, le=1e30)]
+PerLayer = Annotated[list[Count | None], Field(max_length=_MAX_LAYERS)]
+Texts = Annotated[list[Text], Field(max_length=200)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class Layout(_Document):
+    """Degrees of parallelism."""
+
+    tp: int
+    pp: int
+    dp: int
+    ep: int
+    world: int
+
+    def __str__(self) -> str:
+        return f"tp={self.tp} pp={self.pp} dp={self.dp} ep={self.ep}"
+
+
+class Interval(_Document):
+    """Where a measured run is expected."""
+
+    level: Annotated[float, Field(gt=0, lt=1)]
+    ttft_s: tuple[Count, Count] = Field(strict=False)
+    tpot_s: tuple[Count, Count] = Field(strict=False)
+    basis: Text = ""
+
+
+class Share(_Document):
+    """Part of the time per output token that one resource takes."""
+
+    resource: Text
+    share: Signed
+
+
+class OpTime(_Document):
+    """One line of a breakdown."""
+
+    op: Text
+    seconds: Signed
+    bound_by: Text
+
+
+class Provenance(_Document):
+    """What it takes to get the same answer again."""
+
+    moesim: Text = ""
+    python: Text = ""
+    seed: int | None = None
+    inputs: Annotated[dict[Text, Text], Field(max_length=200)] = {}
+
+
+class PredictionDocument(_Document):
+    """What `moesim predict --json` prints."""
+
+    kind: Literal["prediction"] = "prediction"
+    feasible: Literal[True]
+    model: Text
+    hardware: Text
+    layout: Layout
+    input_len: Positive
+    output_len: Positive
+    concurrency: Positive
+    running: Positive
+    ttft_s: Positive
+    tpot_s: Positive
+    e2el_s: Positive
+    request_throughput: Positive
+    output_throughput: Positive
+    total_token_throughput: Positive
+    output_throughput_per_device: Positive
+    memory_bytes: Count
+    memory_capacity_bytes: Positive
+    load_imbalance: Count | None = None
+    experts: Annotated[dict[Text, Count | None], Field(max_length=50)] = {}
+    bounds: Annotated[dict[Text, Count | None], Field(max_length=50)] = {}
+    interval: Interval | None = None
+    bottleneck: Annotated[list[Share], Field(max_length=100)] = []
+    breakdown: Annotated[list[OpTime], Field(max_length=500)] = []
+    warnings: Texts = []
+    provenance: Provenance = Provenance()
+
+
+class Imbalance(_Document):
+    """Largest over mean rank load; None where there is no load."""
+
+    mean: Count | None
+    worst: Count | None
+    per_layer: PerLayer
+
+
+class Judged(_Document):
+    """Imbalance on the loads a plan was fitted to, and on others."""
+
+    fitted: Imbalance
+    evaluated: Imbalance | None = None
+
+
+class LowerBound(_Document):
+    """What no placement goes below."""
+
+    mean: Count | None
+    per_layer: PerLayer
+
+
+class Gap(_Document):
+    """How much better any other placement could be, as fractions."""
+
+    mean: Count | None
+    worst: Count | None
+
+
+class Price(_Document):
+    """What one placement costs."""
+
+    ttft_s: Positive
+    tpot_s: Positive
+    output_throughput: Positive
+    concurrency: Positive
+    load_imbalance: Count | None = None
+
+
+class PricePoint(_Document):
+    """Time per output token at one batch size."""
+
+    tokens_per_rank: Positive
+    before_tpot_s: Positive | None
+    balanced_tpot_s: Positive | None
+    after_tpot_s: Positive | None
+
+
+class Emitted(_Document):
+    """A plan that was written."""
+
+    path: Text
+    format: Text
+    rows: int
+
+
+class RankLoads(_Document):
+    """Load of every rank in the layer that was worst before."""
+
+    layer_id: int
+    contiguous: Annotated[list[Count], Field(max_length=_MAX_SLOTS)]
+    plan: Annotated[list[Count], Field(max_length=_MAX_SLOTS)]
+
+
+class Details(_Document):
+    """What a page shows beyond the command's own document."""
+
+    loads: Annotated[
+        list[Annotated[list[Count], Field(max_length=_MAX_EXPERTS)]], Field(max_length=_MAX_LAYERS)
+    ] = []
+    rank_loads: RankLoads | None = None
+    predicted: Annotated[dict[Text, PredictionDocument], Field(max_length=10)] = {}
+
+
+class PlacementDocument(_Document):
+    """What `moesim place --json` prints, and details when the page comes from the result itself."""
+
+    kind: Literal["placement"] = "placement"
+    model: Text = ""
+    load_imbalance: Annotated[dict[Text, Judged], Field(max_length=10)]
+    lower_bound: LowerBound
+    gap: Gap
+    predicted: Annotated[dict[Text, Price], Field(max_length=10)] = {}
+    prices: Annotated[list[PricePoint], Field(max_length=200)] = []
+    verdict: Texts = []
+    ranks: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
+    slots: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
+    redundant: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]
+    moe_layer_ids: Annotated[list[int], Field(min_length=1, max_length=_MAX_LAYERS)]
+    emitted: Annotated[list[Emitted], Field(max_length=50)] = []
+    warnings: Texts = []
+    details: Details | None = None
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlacementDocument:
+        layers = len(self.moe_layer_ids)
+        if "plan" not in self.load_imbalance:
+            raise ValueError("load_imbalance has no 'plan'")
+        if self.predicted and "after" not in self.predicted:
+            raise ValueError("predicted has no 'after'")
+        lengths = {"lower_bound": self.lower_bound.per_layer} | {
+            f"load_imbalance.{name}.{load}": found.per_layer
+            for name, judged in self.load_imbalance.items()
+            for load, found in (("fitted", judged.fitted), ("evaluated", judged.evaluated))
+            if found is not None
+        }
+        wrong = [f"{name}.per_layer has {len(v)}" for name, v in lengths.items() if len(v) != layers]
+        details = self.details or Details()
+        if details.loads and (len(details.loads) != layers or len({len(row) for row in details.loads}) != 1):
+            wrong.append("details.loads is no table of that many rows")
+        ranks = details.rank_loads
+        if ranks is not None and {len(ranks.contiguous), len(ranks.plan)} != {self.ranks}:
+            raise ValueError(f"details.rank_loads does not hold {self.ranks} ranks")
+        if wrong:
+            raise ValueError(f"moe_layer_ids has {layers} layers, but {', '.join(wrong)}")
+        return self
+
+
+class HardwareSources(_Document):
+    """Where the numbers of a machine come from."""
+
+    name: Text
+    title: Text
+    sources: Annotated[dict[Text, Text], Field(max_length=2000)]
+
+
+AnyDocument = Annotated[PredictionDocument | PlacementDocument, Field(discriminator="kind")]
+
+
+class ReportDocument(_Document):
+    """The data behind a page: what it embeds, and what `moesim report` reads again."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["report"] = "report"
+    title: Text = ""
+    notes: Texts = []
+    results: Annotated[list[AnyDocument], Field(min_length=1, max_length=64)]
+    labels: Texts = []
+    hardware: Annotated[list[HardwareSources], Field(max_length=64)] = []
+    provenance: Provenance = Provenance()
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def checked(kind: type[D], raw: object, source: object = "") -> D:
+    """Read plain JSON values as a document.
+
+    Raises
+    ------
+    ConfigError
+        With every fault: path inside the document, value, what is allowed.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(e) for e in error.errors(include_url=False)]
+        more = [Fault(f"{len(faults) - 20} more faults")] if len(faults) > 20 else []
+        raise ConfigError(faults[:20] + more, source) from None
+
+
+def _fault(error: Any) -> Fault:  # noqa: ANN401 - pydantic's own dictionary
+    value = error.get("input")
+    shown: object = value if isinstance(value, int | float | bool) else None
+    if isinstance(value, str):
+        shown = value if len(value) <= 40 else value[:37] + "..."
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return Fault("is missing", where)
+    return Fault(message[:1].lower() + message[1:], where, shown)
+
+
+def prediction_document(result: Prediction) -> PredictionDocument:
+    """The document of a prediction."""
+    return checked(PredictionDocument, plain(result.to_dict()), "prediction")
+
+
+def placement_document(
+    placed: Placed, routing: RoutingTrace | LoadCounts | None = None, model: str = ""
+) -> PlacementDocument:
+    """The document of a placement with all details that result and routing hold.
+
+    Parameters
+    ----------
+    routing
+        What the plan was fitted to; without it there are no expert and rank loads.
+    """
+    details: dict[str, Any] = {
+        "predicted": {name: answer.to_dict() for name, answer in placed.predicted.items()}
+    }
+    if routing is not None:
+        loads = routing.load_counts().totals
+        details["loads"] = loads
+        before = placed.judged.get("contiguous")
+        if before is not None and loads.shape[1] % placed.expert_map.ranks == 0 and loads.any():
+            row = int(np.nanargmax(before.fitted.per_layer))
+            start = ExpertMap.contiguous(len(loads), loads.shape[1], placed.expert_map.ranks)
+            details["rank_loads"] = {
+                "layer_id": placed.moe_layer_ids[row],
+                "contiguous": start.rank_loads(loads)[row],
+                "plan": placed.expert_map.rank_loads(loads)[row],
+            }
+    after = placed.predicted.get("after")
+    name = model or (after.model if after is not None else "")
+    return checked(
+        PlacementDocument, plain({"model": name, **placed.to_dict(), "details": details}), "placement"
+    )
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON-like tree
+    """Plain JSON types of a tree of numpy values; what is not finite becomes None.
+
+    >>> plain({"a": (1.5, float("nan"))})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(v) for v in value]
+    return value
+
+
+def compact(value: Any) -> Any:  # noqa: ANN401 - any JSON-like tree
+    """Whole floats as integers, so that counts take half the room.
+
+    >>> compact({"a": [12.0, 0.5]})
+    {'a': [12, 0.5]}
+    """
+    if isinstance(value, dict):
+        return {k: compact(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [compact(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value

@@ -1,0 +1,238 @@
+"""One self-contained page: words, figures, tables, provenance, and the data behind them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from moesim._version import __version__
+from moesim.errors import ConfigError, Fault
+from moesim.files import atomic_write
+from moesim.hardware.types import Hardware
+from moesim.model.types import Model
+from moesim.placement import Placed
+from moesim.reporting import documents as doc
+from moesim.reporting import words
+from moesim.reporting.page import labels_of, sections
+from moesim.result import Prediction
+from moesim.trace.types import LoadCounts, RoutingTrace
+
+_TEMPLATES = Path(__file__).parent / "templates"
+#: A page with more data than this has it inside, but no link to save it: the link holds it once more.
+_MOST_LINKED_BYTES = 1_000_000
+
+
+def report(
+    results: Sequence[Prediction | Placed] | Prediction | Placed,
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
+    labels: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    routing: RoutingTrace | LoadCounts | None = None,
+    seed: int | None = None,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> Path:
+    """Write one self-contained HTML page about predictions and placements.
+
+    Predictions are compared side by side; each placement has a section of its own. The same results give
+    the same bytes.
+
+    Parameters
+    ----------
+    results
+        What to show, at least one.
+    path
+        The page to write.
+    title
+        Its heading; made from the results if not given.
+    labels
+        A name for each result; made from what differs between them if not given.
+    notes
+        Sentences to show beside the answer: what a reader must know about the inputs.
+    routing
+        What a placement was fitted to: with it the page shows expert and rank loads.
+    seed
+        The seed that was used, for the provenance.
+    inputs
+        Files that were read; their SHA-256 goes into the provenance.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ConfigError
+        If there are no results, labels of another number, or the page cannot be written.
+
+    Examples
+    --------
+    >>> import moesim as ms
+    >>> answer = ms.predict(
+    ...     ms.load_model("gpt-oss-20b"), ms.load_hardware("h100-sxm-8"), ms.Parallelism(dp=8, ep=8),
+    ...     ms.Workload(input_len=1024, output_len=1024, concurrency=256),
+    ... )
+    >>> folder = getfixture("tmp_path")
+    >>> report([answer], folder / "out.html").name
+    'out.html'
+    """
+    listed = [results] if isinstance(results, Prediction | Placed) else list(results)
+    if not listed:
+        raise ConfigError(Fault("holds nothing to report", "results", allowed="at least one result"))
+    if labels and len(labels) != len(listed):
+        raise ConfigError(Fault(f"{len(labels)} labels for {len(listed)} results", "labels"))
+    machines = {m.name: m for result in listed if (m := _machine(result)) is not None}
+    provenance = _provenance(inputs, seed, routing)
+    shown = [
+        _with_provenance(
+            doc.prediction_document(result)
+            if isinstance(result, Prediction)
+            else doc.placement_document(result, routing),
+            provenance,
+        )
+        for result in listed
+    ]
+    return write_page(
+        doc.ReportDocument(
+            title=title,
+            notes=list(notes),
+            results=shown,
+            labels=list(labels),
+            hardware=[sources_of(machine) for machine in machines.values()],
+            provenance=provenance,
+        ),
+        path,
+    )
+
+
+def write_placement_report(
+    placed: Placed,
+    routing: RoutingTrace | LoadCounts,
+    model: Model,
+    hardware: Hardware | None,
+    path: str | os.PathLike[str],
+    *,
+    seed: int | None = None,
+    notes: Sequence[str] = (),
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> Path:
+    """Write the page of a placement and the routing it was fitted to.
+
+    Parameters
+    ----------
+    hardware
+        None if nothing was priced.
+    seed, notes, inputs
+        As in `report`; the files of model and hardware are added to the inputs.
+    """
+    files = [model.path, hardware.path if hardware is not None else "", *inputs]
+    provenance = _provenance([f for f in files if f], seed, routing)
+    document = _with_provenance(doc.placement_document(placed, routing, model.name), provenance)
+    machines = [sources_of(hardware)] if hardware is not None else []
+    return write_page(
+        doc.ReportDocument(notes=list(notes), results=[document], hardware=machines, provenance=provenance),
+        path,
+    )
+
+
+def write_page(document: doc.ReportDocument, path: str | os.PathLike[str]) -> Path:
+    """Render a page and write it whole or not at all."""
+    page = render_page(document)
+    with atomic_write(path) as stream:
+        cast(IO[str], stream).write(page)
+    return Path(path)
+
+
+def render_page(document: doc.ReportDocument) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    values = doc.compact(document.model_dump(mode="json"))
+    data = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    link = base64.b64encode(data.encode("ascii")).decode("ascii") if len(data) <= _MOST_LINKED_BYTES else ""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=document.title or _title(document),
+        version=__version__,
+        notes=document.notes,
+        doubts=words.of_hardware(document.hardware),
+        sections=sections(document),
+        machines=[_machine_rows(machine) for machine in document.hardware],
+        no_sources=not document.hardware,
+        provenance=document.provenance,
+        # In JSON, < only stands inside strings, where its escape means the same and ends no element.
+        data=Markup(data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")),
+        link=link,
+        svg=Markup,
+    )
+
+
+def sources_of(hardware: Hardware) -> doc.HardwareSources:
+    """Where the numbers of a machine come from."""
+    return doc.HardwareSources(
+        name=hardware.name,
+        title=hardware.title,
+        sources={str(k): str(v) for k, v in hardware.sources.items()},
+    )
+
+
+def _machine(result: Prediction | Placed) -> Hardware | None:
+    if isinstance(result, Placed):
+        answer = result.predicted.get("after")
+        return None if answer is None else answer.decode.hardware
+    return result.decode.hardware
+
+
+def _machine_rows(machine: doc.HardwareSources) -> dict[str, Any]:
+    rows = [(path, words.status(source), source) for path, source in machine.sources.items()]
+    return {
+        "name": machine.name,
+        "title": machine.title,
+        "unsure": [row for row in rows if row[1] in words.UNSURE],
+        "rows": rows,
+    }
+
+
+def _title(document: doc.ReportDocument) -> str:
+    labels = labels_of(document.results)
+    if len(document.results) == 1:
+        kind = "Expert placement" if isinstance(document.results[0], doc.PlacementDocument) else "Prediction"
+        return f"{kind}: {labels[0]}"
+    return f"{len(document.results)} results side by side"
+
+
+def _with_provenance(document: Any, provenance: doc.Provenance) -> Any:  # noqa: ANN401 - either document
+    return document.model_copy(update={"provenance": provenance})
+
+
+def _provenance(
+    inputs: Iterable[str | os.PathLike[str]], seed: int | None, routing: RoutingTrace | LoadCounts | None
+) -> doc.Provenance:
+    """Versions, seed, and hashes by file name; of routing held in memory, the hash of its expert loads."""
+    hashes = {}
+    for name in inputs:
+        path = Path(name)
+        if path.is_file():
+            with path.open("rb") as stream:
+                hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    if routing is not None:
+        loads = routing.load_counts().totals
+        hashes["expert loads, float64 " + "x".join(map(str, loads.shape))] = hashlib.sha256(
+            loads.astype("<f8").tobytes()
+        ).hexdigest()
+    return doc.Provenance(moesim=__version__, python=platform.python_version(), seed=seed, inputs=hashes)
