@@ -306,3 +306,10 @@ def test_latency_between_devices_is_that_of_the_link():
     assert hops == pytest.approx(3.4e-6)
     same_rail = nx.shortest_path_length(made, "device:0", "device:8", weight="latency_s")
     assert same_rail == pytest.approx(14e-6)
+
+
+def test_names_are_as_they_are_looked_up():
+    for name in names():
+        assert name == name.lower()
+        assert "_" not in name
+        assert load_hardware(name.upper().replace("-", "_")).name == name
