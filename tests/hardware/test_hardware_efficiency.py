@@ -71,7 +71,7 @@ def test_decode_attention(shared, name):
     length = isl.astype(float) + step
     size = 2.0 * batch * length * kv * 2 * dim + batch * heads * 2.0 * dim * 2
     flops = 4.0 * batch * heads * dim * length
-    # A gigabyte of cache fills the device; less of it in few long sequences does not, which bytes cannot tell.
+    # A gigabyte of cache fills the device; less in few long sequences does not, which bytes cannot tell.
     pick = (cache == "bfloat16") & (window == 0) & (size > 1e9)
     ours = modelled(load_hardware(name), "attention_decode", flops[pick], size[pick])
     assert_within("attention_decode", ours / (milliseconds[pick] * 1e-3))
