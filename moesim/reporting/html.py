@@ -173,7 +173,10 @@ def render_page(document: doc.ReportDocument) -> str:
         doubts=words.of_hardware(document.hardware),
         sections=sections(document),
         machines=[_machine_rows(machine) for machine in document.hardware],
-        no_sources=not document.hardware,
+        no_sources=not document.hardware
+        and any(
+            isinstance(result, doc.PredictionDocument) or result.predicted for result in document.results
+        ),
         provenance=document.provenance,
         # In JSON, < only stands inside strings, where its escape means the same and ends no element.
         data=Markup(data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")),

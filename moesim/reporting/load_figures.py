@@ -74,46 +74,54 @@ def expert_load_map(key: str, loads: list[list[float]], layer_ids: list[int], ra
 def imbalance_by_layer(
     key: str, judged: dict[str, Judged], bound: LowerBound, layer_ids: list[int], seed: int | None
 ) -> Figure:
-    """Largest over mean rank load of each layer, by placement, with the bound."""
+    """Largest over mean rank load of each layer, by placement, with the bound; once whole, once near it."""
     other = any(found.evaluated is not None for found in judged.values())
+    limit = _numbers(bound.per_layer)
 
-    def panel(axes: Axes, load: str) -> None:
+    def lines(axes: Axes, load: str) -> None:
         for name in PLACEMENTS:
             found = getattr(judged[name], load) if name in judged else None
             if found is not None:
+                colour, marker = COLOURS[name], _MARKERS[name]
+                values = _numbers(found.per_layer)
                 axes.plot(
-                    layer_ids,
-                    _numbers(found.per_layer),
-                    label=name,
-                    color=COLOURS[name],
-                    marker=_MARKERS[name],
-                    markersize=3,
-                    linewidth=1.2,
+                    layer_ids, values, label=name, color=colour, marker=marker, markersize=3, linewidth=1.2
                 )
         if load == "fitted":
-            values = _numbers(bound.per_layer)
-            axes.plot(layer_ids, values, "--", color=COLOURS["bound"], linewidth=1, label="lower bound")
-        axes.set_ylim(bottom=min(1.0, axes.get_ylim()[0]) - 0.02)
+            axes.plot(layer_ids, limit, "--", color=COLOURS["bound"], linewidth=1, label="lower bound")
         axes.set_xlabel("decoder layer")
-        axes.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, 1.0), fontsize=8)
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.18 * (high - low))
 
     def draw(canvas: Canvas) -> None:
-        found = canvas.subplots(1, 1 + other, squeeze=False, sharey=True)[0]
-        panel(found[0], "fitted")
-        found[0].set_ylabel("largest / mean rank load")
-        if other:
-            found[0].set_title("load the plan was fitted to")
-            found[1].set_title("other load, not seen by the plan")
-            panel(found[1], "evaluated")
+        whole, near, *unseen = canvas.subplots(1, 2 + other)
+        lines(whole, "fitted")
+        whole.set_title("load the plan was fitted to")
+        whole.set_ylabel("largest / mean rank load")
+        lines(near, "fitted")
+        near.set_title("the same, near the bound")
+        near.ticklabel_format(axis="y", useOffset=False)
+        near.set_ylim(_window(judged, limit))
+        for axes in unseen:
+            lines(axes, "evaluated")
+            axes.set_title("other load, not seen by the plan")
+        handles, names = whole.get_legend_handles_labels()
+        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
 
     title = "Balance of ranks, layer by layer"
     caption = (
         f"Largest over mean rank load (1 = even) of each of the {len(layer_ids)} MoE layers, by placement"
         f"{_seeded(seed)}. No placement with these slots lies below the dashed bound."
     )
-    return Figure(key, title, caption, render(key, draw, 9.0, 3.0, f"{title}. {caption}"))
+    return Figure(key, title, caption, render(key, draw, 9.0, 3.1, f"{title}. {caption}"))
+
+
+def _window(judged: dict[str, Judged], limit: list[float]) -> tuple[float, float]:
+    """Heights that show the plan, its bound, and the greedy plan."""
+    shown = [limit, *(_numbers(judged[n].fitted.per_layer) for n in ("plan", "greedy") if n in judged)]
+    values = np.concatenate([np.asarray(part) for part in shown])
+    values = values[~np.isnan(values)]
+    low, high = (values.min(), values.max()) if values.size else (1.0, 1.0)
+    room = max(high - low, 1e-4)
+    return float(low - 0.1 * room), float(high + 0.1 * room)
 
 
 def rank_loads(key: str, loads: RankLoads) -> Figure:

@@ -58,7 +58,7 @@ def labels_of(results: Sequence[PredictionDocument | PlacementDocument]) -> list
     differing = [i for i in range(len(parts[0])) if len({part[i] for part in parts}) > 1]
     names = [", ".join(part[i] for i in differing if part[i]) for part in parts]
     if len(results) == 1:
-        return [parts[0][0] or "placement"]
+        return [parts[0][0] or parts[0][1]]
     clash = len(set(names)) < len(names) or not all(names)
     return (
         [f"{nth + 1}: {name}" if name else str(nth + 1) for nth, name in enumerate(names)] if clash else names

@@ -115,7 +115,5 @@ def _inline(text: str, key: str, label: str) -> str:
     body = re.sub(r"url\(#", f"url(#{key}-", body)
     body = re.sub(r'href="#', f'href="#{key}-', body)
     head, rest = body.split(">", 1)
-    width = re.search(r'\bwidth="([\d.]+)pt"', head)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    size = f' style="max-width:{float(width[1]) * 4 / 3:.0f}px"' if width else ""
-    return f'{head} role="img" aria-label="{escape(label)}"{size}>{rest}'
+    return f'{head} role="img" aria-label="{escape(label)}">{rest}'

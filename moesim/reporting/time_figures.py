@@ -75,6 +75,8 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
     )
 
     def panel(axes: Axes, metric: str, title: str, scale: float) -> None:
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
         seen: list[float] = []
         rows = np.arange(len(answers))[::-1]
         for row, answer in zip(rows, answers, strict=True):
@@ -92,12 +94,11 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
                 axes.plot(bound * scale, row, "|", color=COLOURS["bound"], markersize=16, markeredgewidth=2,
                           label="bound: nothing beats it", linestyle="none")  # fmt: skip
             axes.plot(value, row, "o", color=COLOURS["plan"], markersize=6, label="predicted")
-            axes.annotate(f"{value:.4g}", (value, row), xytext=(0, 8), textcoords="offset points",
+            shown = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+            axes.annotate(shown, (value, row), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize=8)  # fmt: skip
         positive = [v for v in seen if v > 0]
         if max(positive) > 8 * min(positive):
-            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
             axes.set_xscale("log")
             near = max(positive) < 50 * min(positive)
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
@@ -106,6 +107,8 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
             axes.set_xlim(min(positive) / 1.5, max(positive) * 1.5)
         else:
             axes.set_xlim(0, max(positive) * 1.15)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.set_ylim(-0.6, len(answers) - 0.3)
         axes.set_yticks(rows, labels)
         axes.grid(False, axis="y")
@@ -148,13 +151,14 @@ def prices(key: str, points: Sequence[PricePoint]) -> Figure:
         axes.set_xlabel("tokens per rank and step")
 
     def draw(canvas: Canvas) -> None:
-        from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
         left, right = canvas.subplots(1, 2)
         for name, values in curves.items():
             left.plot(tokens, values * 1e3, marker="o", markersize=4, color=COLOURS[name], label=PRICED[name])
         ticks(left)
         left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         left.yaxis.set_minor_formatter(NullFormatter())
         left.set_ylabel("TPOT, ms")
@@ -165,19 +169,21 @@ def prices(key: str, points: Sequence[PricePoint]) -> Figure:
                 gain = values / curves["after"] - 1
                 right.plot(tokens, gain, marker="o", markersize=4, color=COLOURS[name],
                            label=f"against {PRICED[name]}")  # fmt: skip
-        for nth, (low, high) in enumerate(flips):
+        for nth, (low, high, _) in enumerate(flips):
             right.axvspan(low, high, color="#f0e442", alpha=0.35, linewidth=0,
                           label="" if nth else "break-even lies here")  # fmt: skip
         ticks(right)
         right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         right.set_ylabel("speed-up of the plan")
-        right.legend(fontsize=8)
+        low, high = right.get_ylim()
+        right.set_ylim(low, high + 0.3 * (high - low))
+        right.legend(fontsize=8, loc="upper left")
 
-    if flips:
-        where = "; ".join(f"between {low:g} and {high:g} tokens per rank" for low, high in flips)
-        spoken = f" The plan stops being, or becomes, the fastest {where}."
-    else:
-        spoken = " The plan does not change sides with the best alternative inside this range."
+    spoken = "".join(
+        f" The plan {'becomes' if better else 'stops being'} the fastest between {low:g} and {high:g} tokens "
+        f"per rank."
+        for low, high, better in flips
+    )
     title = "TPOT by batch size: when the plan pays"
     caption = (
         f"Predicted time per output token (ms) at n = {len(points)} batch sizes; right: TPOT of the "
@@ -186,14 +192,14 @@ def prices(key: str, points: Sequence[PricePoint]) -> Figure:
     return Figure(key, title, caption, render(key, draw, 9.0, 3.1, f"{title}. {caption}"))
 
 
-def break_even(points: Sequence[PricePoint]) -> list[tuple[float, float]]:
-    """Neighbouring batch sizes between which the plan starts or stops to be the fastest."""
-    gains = []
+def break_even(points: Sequence[PricePoint]) -> list[tuple[float, float, bool]]:
+    """Neighbouring batch sizes between which the plan becomes (True) or stops being the fastest."""
+    wins = []
     for point in points:
         others = [s for s in (point.before_tpot_s, point.balanced_tpot_s) if s is not None]
         if others and point.after_tpot_s is not None:
-            gains.append((point.tokens_per_rank, min(others) - point.after_tpot_s))
-    return [(low[0], high[0]) for low, high in pairwise(gains) if (low[1] < 0) != (high[1] < 0)]
+            wins.append((point.tokens_per_rank, point.after_tpot_s <= min(others)))
+    return [(low, high, won) for (low, was), (high, won) in pairwise(wins) if was != won]
 
 
 def _or_nan(value: float | None) -> float:

@@ -46,30 +46,23 @@ class Answer:
 def of_placement(document: PlacementDocument) -> Answer:
     """What a plan gains, what limits it, what is proven about it."""
     plan = document.load_imbalance["plan"].fitted
-    after = document.predicted.get("after")
-    other = next((n for n in ("before", "balanced", "greedy") if n in document.predicted), None)
-    name = document.model or "the model"
-    if after is not None and other is not None:
-        before = document.predicted[other]
-        gain = after.output_throughput / before.output_throughput - 1
-        lead = (
-            f"At {after.concurrency:,.6g} concurrent requests the plan for {name} "
-            f"{'raises' if gain >= 0 else 'LOWERS'} predicted output throughput by {abs(gain):.1%}, from "
-            f"{before.output_throughput:,.0f} to {after.output_throughput:,.0f} tokens/s, against "
-            f"{PRICED[other]}; TPOT goes from {_ms(before.tpot_s)} to {_ms(after.tpot_s)}."
-        )
+    name = f"{document.model}, {document.ranks} ranks" if document.model else f"{document.ranks} ranks"
+    gained = _balance(document) + _throughput(document)
+    if document.verdict:
+        lead = f"{name}. {document.verdict[0]}"
+        gained += document.verdict[1:]
     else:
-        lead = (
-            f"The plan for {name} brings the busiest of {document.ranks} ranks to "
-            f"{_ratio(plan.mean)} times the mean load. No hardware was named, so nothing is priced."
-        )
+        lead = f"{name}. The plan brings the busiest rank to {_ratio(plan.mean)} times the mean load."
+        if not document.predicted:
+            lead += " No hardware was named, so nothing is priced."
+    after = (document.details.predicted if document.details else {}).get("after")
     return Answer(
         lead,
         _filled(
-            ("Gained", [*_balance(document), *document.verdict]),
+            ("Gained", gained),
             ("What limits it", _limit_after(document)),
             ("Proven", _proof(document)),
-            ("Uncertain", _span((document.details.predicted if document.details else {}).get("after"))),
+            ("Uncertain", _span(after)),
         ),
     )
 
@@ -86,9 +79,10 @@ def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str])
             f"requests: TTFT {_ms(first.ttft_s)}, TPOT {_ms(first.tpot_s)}."
         )
     else:
+        whose = "" if fast == best else f"{labels[fast]} "
         lead = (
             f"Of {len(answers)} predictions, {labels[best]} has the highest output throughput "
-            f"({first.output_throughput:,.0f} tokens/s) and {labels[fast]} the lowest TPOT "
+            f"({first.output_throughput:,.0f} tokens/s) and {whose}the lowest TPOT "
             f"({_ms(answers[fast].tpot_s)})."
         )
 
@@ -152,13 +146,23 @@ def _balance(document: PlacementDocument) -> list[str]:
 
     if before is None:
         return []
-    found = [f"The busiest rank's load falls {change(before.fitted, plan.fitted)}."]
+    found = [f"The busiest rank's load goes {change(before.fitted, plan.fitted)}."]
     if before.evaluated is not None and plan.evaluated is not None:
         found.append(
             f"On the other load, which the plan has not seen, it goes "
             f"{change(before.evaluated, plan.evaluated)}."
         )
     return found
+
+
+def _throughput(document: PlacementDocument) -> list[str]:
+    before, after = (document.predicted.get(name) for name in ("before", "after"))
+    if before is None or after is None:
+        return []
+    return [
+        f"Predicted output throughput goes from {before.output_throughput:,.0f} to "
+        f"{after.output_throughput:,.0f} tokens/s."
+    ]
 
 
 def _proof(document: PlacementDocument) -> list[str]:
@@ -194,7 +198,8 @@ def _span(answer: PredictionDocument | None) -> list[str]:
     span = answer.interval
     return [
         f"A measured TPOT is expected between {_ms(span.tpot_s[0])} and {_ms(span.tpot_s[1])}, and TTFT "
-        f"between {_ms(span.ttft_s[0])} and {_ms(span.ttft_s[1])}, at a level of {span.level:.0%}."
+        f"between {_ms(span.ttft_s[0])} and {_ms(span.ttft_s[1])}, at a level of {span.level:.0%}"
+        + (f". Basis: {span.basis}." if span.basis else ".")
     ]
 
 
