@@ -65,7 +65,7 @@ def parse(value: str | float | int, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{value!r} is no quantity; allowed: {example}")
     if not isinstance(value, str):
-        number, unit = float(value), ""
+        number, unit = (float(value), "") if abs(value) < 1e300 else (math.inf, "")
     else:
         match = _QUANTITY.match(value)
         if not match:

@@ -67,8 +67,14 @@ def in_domain(collective: str, ranks: int, data: Array, link: Link) -> Array:
     """Seconds of a collective among `ranks` devices of one scale-up domain."""
     if ranks <= 1:
         return np.zeros_like(data)
-    alpha, bandwidth = alpha_beta(collective, ranks, link)
-    return np.asarray(alpha + _FACTOR[collective] * (ranks - 1) / ranks * data / bandwidth)
+    factor = _FACTOR[collective] * (ranks - 1) / ranks
+    seconds = []
+    # Engines take the custom all-reduce of their CUDA graphs or NCCL's, whichever is faster for the size.
+    for name in (collective, f"{collective}_custom"):
+        if name == collective or name in link.collectives:
+            alpha, bandwidth = alpha_beta(name, ranks, link)
+            seconds.append(alpha + factor * data / bandwidth)
+    return np.asarray(np.min(seconds, axis=0))
 
 
 def alpha_beta(collective: str, ranks: int, link: Link) -> tuple[float, float]:

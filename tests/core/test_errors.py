@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from moesim import errors
-from moesim.errors import ConfigError, Fault, InfeasibleError, MoesimError, TraceError, UnknownNameError, nearest
+from moesim.errors import (
+    ConfigError,
+    Fault,
+    InfeasibleError,
+    MoesimError,
+    TraceError,
+    UnknownNameError,
+    nearest,
+)
 
 
 def test_all_faults_in_one_message():

@@ -33,7 +33,16 @@ def test_parse(text, kind, value):
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("4.8 TB", "bytes_per_s"), ("fast", "bytes"), ("", "s"), ("1 GiBB", "bytes"), ("nan", "s"), (True, "s"), (None, "w")],
+    [
+        ("4.8 TB", "bytes_per_s"),
+        ("fast", "bytes"),
+        ("", "s"),
+        ("1 GiBB", "bytes"),
+        ("nan", "s"),
+        (True, "s"),
+        (None, "w"),
+        (10**400, "s"),
+    ],
 )
 def test_refused_with_an_example(text, kind):
     with pytest.raises(ValueError, match=r"allowed|finite"):

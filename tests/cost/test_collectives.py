@@ -15,13 +15,24 @@ from moesim.ops import Message
 ONE, FOUR = load_hardware("h100-sxm-8"), load_hardware("h100-sxm-8", nodes=4)
 
 
-@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+@pytest.mark.parametrize("collective", ["all_gather", "reduce_scatter", "all_to_all"])
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_fits_are_reproduced(collective, ranks):
     fit = next(f for f in ONE.scale_up.collectives[collective] if f.ranks == ranks)
-    factor = {"all_reduce": 2.0}.get(collective, 1.0) * (ranks - 1) / ranks
+    factor = (ranks - 1) / ranks
     seconds = collective_seconds(collective, ranks, ranks, np.array(1e8), ONE)
     assert seconds == pytest.approx(fit.alpha_s + factor * 1e8 / fit.busbw_bytes_per_s)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_all_reduce_takes_the_faster_of_two_algorithms(ranks):
+    def fitted(name, data):
+        fit = next(f for f in ONE.scale_up.collectives[name] if f.ranks == ranks)
+        return fit.alpha_s + 2.0 * (ranks - 1) / ranks * data / fit.busbw_bytes_per_s
+
+    for data in (1e3, 1e6, 1e9):
+        both = [fitted(name, data) for name in ("all_reduce", "all_reduce_custom")]
+        assert collective_seconds("all_reduce", ranks, ranks, np.array(data), ONE) == pytest.approx(min(both))
 
 
 def test_between_and_beyond_measured_ranks():

@@ -20,7 +20,11 @@ def _device(peak=1e15, bandwidth=1e12, **efficiency):
     return Device(
         "d",
         "",
-        (Processor("p", {"bf16": peak, "fp8": 2 * peak, "fp32": peak / 10}, 100, {"m": bandwidth}, efficiency),),
+        (
+            Processor(
+                "p", {"bf16": peak, "fp8": 2 * peak, "fp32": peak / 10}, 100, {"m": bandwidth}, efficiency
+            ),
+        ),
         (Memory("m", 1e11, bandwidth),),
     )
 
@@ -49,7 +53,10 @@ def test_an_op_without_tokens_costs_nothing():
 
 def test_fused_ops_have_no_floor():
     curve = Efficiency(floor_s=3e-6)
-    alone, fused = (_time(elementwise("e", 10.0, flops_each=1, tensors=2, launches=n), _device(elementwise=curve)) for n in (1, 0))
+    alone, fused = (
+        _time(elementwise("e", 10.0, flops_each=1, tensors=2, launches=n), _device(elementwise=curve))
+        for n in (1, 0)
+    )
     assert alone - fused == pytest.approx(3e-6)
 
 

@@ -40,7 +40,10 @@ def test_every_token_chooses_k_distinct_experts(tokens, seed, skew, k):
 def test_draws_follow_the_loads():
     loads = _loads()
     source = LoadSource.of(loads, 4)
-    drawn = np.mean([source.draw(1000, DECODE, np.random.default_rng(i)).counts for i in range(20)], axis=0) / 1000
+    drawn = (
+        np.mean([source.draw(1000, DECODE, np.random.default_rng(i)).counts for i in range(20)], axis=0)
+        / 1000
+    )
     assert np.abs(drawn - source.inclusion).max() < 0.02
     share = loads.totals / loads.totals.sum(axis=1, keepdims=True) * 4
     below = share.max(axis=1) < 1
@@ -130,9 +133,7 @@ def test_two_level_exchange_sends_each_token_once_per_domain(tokens, seed):
     # By counting: distinct domains of each token beyond its own.
     rank = draw.ids // 2
     own = np.arange(tokens) * 8 // tokens // 4
-    crossings = [
-        sum(len(set(rank[t, layer] // 4) - {own[t]}) for t in range(tokens)) for layer in range(3)
-    ]
+    crossings = [sum(len(set(rank[t, layer] // 4) - {own[t]}) for t in range(tokens)) for layer in range(3)]
     assert near.out.sum(axis=(1, 2)).tolist() == crossings
 
 

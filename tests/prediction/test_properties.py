@@ -18,7 +18,15 @@ from moesim.prediction.question import load_of
 from moesim.prediction.sweep import sweep
 
 LAYOUTS = {
-    "gpt-oss-20b": [(1, 1, 1, 1), (4, 1, 1, 4), (8, 1, 1, 1), (1, 1, 8, 8), (2, 1, 4, 8), (2, 2, 2, 4), (1, 1, 4, 1)],
+    "gpt-oss-20b": [
+        (1, 1, 1, 1),
+        (4, 1, 1, 4),
+        (8, 1, 1, 1),
+        (1, 1, 8, 8),
+        (2, 1, 4, 8),
+        (2, 2, 2, 4),
+        (1, 1, 4, 1),
+    ],
     "deepseek-v3": [(8, 1, 1, 8), (1, 1, 8, 8), (2, 1, 16, 32), (8, 2, 2, 16), (1, 1, 32, 32), (4, 1, 8, 16)],
     "qwen3-30b-a3b": [(1, 1, 1, 1), (4, 1, 2, 8), (1, 1, 16, 16), (2, 4, 1, 2)],
     "llama-3.1-8b": [(1, 1, 1, 1), (8, 1, 1, 1), (2, 2, 4, 1)],
@@ -123,7 +131,9 @@ def test_twice_as_fast_in_everything_is_twice_as_fast(question):
 
 
 def _without_latency(hardware):
-    processor = replace(hardware.device.processor, efficiency={"default": Efficiency(((1.0, 0.7),), ((1.0, 0.8),))})
+    processor = replace(
+        hardware.device.processor, efficiency={"default": Efficiency(((1.0, 0.7),), ((1.0, 0.8),))}
+    )
     device = replace(hardware.device, processors=(processor,))
 
     def link(old):
@@ -141,7 +151,9 @@ def test_more_requests_never_lower_throughput_much_nor_latency(question, factor)
     """Interpolation and tiles may ripple; the trend may not."""
     model, hardware, layout, workload, engine = question
     few = ask(question)
-    many = ask((model, hardware, layout, replace(workload, concurrency=workload.concurrency * factor), engine))
+    many = ask(
+        (model, hardware, layout, replace(workload, concurrency=workload.concurrency * factor), engine)
+    )
     if few is None:
         return
     assert many.output_throughput >= few.output_throughput * 0.93
@@ -163,7 +175,9 @@ def test_a_sweep_is_many_predictions():
 
 def test_a_sweep_marks_what_does_not_fit():
     model, hardware = MODELS["deepseek-v3"], ms.load_hardware("h100-sxm-8", nodes=4)
-    table = sweep(model, hardware, [ms.Parallelism(tp=8), ms.Parallelism(dp=32, ep=32)], [ms.Workload(512, 512, 8)])
+    table = sweep(
+        model, hardware, [ms.Parallelism(tp=8), ms.Parallelism(dp=32, ep=32)], [ms.Workload(512, 512, 8)]
+    )
     assert table.feasible[:, 0].tolist() == [False, True]
     assert np.isnan(table["tpot_s"][0, 0])
 
@@ -204,4 +218,8 @@ def ms_batch(sequences):
 
 def test_load_arrays_keep_the_order_of_workloads():
     load = load_of([ms.Workload(1, 2, 3), ms.Workload(4, 5, 6)], ms.Engine())
-    assert (load.input_len.tolist(), load.output_len.tolist(), load.concurrency.tolist()) == ([1, 4], [2, 5], [3, 6])
+    assert (load.input_len.tolist(), load.output_len.tolist(), load.concurrency.tolist()) == (
+        [1, 4],
+        [2, 5],
+        [3, 6],
+    )

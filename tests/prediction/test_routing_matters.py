@@ -35,7 +35,9 @@ def _one_hot():
 
 
 def _tpot(trace, concurrency=4096, layout=LAYOUT, **kwargs):
-    return ms.predict(MODEL, HARDWARE, layout, ms.Workload(128, 512, concurrency), trace=trace, **kwargs).tpot_s
+    return ms.predict(
+        MODEL, HARDWARE, layout, ms.Workload(128, 512, concurrency), trace=trace, **kwargs
+    ).tpot_s
 
 
 def test_with_many_tokens_skew_costs_time():
@@ -49,9 +51,7 @@ def test_with_many_tokens_skew_costs_time():
 def test_with_few_tokens_on_one_device_skew_saves_weights():
     """Memory-bound decode reads only the experts that are hit: the opposite order."""
     alone = ms.Parallelism()
-    times = [
-        _tpot(r, concurrency=16, layout=alone) for r in (_loads(_one_hot()), _loads(_skewed(1.5)), None)
-    ]
+    times = [_tpot(r, concurrency=16, layout=alone) for r in (_loads(_one_hot()), _loads(_skewed(1.5)), None)]
     assert times == sorted(times)
 
 
@@ -159,7 +159,11 @@ def test_what_does_not_fit_says_what_would():
     layout = ms.Parallelism(tp, pp, dp, ep)
     cluster = ms.load_hardware("h100-sxm-8", nodes=nodes)
     answer = ms.predict(
-        ms.load_model("deepseek-v3"), cluster, layout, ms.Workload(4096, 1024, 64), engine=ms.Engine(dtype="bf16")
+        ms.load_model("deepseek-v3"),
+        cluster,
+        layout,
+        ms.Workload(4096, 1024, 64),
+        engine=ms.Engine(dtype="bf16"),
     )
     assert answer.feasible
     # One node fewer cannot hold the weights, however they are laid out.

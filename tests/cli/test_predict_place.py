@@ -1,0 +1,230 @@
+"""`moesim predict` and `moesim place` as a user runs them, with right and with wrong arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from moesim.files import data_dir
+from moesim.metrics import DEFINITIONS
+
+COUNTS = str(data_dir("traces") / "deepseek-v3-synthetic.json")
+
+
+def run(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "moesim", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        env=os.environ | {"NO_COLOR": "1"},
+        check=False,
+    )
+
+
+PREDICT = (
+    "predict --model gpt-oss-20b --hardware h100-sxm-8 --tp 1 --dp 8 --ep 8 "
+    "--input-len 1024 --output-len 1024 --concurrency 256"
+).split()
+
+
+def _no_nan(text):
+    return json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} in JSON"))
+
+
+def test_predict_json_has_every_field(tmp_path):
+    done = run(*PREDICT, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = _no_nan(done.stdout)
+    assert set(DEFINITIONS) <= set(answer)
+    assert answer["feasible"] is True
+    assert answer["schema_version"] == 1
+    assert answer["interval"]["level"] == 0.9
+    low, high = answer["interval"]["tpot_s"]
+    assert answer["bounds"]["tpot_s"] <= low <= answer["tpot_s"] <= high
+    assert sum(b["share"] for b in answer["bottleneck"]) == pytest.approx(1.0)
+    assert sum(line["seconds"] for line in answer["breakdown"]) == pytest.approx(answer["tpot_s"])
+    assert {"op", "seconds", "bound_by"} == set(answer["breakdown"][0])
+    hashes = answer["provenance"]["inputs"]
+    assert len(hashes) == 2
+    assert all(len(h) == 64 for h in hashes.values())
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_twice_is_the_same_to_the_byte():
+    assert run(*PREDICT, "--json").stdout == run(*PREDICT, "--json").stdout
+
+
+def test_real_routing_is_visible_in_the_breakdown(shared):
+    trace = shared("traces/gpt-oss-20b/decode.npz")
+    plain, real = (_no_nan(run(*PREDICT, *extra, "--json").stdout) for extra in ((), ("--trace", trace)))
+    assert real["experts"]["distinct_experts"] < plain["experts"]["distinct_experts"]
+    assert real["load_imbalance"] > plain["load_imbalance"]
+    waits = [
+        next(line["seconds"] for line in a["breakdown"] if line["op"] == "expert_imbalance")
+        for a in (plain, real)
+    ]
+    assert waits[1] > 1.5 * waits[0]
+
+
+def test_infeasible_is_exit_1_and_says_what_holds_it():
+    words = (
+        "predict --model deepseek-v3 --dtype bf16 --hardware h100-sxm-8 --tp 8 --input-len 4096 "
+        "--output-len 1024 --concurrency 64"
+    ).split()
+    done = run(*words, "--json")
+    assert done.returncode == 1
+    answer = _no_nan(done.stdout)
+    assert answer["feasible"] is False
+    assert answer["resource"] == "memory hbm"
+    assert answer["short_bytes"] == pytest.approx(answer["needed"] - answer["available"])
+    assert answer["fewest_nodes"] >= 2
+    assert str(answer["fewest_nodes"]) in done.stderr
+    assert "tp=8" in done.stderr
+
+
+def test_a_full_cache_is_an_answer_not_an_error():
+    words = "predict --model llama-3.1-70b --hardware h100-sxm-8 --tp 4 --input-len 8192 --concurrency 900".split()
+    done = run(*words)
+    assert done.returncode == 0
+    assert "wait" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--model", "gpt-oss-20", "--hardware", "h100_sxm8x"], ["gpt-oss-20b", "h100-sxm-8"]),
+        (
+            ["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--dp", "8", "--ep", "3"],
+            ["--ep", "1, 2, 4, 8"],
+        ),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--dtype", "fp3"], ["--dtype", "fp8"]),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--overlap", "full"], ["two-batch"]),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--dp", "64"], ["--nodes 8"]),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--trace", "no.npz"], ["no.npz"]),
+        (
+            ["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--trace", COUNTS],
+            ["61 MoE layers", "24", "256 experts", "32"],
+        ),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--nodes", "0"], ["--nodes"]),
+        (["--model", "gpt-oss-20b"], ["--hardware"]),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--bogus"], ["--bogus"]),
+    ],
+)
+def test_wrong_arguments(words, parts, tmp_path):
+    done = run(
+        "predict",
+        *words,
+        *([] if "--concurrency" in words else ["--concurrency", "8"]),
+        "--json",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for part in parts:
+        assert part in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_and_foreign_traces(tmp_path, shared):
+    whole = shared("traces/gpt-oss-20b/decode.npz").read_bytes()
+    for name, content in (
+        ("cut.npz", whole[:5000]),
+        ("photo.npz", b"\xff\xd8\xff\xe0" * 100),
+        ("empty.json", b""),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        done = run(*PREDICT, "--trace", path)
+        assert done.returncode == 2, name
+        assert "Traceback" not in done.stderr
+        assert name in done.stderr
+
+
+def test_place_on_the_bundled_loads(tmp_path):
+    words = ["place", COUNTS, "--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--nodes", 4, "--ep", 32]
+    done = run(*words, "--redundant", 32, "--emit", "sglang:plan.json", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = _no_nan(done.stdout)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert list(plan) == ["physical_to_logical_map"]
+    table = np.array(plan["physical_to_logical_map"])
+    assert table.shape == (61, 288)
+    assert all(set(row) == set(range(256)) for row in table.tolist())
+    for name in ("contiguous", "greedy", "plan"):
+        assert len(answer["load_imbalance"][name]["fitted"]["per_layer"]) == 58
+        assert answer["load_imbalance"][name]["evaluated"] is None
+    fitted = {name: v["fitted"]["worst"] for name, v in answer["load_imbalance"].items()}
+    assert fitted["plan"] <= fitted["greedy"] < fitted["contiguous"]
+    assert answer["gap"]["worst"] <= 0.0005
+    assert answer["emitted"] == [{"path": "plan.json", "format": "sglang", "rows": 61}]
+    assert answer["predicted"]["after"]["tpot_s"] < answer["predicted"]["before"]["tpot_s"]
+
+
+def test_redundancy_that_loses_is_said_to_lose(tmp_path):
+    words = ["place", COUNTS, "--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--nodes", 4, "--ep", 32]
+    done = run(*words, "--redundant", 32, "--concurrency", 64, "--json", cwd=tmp_path)
+    answer = _no_nan(done.stdout)
+    priced = answer["predicted"]
+    assert priced["after"]["tpot_s"] > priced["balanced"]["tpot_s"]
+    assert any("LOSES" in sentence for sentence in answer["verdict"])
+    assert any("redundant experts per layer cost more than they save" in s for s in answer["verdict"])
+
+
+def test_other_loads_never_influence_the_plan(shared, tmp_path):
+    folder = shared("traces/deepseek-v3-counts")
+    words = [
+        "place",
+        folder / "decode_in1000out1000.json",
+        "--model",
+        "deepseek-v3",
+        "--ep",
+        32,
+        "--redundant",
+        32,
+    ]
+    plans = []
+    for i, extra in enumerate(([], ["--evaluate-on", folder / "prefill_in1024.json"])):
+        done = run(*words, *extra, "--emit", f"sglang:{i}.json", "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        plans.append((tmp_path / f"{i}.json").read_text())
+    assert plans[0] == plans[1]
+    answer = _no_nan(done.stdout)
+    assert answer["gap"]["worst"] <= 0.0005
+    assert (
+        answer["load_imbalance"]["plan"]["evaluated"]["mean"]
+        > answer["load_imbalance"]["plan"]["fitted"]["mean"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--ep", 7], ["256"]),
+        (["--ep", 32, "--redundant", 5], ["256 experts and 5 redundant", "32 would fit"]),
+        (["--ep", 32, "--emit", "sglang:missing/plan.json", "--emit", "cuda:x"], ["missing", "sglang"]),
+        (["--ep", 32, "--method", "serch"], ["search"]),
+        (["--ep", 64, "--hardware", "h200-sxm-8"], ["--nodes 8"]),
+        (["--ep", 32, "--report", "missing/r.html"], ["missing"]),
+    ],
+)
+def test_wrong_placements(words, parts, tmp_path):
+    done = run("place", COUNTS, "--model", "deepseek-v3", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_placing_a_dense_model():
+    done = run("place", COUNTS, "--model", "llama-3.1-8b", "--ep", 8)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,65 @@
+"""Documentation that runs: Python blocks are executed, console blocks are replayed.
+
+A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything. Paths are
+relative to a scratch folder in which earlier blocks of the same page left their files. A block preceded by
+``<!-- not run: reason -->`` is skipped.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n+)?^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MATCH = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def _blocks(page: Path) -> list[tuple[str, str]]:
+    return [(m[2], m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8")) if not m[1]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    names: dict[str, object] = {"__name__": "docs"}
+    blocks = _blocks(page)
+    for kind, text in blocks:
+        if kind == "python":
+            exec(compile(text, str(page), "exec"), names)  # noqa: S102 - our own documentation
+        else:
+            _replay(text)
+
+
+def _replay(text: str) -> None:
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        words = shlex.split(command)
+        if words[:1] != ["moesim"]:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "moesim", *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"NO_COLOR": "1"},
+            check=False,
+        )
+        printed = done.stdout + done.stderr
+        assert doctest.OutputChecker().check_output(expected, printed, MATCH), f"$ {command}\n{printed}"
+
+
+def test_the_readme_shows_the_newcomers_commands_first():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = text.index("pip install . && moesim demo")
+    assert first < 1500
+    assert text.index("pip install '.[test]' && pytest") < 2500
