@@ -2,7 +2,8 @@
 
 Reads the public measurements of ``silicon/e2e_serving.csv`` (ai-dynamo/aiconfigurator 095f58a, Apache-2.0):
 closed-loop runs of MoE models, time to first and per output token. Nothing of the model is fitted here;
-quantiles of measured over predicted become the interval, and halves of the configurations tell how well it holds.
+quantiles of measured over predicted become the interval, and halves of the configurations tell how well it
+holds.
 
     python benchmarks/serving_error.py [--csv FILE] [--write]
 
@@ -140,9 +141,9 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(table: pd.DataFrame) -> dict[str, object]:
-    """Quantiles of measured over predicted on each half of the configurations, and how often they hold on the other.
+    """Quantiles of measured over predicted on each half of the configurations, and how they hold on the other.
 
-    The halves differ (some rows had speculative decoding, nobody noted which), so the wider of the two is kept.
+    The halves differ (some rows had speculative decoding, nobody noted which), so the wider is kept.
     """
     group = (
         table[["served", "system", "backend", "precision", "tp", "dp", "ep"]]
@@ -189,10 +190,10 @@ def main() -> None:
             "kinds": ["gpu"],
             **found,
             "rows": len(table),
-            "basis": f"{LEVEL:.0%} of the residuals of {len(table)} public measurements of six MoE models on H100, H200, "
-            "B200 and B300 nodes; nothing else was calibrated",
-            "basis_elsewhere": "machine of a kind without public measurements here: the widest residuals of any "
-            "one system or model",
+            "basis": f"{LEVEL:.0%} of the residuals of {len(table)} public measurements of six MoE models on "
+            "H100, H200, B200 and B300 nodes; nothing else was calibrated",
+            "basis_elsewhere": "a kind of machine without public measurements here: the widest residuals of "
+            "any one system or model",
             "source": "ai-dynamo/aiconfigurator@095f58a silicon_sample.csv (Apache-2.0), aggregated MoE rows",
             "made_by": "benchmarks/serving_error.py --write",
         }

@@ -90,7 +90,9 @@ def test_infeasible_is_exit_1_and_says_what_holds_it():
 
 
 def test_a_full_cache_is_an_answer_not_an_error():
-    words = "predict --model llama-3.1-70b --hardware h100-sxm-8 --tp 4 --input-len 8192 --concurrency 900".split()
+    words = (
+        "predict --model llama-3.1-70b --hardware h100-sxm-8 --tp 4 --input-len 8192 --concurrency 900"
+    ).split()
     done = run(*words)
     assert done.returncode == 0
     assert "wait" in done.stderr

@@ -17,7 +17,7 @@ def test_everything_named_exists():
 def test_functions_are_not_shadowed_by_modules():
     import moesim.placement
     import moesim.prediction
-    import moesim.reporting  # noqa: F401 - imported for its side effect on the package
+    import moesim.reporting
 
     assert callable(moesim.predict)
     assert callable(moesim.place)

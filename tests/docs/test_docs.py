@@ -1,8 +1,8 @@
 """Documentation that runs: Python blocks are executed, console blocks are replayed.
 
-A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything. Paths are
-relative to a scratch folder in which earlier blocks of the same page left their files. A block preceded by
-``<!-- not run: reason -->`` is skipped.
+A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
+Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
+preceded by ``<!-- not run: reason -->`` is skipped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_page(page, tmp_path, monkeypatch):
     blocks = _blocks(page)
     for kind, text in blocks:
         if kind == "python":
-            exec(compile(text, str(page), "exec"), names)  # noqa: S102 - our own documentation
+            exec(compile(text, str(page), "exec"), names)
         else:
             _replay(text)
 

@@ -30,7 +30,7 @@ def test_overlap_lies_between_the_busier_stream_and_the_sum(attention, dispatch,
 def test_equal_blocks_hide_all_but_the_ends():
     one = np.array([1.0])
     layers = 10
-    # A a, A b | E a, E b fill the compute stream; what sticks out is the last combine, and one wait per layer.
+    # Both halves' attention and experts fill the compute stream; the last combine sticks out.
     span = makespan(two_batch_layers(layers, one, one, one, one))[0]
     assert span == pytest.approx(4 * layers + 1)
 

@@ -58,7 +58,8 @@ def _layer(batch):
     table = work.table
     seconds = op_times(table, A6000).seconds
     return {
-        op.name: (float(np.sum(op.flops)), float(np.sum(op.bytes)), seconds[i, 0]) for i, (op, _) in enumerate(table.ops)
+        op.name: (float(np.sum(op.flops)), float(np.sum(op.bytes)), seconds[i, 0])
+        for i, (op, _) in enumerate(table.ops)
     }
 
 

@@ -13,7 +13,14 @@ from moesim.model import GroupedQuery, attention_flops, load_model, params
 from moesim.ops import Batch, Precision, step_work
 from moesim.ops.primitives import causal_pairs
 
-MODELS = ["mixtral-8x7b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "qwen3-30b-a3b", "qwen3-next-80b-a3b"]
+MODELS = [
+    "mixtral-8x7b",
+    "deepseek-v3",
+    "deepseek-v3.2",
+    "gpt-oss-20b",
+    "qwen3-30b-a3b",
+    "qwen3-next-80b-a3b",
+]
 
 
 def _work(name, layout, batch, **kwargs):
@@ -29,7 +36,13 @@ def _gemm_flops(work):
 
 def _expert_flops(work):
     return sum(
-        2.0 * g.moe.matrices * g.hidden * g.moe.intermediate * g.moe.top_k * len(g.layers) * float(g.tokens[0])
+        2.0
+        * g.moe.matrices
+        * g.hidden
+        * g.moe.intermediate
+        * g.moe.top_k
+        * len(g.layers)
+        * float(g.tokens[0])
         for g in work.experts
     )
 
@@ -41,7 +54,9 @@ def test_decode_gemms_are_twice_the_active_parameters(name):
     # Norms and biases are no GEMMs, and the embedding is looked up; a tied head still multiplies.
     multiplied = count.active_without_embedding - count.other * count.active / count.total
     head = model.vocab * model.hidden
-    assert _gemm_flops(work) + _expert_flops(work) == pytest.approx(2.0 * multiplied, rel=0.004, abs=2.0 * head * 0.01)
+    assert _gemm_flops(work) + _expert_flops(work) == pytest.approx(
+        2.0 * multiplied, rel=0.004, abs=2.0 * head * 0.01
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -61,19 +76,24 @@ def test_tensor_parallel_ranks_share_the_work(name, tp):
     batch = Batch.decode(4.0, 300.0)
     model, one = _work(name, Parallelism(), batch)
     _, many = _work(name, Parallelism(tp=tp), batch)
-    kv_heads = min(layer.attention.kv_heads for layer in model.layers if isinstance(layer.attention, GroupedQuery))
+    kv_heads = min(
+        layer.attention.kv_heads for layer in model.layers if isinstance(layer.attention, GroupedQuery)
+    )
     if kv_heads % tp:
         pytest.skip(f"{kv_heads} key-value heads are replicated over {tp} ranks")
-    split = [("qkv_proj", "weight_bytes"), ("o_proj", "weight_bytes"), ("attention", "flops"), ("lm_head", "flops")]
+    split = [
+        ("qkv_proj", "weight_bytes"),
+        ("o_proj", "weight_bytes"),
+        ("attention", "flops"),
+        ("lm_head", "flops"),
+    ]
     for op_name, column in split:
         a = [getattr(op, column) for op, _ in one.table.ops if op.name == op_name]
         b = [getattr(op, column) for op, _ in many.table.ops if op.name == op_name]
         assert np.sum(b) * tp == pytest.approx(np.sum(a)), op_name
 
 
-@given(
-    new=st.integers(1, 300), past=st.integers(0, 300), window=st.one_of(st.none(), st.integers(1, 400))
-)
+@given(new=st.integers(1, 300), past=st.integers(0, 300), window=st.one_of(st.none(), st.integers(1, 400)))
 def test_causal_pairs_by_counting(new, past, window):
     counted = sum(min(past + i + 1, window or past + i + 1) for i in range(new))
     assert causal_pairs(float(new), float(past), window) == pytest.approx(counted)
@@ -121,7 +141,7 @@ def test_messages_follow_the_layout():
     _, alone = _work("mixtral-8x7b", Parallelism(), Batch.decode(8.0, 100.0))
     assert not alone.table.messages
     model, tp = _work("mixtral-8x7b", Parallelism(tp=4), Batch.decode(8.0, 100.0))
-    (message, count), = tp.table.messages
+    ((message, count),) = tp.table.messages
     # One reduction behind attention; the one behind the experts is theirs.
     assert (message.collective, count) == ("all_reduce", model.num_layers)
     assert message.bytes == pytest.approx(8.0 * model.hidden * 2.0)

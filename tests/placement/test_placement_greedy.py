@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moesim.layout import ExpertMap
 from moesim.placement import greedy, pack, replicate
 
-# The example of the EPLB README (github.com/deepseek-ai/EPLB): 12 experts in 4 groups, 16 slots, 8 GPUs, 2 nodes.
+# The example of the EPLB README (github.com/deepseek-ai/EPLB): 12 experts, 4 groups, 16 slots, 8 GPUs, 2 nodes.
 EPLB_LOADS = np.array(
     [
         [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
