@@ -18,8 +18,8 @@ import numpy.typing as npt
 from moesim.placement.bound import lower_bound
 from moesim.placement.greedy import FloatArray, IntArray
 
-#: Stop when the most loaded rank is this close to the bound.
-STOP = 1e-4
+#: A round stops when the most loaded rank is this close to the bound; no further round starts when it is that.
+STOP, ENOUGH = 1e-4, 2e-4
 #: Moves tried per slot, layer and round at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 1000, 20_000
 #: One move in this many changes replica counts; the others swap two experts.
@@ -75,7 +75,7 @@ def search(
         load = (loads[layer] / copies)[first[layer]].sum(axis=1)
         lowest = load.max()
         for heat, state in zip(heats, states[layer], strict=True):
-            if lowest <= target[layer] * (1 + STOP):
+            if lowest <= target[layer] * (1 + ENOUGH):
                 break
             lowest = _anneal(
                 loads[layer],
