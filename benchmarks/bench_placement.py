@@ -4,8 +4,7 @@
 
 FOLDER holds load counts of one model, one workload per file, such as the DeepSeek-V3 counts attached to
 github.com/sgl-project/sglang/issues/6017. Every layout is solved for every file. ``all`` is the mean over
-files (of the two ``worst``, the largest), ``elsewhere`` the mean of max/mean - 1 over the files that a plan was
-not fitted to.
+files (of the two ``worst``, the largest), ``elsewhere`` the mean of max/mean - 1 over the other files.
 """
 
 from __future__ import annotations

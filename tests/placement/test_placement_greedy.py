@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moesim.layout import ExpertMap
 from moesim.placement import greedy, pack, replicate
 
-# The example of the EPLB README (github.com/deepseek-ai/EPLB): 12 experts, 4 groups, 16 slots, 8 GPUs, 2 nodes.
+# The example of EPLB's README (github.com/deepseek-ai/EPLB): 4 groups, 16 slots, 8 GPUs, 2 nodes.
 EPLB_LOADS = np.array(
     [
         [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
@@ -102,6 +102,22 @@ def test_packing_makes_room_when_every_bin_with_room_holds_the_label():
     assert sorted(packed.ravel()) == [0, 1, 2, 3, 4, 5]
     for items in packed:
         assert len(set(labels[0, items])) == 3
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.data())
+def test_hierarchical_greedy_gives_valid_plans_and_keeps_groups_whole(
+    nodes, groups_each, size, ranks_each, data
+):
+    here = groups_each * size  # experts of a node
+    room = data.draw(st.integers(-(-here // ranks_each), here))
+    experts, ranks = here * nodes, ranks_each * nodes
+    load = st.integers(0, 9).map(float)
+    loads = np.array([data.draw(st.lists(load, min_size=experts, max_size=experts))])
+    table = greedy(loads, ranks, room * ranks - experts, groups_each * nodes, nodes)
+    plan = ExpertMap(table, experts, ranks)
+    homes = [set(part // size) for part in plan.physical_to_logical.reshape(nodes, -1)]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == groups_each * nodes
 
 
 def test_hierarchical_greedy_on_equal_nodes_is_flat_greedy_inside_each():
