@@ -18,7 +18,7 @@ import numpy.typing as npt
 from moesim.placement.bound import lower_bound
 from moesim.placement.greedy import FloatArray, IntArray
 
-#: A round stops when the most loaded rank is this close to the bound; no further round starts when it is that.
+#: A round stops when the most loaded rank is this close to the bound; and no other starts when it is that.
 STOP, ENOUGH = 1e-4, 2e-4
 #: Moves tried per slot, layer and round at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 1000, 20_000
