@@ -2,8 +2,8 @@
 
     python benchmarks/bench_speed.py
 
-Prints CPU seconds (user and system), best of a few runs, one core. Warm predictions ask about a load that was not
-asked before, on a layout that was.
+Prints CPU seconds (user and system), best of a few runs, one core. Warm predictions ask about a load that was
+not asked before, on a layout that was.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(table: pd.DataFrame) -> dict[str, object]:
-    """Quantiles of measured over predicted on each half of the configurations, and how they hold on the other.
+    """Quantiles of measured over predicted on each half of the configurations, and how they hold there.
 
     The halves differ (some rows had speculative decoding, nobody noted which), so the wider is kept.
     """

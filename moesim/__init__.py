@@ -53,7 +53,7 @@ _HOME = {
     "sweep": "prediction",
 }
 
-__all__ = [  # noqa: PLE0604 - spelled out for type checkers above
+__all__ = [
     "ConfigError",
     "Engine",
     "ExpertMap",

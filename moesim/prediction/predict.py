@@ -172,6 +172,6 @@ def _warnings(model: Model, layout: Parallelism, workload: Workload, state: Stea
         )
     if workload.concurrency < layout.dp:
         found.append(
-            f"{workload.concurrency:.0f} requests keep at most as many of {layout.dp} data-parallel ranks busy"
+            f"{workload.concurrency:.0f} requests keep no more of {layout.dp} data-parallel ranks busy"
         )
     return tuple(found)
