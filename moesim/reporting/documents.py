@@ -1,20 +1,13 @@
-"""What a page is made of: the JSON documents of commands, checked, whether from a file or from a result."""
+"""What a page is made of: the JSON documents of commands, with every value checked."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moesim.errors import ConfigError, Fault
-from moesim.layout import ExpertMap
-from moesim.placement import Placed
-from moesim.result import Prediction
-from moesim.trace.types import LoadCounts, RoutingTrace
 
 #: What no XML or HTML document may hold.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -31,10 +24,14 @@ PRICED = {
 }
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: _UNPRINTABLE.sub("\ufffd", text))]
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-Count = Annotated[float, Field(ge=0, le=1e30)]
-Signed = Annotated[float, Field(ge=-1e30, le=1e30)]
-PerLayer = Annotated[list[Count | None], Field(max_length=_MAX_LAYERS)]
+Positive = Annotated[float, Field(ge=1e-12, le=1e15)]
+Count = Annotated[float, Field(ge=0, le=1e18)]
+Signed = Annotated[float, Field(ge=-1e15, le=1e15)]
+#: Largest over mean: one is even, and the sum may round to a little less.
+Ratio = Annotated[float, Field(ge=0.999, le=_MAX_SLOTS)]
+Degree = Annotated[int, Field(ge=1, le=1_000_000)]
+LayerId = Annotated[int, Field(ge=0, le=100_000)]
+PerLayer = Annotated[list[Ratio | None], Field(max_length=_MAX_LAYERS)]
 Texts = Annotated[list[Text], Field(max_length=200)]
 
 
@@ -45,11 +42,11 @@ class _Document(BaseModel):
 class Layout(_Document):
     """Degrees of parallelism."""
 
-    tp: int
-    pp: int
-    dp: int
-    ep: int
-    world: int
+    tp: Degree
+    pp: Degree
+    dp: Degree
+    ep: Degree
+    world: Degree
 
     def __str__(self) -> str:
         return f"tp={self.tp} pp={self.pp} dp={self.dp} ep={self.ep}"
@@ -84,7 +81,7 @@ class Provenance(_Document):
 
     moesim: Text = ""
     python: Text = ""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     inputs: Annotated[dict[Text, Text], Field(max_length=200)] = {}
 
 
@@ -109,7 +106,7 @@ class PredictionDocument(_Document):
     output_throughput_per_device: Positive
     memory_bytes: Count
     memory_capacity_bytes: Positive
-    load_imbalance: Count | None = None
+    load_imbalance: Ratio | None = None
     experts: Annotated[dict[Text, Count | None], Field(max_length=50)] = {}
     bounds: Annotated[dict[Text, Count | None], Field(max_length=50)] = {}
     interval: Interval | None = None
@@ -122,8 +119,8 @@ class PredictionDocument(_Document):
 class Imbalance(_Document):
     """Largest over mean rank load; None where there is no load."""
 
-    mean: Count | None
-    worst: Count | None
+    mean: Ratio | None
+    worst: Ratio | None
     per_layer: PerLayer
 
 
@@ -137,7 +134,7 @@ class Judged(_Document):
 class LowerBound(_Document):
     """What no placement goes below."""
 
-    mean: Count | None
+    mean: Ratio | None
     per_layer: PerLayer
 
 
@@ -155,7 +152,7 @@ class Price(_Document):
     tpot_s: Positive
     output_throughput: Positive
     concurrency: Positive
-    load_imbalance: Count | None = None
+    load_imbalance: Ratio | None = None
 
 
 class PricePoint(_Document):
@@ -172,13 +169,13 @@ class Emitted(_Document):
 
     path: Text
     format: Text
-    rows: int
+    rows: Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class RankLoads(_Document):
     """Load of every rank in the layer that was worst before."""
 
-    layer_id: int
+    layer_id: LayerId
     contiguous: Annotated[list[Count], Field(max_length=_MAX_SLOTS)]
     plan: Annotated[list[Count], Field(max_length=_MAX_SLOTS)]
 
@@ -207,7 +204,7 @@ class PlacementDocument(_Document):
     ranks: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
     slots: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
     redundant: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]
-    moe_layer_ids: Annotated[list[int], Field(min_length=1, max_length=_MAX_LAYERS)]
+    moe_layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=_MAX_LAYERS)]
     emitted: Annotated[list[Emitted], Field(max_length=50)] = []
     warnings: Texts = []
     details: Details | None = None
@@ -233,6 +230,8 @@ class PlacementDocument(_Document):
         ranks = details.rank_loads
         if ranks is not None and {len(ranks.contiguous), len(ranks.plan)} != {self.ranks}:
             raise ValueError(f"details.rank_loads does not hold {self.ranks} ranks")
+        if ranks is not None and not (sum(ranks.contiguous) > 0 and sum(ranks.plan) > 0):
+            raise ValueError("details.rank_loads is of a layer without load")
         if wrong:
             raise ValueError(f"moe_layer_ids has {layers} layers, but {', '.join(wrong)}")
         return self
@@ -291,70 +290,3 @@ def _fault(error: Any) -> Fault:  # noqa: ANN401 - pydantic's own dictionary
     if error["type"] == "missing":
         return Fault("is missing", where)
     return Fault(message[:1].lower() + message[1:], where, shown)
-
-
-def prediction_document(result: Prediction) -> PredictionDocument:
-    """The document of a prediction."""
-    return checked(PredictionDocument, plain(result.to_dict()), "prediction")
-
-
-def placement_document(
-    placed: Placed, routing: RoutingTrace | LoadCounts | None = None, model: str = ""
-) -> PlacementDocument:
-    """The document of a placement with all details that result and routing hold.
-
-    Parameters
-    ----------
-    routing
-        What the plan was fitted to; without it there are no expert and rank loads.
-    """
-    details: dict[str, Any] = {
-        "predicted": {name: answer.to_dict() for name, answer in placed.predicted.items()}
-    }
-    if routing is not None:
-        loads = routing.load_counts().totals
-        details["loads"] = loads
-        before = placed.judged.get("contiguous")
-        if before is not None and loads.shape[1] % placed.expert_map.ranks == 0 and loads.any():
-            row = int(np.nanargmax(before.fitted.per_layer))
-            start = ExpertMap.contiguous(len(loads), loads.shape[1], placed.expert_map.ranks)
-            details["rank_loads"] = {
-                "layer_id": placed.moe_layer_ids[row],
-                "contiguous": start.rank_loads(loads)[row],
-                "plan": placed.expert_map.rank_loads(loads)[row],
-            }
-    after = placed.predicted.get("after")
-    name = model or (after.model if after is not None else "")
-    return checked(
-        PlacementDocument, plain({"model": name, **placed.to_dict(), "details": details}), "placement"
-    )
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON-like tree
-    """Plain JSON types of a tree of numpy values; what is not finite becomes None.
-
-    >>> plain({"a": (1.5, float("nan"))})
-    {'a': [1.5, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(v) for v in value]
-    return value
-
-
-def compact(value: Any) -> Any:  # noqa: ANN401 - any JSON-like tree
-    """Whole floats as integers, so that counts take half the room.
-
-    >>> compact({"a": [12.0, 0.5]})
-    {'a': [12, 0.5]}
-    """
-    if isinstance(value, dict):
-        return {k: compact(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [compact(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value

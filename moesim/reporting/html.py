@@ -19,6 +19,7 @@ from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
 from moesim.reporting import words
+from moesim.reporting.gather import compact, placement_document, prediction_document
 from moesim.reporting.page import labels_of, sections
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
@@ -93,9 +94,9 @@ def report(
     provenance = _provenance(inputs, seed, routing)
     shown = [
         _with_provenance(
-            doc.prediction_document(result)
+            prediction_document(result)
             if isinstance(result, Prediction)
-            else doc.placement_document(result, routing),
+            else placement_document(result, routing),
             provenance,
         )
         for result in listed
@@ -135,7 +136,7 @@ def write_placement_report(
     """
     files = [model.path, hardware.path if hardware is not None else "", *inputs]
     provenance = _provenance([f for f in files if f], seed, routing)
-    document = _with_provenance(doc.placement_document(placed, routing, model.name), provenance)
+    document = _with_provenance(placement_document(placed, routing, model.name), provenance)
     machines = [sources_of(hardware)] if hardware is not None else []
     return write_page(
         doc.ReportDocument(notes=list(notes), results=[document], hardware=machines, provenance=provenance),
@@ -156,7 +157,7 @@ def render_page(document: doc.ReportDocument) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    values = doc.compact(document.model_dump(mode="json"))
+    values = compact(document.model_dump(mode="json"))
     data = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     link = base64.b64encode(data.encode("ascii")).decode("ascii") if len(data) <= _MOST_LINKED_BYTES else ""
     environment = Environment(

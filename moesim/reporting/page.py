@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moesim.reporting import load_figures, tables, time_figures, words
@@ -13,7 +13,7 @@ from moesim.reporting.documents import (
     PredictionDocument,
     ReportDocument,
 )
-from moesim.reporting.svg import Figure
+from moesim.reporting.svg import Figure, shorten
 from moesim.reporting.tables import Table
 
 
@@ -78,7 +78,7 @@ def _traits(result: PredictionDocument | PlacementDocument) -> tuple[str, ...]:
 
 
 def _predictions(answers: list[PredictionDocument], labels: list[str], several: bool) -> Section:
-    short = [_shorten(label) for label in labels]
+    short = [shorten(label, 34) for label in labels]
     figures, missing = [], []
     if any(answer.breakdown for answer in answers):
         figures.append(time_figures.breakdown("predictions-time", answers, short))
@@ -152,9 +152,5 @@ def _placement(document: PlacementDocument, title: str, key: str) -> Section:
     )
 
 
-def _shorten(label: str, most: int = 34) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
-def _unique(texts: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))  # type: ignore[call-overload]
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))

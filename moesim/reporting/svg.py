@@ -106,6 +106,15 @@ def render(key: str, draw: Callable[[Canvas], None], width_in: float, height_in:
     return _inline(stream.getvalue(), key, label)
 
 
+def shorten(text: str, most: int) -> str:
+    """A label that leaves room for the figure.
+
+    >>> shorten("a very long name", 6)
+    'a ver…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _inline(text: str, key: str, label: str) -> str:
     """The bare element: unique ids, no prologue, scaled by the page."""
     from html import escape

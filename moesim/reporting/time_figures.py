@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.documents import PRICED, PredictionDocument, PricePoint
-from moesim.reporting.svg import CATEGORIES, COLOURS, GREY, Figure, render
+from moesim.reporting.svg import CATEGORIES, COLOURS, GREY, Figure, render, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,16 @@ def breakdown(key: str, answers: Sequence[PredictionDocument], labels: Sequence[
                 ms = np.array([part.get(op, 0.0) for part in parts])
             start = np.where(ms >= 0, right, left)
             colour = GREY if op == _OTHER else CATEGORIES[named.index(op)]
-            axes.barh(rows, ms, 0.62, left=start, color=colour, edgecolor="white", linewidth=0.5, label=op)
+            axes.barh(
+                rows,
+                ms,
+                0.62,
+                left=start,
+                color=colour,
+                edgecolor="white",
+                linewidth=0.5,
+                label=shorten(op, 24),
+            )
             right, left = right + np.maximum(ms, 0), left + np.minimum(ms, 0)
         for row, answer, end in zip(rows, answers, right, strict=True):
             axes.annotate(
@@ -50,6 +59,7 @@ def breakdown(key: str, answers: Sequence[PredictionDocument], labels: Sequence[
                 va="center",
             )
         axes.set_yticks(rows, labels)
+        axes.set_ylim(-0.6, len(parts) - 0.4)
         axes.grid(False, axis="y")
         axes.set_xlim(right=axes.get_xlim()[1] * 1.08)
         axes.set_xlabel("time per output token (TPOT), ms")
@@ -94,7 +104,7 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
                 axes.plot(bound * scale, row, "|", color=COLOURS["bound"], markersize=16, markeredgewidth=2,
                           label="bound: nothing beats it", linestyle="none")  # fmt: skip
             axes.plot(value, row, "o", color=COLOURS["plan"], markersize=6, label="predicted")
-            shown = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+            shown = f"{value:,.0f}" if 1000 <= value < 1e8 else f"{value:.4g}"
             axes.annotate(shown, (value, row), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize=8)  # fmt: skip
         positive = [v for v in seen if v > 0]

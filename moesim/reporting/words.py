@@ -62,7 +62,7 @@ def of_placement(document: PlacementDocument) -> Answer:
             ("Gained", gained),
             ("What limits it", _limit_after(document)),
             ("Proven", _proof(document)),
-            ("Uncertain", _span(after)),
+            ("Uncertain", [*_span(after), *_bases([after])] if after is not None else []),
         ),
     )
 
@@ -101,6 +101,7 @@ def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str])
         if (low := a.bounds.get("tpot_s"))
     ]
     doubts = [each(sentence, label) for a, label in pairs for sentence in _span(a)]
+    doubts += _bases(answers)
     waiting = [
         each(
             f"Only {a.running:,.5g} of {a.concurrency:,.5g} requests run at once; the rest wait for memory.",
@@ -192,14 +193,18 @@ def _limit(answer: PredictionDocument, lower: bool = False) -> str:
     return text[0].lower() + text[1:] if lower else text
 
 
-def _span(answer: PredictionDocument | None) -> list[str]:
-    if answer is None or answer.interval is None:
+def _bases(answers: Sequence[PredictionDocument]) -> list[str]:
+    found = dict.fromkeys(a.interval.basis for a in answers if a.interval is not None and a.interval.basis)
+    return [f"Basis of the interval: {basis}." for basis in found]
+
+
+def _span(answer: PredictionDocument) -> list[str]:
+    if answer.interval is None:
         return []
     span = answer.interval
     return [
         f"A measured TPOT is expected between {_ms(span.tpot_s[0])} and {_ms(span.tpot_s[1])}, and TTFT "
-        f"between {_ms(span.ttft_s[0])} and {_ms(span.ttft_s[1])}, at a level of {span.level:.0%}"
-        + (f". Basis: {span.basis}." if span.basis else ".")
+        f"between {_ms(span.ttft_s[0])} and {_ms(span.ttft_s[1])}, at a level of {span.level:.0%}."
     ]
 
 
