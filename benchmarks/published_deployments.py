@@ -2,8 +2,8 @@
 
     python benchmarks/published_deployments.py
 
-Throughput is compared per device (decode) or per node of 8 (prefill). Routing is taken as even, as the reports
-with simulated or perfect balance have it. Nothing is fitted.
+Throughput is compared per device (decode) or per node of 8 (prefill). Routing is taken as even, as the
+reports with simulated or perfect balance have it. Nothing is fitted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from moesim.layout import ExpertMap
 from moesim.ops import Batch
 from moesim.prediction.kept import deployment_of
 
-#: What, hardware, nodes, ranks, redundant experts, sequences or tokens per rank, context or prompt, reported, source.
+#: What, hardware, nodes, ranks, redundant experts, sequences or prompts per rank, their tokens, reported, source.
 DECODE = [
     (
         "DeepSeek profile, EP128",

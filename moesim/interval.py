@@ -20,6 +20,17 @@ def residuals() -> dict[str, Any]:
     return table
 
 
+def outside_of(hardware: Hardware) -> str:
+    """Why a machine is unlike all that the residuals are from; empty if it is like them."""
+    kinds = residuals()["kinds"]
+    if hardware.kind in kinds:
+        return ""
+    return (
+        f"{hardware.name} is of kind {hardware.kind}; public measurements are of {', '.join(kinds)} nodes, "
+        "so its interval is the widest of any system or model"
+    )
+
+
 def interval_of(hardware: Hardware, ttft_s: float, tpot_s: float, limits: Bounds) -> dict[str, Any]:
     """Interval of TTFT and TPOT for a configuration nobody has measured for us.
 
@@ -32,7 +43,7 @@ def interval_of(hardware: Hardware, ttft_s: float, tpot_s: float, limits: Bounds
         No interval reaches below what cannot be beaten.
     """
     table = residuals()
-    known = hardware.kind in table["kinds"]
+    known = not outside_of(hardware)
     factors = table["factors"] if known else table["factors_elsewhere"]
     low, high = factors["ttft"], factors["tpot"]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,7 +47,7 @@ def place(
     json: Json = False,
 ) -> None:
     """Place experts so that ranks share a real load evenly; judge, price and write the plan."""
-    from moesim.errors import ConfigError, Fault
+    from moesim.errors import ConfigError, Fault, OutOfDomainWarning
     from moesim.files import check_writable
     from moesim.placement import place as run
     from moesim.prediction import Engine, Workload
@@ -59,6 +60,8 @@ def place(
     if report is not None and (faults := check_writable(report, "--report")):
         raise ConfigError(faults)
     workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
+    # What is outside the calibrated domain is among the plan's warnings, which are printed below.
+    warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
         routing,
         found_model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Predict latency and throughput of one configuration."""
-    from moesim.errors import InfeasibleError
+    from moesim.errors import InfeasibleError, OutOfDomainWarning
     from moesim.layout import Parallelism
     from moesim.prediction import Engine, Workload
     from moesim.prediction import predict as run
@@ -50,6 +51,8 @@ def predict(
         dtype, kv_cache_dtype, overlap, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
     )
     inputs = [p for p in (found_model.path, found_hardware.path, trace) if p]
+    # What is outside the calibrated domain is among the answer's warnings, which are printed below.
+    warnings.simplefilter("ignore", OutOfDomainWarning)
     try:
         answer = run(
             found_model,

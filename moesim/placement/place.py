@@ -270,9 +270,10 @@ def _verdict(
             continue
         gain = after.output_throughput / predicted[name].output_throughput - 1.0
         word = "gains" if gain >= 0 else "LOSES"
+        tpot_ms = (predicted[name].tpot_s * 1e3, after.tpot_s * 1e3)
         found.append(
             f"At {after.concurrency:g} concurrent requests the plan {word} {abs(gain):.1%} of output "
-            f"throughput against {what} (TPOT {predicted[name].tpot_s * 1e3:.2f} -> {after.tpot_s * 1e3:.2f} ms)."
+            f"throughput against {what} (TPOT {tpot_ms[0]:.2f} -> {tpot_ms[1]:.2f} ms)."
         )
     if redundant:
         lost = [p.tokens_per_rank for p in prices if p.after_s is not None and _best_other(p) < p.after_s]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from moesim.bounds import bounds_of
@@ -9,8 +11,9 @@ from moesim.engine.deployment import Deployment
 from moesim.engine.memory import cache_per_sequence
 from moesim.engine.routing import Array
 from moesim.engine.steady import Load, Steady, steady
+from moesim.errors import OutOfDomainWarning
 from moesim.hardware.types import Hardware
-from moesim.interval import interval_of
+from moesim.interval import interval_of, outside_of
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.metrics import e2el_s, output_throughput, request_throughput, total_token_throughput
@@ -61,6 +64,11 @@ def predict(
     InfeasibleError
         If the weights, or one request's cache, do not fit.
 
+    Warns
+    -----
+    OutOfDomainWarning
+        If no public measurement is of this kind of machine.
+
     Examples
     --------
     >>> from moesim.hardware import load_hardware
@@ -75,6 +83,9 @@ def predict(
     True
     """
     engine = engine or Engine()
+    outside = outside_of(hardware)
+    if outside:
+        warnings.warn(outside, OutOfDomainWarning, stacklevel=2)
     check(model, hardware, layout, [workload], trace, plan, engine)
     deployment = deployment_of(model, hardware, layout, engine, trace, plan, seed)
     load = load_of([workload], engine)
@@ -84,7 +95,7 @@ def predict(
     answers = throughput(state, load, layout)
     limits = bounds_of(state, load)
     cached = _cached(deployment, state, load)
-    unknown = _warnings(model, layout, workload, state)
+    notes = _notes(model, layout, workload, state) + ((outside,) if outside else ())
     values = {name: float(np.asarray(value)[0]) for name, value in answers.items()}
     moe = model.moe is not None
     return Prediction(
@@ -118,7 +129,7 @@ def predict(
             "cache_bytes": float(cached[0]),
             "budget_bytes": memory.budget_bytes,
         },
-        warnings=unknown,
+        warnings=notes,
         decode=state.decode,
     )
 
@@ -158,7 +169,7 @@ def _expert_facts(
     }
 
 
-def _warnings(model: Model, layout: Parallelism, workload: Workload, state: Steady) -> tuple[str, ...]:
+def _notes(model: Model, layout: Parallelism, workload: Workload, state: Steady) -> tuple[str, ...]:
     found = list(model.warnings)
     if state.running[0] < workload.concurrency:
         found.append(

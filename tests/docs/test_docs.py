@@ -1,5 +1,7 @@
 """Documentation that runs: Python blocks are executed, console blocks are replayed.
 
+What a line like ``print(x)  # 3`` promises is what it prints.
+
 A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
 Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
 preceded by ``<!-- not run: reason -->`` is skipped.
@@ -28,16 +30,18 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_page(page, tmp_path, monkeypatch):
+def test_page(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     names: dict[str, object] = {"__name__": "docs"}
-    blocks = _blocks(page)
-    for kind, text in blocks:
-        if kind == "python":
-            exec(compile(text, str(page), "exec"), names)
-        else:
+    for kind, text in _blocks(page):
+        if kind == "console":
             _replay(text)
+            continue
+        exec(compile(text, str(page), "exec"), names)
+        printed = capsys.readouterr().out.splitlines()
+        for promised in re.findall(r"^ *print\(.*\)  # (.*)$", text, flags=re.MULTILINE):
+            assert printed.pop(0) == promised
 
 
 def _replay(text: str) -> None:

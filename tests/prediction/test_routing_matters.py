@@ -182,3 +182,40 @@ def test_requests_beyond_the_cache_wait():
     more = ms.predict(model, hardware, layout, ms.Workload(8192, 1024, 1600))
     assert more.running == full.running
     assert more.output_throughput == pytest.approx(full.output_throughput, rel=0.02)
+
+
+def test_machines_unlike_the_measured_ones_get_wider_intervals_and_a_warning():
+    model = ms.load_model("deepseek-v3")
+    supernode = ms.load_hardware("cloudmatrix384")
+    with pytest.warns(ms.OutOfDomainWarning, match="npu"):
+        there = ms.predict(
+            model,
+            supernode,
+            ms.Parallelism(dp=32, ep=32),
+            ms.Workload(1024, 256, 512),
+            engine=ms.Engine("int8"),
+        )
+    here = ms.predict(
+        model,
+        ms.load_hardware("h200-sxm-8", nodes=4),
+        ms.Parallelism(dp=32, ep=32),
+        ms.Workload(1024, 256, 512),
+    )
+    width = [a.interval["tpot_s"][1] / a.tpot_s for a in (here, there)]
+    assert width[1] > width[0]
+    assert any("npu" in note for note in there.warnings)
+
+
+def test_racks_and_supernodes_exchange_tokens_inside_one_domain():
+    model = ms.load_model("deepseek-v3")
+    rack = ms.predict(
+        model, ms.load_hardware("gb200-nvl72"), ms.Parallelism(dp=64, ep=64), ms.Workload(1024, 256, 4096)
+    )
+    assert "scale-out" not in dict(rack.bottleneck)
+    nodes = ms.predict(
+        model,
+        ms.load_hardware("b200-sxm-8", nodes=8),
+        ms.Parallelism(dp=64, ep=64),
+        ms.Workload(1024, 256, 4096),
+    )
+    assert dict(nodes.bottleneck)["scale-out"] > 0.1
