@@ -13,7 +13,7 @@ from moesim.layout import ExpertMap
 from moesim.ops import Batch
 from moesim.prediction.kept import deployment_of
 
-#: What, hardware, nodes, ranks, redundant experts, sequences or prompts per rank, their tokens, reported, source.
+#: Name, hardware, nodes, ranks, redundant experts, sequences or prompts per rank, tokens, reported, source.
 DECODE = [
     (
         "DeepSeek profile, EP128",
