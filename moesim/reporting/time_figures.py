@@ -25,7 +25,10 @@ def breakdown(key: str, answers: Sequence[PredictionDocument], labels: Sequence[
     for part in parts:
         for op, ms in part.items():
             order[op] = max(order.get(op, 0.0), abs(ms))
-    named = sorted(order, key=lambda op: (-order[op], op))[: len(CATEGORIES)]
+    # What is below zero has a name of its own: inside the rest it would hide time that is spent.
+    below = {op for part in parts for op, ms in part.items() if ms < 0}
+    named = sorted(order, key=lambda op: (op not in below, -order[op], op))[: len(CATEGORIES)]
+    named.sort(key=lambda op: (-order[op], op))
     hidden = len(order) > len(named)
 
     def draw(canvas: Canvas) -> None:
@@ -66,8 +69,7 @@ def breakdown(key: str, answers: Sequence[PredictionDocument], labels: Sequence[
         canvas.legend(loc="outside lower center", ncols=5, fontsize=8)
 
     title = "What an output token's time is spent on"
-    negative = any(ms < 0 for part in parts for ms in part.values())
-    overlap = " Left of zero: what overlap hides." if negative else ""
+    overlap = " Left of zero: what overlap hides." if below else ""
     caption = (
         "Mean decode step plus the prefills that interrupt it, in ms per output token; n = "
         f"{_count(len(parts), 'prediction')}. 'expert_imbalance' is waiting for the slowest rank.{overlap}"
