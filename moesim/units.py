@@ -72,7 +72,7 @@ def parse(value: str | float | int, kind: str) -> float:
             raise ValueError(f"{value!r} is no quantity; allowed: {example}")
         number, unit = float(match[1].replace("_", "").replace(",", "")), match[2] or ""
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not finite")
+        raise ValueError(f"{str(value)[:40]!r} is not finite; allowed: {example}")
     if not unit:
         return number
     for symbol, factor in sorted(symbols.items(), key=lambda item: -len(item[0])):

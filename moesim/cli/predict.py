@@ -11,6 +11,8 @@ from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, print_table, stderr
 
 if TYPE_CHECKING:
+    from moesim.layout import ExpertMap, Parallelism
+    from moesim.model import Model
     from moesim.result import Prediction
 
 
@@ -27,6 +29,13 @@ def predict(
     output_len: opt.OutputLen = 1024,
     trace: opt.TracePath = None,
     num_experts: opt.NumExperts = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Expert placement: SGLang's JSON, as `moesim place` writes it.")
+    ] = None,
+    redundant: Annotated[
+        int,
+        typer.Option(min=0, help="Physical experts beyond one of each, placed as engines do without a plan."),
+    ] = 0,
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
     overlap: opt.Overlap = "none",
@@ -50,7 +59,7 @@ def predict(
     engine = Engine(
         dtype, kv_cache_dtype, overlap, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
     )
-    inputs = [p for p in (found_model.path, found_hardware.path, trace) if p]
+    inputs = [p for p in (found_model.path, found_hardware.path, trace, plan) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     try:
@@ -60,6 +69,7 @@ def predict(
             layout,
             Workload(input_len, output_len, concurrency),
             trace=routing,
+            plan=_placement(found_model, layout, plan, redundant),
             engine=engine,
             seed=seed,
         )
@@ -74,6 +84,26 @@ def predict(
     show(answer)
     for note in notes:
         stderr(f"note: {note}")
+
+
+def _placement(model: Model, layout: Parallelism, path: str | None, redundant: int) -> ExpertMap | None:
+    """The placement that was asked for: from a file, or contiguous with spares."""
+    from moesim.errors import ConfigError, Fault
+    from moesim.layout import ExpertMap
+    from moesim.placement import read_sglang
+
+    if path is None and not redundant:
+        return None
+    faults = layout.faults(model, None, redundant)
+    if model.moe is None:
+        faults.append(Fault(f"{model.name} has no experts to place", "--model"))
+    if path is not None and redundant:
+        faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
+    if faults and path is None:
+        raise ConfigError(faults)
+    if path is None:
+        return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
+    return read_sglang(path, layout.ep, model.num_experts, model.moe_layer_ids, model.num_layers)
 
 
 def infeasible(error: Any) -> dict[str, Any]:  # noqa: ANN401 - imported lazily

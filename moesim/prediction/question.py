@@ -17,6 +17,9 @@ from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
 from moesim.trace.types import LoadCounts, RoutingTrace
 
+#: Beyond this a number is a slip, not a question.
+_MOST = 1e12
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -37,9 +40,9 @@ class Workload:
     def faults(self) -> list[Fault]:
         """What is wrong with the numbers."""
         return [
-            Fault("must be at least 1", f"--{name.replace('_', '-')}", value, "1 or more")
+            Fault("must be at least 1, and finite", f"--{name.replace('_', '-')}", value, "1 to 1e12")
             for name in ("input_len", "output_len", "concurrency")
-            if not (value := getattr(self, name)) >= 1
+            if not 1 <= (value := getattr(self, name)) <= _MOST
         ]
 
 
@@ -73,10 +76,12 @@ class Engine:
         found = []
         if self.overlap not in OVERLAPS:
             found.append(Fault("unknown overlap", "--overlap", self.overlap, ", ".join(OVERLAPS)))
-        if self.chunk_tokens < 1:
-            found.append(Fault("must be at least 1", "--max-num-batched-tokens", self.chunk_tokens))
-        if self.max_sequences < 1:
-            found.append(Fault("must be at least 1", "--max-num-seqs", self.max_sequences))
+        for option, value in (
+            ("--max-num-batched-tokens", self.chunk_tokens),
+            ("--max-num-seqs", self.max_sequences),
+        ):
+            if not 1 <= value <= _MOST:
+                found.append(Fault("must be at least 1, and finite", option, value, "1 to 1e12"))
         if not 0 < self.memory_utilisation <= 1:
             found.append(
                 Fault("is a fraction", "--gpu-memory-utilization", self.memory_utilisation, "0 to 1")

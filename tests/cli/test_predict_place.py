@@ -230,3 +230,36 @@ def test_placing_a_dense_model():
     done = run("place", COUNTS, "--model", "llama-3.1-8b", "--ep", 8)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_written_plan_can_be_predicted(tmp_path):
+    words = ["--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--nodes", 4, "--ep", 32]
+    done = run("place", COUNTS, *words, "--redundant", 32, "--emit", "sglang:plan.json", "--json", cwd=tmp_path)
+    after = _no_nan(done.stdout)["predicted"]["after"]
+    words += ["--dp", 32, "--concurrency", 64 * 32, "--trace", COUNTS, "--json"]
+    planned = _no_nan(run("predict", *words, "--plan", "plan.json", cwd=tmp_path).stdout)
+    assert planned["tpot_s"] == pytest.approx(after["tpot_s"])
+    spare = _no_nan(run("predict", *words, "--redundant", 32, cwd=tmp_path).stdout)
+    assert spare["experts"]["slots_per_rank"] == 9
+    assert spare["tpot_s"] > planned["tpot_s"]
+
+
+def test_wrong_plans_to_predict(tmp_path):
+    (tmp_path / "bad.json").write_text('{"physical_to_logical_map": [[0, 0]]}')
+    for extra, part in (
+        (["--plan", "bad.json"], "61"),
+        (["--plan", "none.json"], "none.json"),
+        (["--redundant", 5], "5 redundant"),
+    ):
+        words = ["--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--dp", 8, "--ep", 8, "--concurrency", 8]
+        done = run("predict", *words, *extra, cwd=tmp_path)
+        assert done.returncode == 2, done.stdout
+        assert part in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-3", "1e300"])
+def test_loads_must_be_sane(value):
+    done = run("predict", "--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--concurrency", value)
+    assert done.returncode == 2
+    assert "--concurrency" in done.stderr
