@@ -87,7 +87,7 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
     )
 
     def panel(axes: Axes, metric: str, title: str, scale: float) -> None:
-        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+        from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
         seen: list[float] = []
         rows = np.arange(len(answers))[::-1]
@@ -114,13 +114,13 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
             axes.set_xscale("log")
             near = max(positive) < 50 * min(positive)
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlim(min(positive) / 1.5, max(positive) * 1.5)
         else:
             axes.set_xlim(0, max(positive) * 1.15)
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        short = EngFormatter(sep="") if scale == 1.0 else StrMethodFormatter("{x:,g}")
+        axes.xaxis.set_major_formatter(short)
         axes.set_ylim(-0.6, len(answers) - 0.3)
         axes.set_yticks(rows, labels)
         axes.grid(False, axis="y")
