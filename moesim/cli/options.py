@@ -41,6 +41,12 @@ MaxSeqs = Annotated[
 Utilisation = Annotated[
     float, typer.Option("--gpu-memory-utilization", help="Fraction of device memory the engine may use.")
 ]
+StreamInterval = Annotated[
+    float,
+    typer.Option(
+        "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
+    ),
+]
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]

@@ -78,7 +78,8 @@ def place(
     if report is not None:
         from moesim.reporting import write_placement_report
 
-        write_placement_report(placed, routing, found_model, found_hardware, report)
+        read = [p for p in (trace, evaluate_on) if p is not None]
+        write_placement_report(placed, routing, found_model, found_hardware, report, seed=seed, inputs=read)
     if json:
         paths = [
             p for p in (trace, evaluate_on, found_model.path, found_hardware and found_hardware.path) if p

@@ -42,6 +42,7 @@ def predict(
     max_num_batched_tokens: opt.Chunk = 8192,
     max_num_seqs: opt.MaxSeqs = 1024,
     gpu_memory_utilization: opt.Utilisation = 0.9,
+    stream_interval: opt.StreamInterval = 1,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -57,7 +58,13 @@ def predict(
     assert found_hardware is not None
     layout = Parallelism(tp, pp, dp, ep)
     engine = Engine(
-        dtype, kv_cache_dtype, overlap, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
+        dtype,
+        kv_cache_dtype,
+        overlap,
+        max_num_batched_tokens,
+        max_num_seqs,
+        gpu_memory_utilization,
+        stream_interval,
     )
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.

@@ -41,6 +41,8 @@ class Load:
         Tokens that a data-parallel rank prefills in one step.
     max_sequences
         Sequences that a data-parallel rank decodes at most.
+    stream_interval
+        Tokens the engine collects before it sends them, the first included.
     """
 
     input_len: Array
@@ -48,6 +50,12 @@ class Load:
     concurrency: Array
     chunk_tokens: float = 8192.0
     max_sequences: float = 1024.0
+    stream_interval: float = 1.0
+
+    @property
+    def sent_first(self) -> Array:
+        """Tokens that reach the client together with the first."""
+        return np.minimum(self.stream_interval, self.output_len)
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> Load:
         """Some of the alternatives."""
@@ -126,8 +134,10 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     start_up = np.maximum(running - 1.0, 0.0) / 2.0 * batched_s / WAVES
     alone = prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
     wait = np.maximum(load.concurrency / running - 1.0, 0.0) * (alone + (outputs - 1.0) * tpot)
+    # The client sees the first token together with those that are collected after it.
+    collected = load.sent_first - 1.0
     return Steady(
-        ttft_s=alone + wait,
+        ttft_s=alone + wait + collected * tpot,
         tpot_s=tpot,
         running=running,
         limit=limit,

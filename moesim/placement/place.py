@@ -183,8 +183,9 @@ def place(
     solution = solve(
         loads, ep, redundant, method, nodes=_nodes(hardware, ep), groups=_groups(model), seed=seed
     )
+    # Engines start with experts in order; where these do not divide over the ranks, only with spares.
     plans = {
-        "contiguous": ExpertMap.contiguous(layers, experts, ep),
+        "contiguous": ExpertMap.contiguous(layers, experts, ep, redundant if experts % ep else 0),
         "greedy": solve(loads, ep, redundant, "greedy", seed=seed).expert_map,
         "plan": solution.expert_map,
     }
@@ -202,13 +203,12 @@ def place(
     if hardware is not None:
         workload = workload or Workload(1024, 1024, 64 * ep)
         # Without spare slots to compare with, the plan is the balanced one.
-        balanced = (
-            solve(loads, ep, 0, method, seed=seed).expert_map if redundant and experts % ep == 0 else None
-        )
-        priced = {"before": None if experts % ep else plans["contiguous"], "greedy": plans["greedy"]}
-        priced |= {"balanced": balanced, "after": plans["plan"]}
+        priced = {"before": plans["contiguous"], "greedy": plans["greedy"]}
+        if redundant and experts % ep == 0:
+            priced["balanced"] = solve(loads, ep, 0, method, seed=seed).expert_map
+        priced["after"] = plans["plan"]
         asked = _Pricing(model, hardware, ep, trace, engine or Engine(), seed)
-        predicted = {name: asked.price(plan, workload) for name, plan in priced.items() if plan is not None}
+        predicted = {name: asked.price(plan, workload) for name, plan in priced.items()}
         prices = tuple(asked.point(priced, workload, tokens) for tokens in PRICED_TOKENS)
         verdict = _verdict(predicted, prices, redundant)
         warnings += [w for answer in predicted.values() for w in answer.warnings if w not in warnings]
@@ -242,7 +242,7 @@ class _Pricing:
             seed=self.seed,
         )
 
-    def point(self, plans: Mapping[str, ExpertMap | None], workload: Workload, tokens: int) -> PricePoint:
+    def point(self, plans: Mapping[str, ExpertMap], workload: Workload, tokens: int) -> PricePoint:
         load = Workload(workload.input_len, workload.output_len, tokens * self.ep)
         found: dict[str, float | None] = {}
         for name in ("before", "after", "balanced"):

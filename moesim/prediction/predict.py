@@ -136,7 +136,7 @@ def predict(
 
 def throughput(state: Steady, load: Load, layout: Parallelism) -> dict[str, Array | float]:
     """Latencies and throughputs of a steady state, by metric."""
-    whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len)
+    whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first)
     requests = request_throughput(load.concurrency, whole)
     output = output_throughput(requests, load.output_len)
     return {

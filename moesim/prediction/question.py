@@ -62,6 +62,9 @@ class Engine:
         Sequences a data-parallel rank decodes at most (``--max-num-seqs``).
     memory_utilisation
         Fraction of device memory the engine may use (``--gpu-memory-utilization``).
+    stream_interval
+        Tokens an engine collects before it sends them, the first included (``--stream-interval`` of SGLang,
+        ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later.
     """
 
     dtype: str = "auto"
@@ -70,6 +73,7 @@ class Engine:
     chunk_tokens: float = 8192
     max_sequences: float = 1024
     memory_utilisation: float = UTILISATION
+    stream_interval: float = 1
 
     def faults(self) -> list[Fault]:
         """What is wrong with the settings."""
@@ -79,6 +83,7 @@ class Engine:
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),
+            ("--stream-interval", self.stream_interval),
         ):
             if not 1 <= value <= _MOST:
                 found.append(Fault("must be at least 1, and finite", option, value, "1 to 1e12"))
@@ -127,4 +132,11 @@ def check_routing(trace: RoutingTrace | LoadCounts, model: Model) -> None:
 def load_of(workloads: Sequence[Workload], engine: Engine) -> Load:
     """The traffic as arrays."""
     columns = np.array([(w.input_len, w.output_len, w.concurrency) for w in workloads], dtype=np.float64).T
-    return Load(columns[0], columns[1], columns[2], engine.chunk_tokens, engine.max_sequences)
+    return Load(
+        columns[0],
+        columns[1],
+        columns[2],
+        engine.chunk_tokens,
+        engine.max_sequences,
+        engine.stream_interval,
+    )

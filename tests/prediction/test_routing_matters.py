@@ -219,3 +219,22 @@ def test_racks_and_supernodes_exchange_tokens_inside_one_domain():
         ms.Workload(1024, 256, 4096),
     )
     assert dict(nodes.bottleneck)["scale-out"] > 0.1
+
+
+def test_tokens_sent_in_groups_delay_the_first_and_nothing_else():
+    workload = ms.Workload(512, 256, 64)
+    one, many = (
+        ms.predict(MODEL, HARDWARE, LAYOUT, workload, engine=ms.Engine(stream_interval=n)) for n in (1, 30)
+    )
+    assert many.ttft_s == pytest.approx(one.ttft_s + 29 * one.tpot_s)
+    assert (many.tpot_s, many.output_throughput) == pytest.approx((one.tpot_s, one.output_throughput))
+    whole = ms.predict(MODEL, HARDWARE, LAYOUT, workload, engine=ms.Engine(stream_interval=1000))
+    assert whole.ttft_s == pytest.approx(whole.e2el_s) == pytest.approx(one.e2el_s)
+
+
+def test_ranks_that_only_spares_make_divide():
+    loads = _loads(_skewed(0.5))
+    placed = ms.place(loads, MODEL, ms.load_hardware("h100-sxm-8", nodes=3), ep=24, redundant=16)
+    assert placed.expert_map.slots_per_rank == 6
+    assert "balanced" not in placed.predicted
+    assert placed.predicted["after"].tpot_s <= placed.predicted["before"].tpot_s

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pickle
 import re
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 
 import numpy as np
@@ -126,9 +127,12 @@ def test_plug_ins_add_formats(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def maker():
+    # The folder is shipped whole: leave no bytecode in it.
+    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     spec = importlib.util.spec_from_file_location("make_bundled", data_dir("traces") / "make_bundled.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.dont_write_bytecode = keep
     return module
 
 
