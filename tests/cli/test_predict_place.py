@@ -234,7 +234,8 @@ def test_placing_a_dense_model():
 
 def test_a_written_plan_can_be_predicted(tmp_path):
     words = ["--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--nodes", 4, "--ep", 32]
-    done = run("place", COUNTS, *words, "--redundant", 32, "--emit", "sglang:plan.json", "--json", cwd=tmp_path)
+    emit = ["--redundant", 32, "--emit", "sglang:plan.json", "--json"]
+    done = run("place", COUNTS, *words, *emit, cwd=tmp_path)
     after = _no_nan(done.stdout)["predicted"]["after"]
     words += ["--dp", 32, "--concurrency", 64 * 32, "--trace", COUNTS, "--json"]
     planned = _no_nan(run("predict", *words, "--plan", "plan.json", cwd=tmp_path).stdout)
@@ -251,7 +252,7 @@ def test_wrong_plans_to_predict(tmp_path):
         (["--plan", "none.json"], "none.json"),
         (["--redundant", 5], "5 redundant"),
     ):
-        words = ["--model", "deepseek-v3", "--hardware", "h200-sxm-8", "--dp", 8, "--ep", 8, "--concurrency", 8]
+        words = "--model deepseek-v3 --hardware h200-sxm-8 --dp 8 --ep 8 --concurrency 8".split()
         done = run("predict", *words, *extra, cwd=tmp_path)
         assert done.returncode == 2, done.stdout
         assert part in done.stderr
