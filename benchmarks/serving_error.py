@@ -113,11 +113,10 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
 def _dtype(row: object) -> str:
     """Data type of the run: the checkpoint's own, or what the precision column says."""
     precision = str(row.precision).lower()  # type: ignore[attr-defined]
-    if row.served in ("gpt-oss-120b", "kimi-k2.5") and precision not in ("nvfp4", "fp8"):  # type: ignore[attr-defined]
+    own = {"gpt-oss-120b": ("fp4", "fp8"), "kimi-k2.5": ("int4",)}
+    if precision in own.get(row.served, ()):  # type: ignore[attr-defined]
         return "auto"
-    if "fp4" in precision and row.served != "gpt-oss-120b":  # type: ignore[attr-defined]
-        return "nvfp4"
-    return "fp8" if precision == "fp8" and row.served != "gpt-oss-120b" else "auto"  # type: ignore[attr-defined]
+    return {"fp4": "nvfp4", "fp8": "fp8"}.get(precision, "auto")
 
 
 def halves(table: pd.DataFrame) -> pd.Series:
