@@ -9,6 +9,8 @@ from moesim.units import show
 MAX_BYTES = 8 * 2**30
 #: A JSON document costs many times its size in memory.
 MAX_JSON_BYTES = 256 * 2**20
+#: A line of a text, which may be a whole document.
+MAX_LINE_BYTES = MAX_JSON_BYTES
 #: A pickle holds the frame of a file; its tensors lie beside it.
 MAX_PICKLE_BYTES = 64 * 2**20
 #: Up to here any compression ratio is fine; beyond, at most `MAX_RATIO`.

@@ -16,13 +16,14 @@ def load_trace(
     shape: ShapeLike | None = None,
     num_experts: int | None = None,
     candidates: Candidates = (),
+    top_k: int | None = None,
 ) -> Routing:
     """Read a routing trace or load counts from any known format, told by content.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or the folder for formats that are folders.
     shape
         The model the trace is of (a `moesim.model.types.Model` or a `Shape`). The trace must fit it.
     num_experts
@@ -30,6 +31,8 @@ def load_trace(
     candidates
         Known models, for files that say nothing when the caller does not either: the smallest that fits
         is taken, with a warning. A callable is called only if needed.
+    top_k
+        Experts per token, for files that do not show it: router scores, ids without gaps.
 
     Returns
     -------
@@ -42,6 +45,6 @@ def load_trace(
         If the file cannot be read, is in no known format, is damaged, or does not fit the model; every
         fault is named.
     """
-    hints = Hints.of(shape, num_experts, candidates)
+    hints = Hints.of(shape, num_experts, candidates, top_k)
     peek = Peek(path)
     return find_reader(peek).read(peek, hints)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from moesim.errors import Fault, TraceError
-from moesim.trace.schema import MAX_EXPERTS
+from moesim.trace.schema import MAX_EXPERTS, MAX_TOP_K
 
 
 @runtime_checkable
@@ -87,27 +87,43 @@ class Hints:
     candidates
         Known models to look through when nothing else says what the trace is of, or a callable that
         lists them (called only then).
+    top_k
+        Experts per token, for files that hold scores of every expert, or ids without gaps between tokens.
     """
 
     shape: Shape | None = None
     num_experts: int | None = None
     candidates: Candidates = ()
+    top_k: int | None = None
 
     @classmethod
     def of(
-        cls, shape: ShapeLike | None = None, num_experts: int | None = None, candidates: Candidates = ()
+        cls,
+        shape: ShapeLike | None = None,
+        num_experts: int | None = None,
+        candidates: Candidates = (),
+        top_k: int | None = None,
     ) -> Hints:
         """Hints from what a caller gives.
 
         Raises
         ------
         TraceError
-            If `num_experts` is no possible number of experts.
+            If `num_experts` is no possible number of experts, or `top_k` of experts per token.
         """
+        faults = []
         if num_experts is not None and not 1 <= num_experts <= MAX_EXPERTS:
-            fault = Fault("is no number of experts", "num_experts", num_experts, f"1 to {MAX_EXPERTS}")
-            raise TraceError(fault)
-        return cls(Shape.of(shape) if shape is not None else None, num_experts, candidates)
+            faults.append(Fault("is no number of experts", "num_experts", num_experts, f"1 to {MAX_EXPERTS}"))
+        if top_k is not None and not 1 <= top_k <= MAX_TOP_K:
+            faults.append(Fault("is no number of experts per token", "top_k", top_k, f"1 to {MAX_TOP_K}"))
+        if faults:
+            raise TraceError(faults)
+        return cls(Shape.of(shape) if shape is not None else None, num_experts, candidates, top_k)
+
+    @property
+    def known_top_k(self) -> int | None:
+        """Experts per token, as far as the caller knows."""
+        return self.shape.top_k if self.shape is not None else self.top_k
 
     def known_shapes(self) -> Iterator[Shape]:
         """The candidates that have experts, smallest first."""
@@ -191,7 +207,8 @@ def fit(found: Found, hints: Hints, source: object) -> Fit:
     if found.num_experts is not None and found.layer_ids is not None and found.top_k is not None:
         every = tuple(range(found.rows))
         return Fit(every, found.layer_ids, found.num_experts, found.top_k, found.model)
-    fitting = [s for s in hints.known_shapes() if _matches(found, s, hints.num_experts)]
+    known = (s for s in hints.known_shapes() if hints.top_k in (None, s.top_k))
+    fitting = [s for s in known if _matches(found, s, hints.num_experts)]
     if fitting:
         best = fitting[0]
         return _fit_to(found, best, (_guess(best, fitting),))
@@ -240,6 +257,8 @@ def _layers_fault(found: Found, shape: Shape) -> Fault:
 
 def _count_faults(found: Found, hints: Hints) -> list[Fault]:
     wanted, faults = hints.num_experts, []
+    if None not in (hints.top_k, found.top_k) and hints.top_k != found.top_k:
+        faults.append(Fault(f"trace has top-k {found.top_k}", "top_k", hints.top_k))
     if found.num_experts is not None and found.max_id >= found.num_experts:
         faults.append(
             Fault(f"trace has expert ids up to {found.max_id}, and says it has {found.num_experts} experts")
@@ -315,4 +334,4 @@ def _fit_alone(found: Found, hints: Hints) -> Fit:
     if experts is None:
         experts = found.max_id + 1
         warnings.append(f"number of experts unknown: taken as {experts}, the largest id plus one")
-    return Fit(rows, ids, experts, found.top_k, found.model, tuple(warnings))
+    return Fit(rows, ids, experts, found.top_k or hints.top_k, found.model, tuple(warnings))

@@ -72,9 +72,10 @@ def summarise(
     shape: ShapeLike | None = None,
     num_experts: int | None = None,
     candidates: Candidates = (),
+    top_k: int | None = None,
 ) -> Summary:
     """Summarise a trace file; parameters and errors are those of `moesim.trace.load_trace`."""
-    hints, peek = Hints.of(shape, num_experts, candidates), Peek(path)
+    hints, peek = Hints.of(shape, num_experts, candidates, top_k), Peek(path)
     reader = find_reader(peek)
     if reader is PARQUET and stored_header(peek).kind == ROUTING:
         from moesim.trace.reader import TraceReader

@@ -131,7 +131,7 @@ def test_damaged_documents(tmp_path, text):
 
 
 def test_a_document_too_large_to_parse(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr("moesim.trace.readers.sglang_json.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("moesim.trace.json_text.MAX_JSON_BYTES", 100)
     with pytest.raises(TraceError, match="JSON document: needs"):
         load_trace(dump(tmp_path / "c.json", rows))
 

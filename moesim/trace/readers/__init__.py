@@ -61,11 +61,13 @@ def find_reader(peek: Peek) -> Reader:
         best = max(scored, key=lambda entry: entry[:2], default=None)
         if best is not None and best[0] > 0:
             return best[2]
-    begins = peek.head[:8]
     formats = "; ".join(reader.title for reader in known)
-    raise TraceError(
-        Fault(f"is in no known trace format (it begins with {begins!r})", allowed=formats), peek.path
-    )
+    if peek.is_folder:
+        held = ", ".join(peek.names[:4]) + (", ..." if len(peek.names) > 4 else "") or "nothing"
+        what = f"is a folder in no known trace format (it holds {held})"
+    else:
+        what = f"is in no known trace format (it begins with {peek.head[:8]!r})"
+    raise TraceError(Fault(what, allowed=formats), peek.path)
 
 
 __all__ = ["GROUP", "Reader", "built_in", "find_reader", "plug_ins"]

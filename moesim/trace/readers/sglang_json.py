@@ -5,21 +5,18 @@ SGLang writes a row for every decoder layer; the rows of dense layers are zero.
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 
 from moesim.errors import Fault, TraceError
 from moesim.trace.assemble import Origin, load_counts
-from moesim.trace.limits import MAX_JSON_BYTES, size_fault
+from moesim.trace.json_text import read_json, short, shown
+from moesim.trace.limits import MAX_JSON_BYTES
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
 from moesim.trace.shape import Hints
 from moesim.trace.types import LoadCounts
 
 _KEY = "logical_count"
-_SHOWN = 5
 
 
 def _sniff(peek: Peek) -> float:
@@ -27,38 +24,16 @@ def _sniff(peek: Peek) -> float:
 
 
 def _read(peek: Peek, hints: Hints) -> LoadCounts:
-    document = _parse(peek)
+    document = read_json(peek)
     if not isinstance(document, dict) or _KEY not in document:
         raise TraceError(Fault(f"has no {_KEY} at its top level"), peek.path)
     rows = document[_KEY]
     stepwise = _depth(rows) == 3
     faults = _row_faults(rows, stepwise)
     if faults:
-        shown = faults[:_SHOWN]
-        if len(faults) > _SHOWN:
-            shown.append(Fault(f"{len(faults) - _SHOWN} more such faults", _KEY))
-        raise TraceError(shown, peek.path)
+        raise TraceError(shown(faults, _KEY), peek.path)
     counts = np.array(rows, dtype=np.float64)
     return load_counts(counts, Origin(peek.path), hints)
-
-
-def _parse(peek: Peek) -> Any:  # noqa: ANN401 - any JSON tree
-    fault = size_fault(peek.size, "JSON document", MAX_JSON_BYTES)
-    if fault:
-        raise TraceError(fault, peek.path)
-    with peek.open() as stream:
-        content = stream.read()
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise TraceError(
-            Fault(f"is no JSON, or is truncated: {error.msg.lower()}", where), peek.path
-        ) from None
-    except RecursionError:
-        raise TraceError(Fault("is nested too deeply"), peek.path) from None
-    except ValueError as error:
-        raise TraceError(Fault(f"is no JSON: {error}"), peek.path) from None
 
 
 def _depth(value: object) -> int:
@@ -99,12 +74,7 @@ def _value_faults(row: list[object], name: str) -> list[Fault]:
         if good:
             return []
     wrong = [(e, v) for e, v in enumerate(row) if type(v) not in (int, float) or not 0 <= v < 1e300]  # type: ignore[operator]
-    return [Fault("is no load", f"{name}[{e}]", _short(v), "a number of at least 0") for e, v in wrong]
-
-
-def _short(value: object) -> object:
-    text = repr(value)
-    return value if len(text) < 40 else text[:40] + "..."
+    return [Fault("is no load", f"{name}[{e}]", short(v), "a number of at least 0") for e, v in wrong]
 
 
 READER = Reader("sglang-json", 'SGLang JSON {"logical_count": ...}', _sniff, _read)
