@@ -74,13 +74,12 @@ class Deployment:
         return self._memory[key]
 
     def step(self, batch: Batch) -> StepTimes:
-        """Seconds of one step for every alternative of `batch` (tokens per data-parallel rank)."""
+        """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
         whole = self._sequential(batch, phase)
         if self.overlap == "none" or not whole.groups:
             return whole
-        half = Batch(batch.sequences / 2, batch.context, batch.prompts / 2, batch.chunk, batch.past)
-        overlapped = self._overlapped(self._sequential(half, phase))
+        overlapped = self._overlapped(self._sequential(batch.half(), phase))
         # An engine switches overlap off where it does not pay.
         return replace(whole, seconds=np.minimum(whole.seconds, overlapped))
 

@@ -125,8 +125,7 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     running = np.minimum(load.concurrency, limit)
 
     # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
-    micro = running / layout.dp / layout.pp
-    decode = deployment.step(Batch.decode(micro, context))
+    decode = deployment.step(Batch.decode_over(running / layout.pp, context, layout.dp))
     prompt_s, prompt_bound_s, batched_s = _prefill(deployment, load)
 
     interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
@@ -176,9 +175,10 @@ def _prefill(deployment: Deployment, load: Load) -> tuple[Array, Array, Array]:
     # One evaluation for both: first the lone prompts, then the full chunks.
     both = deployment.step(
         Batch.of(
-            prompts=np.concatenate([np.full(len(inputs), 1.0 / ranks), packed]),
+            prompts=np.concatenate([np.ones(len(inputs)), packed]),
             chunk=np.tile(chunk, 2),
             past=np.tile(past, 2),
+            ranks=np.repeat([1.0, np.inf], len(inputs)),
         )
     )
     n = len(inputs)

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-
 from moesim.errors import ConfigError, Fault
 from moesim.layout.parallelism import Parallelism
 from moesim.model.matrices import model_matrices
@@ -111,7 +109,7 @@ def step_work(
     model, layout, precision
         What is served and how.
     batch
-        Tokens per data-parallel rank; several alternatives at once.
+        Tokens of the busiest data-parallel rank; several alternatives at once.
     kinds
         The model's layers grouped, if that was done before.
     fused
@@ -182,7 +180,7 @@ def _pipeline(model: Model, batch: Batch, layout: Parallelism) -> list[tuple[Mes
 def _experts(
     model: Model, kinds: LayerKinds, layout: Parallelism, batch: Batch, precision: Precision
 ) -> tuple[ExpertWork, ...]:
-    tokens = np.asarray(batch.tokens * layout.dp)
+    tokens = batch.all_tokens(layout.dp)
     dtype = precision.weight("expert")
     return tuple(
         ExpertWork(moe, positions, model.hidden, moe.intermediate / layout.moe_tp, dtype, tokens)

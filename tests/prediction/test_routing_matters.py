@@ -238,3 +238,22 @@ def test_ranks_that_only_spares_make_divide():
     assert placed.expert_map.slots_per_rank == 6
     assert "balanced" not in placed.predicted
     assert placed.predicted["after"].tpot_s <= placed.predicted["before"].tpot_s
+
+
+def test_a_lone_prompt_is_prefilled_by_one_rank():
+    """Data parallelism serves more prompts, not a single one faster."""
+    model, hardware = ms.load_model("llama-3.1-8b"), ms.load_hardware("h100-sxm-8")
+    one, eight = (
+        ms.predict(model, hardware, ms.Parallelism(dp=n), ms.Workload(4096, 64, 1)).ttft_s for n in (1, 8)
+    )
+    assert eight == pytest.approx(one)
+
+
+def test_the_busiest_rank_has_whole_sequences():
+    model, hardware = ms.load_model("llama-3.1-8b"), ms.load_hardware("h100-sxm-8")
+    steps = [
+        ms.predict(model, hardware, ms.Parallelism(dp=8), ms.Workload(4096, 2048, n)).decode.seconds[0]
+        for n in (8, 9, 16, 17)
+    ]
+    assert steps[1] == pytest.approx(steps[2])
+    assert steps[0] < steps[1] < steps[3]
