@@ -114,7 +114,19 @@ class TraceReader:
         """Close the file."""
         self._file.close()
 
-    def batches(self, layers: Sequence[int] | None = None, rows: int = ROWS) -> Iterator[TokenBatch]:
+    def group_rows(self) -> list[int]:
+        """Tokens of each row group."""
+        metadata = self._file.metadata
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    def batches(
+        self,
+        layers: Sequence[int] | None = None,
+        rows: int = ROWS,
+        *,
+        row_groups: Sequence[int] | None = None,
+        weights: bool = True,
+    ) -> Iterator[TokenBatch]:
         """Tokens in file order, at most `rows` at a time.
 
         Parameters
@@ -124,6 +136,10 @@ class TraceReader:
             None for all.
         rows
             The most tokens of one batch.
+        row_groups
+            The row groups to read, for readers that share a file; None for all.
+        weights
+            Whether router weights are read, where there are any.
 
         Raises
         ------
@@ -140,17 +156,22 @@ class TraceReader:
             have = ", ".join(map(str, self.header.moe_layer_ids))
             raise ConfigError(Fault("no such MoE layers in this trace", "layers", strange, have), self.path)
         names = [*SCALARS, *([TOKEN_ID] if self.has_token_ids else []), *map(id_column, wanted)]
-        if self.has_weights:
+        weights = weights and self.has_weights
+        if weights:
             names += map(weight_column, wanted)
-        first = 0
+        sizes = self.group_rows()
+        groups = range(len(sizes)) if row_groups is None else row_groups
+        expected, first = sum(sizes[i] for i in groups), 0
         try:
-            for batch in self._file.iter_batches(batch_size=rows, columns=names, use_threads=False):
-                yield self._batch(batch, wanted, first)
+            for batch in self._file.iter_batches(
+                batch_size=rows, row_groups=list(groups), columns=names, use_threads=False
+            ):
+                yield self._batch(batch, wanted, first, weights)
                 first += batch.num_rows
         except BROKEN_PARQUET as error:
             raise damaged(error, self.path) from None
-        if first != self.num_tokens:
-            raise TraceError(Fault(f"is truncated: {first} of {self.num_tokens} rows are there"), self.path)
+        if first != expected:
+            raise TraceError(Fault(f"is truncated: {first} of {expected} rows are there"), self.path)
 
     def read(self) -> RoutingTrace:
         """The whole trace in memory.
@@ -196,7 +217,9 @@ class TraceReader:
             metadata=header.metadata,
         )
 
-    def _batch(self, batch: pa.RecordBatch, layers: Sequence[int], first: int) -> TokenBatch:
+    def _batch(
+        self, batch: pa.RecordBatch, layers: Sequence[int], first: int, with_weights: bool
+    ) -> TokenBatch:
         try:
             ids = np.stack(
                 [matrix(batch.column(id_column(i)), self.top_k, id_column(i)) for i in layers], axis=1
@@ -205,7 +228,7 @@ class TraceReader:
                 n: vector(batch.column(n), n) for n in batch.schema.names if n in (*SCALARS, TOKEN_ID)
             }
             weights = None
-            if self.has_weights:
+            if with_weights:
                 columns = [
                     matrix(batch.column(weight_column(i)), self.top_k, weight_column(i)) for i in layers
                 ]
