@@ -174,10 +174,10 @@ def test_pt(tmp_path, monkeypatch):
     assert loads.metadata == {"rank": "0", "average_utilization_rate_over_window": "0.75"}
 
 
-def test_pt_of_another_recorder_mode(tmp_path, monkeypatch):
+def test_pt_that_is_no_recording(tmp_path, monkeypatch):
     torch = FakeTorch(monkeypatch)
     path = torch.save({"records": [], "last_physical_to_logical_map": None}, tmp_path / "r.pt")
-    with pytest.raises(TraceError, match="records: was recorded per pass or per token"):
+    with pytest.raises(TraceError, match="last_physical_to_logical_map: is missing"):
         load_trace(path)
     path = torch.save({"weights": 1}, tmp_path / "r.pt")
     with pytest.raises(TraceError, match="logical_count: is missing"):

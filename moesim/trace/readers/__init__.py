@@ -23,6 +23,21 @@ _MODULES = (
     "vllm_npz",
     "olmoe_pkl",
     "olmoe_npz",
+    "sglang_records",
+    "sglang_routed",
+    "route_jsonl",
+    "trtllm",
+    "balance_jsonl",
+    "eplb",
+    "selection_json",
+    "flame",
+    "esft",
+    "fingerprint_json",
+    "moe_beyond_csv",
+    "speculative_jsonl",
+    "imatrix",
+    "router_logits",
+    "folder",
 )
 
 

@@ -1,7 +1,9 @@
 """A single ``.npy`` array of expert ids or of load counts.
 
 Whole numbers ``[tokens, layers, top_k]`` are expert ids, as vLLM's `routed_experts` are when saved. Real
-numbers ``[steps, layers, experts]``, or any numbers ``[layers, experts]``, are load counts.
+numbers ``[steps, layers, experts]``, or any numbers ``[layers, experts]``, are load counts: EPLB's weights,
+or the matrices of MoE-Infinity, one per sequence, whose places that were never used are zero. Real numbers
+of which some are negative are a router's scores.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from moesim.trace.arrays import read_npy
 from moesim.trace.assemble import Origin, load_counts, routing_trace
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
+from moesim.trace.readers.router_logits import is_scores, of_scores
 from moesim.trace.shape import Hints
 from moesim.trace.types import Routing
 
@@ -26,6 +29,8 @@ def _read(peek: Peek, hints: Hints) -> Routing:
     except TraceError as error:
         raise TraceError(error.faults, peek.path) from None
     origin = Origin(peek.path)
+    if is_scores(array):
+        return of_scores([array], None, peek, hints).trace(hints)
     if array.ndim == 3 and array.dtype.kind in "iu":
         return routing_trace(array, origin, hints, drop_blank=True)
     if array.ndim == 2 or (array.ndim == 3 and array.dtype.kind == "f"):

@@ -16,13 +16,15 @@ from moesim.trace.types import LoadCounts
 
 # The first object of a file torch wrote before version 1.6: a magic number in a pickle of its own.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_KEY, _RECORDS = "logical_count", "records"
+_KEY = "logical_count"
 _UTILISATION = "average_utilization_rate_over_window"
 
 
 def _sniff(peek: Peek) -> float:
-    is_torch = any(name.endswith("/data.pkl") for name in peek.zip_names)
-    return 1.0 if is_torch or peek.head.startswith(_LEGACY) else 0.0
+    if peek.head.startswith(_LEGACY) or _KEY.encode() in peek.pickle_head[:400]:
+        return 1.0
+    # Any other torch file is more likely to be a dump gone wrong than anything else that moesim knows.
+    return 0.3 if any(name.endswith("/data.pkl") for name in peek.zip_names) else 0.0
 
 
 def _read(peek: Peek, hints: Hints) -> LoadCounts:
@@ -35,11 +37,6 @@ def _read(peek: Peek, hints: Hints) -> LoadCounts:
             Fault("is in torch's format before 1.6; load and save it with a newer torch"), peek.path
         )
     saved = read_torch(peek.path)
-    if isinstance(saved, dict) and _RECORDS in saved:
-        raise TraceError(
-            Fault("was recorded per pass or per token, which is not read", _RECORDS, allowed="mode stat"),
-            peek.path,
-        )
     if not isinstance(saved, dict) or not isinstance(saved.get(_KEY), np.ndarray):
         raise TraceError(Fault("is missing, or no tensor", _KEY), peek.path)
     metadata = {
