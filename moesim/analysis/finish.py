@@ -169,6 +169,15 @@ def _drawn(part: Partial, load: Any, used: Any, weight: Array, ep: Sequence[int]
         }
         tokens, windows = one["lag_tokens"][:, None], one["distinct_windows"][:, None]
         values |= of.locality_values(one["lag"], tokens, one["distinct"], windows, spec)
+    if "segment4" in sums:
+        hist, best = (
+            {
+                m: np.einsum("dg,lgn->dln", weight, sums[f"{kind}{m}"][:, used].astype(np.float64))
+                for m in SEGMENTS
+            }
+            for kind in ("segment", "best")
+        )
+        values |= of.segment_values(hist, best)
     flat: dict[str, Array] = {}
     for name, value in values.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]

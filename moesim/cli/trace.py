@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moesim.cli.common import Json, print_json, print_table, stderr
+from moesim.cli.trace_stats import stats
 
 if TYPE_CHECKING:
     from moesim.model import Model
     from moesim.trace import Summary
 
-app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, convert.")
+app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, measure, convert.")
+app.command()(stats)
 
 _Path = Annotated[Path, typer.Argument(metavar="PATH", help="A trace or load dump, in any known format.")]
 _Model = Annotated[
