@@ -17,6 +17,7 @@ import numpy.typing as npt
 from moesim.errors import Fault, TraceError
 from moesim.trace.limits import size_fault
 from moesim.trace.peek import unreadable
+from moesim.trace.schema import MAX_LAYERS
 
 Array = npt.NDArray[Any]
 _PLAIN = re.compile(r"[<>|=](b1|[iu][1248]|f[248]|U[1-9]\d{0,5})")
@@ -150,6 +151,27 @@ def text(array: Array | None) -> str:
     ('gpt-oss-20b', '')
     """
     return str(array) if array is not None and array.ndim == 0 and array.dtype.kind == "U" else ""
+
+
+def layer_list(array: Array | None, rows: int, path: object) -> tuple[int, ...] | None:
+    """The decoder layers of an array `moe_layer_ids`, or None if there is none.
+
+    Raises
+    ------
+    TraceError
+        If they are not `rows` rising layers.
+    """
+    if array is None:
+        return None
+    good = array.shape == (rows,) and rows > 0 and array.dtype.kind in "iu"
+    if (
+        not good
+        or int(array.min()) < 0
+        or int(array.max()) >= MAX_LAYERS
+        or (np.diff(array.astype("i8")) < 1).any()
+    ):
+        raise TraceError(Fault(f"is no rising list of {rows} layers", "moe_layer_ids"), path)
+    return tuple(array.tolist())
 
 
 def _reason(error: Exception) -> str:

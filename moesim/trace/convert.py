@@ -15,8 +15,15 @@ from moesim.files import atomic_write
 from moesim.trace.schema import Header
 from moesim.trace.types import LoadCounts, Routing, RoutingTrace
 
-#: Formats that can be written, and the file suffixes that stand for them.
-FORMATS = {"parquet": ".parquet", "npz": ".npz", "sglang": ".json"}
+#: Formats that can be written, and the file suffixes that stand for them: the first format of a suffix.
+FORMATS = {
+    "parquet": ".parquet",
+    "npz": ".npz",
+    "sglang": ".json",
+    "route": ".jsonl",
+    "vllm": ".npz",
+    "eplb": ".npz",
+}
 
 
 def format_of(path: str | os.PathLike[str], to: str | None = None) -> str:
@@ -33,7 +40,7 @@ def format_of(path: str | os.PathLike[str], to: str | None = None) -> str:
             if to
             else Fault("has a suffix of no format", "output", str(path))
         )
-        allowed = ", ".join(FORMATS) if to else ", ".join(FORMATS.values()) + ", or --to"
+        allowed = ", ".join(FORMATS) if to else ", ".join(dict.fromkeys(FORMATS.values())) + ", or --to"
         raise ConfigError(Fault(wrong.message, wrong.where, wrong.value, allowed))
     return found
 
@@ -50,10 +57,10 @@ def write_trace(
     path
         The file; it appears whole or not at all.
     to
-        ``parquet``, ``npz`` or ``sglang``; None for what the suffix says.
+        One of `FORMATS`; None for what the suffix says.
     num_layers
-        Decoder layers of the model, dense ones included, which SGLang's format needs; None for the last
-        MoE layer plus one.
+        Decoder layers of the model, dense ones included, which SGLang's and vLLM's formats need; None for
+        the last MoE layer plus one.
 
     Returns
     -------
@@ -63,7 +70,7 @@ def write_trace(
     Raises
     ------
     ConfigError
-        If the format is unknown or the path cannot be written.
+        If the format is unknown, is one of tokens and the trace of loads, or the path cannot be written.
     """
     wanted = format_of(path, to)
     try:
@@ -71,8 +78,17 @@ def write_trace(
             _write_parquet(trace, path)
         elif wanted == "npz":
             _write_npz(trace, path)
-        else:
+        elif wanted == "sglang":
             return _write_sglang(trace.load_counts(), path, num_layers, isinstance(trace, RoutingTrace))
+        else:
+            from moesim.trace.write_foreign import write_eplb, write_route, write_vllm
+
+            if wanted == "eplb":
+                return write_eplb(trace, path)
+            if isinstance(trace, LoadCounts):
+                what = "is a format of tokens, and the trace holds load counts alone"
+                raise ConfigError(Fault(what, "--to", wanted, "parquet, npz, sglang, eplb"))
+            return write_route(trace, path) if wanted == "route" else write_vllm(trace, path, num_layers)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(Fault(f"cannot be written: {reason.lower()}"), path) from None

@@ -10,12 +10,11 @@ import re
 import numpy as np
 
 from moesim.errors import Fault, TraceError
-from moesim.trace.arrays import Array, read_npz
+from moesim.trace.arrays import Array, layer_list, read_npz
 from moesim.trace.assemble import Origin, load_counts
 from moesim.trace.json_text import read_json, short, shown
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
-from moesim.trace.schema import MAX_LAYERS
 from moesim.trace.shape import Hints
 from moesim.trace.types import LoadCounts
 
@@ -45,7 +44,7 @@ def _read(peek: Peek, hints: Hints) -> LoadCounts:
     if _is_plan(weight):
         what = "holds every expert in each row: a placement (slots to experts), not the load of experts"
         raise TraceError(Fault(what, "weight"), peek.path)
-    return load_counts(weight, Origin(peek.path, layer_ids=_ids(layers, len(weight), peek)), hints)
+    return load_counts(weight, Origin(peek.path, layer_ids=layer_list(layers, len(weight), peek.path)), hints)
 
 
 def _is_plan(weight: Array) -> bool:
@@ -55,15 +54,6 @@ def _is_plan(weight: Array) -> bool:
         return False
     wanted = set(range(int(top) + 1))
     return all(set(row) == wanted for row in weight.tolist())
-
-
-def _ids(layers: Array | None, rows: int, peek: Peek) -> tuple[int, ...] | None:
-    if layers is None:
-        return None
-    good = layers.shape == (rows,) and layers.dtype.kind in "iu" and int(layers.min()) >= 0
-    if not good or int(layers.max()) >= MAX_LAYERS or bool((np.diff(layers.astype(np.int64)) <= 0).any()):
-        raise TraceError(Fault(f"is no rising list of {rows} layers", "moe_layer_ids"), peek.path)
-    return tuple(layers.tolist())
 
 
 def _from_json(peek: Peek) -> Array:

@@ -1,8 +1,8 @@
 """llama.cpp's importance matrix: exact counts of the tokens each expert saw.
 
 A GGUF file of the type ``imatrix`` has, for each weight matrix NAME, a tensor ``NAME.counts``; for the
-stacked matrices of experts it has one value per expert, the tokens that were routed there. The older ``.dat`` format
-keeps one count for all experts together, so that it says nothing about load.
+stacked matrices of experts it has one value per expert, the tokens that were routed there. The older
+``.dat`` format keeps one count for all experts together, so that it says nothing about load.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """What SGLang's expert distribution recorder saves in mode ``per_pass`` or ``per_token``.
 
 Every rank writes ``expert_distribution_recorder_<time>_<rank>.pt``: a dict of `records`, one per forward
-pass, and `last_physical_to_logical_map` ``[layers, slots]``. The files of all ranks are a folder; one
-file alone is read as one rank. A record of mode ``per_pass`` has `global_physical_count` ``[layers, slots]``, to be summed
-over ranks; one of mode ``per_token`` also has `topk_ids_of_layer` ``[layers, tokens, 8]`` (-1 where unused),
-`input_ids`, `positions` and `extend_seq_lens`. Slots are those of the deployment, and are mapped to experts.
-There is a row for every decoder layer.
+pass, and `last_physical_to_logical_map` ``[layers, slots]``. The files of all ranks are a folder; one file
+alone is read as one rank. A record of mode ``per_pass`` has `global_physical_count` ``[layers, slots]``, to
+be summed over ranks; one of mode ``per_token`` also has `topk_ids_of_layer` ``[layers, tokens, 8]`` (-1
+where unused), `input_ids`, `positions` and `extend_seq_lens`. Slots are those of the deployment, and are
+mapped to experts. There is a row for every decoder layer. A pass with `extend_seq_lens` is one over
+prompts; the number of `forward_mode` has meant different things in different versions, and is not looked
+at.
 """
 
 from __future__ import annotations

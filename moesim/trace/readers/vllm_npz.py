@@ -1,7 +1,8 @@
-"""vLLM's `routed_experts` of one request in an ``.npz``, with the token ids of prompt and output if at hand.
+"""vLLM's `routed_experts` in an ``.npz``, with the token ids of prompt and output of one request if at hand.
 
 `routed_experts` is ``[tokens, layers, top_k]`` with a row for every decoder layer; dense layers are zero. The
-last generated token was never run through the model, so it has no routing.
+last generated token was never run through the model, so it has no routing. Files that moesim wrote hold all
+requests of a trace, and the columns that tell them apart.
 """
 
 from __future__ import annotations
@@ -9,34 +10,45 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.errors import Fault, TraceError
-from moesim.trace.arrays import Array, read_npz
-from moesim.trace.assemble import Origin, routing_trace
+from moesim.trace.arrays import Array, layer_list, read_npz
+from moesim.trace.assemble import Origin
 from moesim.trace.peek import Peek
-from moesim.trace.readers.base import Reader
+from moesim.trace.readers.base import token_reader
+from moesim.trace.schema import MAX_EXPERTS
 from moesim.trace.shape import Hints
-from moesim.trace.types import DECODE, PREFILL, RoutingTrace
+from moesim.trace.tokens import Tokens
+from moesim.trace.types import DECODE, PREFILL
 
 _IDS, _PROMPT, _OUTPUT = "routed_experts", "prompt_token_ids", "output_token_ids"
+_COLUMNS = ("request", "position", "phase", "token_id")
 
 
 def _sniff(peek: Peek) -> float:
     return 1.0 if f"{_IDS}.npy" in peek.zip_names else 0.0
 
 
-def _read(peek: Peek, hints: Hints) -> RoutingTrace:
-    arrays = read_npz(peek.path, (_IDS, _PROMPT, _OUTPUT))
+def _find(peek: Peek, hints: Hints) -> Tokens:  # noqa: ARG001 - every reader is called alike
+    arrays = read_npz(peek.path, (_IDS, _PROMPT, _OUTPUT, *_COLUMNS, "num_experts", "moe_layer_ids"))
     ids = arrays[_IDS]
     tokens = len(ids) if ids.ndim else 0
-    token_id, phase, note = _tokens(arrays, tokens, peek)
-    return routing_trace(
-        ids,
-        Origin(peek.path, warnings=note),
-        hints,
-        request=np.zeros(tokens, np.int32),
-        token_id=token_id,
-        phase=phase,
-        drop_blank=True,
-    )
+    columns: dict[str, Array | None] = {name: arrays.get(name) for name in _COLUMNS}
+    experts = arrays.get("num_experts")
+    known = experts is not None and experts.ndim == 0 and experts.dtype.kind in "iu"
+    count = int(experts) if known and experts is not None else None
+    note: tuple[str, ...] = ()
+    if columns["request"] is None:
+        columns["request"] = np.zeros(tokens, np.int32)
+        columns["token_id"], columns["phase"], note = _tokens(arrays, tokens, peek)
+    if count is not None and not 1 <= count <= MAX_EXPERTS:
+        raise TraceError(Fault("is no number of experts", "num_experts", count), peek.path)
+    given = arrays.get("moe_layer_ids")
+    layers = layer_list(given, given.size, peek.path) if given is not None else None
+    if layers is not None:
+        if ids.ndim != 3 or layers[-1] >= ids.shape[1]:
+            raise TraceError(Fault(f"is {list(ids.shape)}, without layer {layers[-1]}", _IDS), peek.path)
+        ids = ids[:, list(layers)]
+    origin = Origin(peek.path, num_experts=count, layer_ids=layers, warnings=note)
+    return Tokens(ids, origin, **columns, drop_blank=True)
 
 
 def _tokens(
@@ -65,4 +77,4 @@ def _tokens(
     return every[:tokens], phase, note
 
 
-READER = Reader("vllm-npz", ".npz with vLLM's routed_experts", _sniff, _read)
+READER = token_reader("vllm-npz", ".npz with vLLM's routed_experts", _sniff, _find)
