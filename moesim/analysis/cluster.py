@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Tasks per worker thread: few, because each sends its sums over the network; more than one, to share evenly.
 _TASKS_PER_THREAD = 4
+#: How long a scheduler may take to answer.
+TIMEOUT_S = 10.0
 
 
 def sum_on_cluster(
@@ -49,7 +51,7 @@ def sum_on_cluster(
             Fault("needs dask: pip install 'moesim[cluster]'", "--scheduler", address)
         ) from None
     try:
-        client: Any = connect(address, timeout=10, set_as_default=False)
+        client: Any = connect(address, timeout=TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ConfigError(Fault(f"no scheduler answers: {error}", "--scheduler", address)) from None
     with client:

@@ -51,7 +51,8 @@ def recall(joint: npt.NDArray[np.int64], test: npt.NDArray[Any], load: Array, to
         popular = np.argsort(-load[layer + 1], kind="stable")[:top_k]
         hits = np.zeros(3)
         for at in range(0, len(now), 2048):
-            score = prior + like[now[at : at + 2048]].sum(1)
+            # Rounded, so that true ties are ties whatever the order of summation: the lower number wins.
+            score = (prior + like[now[at : at + 2048]].sum(1)).round(9)
             order = np.argsort(-score, axis=1, kind="stable")
             actual = np.zeros((len(score), experts), bool)
             np.put_along_axis(actual, then[at : at + 2048].astype(np.int64), True, 1)

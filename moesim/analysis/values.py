@@ -89,7 +89,7 @@ def coupling_values(joint: npt.NDArray[np.int64]) -> Values:
     The pair is one expert of the token in either layer, drawn at random; its distribution is exact.
     """
     experts = joint.shape[-1]
-    together, before, after = joint.reshape(len(joint), -1), joint.sum(2), joint.sum(1)
+    together, before, after = joint.reshape(-1, experts * experts), joint.sum(2), joint.sum(1)
     conditional = of.entropy(of.shares(together)) - of.entropy(of.shares(before))
     information = of.entropy(of.shares(after)) - conditional
     log = np.log(experts) if experts > 1 else np.nan
@@ -130,7 +130,7 @@ def sample_values(part: Partial) -> tuple[Values, Values]:
     values: Values = {}
     if "joint" in part.sums and spec.layers > 1:
         learnt = part.sums["joint"][:, 0]
-        load = np.concatenate([learnt[:1].sum(2), learnt.sum(1)]).astype(np.float64)
+        load = np.concatenate([learnt[:1].sum(2), learnt.sum(1)]) / spec.top_k
         found = recall(learnt, kept.test_ids, load, spec.top_k)
         for i, name in enumerate(("recall_k", "recall_2k", "popularity_recall_k")):
             values[name] = _then_nothing(found[:, i])
