@@ -34,8 +34,8 @@ class RequestTrace:
     prefix_block_tokens
         Tokens of one such block.
     concurrency
-        None for arrivals at their own times. Else the requests stand in a queue, and this many are served at
-        once: each that ends lets the next one in.
+        The most requests served at once; the others wait, and each that ends lets one in. None for no limit.
+        A closed loop is this with all arrivals at 0.
     source, licence, warnings, metadata
         Where the trace comes from, and what its reader had to assume or drop.
     """
