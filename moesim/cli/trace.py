@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moesim.cli.common import Json, print_json, print_table, stderr
+from moesim.cli.trace_batch import batch
 from moesim.cli.trace_stats import stats
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, measure, convert.")
 app.command()(stats)
+app.command()(batch)
 
 _Path = Annotated[Path, typer.Argument(metavar="PATH", help="A trace or load dump, in any known format.")]
 _Model = Annotated[
