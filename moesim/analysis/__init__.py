@@ -3,11 +3,34 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moesim.analysis.check import check_file, check_trace
+    from moesim.analysis.check_types import Finding, Report
+    from moesim.analysis.compare import Comparison, compare_phases, compare_traces
     from moesim.analysis.stats import Statistics, statistics
 
-__all__ = ["Statistics", "statistics"]
+__all__ = [
+    "Comparison",
+    "Finding",
+    "Report",
+    "Statistics",
+    "check_file",
+    "check_trace",
+    "compare_phases",
+    "compare_traces",
+    "statistics",
+]
 # What needs compiled kernels takes longer to import than most commands take to run.
-_LAZY = {"Statistics": "stats", "statistics": "stats"}
+_LAZY = {
+    "Comparison": "compare",
+    "Finding": "check_types",
+    "Report": "check_types",
+    "Statistics": "stats",
+    "check_file": "check",
+    "check_trace": "check",
+    "compare_phases": "compare",
+    "compare_traces": "compare",
+    "statistics": "stats",
+}
 
 
 def __getattr__(name: str) -> object:

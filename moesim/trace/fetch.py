@@ -1,4 +1,4 @@
-"""Download public traces: from a mirror folder if there is one, resumed if broken off, checked by their hash."""
+"""Download public traces: from a mirror folder if there is one, resumed if broken off, checked by hash."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ def fetch(
 ) -> list[Fetched]:
     """Put the files of a public trace into a folder.
 
-    A file that is there with the right hash stays. Else it is taken from ``mirror/<name>/<path>``, or from the
-    network, continuing what an earlier run left in ``<path>.part``. It appears under its name only when it is
-    whole and its hash is right.
+    A file that is there with the right hash stays. Else it is taken from ``mirror/<name>/<path>``, or from
+    the network, continuing what an earlier run left in ``<path>.part``. It appears under its name only when
+    it is whole and its hash is right.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def _entry(entry: dict[str, Any]) -> PublicTrace:
 
 
 def _one(file: RemoteFile, root: Path, shelf: Path | None, progress: Progress) -> Fetched:
-    import pooch
+    import pooch  # type: ignore[import-untyped]
 
     target = root / file.path
     got = _Download(file, target, shelf, progress)
@@ -224,7 +224,7 @@ def _one(file: RemoteFile, root: Path, shelf: Path | None, progress: Progress) -
         with _quiet(pooch.get_logger()):
             pooch.retrieve(file.url, known, fname=target.name, path=target.parent, downloader=got)
     except ValueError:  # how pooch reports a wrong hash; the file is gone by now
-        what = f"has the SHA-256 {got.sha256}, and was removed"
+        what = f"has the SHA-256 {got.sha256}: refused, and nothing of it kept"
         raise ConfigError(Fault(what, file.path, allowed=f"{file.sha256}"), got.origin) from None
     except OSError as error:
         raise ConfigError(
@@ -268,7 +268,7 @@ class _Download:
         size, wanted = out.stat().st_size, self.file.size_bytes
         self.sha256 = _sha256(out)
         if self.file.sha256 is None and wanted is not None and size != wanted:
-            what = f"has {size:,} bytes, and was removed"
+            what = f"has {size:,} bytes: refused, and nothing of it kept"
             raise ConfigError(Fault(what, self.file.path, allowed=f"{wanted:,}"), self.origin)
 
     def _download(self) -> None:
@@ -289,8 +289,8 @@ class _Download:
     def _usable(self) -> int:
         """Bytes of an earlier attempt that may be continued.
 
-        Without a hash to check the whole by, and without the server's tag, the two halves might be of different
-        files.
+        Without a hash to check the whole by, and without the server's tag, the two halves might be of
+        different files.
         """
         if not self.part.exists() or (self.file.sha256 is None and not self.tag.exists()):
             return 0
