@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moesim.cli.common import Json, print_json, print_table, stderr
+from moesim.cli.trace_batch import batch
 from moesim.cli.trace_check import check
 from moesim.cli.trace_compare import compare
 from moesim.cli.trace_fetch import fetch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, measure, convert.")
 app.command()(stats)
+app.command()(batch)
 app.command()(check)
 app.command()(compare)
 app.command()(fetch)
