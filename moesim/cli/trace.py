@@ -13,6 +13,7 @@ from moesim.cli.trace_batch import batch
 from moesim.cli.trace_check import check
 from moesim.cli.trace_compare import compare
 from moesim.cli.trace_fetch import fetch
+from moesim.cli.trace_record import record
 from moesim.cli.trace_stats import stats
 
 if TYPE_CHECKING:
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, measure, convert.")
 app.command()(stats)
-app.command()(batch)
+app.command()(record)
 app.command()(check)
 app.command()(compare)
+app.command()(batch)
 app.command()(fetch)
 
-_Path = Annotated[Path, typer.Argument(metavar="PATH", help="A trace or load dump, in any known format.")]
+_Path = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A trace or load dump, file or folder, in any known format.")
+]
 _Model = Annotated[
     str | None,
     typer.Option("--model", help="The model it is of: name, Hugging Face id, config.json or folder."),
+]
+_TopK = Annotated[
+    int | None, typer.Option("--top-k", help="Experts per token, if the file does not show it.")
 ]
 _Experts = Annotated[
     int | None, typer.Option("--num-experts", help="Routed experts per layer, if the file does not say.")
@@ -37,11 +44,13 @@ _Experts = Annotated[
 
 
 @app.command()
-def info(path: _Path, model: _Model = None, num_experts: _Experts = None, json: Json = False) -> None:
+def info(
+    path: _Path, model: _Model = None, num_experts: _Experts = None, top_k: _TopK = None, json: Json = False
+) -> None:
     """Say what a trace holds: kind, format, model, layers, tokens, load skew."""
     from moesim.trace import summarise
 
-    summary = summarise(path, **_hints(model, num_experts))
+    summary = summarise(path, **_hints(model, num_experts), top_k=top_k)
     if json:
         print_json(_document(summary, path), inputs=[path])
     else:
@@ -54,13 +63,17 @@ def convert(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[
         str | None,
-        typer.Option("--to", help="parquet, npz or sglang; else by suffix: .parquet, .npz, .json."),
+        typer.Option(
+            "--to",
+            help="parquet, npz, sglang, route, vllm or eplb; else by suffix: .parquet, .npz, .json, .jsonl.",
+        ),
     ] = None,
     model: _Model = None,
     num_experts: _Experts = None,
+    top_k: _TopK = None,
     json: Json = False,
 ) -> None:
-    """Write a trace in another format: canonical Parquet, npz, or SGLang's load counts."""
+    """Write a trace in another format: canonical Parquet, npz, or one of those of other tools."""
     from moesim.errors import ConfigError
     from moesim.files import check_writable
     from moesim.trace import load_trace, write_trace
@@ -74,7 +87,7 @@ def convert(
     if faults:
         raise ConfigError(faults)
     hints = _hints(model, num_experts)
-    trace = load_trace(path, **hints)
+    trace = load_trace(path, **hints, top_k=top_k)
     named: Model | None = hints["shape"] or _catalogue_model(trace.model)
     lost = write_trace(trace, output, wanted, num_layers=named.num_layers if named else None)
     if json:
