@@ -16,6 +16,7 @@ from moesim.trace.types import DECODE, PREFILL, LoadCounts, RoutingTrace
 
 Array = npt.NDArray[Any]
 _SHOWN = 3
+_MAX_WEIGHT = np.finfo(np.float16).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ def routing_trace(
         )
     if faults:
         raise TraceError(faults, origin.path)
-    if weights is not None and not np.isfinite(weights).all():
-        raise TraceError(Fault("holds NaN or infinity", "topk_weights"), origin.path)
+    if weights is not None and not _fits_float16(weights):
+        raise TraceError(Fault("holds NaN, or values beyond float16", "topk_weights"), origin.path)
 
     hole = _holes(ids, hints, origin)
     slots = _used_slots(hole)
@@ -161,8 +162,9 @@ def load_counts(counts: Array, origin: Origin, hints: Hints, top_k: int | None =
     if counts.ndim != 3 or 0 in counts.shape or counts.dtype.kind not in "iuf":
         what = f"is {counts.dtype} {list(counts.shape)}"
         raise TraceError(Fault(what, "counts", allowed="numbers [steps, layers, experts]"), origin.path)
-    values = counts.astype(np.float64)
-    faults = _value_faults(values)
+    with np.errstate(invalid="ignore"):  # A NaN that signals; it is named below.
+        values = counts.astype(np.float64)
+    faults = value_faults(values)
     if faults:
         raise TraceError(faults, origin.path)
     notes = list(origin.warnings)
@@ -244,8 +246,17 @@ def _column_faults(column: Array | None, name: str, tokens: int) -> list[Fault]:
     return []
 
 
-def _value_faults(values: npt.NDArray[np.float64]) -> list[Fault]:
+def _fits_float16(weights: Array) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(weights) <= _MAX_WEIGHT).all())
+
+
+def value_faults(values: npt.NDArray[np.float64]) -> list[Fault]:
+    """What is wrong with load counts ``[steps, layers, experts]``: the first few values, and how many."""
     faults = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values).all() and not np.isfinite(values.sum()):
+            return [Fault("adds up to more than a number can hold", "counts")]
     for wrong, what in ((~np.isfinite(values), "is not finite"), (values < 0, "is negative")):
         places = np.argwhere(wrong)
         for step, layer, expert in places[:_SHOWN]:

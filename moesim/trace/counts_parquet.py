@@ -30,6 +30,7 @@ from moesim.trace.arrow import (
     scalar_fault,
     vector,
 )
+from moesim.trace.assemble import value_faults
 from moesim.trace.limits import size_fault
 from moesim.trace.schema import LOADS, PREFIX, Header
 from moesim.trace.types import LoadCounts
@@ -95,8 +96,12 @@ def read_counts(path: str | os.PathLike[str]) -> LoadCounts:
     in_order = (layer == np.tile(header.moe_layer_ids, steps)).all()
     if not in_order or (step != np.repeat(np.arange(steps), layers)).any():
         raise TraceError(Fault("rows are not each step with each layer in order", "step, layer"), path)
+    counts = values.reshape(steps, layers, experts).copy()
+    wrong = value_faults(counts)
+    if wrong:
+        raise TraceError(wrong, path)
     return LoadCounts(
-        counts=values.reshape(steps, layers, experts).copy(),
+        counts=counts,
         moe_layer_ids=header.moe_layer_ids,
         top_k=header.top_k,
         model=header.model,

@@ -127,9 +127,8 @@ class Peek:
         if not self.head.startswith(_GZIP):
             return self.head
         try:
-            with self.open_text() as stream:
-                return stream.read(_HEAD_BYTES)
-        except TraceError:
+            return zlib.decompressobj(wbits=31).decompress(self.head, _HEAD_BYTES)
+        except zlib.error:
             return b""
 
     @cached_property

@@ -221,9 +221,8 @@ class TraceReader:
         self, batch: pa.RecordBatch, layers: Sequence[int], first: int, with_weights: bool
     ) -> TokenBatch:
         try:
-            ids = np.stack(
-                [matrix(batch.column(id_column(i)), self.top_k, id_column(i)) for i in layers], axis=1
-            )
+            chosen = [matrix(batch.column(id_column(i)), self.top_k, id_column(i)) for i in layers]
+            ids = np.stack(chosen, axis=1)
             scalars: dict[str, Any] = {
                 n: vector(batch.column(n), n) for n in batch.schema.names if n in (*SCALARS, TOKEN_ID)
             }
@@ -235,16 +234,22 @@ class TraceReader:
                 weights = np.stack(columns, axis=1)
         except TraceError as error:
             raise TraceError(error.faults, self.path) from None
-        highest = ids.max(axis=0).max(axis=1) if len(ids) else np.zeros(len(layers), ids.dtype)
+        highest = [int(column.max()) if len(column) else 0 for column in chosen]
         faults = [
             Fault(
                 f"has id {top} in rows {first} to {first + len(ids) - 1}",
                 id_column(layer),
                 allowed=f"0 to {self.header.num_experts - 1}; a token with a missing expert is left out",
             )
-            for layer, top in zip(layers, highest.tolist(), strict=True)
+            for layer, top in zip(layers, highest, strict=True)
             if top >= self.header.num_experts
         ]
+        for name in ("request", "position", TOKEN_ID):
+            column = scalars.get(name)
+            if column is not None and len(column) and column.min() < 0:
+                faults.append(Fault(f"holds {column.min()}", name, allowed="0 or more"))
+        if weights is not None and not np.isfinite(weights).all():
+            faults.append(Fault(f"has NaN or infinity in rows {first} to {first + len(ids) - 1}", "weights"))
         phase = scalars["phase"]
         if len(phase) and not (phase.min() >= min(PHASES) and phase.max() <= max(PHASES)):
             faults.append(

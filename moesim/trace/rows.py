@@ -175,7 +175,7 @@ class RowTable:
                 warnings=notes,
                 metadata=origin.metadata,
             ),
-            request=(keys >> 31)[part],
+            request=(keys >> 31)[part] - (keys[skip] >> 31),
             position=(keys & (2**31 - 1))[part],
             phase=None if phases is None else phases[part],
             weights=None if weights is None else weights[part],

@@ -187,4 +187,8 @@ def _cube_fault(name: str, array: Array | None, shape: tuple[int, ...]) -> Fault
     if array is None or array.shape != shape or array.dtype.kind not in kinds:
         what = "is missing" if array is None else f"is {array.dtype} {list(array.shape)}"
         return Fault(what, name, allowed=f"{'whole' if kinds == 'iu' else 'real'} numbers {list(shape)}")
+    if kinds == "f":
+        with np.errstate(invalid="ignore"):
+            if not (np.abs(array) <= np.finfo(np.float16).max).all():
+                return Fault("holds NaN, or values beyond float16", name)
     return None

@@ -13,7 +13,7 @@ from moesim.trace.arrays import read_npy
 from moesim.trace.assemble import Origin, load_counts, routing_trace
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
-from moesim.trace.readers.router_logits import is_scores, of_scores
+from moesim.trace.readers.router_logits import is_scores, layer_in, of_scores
 from moesim.trace.shape import Hints
 from moesim.trace.types import Routing
 
@@ -30,7 +30,7 @@ def _read(peek: Peek, hints: Hints) -> Routing:
         raise TraceError(error.faults, peek.path) from None
     origin = Origin(peek.path)
     if is_scores(array):
-        return of_scores([array], None, peek, hints).trace(hints)
+        return of_scores([array], layer_in(peek.path.name), peek, hints).trace(hints)
     if array.ndim == 3 and array.dtype.kind in "iu":
         return routing_trace(array, origin, hints, drop_blank=True)
     if array.ndim == 2 or (array.ndim == 3 and array.dtype.kind == "f"):

@@ -53,9 +53,17 @@ def _tokens(peek: Peek, hints: Hints) -> Tokens:
     if peek.is_folder:
         files = _files(peek)
         return _of_layers(peek, files, _layers(files), hints)
-    named = _IN_NAME.findall(peek.path.name)
-    layer = int(named[0]) if len(named) == 1 else None
-    return of_scores([_array(peek)], None if layer is None else (layer,), peek, hints)
+    return of_scores([_array(peek)], layer_in(peek.path.name), peek, hints)
+
+
+def layer_in(name: str) -> tuple[int] | None:
+    """The layer that a file's name gives, if it has just one number of its own.
+
+    >>> layer_in("mixtral-8x7b_03_c4.pt"), layer_in("layer_12.npy"), layer_in("scores.npy")
+    ((3,), (12,), None)
+    """
+    named = _IN_NAME.findall(name)
+    return (int(named[0]),) if len(named) == 1 else None
 
 
 def of_scores(scores: list[Array], layers: tuple[int, ...] | None, peek: Peek, hints: Hints) -> Tokens:
@@ -79,7 +87,7 @@ def of_scores(scores: list[Array], layers: tuple[int, ...] | None, peek: Peek, h
     for i, array in enumerate(flat):
         for start in range(0, len(array), _BLOCK):
             part = slice(start, start + _BLOCK)
-            ids[part, i] = np.argsort(-array[part].astype(np.float32), axis=1, kind="stable")[:, :top_k]
+            ids[part, i] = np.argsort(-array[part], axis=1, kind="stable")[:, :top_k]
     samples, tokens = (1, len(flat[0])) if scores[0].ndim == 2 else scores[0].shape[:2]
     return Tokens(
         ids,
