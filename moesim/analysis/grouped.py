@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moesim.analysis import kernels
 from moesim.analysis import loads as of
-from moesim.analysis.partial import LAGS, runs
+from moesim.analysis.partial import DISTINCT, LAGS, runs
 from moesim.errors import ConfigError, Fault
 from moesim.trace import LoadCounts, Routing, RoutingTrace
 
@@ -71,8 +71,8 @@ def _by_request(
         x = np.ascontiguousarray(_layer(source, layer)[order], np.uint16)
         load = np.zeros((len(names), experts), np.int64)
         kernels.count(x, which[order].astype(np.int32), load)
-        lag, window = np.zeros((len(names), len(LAGS)), np.int64), np.zeros((len(names), 0), np.int64)
-        kernels.locality(x, begin, end, group, np.zeros(0, np.int64), experts, lag, window)
+        lag, window = (np.zeros((len(names), len(kind)), np.int64) for kind in (LAGS, DISTINCT))
+        kernels.locality(x, begin, end, group, DISTINCT, experts, lag, window)
         values = {
             "max_over_mean": of.max_over_mean(load),
             "entropy_normalised": of.entropy_normalised(load),

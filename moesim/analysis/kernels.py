@@ -37,22 +37,30 @@ def count(x: Array, slot: Array, load: Array) -> None:
 
 @compiled
 def locality(
-    x: Array, begin: Array, end: Array, group: Array, sizes: Array, experts: int, lag: Array, window: Array
+    x: Array,
+    begin: Array,
+    end: Array,
+    group: Array,
+    sizes: tuple[int, int, int],
+    experts: int,
+    lag: Array,
+    window: Array,
 ) -> None:
-    """Repeats at lags 1, 2, 4, 16, 64, and distinct experts summed over all full windows of `sizes` tokens.
+    """Repeats at lags 1, 2, 4, 16, 64, and distinct experts summed over all full windows of the `sizes`.
 
     An expert's history is a word: bit ``d - 1`` says whether it was chosen ``d`` tokens before its last time.
     A window holds an expert once, for the first time the expert occurs in it: an occurrence ``gap`` tokens
     after the one before is the first in ``min(gap, size)`` windows, less those that the run's end cuts off.
 
-    `lag` int64 ``[groups, 5]``, `window` int64 ``[groups, sizes]``; `group` int32 ``[runs]``.
+    `lag` int64 ``[groups, 5]``, `window` int64 ``[groups, 3]``; `group` int32 ``[runs]``.
     """
     last = np.full(experts, -1, np.int64)
     past = np.zeros(experts, np.uint64)
+    size0, size1, size2 = sizes
     one = np.uint64(1)
     for r in range(len(begin)):
         first, stop, g = begin[r], end[r], group[r]
-        l1 = l2 = l4 = l16 = l64 = np.int64(0)
+        l1 = l2 = l4 = l16 = l64 = w0 = w1 = w2 = np.int64(0)
         for t in range(first, stop):
             for j in range(x.shape[1]):
                 e = x[t, j]
@@ -73,13 +81,17 @@ def locality(
                     l16 += np.int64((h >> np.uint64(15)) & one)
                     l64 += np.int64(h >> np.uint64(63))
                 last[e] = t
-                for b in range(len(sizes)):
-                    window[g, b] += min(gap, sizes[b])
+                w0 += min(gap, size0)
+                w1 += min(gap, size1)
+                w2 += min(gap, size2)
         lag[g, 0] += l1
         lag[g, 1] += l2
         lag[g, 2] += l4
         lag[g, 3] += l16
         lag[g, 4] += l64
+        window[g, 0] += w0
+        window[g, 1] += w1
+        window[g, 2] += w2
         for b in range(len(sizes)):
             whole = max(stop - sizes[b], first - 1)
             cut = 0

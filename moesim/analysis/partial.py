@@ -193,7 +193,6 @@ def _add_runs(spec: Spec, ids: Ids, request: Ints, sums: Sums) -> None:
     group = (request[begin] % spec.groups).astype(np.int32)
     length = end - begin
     if "lag" in sums:
-        sizes = np.array(DISTINCT)
         for i, lag in enumerate(LAGS):
             np.add.at(sums["lag_tokens"][:, i], group, np.maximum(length - lag, 0))
         for i, size in enumerate(DISTINCT):
@@ -204,7 +203,7 @@ def _add_runs(spec: Spec, ids: Ids, request: Ints, sums: Sums) -> None:
                 begin,
                 end,
                 group,
-                sizes,
+                DISTINCT,
                 spec.num_experts,
                 sums["lag"][layer],
                 sums["distinct"][layer],

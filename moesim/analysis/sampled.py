@@ -12,6 +12,7 @@ from moesim.analysis.kernels import compiled
 from moesim.analysis.partial import SEGMENTS, runs
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[Any]
 #: Added to every count before its logarithm is taken.
 SMOOTHING = 0.5
 #: Work (accesses times experts of the pool) that replaying the whole model as one pool may take.
@@ -47,20 +48,40 @@ def recall(joint: npt.NDArray[np.int64], test: npt.NDArray[Any], load: Array, to
         table = joint[layer] + SMOOTHING
         like = np.log(table / table.sum(0))
         prior = np.log((load[layer + 1] + SMOOTHING) / (load[layer + 1] + SMOOTHING).sum())
-        now, then = test[layer], test[layer + 1]
-        popular = np.argsort(-load[layer + 1], kind="stable")[:top_k]
-        hits = np.zeros(3)
-        for at in range(0, len(now), 2048):
-            # Rounded, so that true ties are ties whatever the order of summation: the lower number wins.
-            score = (prior + like[now[at : at + 2048]].sum(1)).round(9)
-            order = np.argsort(-score, axis=1, kind="stable")
-            actual = np.zeros((len(score), experts), bool)
-            np.put_along_axis(actual, then[at : at + 2048].astype(np.int64), True, 1)
-            hits[0] += np.take_along_axis(actual, order[:, :top_k], 1).sum()
-            hits[1] += np.take_along_axis(actual, order[:, : 2 * top_k], 1).sum()
-            hits[2] += actual[:, popular].sum()
-        out[layer] = hits / then.size
+        popular = np.zeros(experts, bool)
+        popular[np.argsort(-load[layer + 1], kind="stable")[:top_k]] = True
+        named = np.zeros(2, np.int64)
+        name_next(test[layer], test[layer + 1], like, prior, named)
+        out[layer] = np.array([*named, popular[test[layer + 1]].sum()]) / test[layer].size
     return out
+
+
+@compiled
+def name_next(now: Ints, then: Ints, like: Array, prior: Array, named: Ints) -> None:
+    """How many experts of `then` are among the ``k``, and the ``2 k``, best scored from `now`.
+
+    Scores equal to nine digits are ties, which the lower number wins, whatever the order of summation.
+    """
+    n, k = now.shape
+    experts = len(prior)
+    score = np.zeros(experts)
+    for t in range(n):
+        score[:] = prior
+        for j in range(k):
+            row = like[now[t, j]]
+            for e in range(experts):
+                score[e] += row[e]
+        for e in range(experts):
+            score[e] = np.rint(score[e] * 1e9)
+        for j in range(k):
+            b = then[t, j]
+            own, better = score[b], 0
+            for e in range(experts):
+                better += score[e] > own
+            for e in range(b):
+                better += score[e] == own
+            named[0] += better < k
+            named[1] += better < 2 * k
 
 
 def cache_hits(kept: Kept, experts: int) -> tuple[npt.NDArray[np.int64], int]:
@@ -102,14 +123,14 @@ def _sequences(kept: Kept) -> tuple[Any, Any, Any]:
     return kept.request_ids[:, order].astype(np.int32), *runs(kept.request[order])
 
 
-def _replay(ids: Any, begin: Any, end: Any, hits: Any) -> None:  # noqa: ANN401
+def _replay(ids: Ints, begin: Ints, end: Ints, hits: Ints) -> None:
     for i, m in enumerate(SEGMENTS):
         for b, e in zip(begin.tolist(), end.tolist(), strict=True):
             look_ahead(ids[b:e], hits.shape[1], m, hits[i])
 
 
 @compiled
-def look_ahead(x: Any, experts: int, m: int, hits: Any) -> None:  # noqa: ANN401
+def look_ahead(x: Ints, experts: int, m: int, hits: Ints) -> None:
     """Stack depths of one sequence under the priority "chosen more often soon, then more recently".
 
     Soon is the window of `m` tokens that starts with the current one, less what was already looked up of it.
