@@ -22,6 +22,8 @@ from moesim.trace.readers import Reader, find_reader
 from moesim.trace.schema import MAX_EXPERTS, ROUTING, parse_header
 from moesim.trace.shape import Candidates, Hints
 
+#: How a reader's warning begins that it took the smallest known model that fits.
+_GUESSED = "the file does not name its model"
 _COLUMNS = ("request", "position", "phase", "token_id")
 
 
@@ -119,7 +121,7 @@ class _Question:
 
     def answer(self, header: Header, data: LoadCounts | Iterable[Batch]) -> Report:
         """Look at everything and apply every rule."""
-        model = self.shape or self._named(header.model)
+        model = self.shape or self._named(header)
         num_experts = model.num_experts if model else header.num_experts
         _check_ranks(self.ranks, num_experts)
         differences = _differences(header, model)
@@ -143,10 +145,11 @@ class _Question:
             examined_tokens=scan.sequences.tokens if scan else None,
         )
 
-    def _named(self, name: str) -> Shape | None:
-        if not name:
+    def _named(self, header: Header) -> Shape | None:
+        """The model that the file itself names; one that a reader guessed proves nothing."""
+        if not header.model or any(w.startswith(_GUESSED) for w in header.warnings):
             return None
-        return next((shape for shape in self.hints.known_shapes() if shape.name == name), None)
+        return next((shape for shape in self.hints.known_shapes() if shape.name == header.model), None)
 
 
 def _strict(peek: Peek, reader: Reader, question: _Question) -> Report:

@@ -17,7 +17,9 @@ EXPECTED_BELOW = 100
 #: The same for ranks.
 RANK_EXPECTED_BELOW = 20
 #: Share of the tokens at which an expert has taken over its layer.
-COLLAPSED = 0.9
+COLLAPSED = 0.95
+#: Fewer requests than this may well be of one kind.
+_MANY_REQUESTS = 8
 #: Fewest mean selections per expert at which equal loads are no accident.
 _BALANCED_MEAN = 16
 _SHARED = "{} is chosen by every token of {} layers: a shared expert counted as a routed one"
@@ -141,9 +143,16 @@ def check_collapsed(e: Evidence) -> list[Finding]:
     row = int(np.argmax(np.where(worst, share, 0)))
     value = f"expert {int(e.loads[row].argmax())} takes {share[row]:.1%} of the tokens"
     message = f"one expert takes more than {COLLAPSED:.0%} of the tokens"
+    few = e.scan is not None and e.scan.sequences.requests < _MANY_REQUESTS
+    severity = INFO if few else WARNING
     return [
         Finding(
-            "collapsed-router", len(layers), message, layers, Example(layer=e.layer_ids[row], value=value)
+            "collapsed-router",
+            len(layers),
+            message,
+            layers,
+            Example(layer=e.layer_ids[row], value=value),
+            severity,
         )
     ]
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from moesim.analysis.check_hash import Hashes, running
 from moesim.trace import DECODE, PREFILL
 
-#: Tokens whose order is examined; it bounds memory to some 250 MB.
-MAX_TOKENS = 2**23
+#: Tokens whose order is examined; it bounds memory to some 350 MB.
+MAX_TOKENS = 2**22
 #: Shorter requests may be alike by chance.
 MIN_REPEATED = 8
 _KINDS = 1_000_000

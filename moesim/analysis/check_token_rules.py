@@ -106,9 +106,7 @@ def check_order(e: Evidence) -> list[Finding]:
     for count, missing in ((prefill_only, "decode"), (decode_only, "prefill")):
         if count:
             everywhere = count == s.requests
-            message = (
-                f"{'all' if everywhere else f'{count:,} of'} {s.requests:,} requests have no {missing} tokens"
-            )
+            message = f"{count:,} of {s.requests:,} requests have no {missing} tokens"
             severity = INFO if everywhere or missing == "decode" else WARNING
             found.append(Finding("phase-missing", count, message, severity=severity))
     return found

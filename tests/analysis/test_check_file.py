@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -10,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from check_traces import LENGTH, SHAPE, TOKENS, clean, clean_counts, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moesim.analysis import check_scan, check_sequences
 from moesim.analysis.check import check_file, check_trace
@@ -182,7 +185,15 @@ def test_bundled_traces_are_in_order(name):
         ("deepseek-v3-counts/prefill_in1024.json", {}),
         ("deepseek-v3-counts/prefill_in1800out100.json", {"uneven-layers": 57}),
         ("deepseek-v3-counts/prefill_in4096.json", {}),
-        ("olmoe-counts/raw/olmoe_expert_counts_c4.pkl", {"missing-layer": 13}),
+        ("olmoe-counts/raw/olmoe_expert_counts_c4.pkl", {}),
+        (
+            "esft-deepseek-v2-lite/raw/intent/expert_weights_1.txt",
+            {"template-prefix": 2173, "phase-missing": 127},
+        ),
+        (
+            "gpt-oss-20b/raw/mmlu_test__security_studies__False_False.json.gz",
+            {"unused-expert": 121, "idle-rank": 1, "phase-missing": 1},
+        ),
         ("esft-deepseek-v2-lite/intent.npz", {"template-prefix": 2083, "phase-missing": 127}),
         ("esft-deepseek-v2-lite/summary.npz", {"template-prefix": 168, "phase-missing": 13}),
         ("gpt-oss-20b/decode.npz", {"template-prefix": 1973, "phase-missing": 437}),
@@ -203,6 +214,34 @@ def test_shared_templates_of_esft(shared, task, share):
     path = shared(f"traces/esft-deepseek-v2-lite/{task}.npz")
     report = check_file(path, shape=load_model("deepseek-v2-lite"))
     assert report.find("template-prefix").count / report.tokens == pytest.approx(share, abs=5e-4)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """A folder, and files to mutate by name."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_trace(clean(requests=3), folder / "x.npz")
+    write_trace(clean(requests=3), folder / "x.parquet")
+    write_trace(clean_counts(), folder / "x.json", num_layers=8)
+    return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["x.npz", "x.parquet", "x.json"]), st.data())
+def test_mutated_files_give_a_report_or_a_trace_error(samples, name, data):
+    folder, contents = samples
+    content = bytearray(contents[name])
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.integers(0, 9)):
+            content[at] = data.draw(st.integers(0, 255))
+        else:
+            del content[at : at + data.draw(st.integers(1, 400))]
+            content = content or bytearray(b"x")
+    path = folder / f"mutated-{name}"
+    path.write_bytes(content)
+    with contextlib.suppress(TraceError):
+        check_file(path, shape=SHAPE if data.draw(st.booleans()) else None)
 
 
 def test_a_shifted_copy_of_a_real_trace_is_caught(shared):

@@ -237,13 +237,23 @@ def test_copied_layers(of_counts):
 
 def test_a_collapsed_router():
     def plant(ids):
-        takes = (rng(2).random(TOKENS) < 0.95) & ~(ids[:, 3] == 11).any(axis=1)
+        takes = (rng(2).random(TOKENS) < 0.99) & ~(ids[:, 3] == 11).any(axis=1)
         ids[takes, 3, 0] = 11
 
     report = check_trace(planted(CLEAN, plant))
     found = only(report, "collapsed-router")
-    assert (found.count, found.layers) == (1, (5,))
+    assert (found.count, found.layers, found.severity) == (1, (5,), WARNING)
     assert "expert 11" in found.example.value
+
+
+def test_one_request_may_well_need_one_expert():
+    trace = clean(requests=1, length=400)
+    ids = trace.topk_ids.copy()
+    takes = ~(ids[:, 3] == 11).any(axis=1)
+    ids[takes, 3, 0] = 11
+    ids[0, 3, 0] = np.setdiff1d(np.arange(EXPERTS), ids[0, 3])[0]
+    found = check_trace(replace(trace, topk_ids=ids)).find("collapsed-router")
+    assert (found.layers, found.severity) == ((5,), INFO)
 
 
 @settings(max_examples=20, deadline=None)

@@ -372,6 +372,17 @@ def test_command_usage(moesim):
     assert moesim("trace", "fetch", "esft-intent", "--list")[0] == 2
 
 
+@pytest.mark.usefixtures("mirror")
+def test_command_shows_progress_on_a_terminal(moesim, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    code, out, err = moesim("trace", "fetch", "gpt-oss-20b-example")
+    assert (code, out) == (0, "gpt-oss-20b-example: 1 files, 0 verified\n")
+    assert "False_False_examples.json" in err
+    assert "1.0/1.0 MB" in err
+
+
 def test_a_fetched_original_can_be_read(moesim, shared, tmp_path):
     """From the mirror to load counts, as a user without a network would do it."""
     original = shared("traces/olmoe-counts/raw/olmoe_expert_counts_c4.pkl")
