@@ -39,7 +39,7 @@ def fetch(
     folder = output if output is not None else Path(name)
     stderr(f"{trace.title}")
     stderr(f"licence: {trace.licence}; source: {trace.source}")
-    stderr(f"{len(trace.files)} files, {room.size_text(trace)}; {trace.note}")
+    stderr(f"{_files(len(trace.files))}, {room.size_text(trace)}; {trace.note}")
     with _bar() as progress:
         files = room.fetch(trace, folder, progress=progress)
     if json:
@@ -52,7 +52,11 @@ def fetch(
         stderr(
             f"{len(unknown)} of {len(files)} hashes are not on record: compare them with a source you trust"
         )
-    typer.echo(f"{folder}: {len(files)} files, {len(files) - len(unknown)} verified")
+    typer.echo(f"{folder}: {_files(len(files))}, {len(files) - len(unknown)} verified")
+
+
+def _files(n: int) -> str:
+    return f"{n} file" if n == 1 else f"{n} files"
 
 
 def _list(traces: list[PublicTrace], json: bool) -> None:

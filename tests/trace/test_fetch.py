@@ -341,7 +341,7 @@ def mirror(tmp_path, monkeypatch):
 def test_command_shows_the_licence_and_says_what_is_unverified(moesim, tmp_path):
     code, out, err = moesim("trace", "fetch", "gpt-oss-20b-example")
     assert code == 0
-    assert out == "gpt-oss-20b-example: 1 files, 0 verified\n"
+    assert out == "gpt-oss-20b-example: 1 file, 0 verified\n"
     assert err.index("licence: Apache-2.0") < err.index("unverified: ")
     assert HASH in err
     assert (tmp_path / "gpt-oss-20b-example" / "False_False_examples.json").read_bytes() == CONTENT
@@ -378,7 +378,7 @@ def test_command_shows_progress_on_a_terminal(moesim, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     code, out, err = moesim("trace", "fetch", "gpt-oss-20b-example")
-    assert (code, out) == (0, "gpt-oss-20b-example: 1 files, 0 verified\n")
+    assert (code, out) == (0, "gpt-oss-20b-example: 1 file, 0 verified\n")
     assert "False_False_examples.json" in err
     assert "1.0/1.0 MB" in err
 
