@@ -57,7 +57,8 @@ def schedule(requests: RequestTrace, batcher: Batcher, step_time: float | StepTi
     ([0, 4, 6, 7], [0, 0, 0, 1, 0, 1, 1], [0, 0, 0, 0, 1, 0, 1])
     """
     # The last output token is never fed back.
-    total = requests.input_tokens.astype(np.int64) + requests.output_tokens - 1
+    prompt = requests.input_tokens.astype(np.int64)
+    total = prompt + requests.output_tokens - 1
     tokens = int(total.sum())
     fault = size_fault(tokens * _TOKEN_BYTES, "the steps")
     if fault:
@@ -74,7 +75,7 @@ def schedule(requests: RequestTrace, batcher: Batcher, step_time: float | StepTi
         end, start = np.empty(room, np.int64), np.empty(room)
         ran = advance(
             requests.arrival_s,
-            requests.input_tokens.astype(np.int64),
+            prompt,
             total,
             batcher.token_budget,
             most,
