@@ -17,7 +17,7 @@ Result = tuple[dict[str, Any], list[dict[str, Any]], dict[str, str], dict[str, A
 
 #: Statistics that need tokens, by family.
 NAMES = {
-    "locality": ("consecutive_overlap", "lag_overlap", "distinct_fraction"),
+    "locality": ("consecutive_overlap", "lag_overlap", "distinct_fraction", "distinct_fraction_request"),
     "coupling": ("next_layer_entropy", "next_layer_information_bits", "next_layer_cover"),
     "pairs": ("next_token_cover", "top10_pair_share"),
     "segments": ("srp", "srp_cache_ratio", "segment_cover_k", "segment_cover_2k"),
@@ -41,6 +41,7 @@ def finish(part: Partial, layer_ids: Sequence[int], ep: Sequence[int], bootstrap
     if "lag" in sums:
         lag, lag_tokens, distinct, windows = (sums[name].sum(-2) for name in _LOCALITY)
         values |= of.locality_values(lag, lag_tokens, distinct, windows, spec)
+        values |= of.across_values(sums["across"], part.tokens, spec)
     if "joint" in sums:
         values |= of.coupling_values(sums["joint"].sum(1))
     if "follow" in sums:
@@ -119,7 +120,8 @@ _REASONS = {
     "top10_pair_share": "a token has one expert",
     "lag_overlap": "no request is long enough",
     "consecutive_overlap": "no request is long enough",
-    "distinct_fraction": "no request is long enough",
+    "distinct_fraction": "the trace is too short",
+    "distinct_fraction_request": "no request is long enough",
     "srp": "no request is long enough",
     "srp_cache_ratio": "no request is long enough",
     "segment_cover_k": "no request is long enough",

@@ -72,7 +72,7 @@ def _by_request(
         load = np.zeros((len(names), experts), np.int64)
         kernels.count(x, which[order].astype(np.int32), load)
         lag, window = (np.zeros((len(names), len(kind)), np.int64) for kind in (LAGS, DISTINCT))
-        kernels.locality(x, begin, end, group, DISTINCT, experts, lag, window)
+        kernels.locality(x, begin, end, group, DISTINCT, experts, lag, window, window[0].copy())
         values = {
             "max_over_mean": of.max_over_mean(load),
             "entropy_normalised": of.entropy_normalised(load),

@@ -36,6 +36,16 @@ def count(x: Array, slot: Array, load: Array) -> None:
 
 
 @compiled
+def cut_off(last: Array, size: int, first: int, stop: int) -> int:
+    """Experts in windows that begin in ``first..stop`` and would end after it, summed over the windows."""
+    whole = max(stop - size, first - 1)
+    cut = 0
+    for e in range(len(last)):
+        cut += max(0, last[e] - whole)
+    return cut
+
+
+@compiled
 def locality(
     x: Array,
     begin: Array,
@@ -45,14 +55,16 @@ def locality(
     experts: int,
     lag: Array,
     window: Array,
+    across: Array,
 ) -> None:
     """Repeats at lags 1, 2, 4, 16, 64, and distinct experts summed over all full windows of the `sizes`.
 
     An expert's history is a word: bit ``d - 1`` says whether it was chosen ``d`` tokens before its last time.
     A window holds an expert once, for the first time the expert occurs in it: an occurrence ``gap`` tokens
-    after the one before is the first in ``min(gap, size)`` windows, less those that the run's end cuts off.
+    after the one before is the first in ``min(gap, size)`` windows, less those that the end cuts off.
 
-    `lag` int64 ``[groups, 5]``, `window` int64 ``[groups, 3]``; `group` int32 ``[runs]``.
+    `lag` int64 ``[groups, 5]``, `window` int64 ``[groups, 3]`` (windows inside one run),
+    `across` int64 ``[3]`` (windows of the whole part, whatever the runs); `group` int32 ``[runs]``.
     """
     last = np.full(experts, -1, np.int64)
     past = np.zeros(experts, np.uint64)
@@ -60,16 +72,19 @@ def locality(
     one = np.uint64(1)
     for r in range(len(begin)):
         first, stop, g = begin[r], end[r], group[r]
-        l1 = l2 = l4 = l16 = l64 = w0 = w1 = w2 = np.int64(0)
+        l1 = l2 = l4 = l16 = l64 = w0 = w1 = w2 = a0 = a1 = a2 = np.int64(0)
         for t in range(first, stop):
             for j in range(x.shape[1]):
                 e = x[t, j]
                 gap = t - last[e]
+                if gap == 0:
+                    continue
+                a0 += min(gap, size0)
+                a1 += min(gap, size1)
+                a2 += min(gap, size2)
                 if last[e] < first:
                     gap = t - first + 1
                     past[e] = 0
-                elif gap == 0:
-                    continue
                 elif gap > 64:
                     past[e] = 0
                 else:
@@ -92,12 +107,13 @@ def locality(
         window[g, 0] += w0
         window[g, 1] += w1
         window[g, 2] += w2
-        for b in range(len(sizes)):
-            whole = max(stop - sizes[b], first - 1)
-            cut = 0
-            for e in range(experts):
-                cut += max(0, last[e] - whole)
-            window[g, b] -= cut
+        across[0] += a0
+        across[1] += a1
+        across[2] += a2
+        for b in range(3):
+            window[g, b] -= cut_off(last, sizes[b], first, stop)
+    for b in range(3):
+        across[b] -= cut_off(last, sizes[b], 0, x.shape[0])
 
 
 @compiled

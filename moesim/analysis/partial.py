@@ -6,7 +6,7 @@ windows) is found from the tokens beside it: ``f(tail + head) - f(tail) - f(head
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,13 +127,16 @@ def merge(a: Partial, b: Partial) -> Partial:
     for name, value in b.sums.items():
         a.sums[name] += value
     across = np.concatenate([a.tail[0], b.head[0]], 1), np.concatenate([a.tail[1], b.head[1]])
-    if a.tokens and b.tokens and a.tail[1][-1] == b.head[1][0]:
+    if a.tokens and b.tokens:
+        # Of two different requests, only windows of the whole trace reach across.
+        reach = ("locality", "pairs", "segments") if a.tail[1][-1] == b.head[1][0] else ("locality",)
+        edge = replace(spec, families=tuple(family for family in spec.families if family in reach))
         for (ids, request), sign in ((across, 1), (a.tail, -1), (b.head, -1)):
-            extra = _empty(spec)
-            _add_runs(spec, ids, request, extra)
-            for name in extra:
-                if name not in _POINTWISE:
-                    a.sums[name] += sign * extra[name]
+            extra = _empty(edge)
+            _add_runs(edge, ids, request, extra)
+            extra.pop("together", None)
+            for name, value in extra.items():
+                a.sums[name] += sign * value
     head, tail = a.head, b.tail
     if len(head[1]) < EDGE:
         head = across[0][:, :EDGE], across[1][:EDGE]
@@ -150,10 +153,6 @@ def merge(a: Partial, b: Partial) -> Partial:
     return Partial(spec, a.tokens + b.tokens, a.sums, head, tail, first, last, kept)
 
 
-#: Sums over single tokens; the others look at neighbours too.
-_POINTWISE = ("load", "joint", "together", "depth")
-
-
 def _empty(spec: Spec) -> Sums:
     layers, experts, groups = spec.layers, spec.num_experts, spec.groups
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
@@ -162,6 +161,7 @@ def _empty(spec: Spec) -> Sums:
             "lag": (layers, groups, len(LAGS)),
             "lag_tokens": (groups, len(LAGS)),
             "distinct": (layers, groups, len(DISTINCT)),
+            "across": (layers, len(DISTINCT)),
             "distinct_windows": (groups, len(DISTINCT)),
         },
         "coupling": {"joint": (max(0, layers - 1), 2, experts, experts)},
@@ -207,6 +207,7 @@ def _add_runs(spec: Spec, ids: Ids, request: Ints, sums: Sums) -> None:
                 spec.num_experts,
                 sums["lag"][layer],
                 sums["distinct"][layer],
+                sums["across"][layer],
             )
     if "follow" in sums:
         for layer in range(spec.layers):

@@ -56,8 +56,15 @@ def locality_values(lag: Any, lag_tokens: Any, distinct: Any, windows: Any, spec
     return {
         "consecutive_overlap": overlap[..., 0],
         "lag_overlap": {str(d): overlap[..., i] for i, d in enumerate(LAGS) if d > 1},
-        "distinct_fraction": {str(b): fraction[..., i] for i, b in enumerate(DISTINCT)},
+        "distinct_fraction_request": {str(b): fraction[..., i] for i, b in enumerate(DISTINCT)},
     }
+
+
+def across_values(across: Any, tokens: int, spec: Spec) -> Values:  # noqa: ANN401
+    """Distinct experts in windows of neighbouring tokens, whatever their request; sums ``[layers, 3]``."""
+    windows = [max(0, tokens - size + 1) * spec.num_experts for size in DISTINCT]
+    fraction = of.ratio(across, windows)
+    return {"distinct_fraction": {str(b): fraction[:, i] for i, b in enumerate(DISTINCT)}}
 
 
 def segment_values(hist: dict[int, Any], best: dict[int, Any]) -> Values:

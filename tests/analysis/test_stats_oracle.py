@@ -39,7 +39,8 @@ def check(trace, found, layers, slow_layers=()):
         for lag in (2, 4, 16, 64):
             close(row["lag_overlap"][str(lag)], oracle.lag_overlap(who, request, lag, k))
         for size in (8, 32, 128):
-            close(row["distinct_fraction"][str(size)], oracle.distinct(who, request, size))
+            close(row["distinct_fraction_request"][str(size)], oracle.distinct(who, request, size))
+            close(row["distinct_fraction"][str(size)], oracle.distinct(who, np.zeros_like(request), size))
             close(row["distinct_fraction_mixed"][str(size)], (1 - (1 - q) ** size).mean())
             close(row["distinct_fraction_uniform"][str(size)], 1 - (1 - k / e) ** size)
         close(row["next_token_cover"], oracle.cover(oracle.next_token(who, request)))

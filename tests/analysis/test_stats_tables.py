@@ -42,6 +42,10 @@ def test_esft_to_the_published_digits(shared, column, name):
     for statistic, published in ESFT.items():
         half = 0.005 if statistic in TWO_DIGITS else 0.0025 if statistic in SAMPLED else 0.0005
         assert found[statistic] == pytest.approx(published[column], abs=half * 1.01), statistic
+    # Rounded to two digits there, and measured on some of the layers.
+    published = {"8": (0.43, 0.44), "32": (0.81, 0.79), "128": (0.96, 0.96)}
+    for size, digits in published.items():
+        assert found["distinct_fraction"][size] == pytest.approx(digits[column], abs=0.016)
     # Measured there on windows that do not overlap.
     cover = (found["segment_cover_k"]["16"], found["segment_cover_2k"]["16"])
     assert cover == pytest.approx((0.372, (0.588, 0.579)[column]), abs=0.003)
