@@ -19,11 +19,15 @@ def record(
     weights: Annotated[bool, typer.Option("--weights", help="Record router weights too.")] = False,
     token_ids: Annotated[bool, typer.Option(help="Record token ids; they give the text away.")] = True,
     scores: Annotated[
-        bool, typer.Option("--scores", help="Write all router logits to OUTPUT with suffix .scores.npy.")
+        bool,
+        typer.Option("--scores", help="Write all router logits to a folder, OUTPUT with suffix .scores."),
     ] = False,
     next_scores: Annotated[
         bool,
-        typer.Option("--next-scores", help="Write the next router's logits for this layer's hidden states."),
+        typer.Option(
+            "--next-scores",
+            help="Write what the layer before predicts of each router's logits: .next-scores.",
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: over all devices.")] = "cpu",
     seed: Seed = 0,
@@ -40,8 +44,8 @@ def record(
         seed=seed,
         weights=weights,
         token_ids=token_ids,
-        scores=output.with_suffix(".scores.npy") if scores else None,
-        next_scores=output.with_suffix(".next-scores.npy") if next_scores else None,
+        scores=output.with_suffix(".scores") if scores else None,
+        next_scores=output.with_suffix(".next-scores") if next_scores else None,
     )
 
     def progress(done: int, total: int) -> None:

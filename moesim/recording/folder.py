@@ -73,7 +73,8 @@ def record_folder(
     recording = recording or Recording()
     faults = [*check_writable(output, "--output")]
     for extra in (recording.scores, recording.next_scores):
-        faults += check_writable(extra, "--scores") if extra is not None else []
+        if extra is not None and not Path(extra).is_dir():
+            faults += check_writable(extra, "--scores")
     shape, texts = None, []
     try:
         shape = _shape(folder)

@@ -36,7 +36,8 @@ class Recording:
     weights, token_ids
         Whether router weights and token ids go into the trace.
     scores, next_scores
-        Where router logits, and the next layer's logits for this layer's hidden states, are written, or None.
+        Folders for router logits, and for each layer's logits as the MoE layer before it would predict them,
+        a file per layer (`ScoreWriter`); None for neither.
     """
 
     max_new_tokens: int = 0
@@ -154,8 +155,8 @@ def record_requests(
         writer = stack.enter_context(
             TraceWriter(path, header, weights=recording.weights, token_ids=recording.token_ids)
         )
-        scores = _score_writer(stack, recording.scores, (len(layers), num_experts))
-        next_scores = _score_writer(stack, recording.next_scores, (len(layers) - 1, num_experts))
+        scores = _score_writer(stack, recording.scores, layers, num_experts)
+        next_scores = _score_writer(stack, recording.next_scores, layers[1:], num_experts)
         stack.enter_context(recorder)
         for request, prompt in enumerate(prompts):
             draw = np.random.default_rng((recording.seed, request))
@@ -233,6 +234,9 @@ class _Run:
 
 
 def _score_writer(
-    stack: contextlib.ExitStack, path: str | os.PathLike[str] | None, shape: tuple[int, int]
+    stack: contextlib.ExitStack,
+    folder: str | os.PathLike[str] | None,
+    layers: tuple[int, ...],
+    num_experts: int,
 ) -> ScoreWriter | None:
-    return None if path is None else stack.enter_context(ScoreWriter(path, shape))
+    return None if folder is None else stack.enter_context(ScoreWriter(folder, layers, num_experts))
