@@ -78,6 +78,8 @@ def convert(
     from moesim.files import check_writable
     from moesim.trace import load_trace, write_trace
     from moesim.trace.convert import format_of
+    from moesim.trace.shape import Hints
+    from moesim.trace.stream import stream_folder
 
     faults = check_writable(output, "OUT")
     try:
@@ -87,14 +89,25 @@ def convert(
     if faults:
         raise ConfigError(faults)
     hints = _hints(model, num_experts)
+    if wanted == "parquet" and path.is_dir():
+        streamed = stream_folder(path, output, Hints.of(**hints, top_k=top_k))
+        if streamed is not None:
+            _say_written(path, output, wanted, (), streamed.warnings, json)
+            return
     trace = load_trace(path, **hints, top_k=top_k)
     named: Model | None = hints["shape"] or _catalogue_model(trace.model)
     lost = write_trace(trace, output, wanted, num_layers=named.num_layers if named else None)
+    _say_written(path, output, wanted, lost, trace.warnings, json)
+
+
+def _say_written(
+    path: Path, output: Path, wanted: str, lost: tuple[str, ...], warnings: tuple[str, ...], json: bool
+) -> None:
     if json:
-        document = {"written": str(output), "format": wanted, "lost": lost, "warnings": trace.warnings}
+        document = {"written": str(output), "format": wanted, "lost": lost, "warnings": warnings}
         print_json(document, inputs=[path, output])
         return
-    for warning in trace.warnings:
+    for warning in warnings:
         stderr(f"warning: {warning}")
     if lost:
         stderr(f"warning: {wanted} does not hold {', '.join(lost)}")

@@ -546,7 +546,7 @@ def ids_npy(folder: Path) -> Path:
 
 def selection_folder(folder: Path) -> Path:
     trace, target = expected(), folder / "many"
-    target.mkdir()
+    target.mkdir(parents=True)
     each = TOKENS // REQUESTS
     for r in range(REQUESTS):
         rows = slice(r * each, (r + 1) * each)

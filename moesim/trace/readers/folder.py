@@ -7,6 +7,7 @@ licences) are left out, and counted.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from moesim.trace.tokens import Tokens, joined
 from moesim.trace.types import LoadCounts, Routing
 
 _NUMBER = re.compile(r"(\d+)")
+_SURE = 0.5
 
 
 def _sniff(peek: Peek) -> float:
@@ -27,17 +29,10 @@ def _sniff(peek: Peek) -> float:
 
 
 def _read(peek: Peek, hints: Hints) -> Routing:
-    known, unknown = _known(peek)
-    readers = {reader.name: reader for _, reader in known}
-    if len(readers) > 1:
-        held = "; ".join(f"{sum(r.name == name for _, r in known)} of {name}" for name in readers)
-        raise TraceError(Fault(f"holds files of several formats: {held}", allowed="one format"), peek.path)
-    if not known:
+    reader, names, notes = files_of(peek)
+    if reader is None:
         held = ", ".join(peek.names[:4])
         raise TraceError(Fault(f"is a folder in no known trace format (it holds {held})"), peek.path)
-    reader = next(iter(readers.values()))
-    notes = (f"{unknown} files of the folder are in no known format, and were left out",) if unknown else ()
-    names = [name for name, _ in known]
     origin = Origin(peek.path, warnings=notes, metadata={"format": reader.name, "files": str(len(names))})
     if reader.tokens is None:
         return _loads(peek, names, reader, hints, origin)
@@ -54,23 +49,45 @@ def _read(peek: Peek, hints: Hints) -> Routing:
     return _with(whole, origin).trace(hints)
 
 
-def _known(peek: Peek) -> tuple[list[tuple[str, Reader]], int]:
+def files_of(peek: Peek) -> tuple[Reader | None, list[str], tuple[str, ...]]:
+    """The one format of a folder's files, the files of it in order, and what was left out.
+
+    Raises
+    ------
+    TraceError
+        If there are files of several formats.
+    """
     from moesim.trace.readers import find_reader
 
-    known, unknown = [], 0
-    for name in sorted(
-        peek.names, key=lambda n: [(int(p), "") if p.isdecimal() else (-1, p) for p in _NUMBER.split(n)]
-    ):
+    known: dict[str, list[str]] = {}
+    readers: dict[str, Reader] = {}
+    unknown, last = 0, None
+    for name in sorted(peek.names, key=_by_number):
         try:
-            known.append((name, find_reader(peek.child(name))))
+            child = peek.child(name)
+            # To ask the last file's reader alone saves looking through thousands of files for every format.
+            if last is None or last.sniff(child) < _SURE:
+                last = find_reader(child)
         except TraceError:
             unknown += 1
-    return known, unknown
+            continue
+        readers[last.name] = last
+        known.setdefault(last.name, []).append(name)
+    if len(known) > 1:
+        held = "; ".join(f"{len(names)} of {name}" for name, names in known.items())
+        raise TraceError(Fault(f"holds files of several formats: {held}", allowed="one format"), peek.path)
+    notes = (f"{unknown} files of the folder are in no known format, and were left out",) if unknown else ()
+    if not known:
+        return None, [], notes
+    ((name, names),) = known.items()
+    return readers[name], names, notes
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(p), "") if p.isdecimal() and len(p) < 20 else (-1, p) for p in _NUMBER.split(name)]
 
 
 def _with(tokens: Tokens, origin: Origin) -> Tokens:
-    from dataclasses import replace
-
     inner = tokens.origin
     whole = replace(inner, warnings=(*inner.warnings, *origin.warnings), metadata=origin.metadata)
     return replace(tokens, origin=whole)

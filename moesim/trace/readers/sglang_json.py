@@ -20,7 +20,8 @@ _KEY = "logical_count"
 
 
 def _sniff(peek: Peek) -> float:
-    return 1.0 if peek.looks_like_json and peek.contains(f'"{_KEY}"'.encode(), MAX_JSON_BYTES) else 0.0
+    opens = peek.text_head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    return 1.0 if opens and peek.contains(f'"{_KEY}"'.encode(), MAX_JSON_BYTES) else 0.0
 
 
 def _read(peek: Peek, hints: Hints) -> LoadCounts:
