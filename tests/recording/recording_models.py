@@ -106,6 +106,7 @@ FAMILIES: dict[str, tuple[int, int, tuple[int, ...], dict[str, Any]]] = {
 
 def build(family: str, torch: Any, transformers: Any) -> Any:
     """A model of a family, its routers made decisive: small random logits would be near ties."""
+    torch.set_num_threads(1)  # models this small only wait for each other's threads
     sizes = SIZES | FAMILIES[family][3]
     torch.manual_seed(7)
     config = transformers.AutoConfig.for_model(family, **sizes)

@@ -101,6 +101,7 @@ def _record(model, rule=None, tokens=40):
 
 @pytest.fixture(autouse=True)
 def _seed():
+    torch.set_num_threads(1)
     torch.manual_seed(1)
 
 

@@ -188,9 +188,7 @@ def test_a_recording_that_fails_leaves_no_file(model, tmp_path):
         record_requests(model, [[1], []], tmp_path / "t.parquet", **sizes)
     recording = Recording(2, scores=tmp_path / "s")
     with pytest.raises(IndexError):
-        record_requests(
-            model, [[1], [10**6]], tmp_path / "t.parquet", recording, num_experts=EXPERTS, top_k=K
-        )
+        record_requests(model, [[1], [10**6]], tmp_path / "t.parquet", recording, **sizes)
     assert not list(tmp_path.iterdir())
 
 
