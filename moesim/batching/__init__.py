@@ -7,12 +7,14 @@ from moesim.batching.types import MIXED, POLICIES, PREFILL_FIRST, Batcher, StepL
 if TYPE_CHECKING:
     from moesim.batching.assign import Sequences, nearest_sequences, recorded_requests
     from moesim.batching.batch import batch_requests, step_counts
+    from moesim.batching.clock import EngineClock
     from moesim.batching.parquet import read_steps, write_steps
     from moesim.batching.scheduler import Schedule, schedule
     from moesim.batching.source import StepSource
 
 # What needs numba or pyarrow takes longer to import than most commands take to run.
 _LAZY = {
+    "EngineClock": "clock",
     "Schedule": "scheduler",
     "Sequences": "assign",
     "StepSource": "source",
@@ -30,6 +32,7 @@ __all__ = [
     "POLICIES",
     "PREFILL_FIRST",
     "Batcher",
+    "EngineClock",
     "Schedule",
     "Sequences",
     "StepLoad",

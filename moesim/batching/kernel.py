@@ -15,8 +15,8 @@ Array = npt.NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Places in the scheduler's state.
-RUNNING, WAITING, WRITTEN, PREFILLED, DECODED, CONTEXT = range(6)
-STATE = 6
+RUNNING, WAITING, WRITTEN, PROMPTS, PREFILLED, PAST, DECODED, CONTEXT = range(8)
+STATE = 8
 
 
 def compiled(function: F) -> F:
@@ -70,6 +70,7 @@ def advance(
             now = arrival_s[first]
         start_s[steps] = now
         left, context, before = budget, 0, at
+        read, past = 0, 0
         prompts = live < most and first < n and arrival_s[first] <= now
         for i in range(live):
             prompts = prompts or done[running[i]] < prompt[running[i]]
@@ -99,8 +100,9 @@ def advance(
             for j in range(size):
                 request[at], position[at], phase[at] = r, done[r] + j, PREFILL
                 at += 1
+            read += 1
+            past += done[r]
             done[r] += size
-            context += done[r]
             left -= size
         kept = 0
         for i in range(live):
@@ -108,7 +110,8 @@ def advance(
                 running[kept] = running[i]
                 kept += 1
         live = kept
-        state[PREFILLED], state[DECODED], state[CONTEXT] = at - before - decoded, decoded, context
+        state[PROMPTS], state[PREFILLED], state[PAST] = read, at - before - decoded, past
+        state[DECODED], state[CONTEXT] = decoded, context
         step_ptr[steps] = at
         steps += 1
         now += step_s

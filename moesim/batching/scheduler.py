@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.batching.kernel import CONTEXT, DECODED, PREFILLED, STATE, advance
+from moesim.batching.kernel import PROMPTS, STATE, advance
 from moesim.batching.types import MIXED, Batcher, StepLoad, StepTime
 from moesim.errors import ConfigError, Fault
 from moesim.requests import RequestTrace
@@ -96,7 +96,7 @@ def schedule(requests: RequestTrace, batcher: Batcher, step_time: float | StepTi
         ends.append(end[:ran])
         starts.append(start[:ran])
         if callable(step_time):
-            load = StepLoad(int(state[PREFILLED]), int(state[DECODED]), int(state[CONTEXT]))
+            load = StepLoad(*state[PROMPTS:].tolist())
             lasted.append(_valid(float(step_time(load))))
             clock[0] += lasted[-1]
     start_s = np.concatenate(starts)

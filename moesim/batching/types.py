@@ -64,13 +64,19 @@ class StepLoad:
 
     Parameters
     ----------
-    prefill_tokens, decode_tokens
-        Tokens of each kind; every decoding request has one.
+    prompts, prefill_tokens
+        Prompts of which a chunk is read, and the tokens of all chunks.
+    past_tokens
+        Tokens of these prompts that were read in earlier steps, all together.
+    decode_tokens
+        Decoded tokens; every decoding request has one.
     context_tokens
-        Tokens that attention looks back on, summed over the requests of the step.
+        Tokens that decoding looks back on, the new ones included, all together.
     """
 
+    prompts: int
     prefill_tokens: int
+    past_tokens: int
     decode_tokens: int
     context_tokens: int
 

@@ -1,0 +1,71 @@
+"""Steps priced by the cost model, against the steady state of the same model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import moesim as ms
+from moesim.batching import Batcher, EngineClock, StepLoad, schedule
+from moesim.engine.deployment import Deployment
+from moesim.errors import ConfigError
+from moesim.ops import Batch, Precision
+from moesim.requests import generate_requests
+
+LAYOUT = ms.Parallelism(tp=8, ep=8)
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    model = ms.load_model("gpt-oss-20b")
+    return Deployment(model, ms.load_hardware("h100-sxm-8"), LAYOUT, Precision.of(model, "auto", "auto"))
+
+
+def test_a_load_on_the_grid_is_priced_exactly(deployment):
+    clock = EngineClock(deployment, resolution=0.05)
+    one = StepLoad(prompts=1, prefill_tokens=1, past_tokens=1, decode_tokens=1, context_tokens=1)
+    batch = Batch.of(sequences=1.0, context=1.0, prompts=1.0, chunk=1.0, past=1.0)
+    assert clock(one) == float(deployment.step(batch).seconds[0])
+    assert clock(one) == clock(one)
+    assert clock.priced == 1
+
+
+def test_more_to_do_takes_longer(deployment):
+    clock = EngineClock(deployment)
+    reads = [clock(StepLoad(1, n, 0, 0, 0)) for n in (512, 2048, 8192)]
+    decodes = [clock(StepLoad(0, 0, 0, n, n * 1000)) for n in (1, 16, 256)]
+    contexts = [clock(StepLoad(0, 0, 0, 64, 64 * n)) for n in (100, 10_000, 100_000)]
+    for times in (reads, decodes, contexts):
+        assert times == sorted(set(times))
+
+
+def test_a_finer_grid_changes_little(deployment):
+    requests = generate_requests(60, "poisson:40", 700, 60)
+    ends = [
+        schedule(requests, Batcher(2048, 64), EngineClock(deployment, resolution=resolution)).seconds.mean()
+        for resolution in (0.2, 0.02)
+    ]
+    assert ends[0] == pytest.approx(ends[1], rel=0.02)
+    with pytest.raises(ConfigError, match="out of range"):
+        EngineClock(deployment, resolution=0)
+
+
+@pytest.mark.parametrize(("concurrency", "read", "written"), [(16, 512, 256), (64, 512, 128)])
+def test_step_by_step_agrees_with_the_steady_state(deployment, concurrency, read, written):
+    n = 10 * concurrency
+    plan = schedule(
+        generate_requests(n, f"closed:{concurrency}", read, written),
+        Batcher(8192, 256),
+        EngineClock(deployment),
+    )
+    step = np.repeat(np.arange(len(plan.start_s)), np.diff(plan.step_ptr))
+    ends = (plan.start_s + plan.seconds)[step]
+    first = ends[plan.position == read - 1]
+    last = ends[plan.position == read + written - 2]
+    order = np.argsort(plan.request[plan.position == read - 1])
+    order_last = np.argsort(plan.request[plan.position == read + written - 2])
+    tpot_s = ((last[order_last] - first[order]) / (written - 1)).mean()
+    workload = ms.Workload(input_len=read, output_len=written, concurrency=concurrency)
+    steady = ms.predict(deployment.model, deployment.hardware, LAYOUT, workload)
+    assert n * written / ends[-1] == pytest.approx(steady.output_throughput, rel=0.05)
+    assert tpot_s == pytest.approx(steady.tpot_s, rel=0.08)
