@@ -20,6 +20,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +59,9 @@ def start():
     warnings.simplefilter("error")
 
 
-def run(key: tuple[str, str], seed: int, first: int, count: int) -> tuple[Counter, list[str], float, float]:
+def run(
+    key: tuple[str, str], seed: int, first: int, count: int, note: Path
+) -> tuple[Counter, list[str], float, float]:
     """Outcomes, findings, the longest time in s and the most memory beyond the start in MiB."""
     seen, findings, longest, most = Counter(), [], 0.0, 0
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
@@ -68,6 +72,7 @@ def run(key: tuple[str, str], seed: int, first: int, count: int) -> tuple[Counte
         outcome(case.target, shape, "")  # Imports and caches are not to be charged to a damaged file.
         for n in range(first, first + count):
             name = f"{'/'.join(key)}:{seed}:{n}"
+            note.write_text(name)
             path = case.damage(name)
             size = sum(
                 p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()
@@ -101,30 +106,37 @@ def main() -> int:
     if options.replay:
         _, seed, n = options.replay.rsplit(":", 2)
         start()
-        print(run(keys[0], int(seed), int(n), 1))
+        print(run(keys[0], int(seed), int(n), 1, Path(tempfile.mkdtemp()) / "note"))
         return 0
     bad = 0
     print(f"{'format':<28}{'traces':>8}{'refused':>9}{'findings':>10}{'longest s':>11}{'most MiB':>10}")
     context = multiprocessing.get_context("fork")
+    notes = Path(tempfile.mkdtemp(prefix="fuzz"))
     for key in keys:
         seen, findings, longest, most = Counter(), [], 0.0, 0.0
-        with context.Pool(2, start) as pool:
-            firsts = range(0, options.mutations, CHUNK)
-            parts = [
-                pool.apply_async(run, (key, options.seed, f, min(CHUNK, options.mutations - f)))
-                for f in firsts
-            ]
-            for first, part in zip(firsts, parts, strict=True):
-                try:
-                    some, found, seconds, mib = part.get(timeout=CHUNK * LIMIT_S)
-                except multiprocessing.TimeoutError:
-                    findings.append(
-                        f"{'/'.join(key)}:{options.seed}:{first}+: dead or hung beyond interruption"
-                    )
-                    break
-                seen += some
-                findings += found
-                longest, most = max(longest, seconds), max(most, mib)
+        firsts = list(range(0, options.mutations, CHUNK))
+        while firsts:
+            with ProcessPoolExecutor(2, context, start) as pool:
+                parts = {}
+                for f in firsts:
+                    count = min(CHUNK, options.mutations - f)
+                    parts[f] = pool.submit(run, key, options.seed, f, count, notes / str(f))
+                firsts, dead = [], []
+                for first, part in parts.items():
+                    try:
+                        some, found, seconds, mib = part.result(timeout=CHUNK * LIMIT_S)
+                    except BrokenProcessPool:
+                        note = notes / str(first)
+                        (dead if note.exists() else firsts).append(first)
+                        continue
+                    (notes / str(first)).unlink()
+                    seen += some
+                    findings += found
+                    longest, most = max(longest, seconds), max(most, mib)
+                for first in dead:
+                    note = notes / str(first)
+                    findings.append(f"{note.read_text()}: the process died here, or the one beside it")
+                    note.unlink()
         name = "/".join(part for part in key if part)
         print(
             f"{name:<28}{seen['trace']:>8}{seen['refused']:>9}{len(findings):>10}{longest:>11.2f}{most:>10.1f}",

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from moesim.errors import Fault, TraceError
 from moesim.trace.limits import size_fault
+from moesim.trace.parquet_footer import column_values
 from moesim.trace.peek import Peek
 from moesim.trace.schema import PREFIX, Header, parse_header
 
@@ -99,19 +100,18 @@ def list_faults(file: pq.ParquetFile, name: str, sizes: int, values: tuple[pa.Da
     return []
 
 
-def length_faults(file: pq.ParquetFile, size: int) -> list[Fault]:
-    """Row groups whose list columns do not hold `size` values per row, before any of them is read."""
-    metadata = file.metadata
-    nested = [j for j in range(metadata.num_columns) if "." in metadata.schema.column(j).path]
+def length_faults(path: Path, size: int, names: tuple[str, ...] = ()) -> list[Fault]:
+    """Row groups whose list columns (those named, or all) do not hold `size` values per row, unread as yet.
+
+    A few bytes can stand for any number of equal values, so that the size of the file says nothing.
+    """
     faults = []
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        for j in nested:
-            values, path = group.column(j).num_values, group.column(j).path_in_schema
-            if values != group.num_rows * size:
-                name = f"{path.split('.')[0]} in row group {i}"
+    for i, (rows, columns) in enumerate(column_values(path)):
+        for name, values in columns:
+            if "." in name and (not names or name.split(".")[0] in names) and values != rows * size:
+                what = f"has {values} values in {rows} rows"
                 faults.append(
-                    Fault(f"has {values} values in {group.num_rows} rows", name, allowed=f"{size} per row")
+                    Fault(what, f"{name.split('.')[0]} in row group {i}", allowed=f"{size} per row")
                 )
     return faults[:_SHOWN]
 

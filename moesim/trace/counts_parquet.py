@@ -82,7 +82,7 @@ def read_counts(path: str | os.PathLike[str]) -> LoadCounts:
         if rows == 0 or rows % layers:
             faults.append(Fault(f"has {rows} rows", allowed=f"a multiple of its {layers} layers"))
         too_large = size_fault(rows * experts * 8, "counts")
-        faults += [too_large] if too_large else length_faults(file, experts) if not faults else []
+        faults += [too_large] if too_large else length_faults(path, experts) if not faults else []
         if faults:
             raise TraceError(faults, path)
         table = file.read(columns=["step", "layer", "counts"], use_threads=False).combine_chunks()

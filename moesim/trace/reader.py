@@ -271,4 +271,4 @@ class TraceReader:
                 faults += list_faults(self._file, weight_column(layer), self.top_k, (pa.float16(),))
         if self.num_tokens == 0:
             faults.append(Fault("holds no tokens"))
-        return faults or length_faults(self._file, self.top_k)
+        return faults or length_faults(self.path, self.top_k)

@@ -93,26 +93,20 @@ class _Columns:
         self._file.close()
 
     def top_k(self) -> int:
-        """Length of the first list."""
-        from moesim.trace.arrow import BROKEN_PARQUET, damaged
+        """Length of the lists."""
+        from moesim.trace.parquet_footer import column_values
 
-        if "indices" not in self._file.schema_arrow.names:
-            raise TraceError(Fault("has no such column", "indices"), self._path)
-        try:
-            for batch in self._file.iter_batches(batch_size=1, columns=["indices"], use_threads=False):
-                first = batch.column(0).to_pylist()[0]
-                if isinstance(first, list) and 0 < len(first) <= MAX_TOP_K:
-                    return len(first)
-                break
-        except BROKEN_PARQUET as error:
-            raise damaged(error, self._path) from None
-        raise TraceError(Fault("holds no list of experts", "indices"), self._path)
+        for rows, columns in column_values(self._path):
+            for name, values in columns:
+                if name.split(".")[0] == "indices" and 0 < rows <= values <= rows * MAX_TOP_K:
+                    return values // rows
+        raise TraceError(Fault("holds no lists of experts", "indices"), self._path)
 
     def fill(self, ids: Array, weights: Array | None) -> None:
         """Copy the layer into ``[tokens, top_k]`` arrays."""
         import pyarrow as pa
 
-        from moesim.trace.arrow import BROKEN_PARQUET, damaged, list_faults, matrix
+        from moesim.trace.arrow import BROKEN_PARQUET, damaged, length_faults, list_faults, matrix
 
         whole = (pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16())
         real = (pa.float16(), pa.float32(), pa.float64())
@@ -120,6 +114,8 @@ class _Columns:
         faults = list_faults(self._file, "indices", top_k, whole)
         if weights is not None:
             faults += list_faults(self._file, "scores", top_k, real)
+        if not faults:
+            faults = length_faults(self._path, top_k, ("indices", "scores"))
         if faults:
             raise TraceError(faults, self._path)
         names = ["indices"] if weights is None else ["indices", "scores"]
