@@ -24,6 +24,8 @@ NAMES = {
     "cache": ("lru_hit_ratio",),
     "sample": ("recall_k", "recall_2k", "popularity_recall_k", "sch_2k"),
 }
+#: Statistics of the model alone, without a value per layer.
+WHOLE = ("srp_model", "sch_2k_pool")
 _CHUNK = 64
 
 
@@ -61,7 +63,8 @@ def finish(part: Partial, layer_ids: Sequence[int], ep: Sequence[int], bootstrap
             reasons["sch_2k_pool"] = "the pool of all layers is too large to replay"
     for family, names in NAMES.items():
         if family not in spec.families:
-            reasons |= dict.fromkeys(names, f"{family} was not asked for")
+            whole_only = {"segments": WHOLE[:1], "sample": WHOLE[1:]}.get(family, ())
+            reasons |= dict.fromkeys((*names, *whole_only), f"{family} was not asked for")
         elif family == "sample" and "coupling" not in spec.families:
             reasons |= dict.fromkeys(names[:3], "needs coupling as well")
     overall, layers = tabulate(values, layer_ids, loaded)
@@ -78,7 +81,7 @@ def finish_counts(
     """Statistics of load counts; what needs tokens is None, with the reason."""
     totals = counts.totals
     values = of.load_values(totals, counts.top_k, ep)
-    reasons = {name: "load counts have no tokens" for names in NAMES.values() for name in names}
+    reasons = {name: "load counts have no tokens" for names in (*NAMES.values(), WHOLE) for name in names}
     steps = len(counts.counts)
     if steps > 1:
         edges = np.unique(np.arange(17) * steps // 16)[:-1]
@@ -88,9 +91,8 @@ def finish_counts(
     if counts.top_k is None:
         lost = ("random_pair_overlap", "distinct_fraction_mixed", "distinct_fraction_uniform")
         reasons |= dict.fromkeys(lost, "top-k is not known; name the model")
-    blank = dict.fromkeys(reasons)
     overall, layers = tabulate(values, counts.moe_layer_ids, totals.sum(1) > 0)
-    return overall | blank, [layer | blank for layer in layers], reasons
+    return overall, layers, reasons
 
 
 def tabulate(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moesim.analysis import kernels
 from moesim.analysis.kept import Kept, keep, merge_kept
+from moesim.errors import Fault, TraceError
 
 Ids = npt.NDArray[np.uint16]
 Ints = npt.NDArray[Any]
@@ -22,6 +23,8 @@ Sums = dict[str, npt.NDArray[np.int64]]
 LAGS = (1, 2, 4, 16, 64)
 DISTINCT = (8, 32, 128)
 SEGMENTS = (4, 16, 64, 256)
+#: Windows of time that loads are kept for.
+WINDOWS = 16
 #: Tokens beside a boundary that windows across it can reach.
 EDGE = max(*LAGS, *DISTINCT, *SEGMENTS) - 1
 #: What can be computed; each is one pass of one kernel over the trace.
@@ -54,7 +57,7 @@ class Spec:
     tokens: int
     families: tuple[str, ...] = FAMILIES
     groups: int = 1
-    windows: int = 16
+    windows: int = WINDOWS
     seed: int = 0
 
 
@@ -102,9 +105,19 @@ def partial(spec: Spec, ids: Ints, request: Ints, start: int) -> Partial:
         Request of each token ``[tokens]``; a change of it ends a run.
     start
         Row of the first token in the whole trace.
+
+    Raises
+    ------
+    TraceError
+        If an id is no expert.
     """
     n = len(request)
     by_layer: Ids = np.ascontiguousarray(ids.transpose(1, 0, 2), np.uint16)
+    if by_layer.size and int(by_layer.max()) >= spec.num_experts:
+        # The kernels index by id, unchecked.
+        raise TraceError(
+            Fault("is no expert", "topk_ids", int(by_layer.max()), f"0 to {spec.num_experts - 1}")
+        )
     request = np.asarray(request)
     sums = _empty(spec)
     _add_pointwise(spec, by_layer, request, start, sums)

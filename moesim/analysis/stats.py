@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.analysis.finish import finish, finish_counts
-from moesim.analysis.partial import FAMILIES, Partial, Spec, merge, partial
+from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
+from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
 from moesim.trace import Header, LoadCounts, Routing, RoutingTrace
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 ROWS = 65536
+#: The most memory of one kind of sums.
+_TABLE_BYTES = 2e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,40 +120,43 @@ def statistics(
     --------
     >>> from moesim.files import data_dir
     >>> stats = statistics(data_dir("traces") / "gpt-oss-20b-synthetic.npz", families=("load",))
-    >>> sorted(stats.overall)[:3], len(stats.layers), stats.layers[0]["layer_id"]
-    (['drift', 'drift_noise', 'entropy_normalised'], 24, 0)
+    >>> round(stats.overall["gini"], 3), len(stats.layers), stats.layers[0]["layer_id"]
+    (0.375, 24, 0)
     """
     unknown = [name for name in families if name not in FAMILIES]
     if unknown or not families:
-        raise ConfigError(Fault("are no statistics", "families", unknown, ", ".join(FAMILIES)))
-    if bootstrap < 0 or rows < 1:
+        raise ConfigError(Fault("are no statistics", "families (--only)", unknown, ", ".join(FAMILIES)))
+    if bootstrap < 0:
         raise ConfigError(Fault("must not be negative", "--bootstrap", bootstrap))
+    if rows < 1:
+        raise ConfigError(Fault("must be at least 1", "rows", rows))
     source = trace if isinstance(trace, RoutingTrace | LoadCounts) else open_trace(trace, hints)
-    try:
-        header = source.header if _is_stream(source) else Header.of(source)  # type: ignore[union-attr, arg-type]
+    if isinstance(source, LoadCounts):
+        return _of(Header.of(source), *finish_counts(source, _degrees(ep, source.num_experts)))
+    with contextlib.nullcontext(source) if isinstance(source, RoutingTrace) else source:
+        header = Header.of(source) if isinstance(source, RoutingTrace) else source.header
         degrees = _degrees(ep, header.num_experts)
-        if isinstance(source, LoadCounts):
-            overall, layers, reasons = finish_counts(source, degrees)
-            part, interval = None, None
-        else:
-            tokens = _tokens(source, phase)
-            spec = spec_of(header, tokens, families, bootstrap, seed)
-            part = _sum(source, spec, phase, rows, scheduler, progress)
-            overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
-    finally:
-        if _is_stream(source):
-            source.close()  # type: ignore[union-attr]
-    return Statistics(
-        overall=overall,
-        layers=layers,
-        reasons=reasons,
-        interval=interval,
-        model=header.model,
-        num_experts=header.num_experts,
-        top_k=header.top_k,
-        tokens=None if part is None else part.tokens,
-        warnings=header.warnings,
-    )
+        spec, too_large = spec_of(header, _tokens(source, phase), families, bootstrap, seed)
+        if not isinstance(source, RoutingTrace) and scheduler is None and _takes_turns(source):
+            source = source.read()
+        part = _sum(source, spec, phase, rows, scheduler, progress)
+    overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
+    return _of(header, overall, layers, reasons | too_large, interval, part.tokens)
+
+
+def _of(
+    header: Header,
+    overall: dict[str, Any],
+    layers: list[dict[str, Any]],
+    reasons: dict[str, str],
+    interval: dict[str, Any] | None = None,
+    tokens: int | None = None,
+) -> Statistics:
+    experts, top_k, warnings = header.num_experts, header.top_k, tuple(header.warnings)
+    blank = {name: None for name in reasons if name not in overall}
+    layers = [layer | {name: None for name in blank if name not in WHOLE} for layer in layers]
+    overall = overall | blank
+    return Statistics(overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings)
 
 
 def open_trace(path: str | os.PathLike[str], hints: dict[str, Any]) -> Routing | TraceReader:
@@ -176,13 +182,22 @@ def open_trace(path: str | os.PathLike[str], hints: dict[str, Any]) -> Routing |
     return stream
 
 
-def spec_of(header: Header, tokens: int, families: Sequence[str], bootstrap: int, seed: int) -> Spec:
-    """What to sum for these options."""
+def spec_of(
+    header: Header, tokens: int, families: Sequence[str], bootstrap: int, seed: int
+) -> tuple[Spec, dict[str, str]]:
+    """What to sum for these options, and the statistics that would take too much memory, with the reason."""
     layers, experts = len(header.moe_layer_ids), header.num_experts
     groups = 1
     if bootstrap:
         groups = 256 if layers * experts <= 4096 else 64
-    return Spec(layers, experts, header.top_k or 0, tokens, tuple(families), groups, seed=seed)
+        while groups > 1 and layers * experts * groups * WINDOWS * 8 > _TABLE_BYTES:
+            groups //= 2
+    kept, too_large = tuple(families), {}
+    if 2 * layers * experts**2 * 8 > _TABLE_BYTES:
+        why = f"tables of {experts} by {experts} experts in {layers} layers are too large"
+        kept = tuple(family for family in families if family not in ("coupling", "pairs"))
+        too_large = dict.fromkeys((*NAMES["coupling"], *NAMES["pairs"], *NAMES["sample"][:3]), why)
+    return Spec(layers, experts, header.top_k or 0, tokens, kept, groups, WINDOWS, seed), too_large
 
 
 def sum_up(
@@ -265,5 +280,17 @@ def _degrees(ep: Sequence[int] | None, experts: int) -> tuple[int, ...]:
     return tuple(ep)
 
 
-def _is_stream(source: object) -> bool:
-    return hasattr(source, "batches")
+def _takes_turns(source: TraceReader) -> bool:
+    """Whether tokens of other requests stand between those of one."""
+    ended: set[int] = set()
+    last = None
+    for batch in source.batches(layers=source.header.moe_layer_ids[:1], weights=False):
+        begin, _ = runs(batch.request)
+        names = batch.request[begin].tolist()
+        for name in names[1:] if names and names[0] == last else names:
+            if last is not None:
+                ended.add(last)
+            if name in ended:
+                return True
+            last = name
+    return False

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from moesim.analysis import loads, statistics
 from moesim.cli.app import app
-from moesim.errors import ConfigError
+from moesim.errors import ConfigError, TraceError
 from moesim.files import data_dir
 from moesim.trace import LoadCounts, write_trace
 
@@ -139,6 +139,19 @@ def test_wide_ids():
 def test_wrong_options(options, message):
     with pytest.raises(ConfigError, match=message):
         statistics(TRACE, **options)
+
+
+def test_ids_beyond_the_experts_are_refused():
+    with pytest.raises(TraceError, match="is no expert"):
+        statistics(make(np.full((4, 1, 1), 9), np.zeros(4), 8))
+
+
+def test_tables_that_would_not_fit_are_left_out():
+    trace = make(np.zeros((4, 2, 1)), np.arange(4), 60_000, topk_ids=np.full((4, 2, 1), 50_000, np.uint16))
+    found = statistics(trace, bootstrap=5)
+    assert found.overall["max_over_mean"] == pytest.approx(60_000)
+    assert found.overall.get("next_token_cover") is None
+    assert "too large" in found.reasons["next_layer_entropy"]
 
 
 def test_sigma_and_gini_of_known_loads():

@@ -95,7 +95,7 @@ def test_ranges_cover_every_row_group_once(sizes, parts):
     assert len(found) <= parts
 
 
-def test_requests_that_take_turns_are_put_together():
+def test_requests_that_take_turns_are_put_together(tmp_path):
     turn = np.argsort(np.arange(TRACE.num_tokens) % 97, kind="stable")
     turns = replace(TRACE, topk_ids=TRACE.topk_ids[turn], request=TRACE.request[turn])
     assert (np.diff(turns.request) != 0).sum() > 10
@@ -104,6 +104,10 @@ def test_requests_that_take_turns_are_put_together():
     )
     together = replace(turns, topk_ids=turns.topk_ids[order], request=turns.request[order])
     assert statistics(turns).overall == statistics(together).overall
+    path = tmp_path / "turns.parquet"
+    with TraceWriter(path, Header.of(turns), rows=100) as out:
+        out.append(turns.topk_ids, turns.request, turns.position, turns.phase)
+    assert statistics(path).overall == statistics(together).overall
 
 
 def test_a_phase_is_the_trace_of_its_tokens(file):
