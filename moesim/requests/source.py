@@ -16,8 +16,8 @@ _HEAD_BYTES = 65536
 #: A line of a file with one request per line.
 MAX_LINE_BYTES = 4 * 2**20
 #: A whole JSON document, which costs many times its size in memory.
-MAX_JSON_BYTES = 2 * 2**30
-#: A file of requests read line by line.
+MAX_JSON_BYTES = 256 * 2**20
+#: A file of requests, which is read piece by piece.
 MAX_FILE_BYTES = 64 * 2**30
 MAX_REQUESTS = 200_000_000
 _SHOWN = 20

@@ -74,6 +74,26 @@ def test_conversations_become_one_request_per_answer(tmp_path):
     assert len(counted.warnings) == 2
 
 
+def test_conversations_are_read_one_at_a_time(tmp_path):
+    """Items longer than what is read at once, split anywhere, also inside a character."""
+    path = tmp_path / "long.json"
+    sizes = [10, 3_000_000, 1, 2_500_000, 700_000]
+    turn = [{"from": "human", "value": "q"}]
+    path.write_text(
+        json.dumps(
+            [{"conversations": [*turn, {"from": "gpt", "value": "é" * n}]} for n in sizes],
+            ensure_ascii=False,
+            indent=1,
+        )
+    )
+    assert load_requests(path, count_tokens=len).output_tokens.tolist() == sizes
+    whole = path.read_text()
+    for cut in (2, 500_000, len(whole) - 2):
+        path.write_text(whole[:cut])
+        with pytest.raises(TraceError, match=r"truncated|no known format"):
+            load_requests(path)
+
+
 def test_azure_code(shared):
     summary = summarise_requests(load_requests(shared("arrivals/azure-2023/AzureLLMInferenceTrace_code.csv")))
     assert (summary.requests, summary.input_tokens.total, summary.output_tokens.total) == (

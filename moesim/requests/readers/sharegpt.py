@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from moesim.requests.items import array_items
 from moesim.requests.readers.base import RequestReader
 from moesim.requests.rows import Rows
 from moesim.requests.source import Source
@@ -31,14 +32,9 @@ def read_sharegpt(source: Source, count_tokens: Callable[[str], int] | None = No
     """
     rows = Rows(source)
     count = count_tokens or estimate_tokens
-    document = source.document(rows.faults)
-    rows.faults.raise_if_any(source.path)
-    if not isinstance(document, list):
-        rows.faults.add("", "is no list of conversations")
-        rows.faults.raise_if_any(source.path)
     unanswered = 0
-    for i, item in enumerate(document):
-        turns = item.get("conversations", item.get("conversation")) if isinstance(item, dict) else None
+    for i, item in array_items(source, rows.faults):
+        turns = item.get("conversations", item.get("conversation"))
         if not isinstance(turns, list):
             rows.faults.add(f"[{i}]", "has no conversations", allowed='[{"from": ..., "value": ...}]')
             continue
