@@ -64,7 +64,7 @@ def test_a_cluster_gives_the_same_numbers(file):
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
     seen = []
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as cluster:
         found = statistics(
             file, scheduler=cluster.scheduler_address, progress=lambda *done: seen.append(done)
