@@ -21,7 +21,7 @@ from moesim.trace.tokens import Tokens, joined
 from moesim.trace.types import LoadCounts, Routing
 
 _NUMBER = re.compile(r"(\d+)")
-_SURE = 0.5
+_SURE, _MAX_UNKNOWN = 0.5, 200
 
 
 def _sniff(peek: Peek) -> float:
@@ -70,6 +70,8 @@ def files_of(peek: Peek) -> tuple[Reader | None, list[str], tuple[str, ...]]:
                 last = find_reader(child)
         except TraceError:
             unknown += 1
+            if unknown > _MAX_UNKNOWN and not known:
+                break  # Somebody's home, not a trace.
             continue
         readers[last.name] = last
         known.setdefault(last.name, []).append(name)
