@@ -138,7 +138,7 @@ class RowTable:
         keys, row = np.unique(key, return_inverse=True)
         cells = len(keys) * len(layers)
         # A token far from complete in most layers means that the rows are no table at all.
-        if cells > 64 * len(self) + 4096:
+        if cells > 4 * len(self) + 4096:
             what = f"has {len(self)} rows for {len(keys)} tokens in {len(layers)} layers"
             raise TraceError(Fault(what, allowed="a row for most tokens in most layers"), self._path)
         fault = size_fault(cells * k * (4 + 2 * self._weighted), "the table")

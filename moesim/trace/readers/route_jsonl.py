@@ -7,7 +7,6 @@ moesim wrote hold none, and say so in the line of metadata.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from moesim.errors import Fault, TraceError
@@ -22,12 +21,13 @@ from moesim.trace.tokens import Tokens
 
 #: What moesim's writer names itself in the line of metadata.
 WRITER = "moesim"
-_ROUTE = re.compile(rb'"type"\s*:\s*"route"')
+#: The line of metadata may be long.
+_LOOK_BYTES = 1 << 20
 
 
 def _sniff(peek: Peek) -> float:
-    head = peek.text_head
-    return 1.0 if peek.looks_like_json and _ROUTE.search(head) and b'"topk_ids"' in head else 0.0
+    words = (b'"route"', b'"topk_ids"')
+    return 1.0 if peek.looks_like_json and all(peek.contains(w, _LOOK_BYTES) for w in words) else 0.0
 
 
 def _tokens(peek: Peek, hints: Hints) -> Tokens:  # noqa: ARG001 - every reader is called alike
