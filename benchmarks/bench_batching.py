@@ -1,36 +1,43 @@
 """How fast requests are read and interleaved: tokens scheduled per second on one core.
 
-    python benchmarks/bench_batching.py [FOLDER] [--trace FILE]
+    python benchmarks/bench_batching.py [FOLDER] [--trace FILE] [--runs FOLDER]
 
 Schedules made-up requests of lognormal lengths in closed loops of several sizes, in both policies, with a
 fixed clock and with one that prices every step; then maps the tokens to the rows of a routing trace and to
 loads per step. FOLDER holds ``azure-2023`` and ``mooncake`` as their authors publish them, and adds reading
 and scheduling those. FILE is a routing trace, and adds how many of its experts a batch hits when the batch is
-a step of a closed loop of its requests, against other ways to compose one. Times are CPU seconds, best of a
+a step of a closed loop of its requests, against other ways to compose one. ``--runs`` takes the folder of
+measured vLLM runs on RTX PRO 6000 that casys-kaist/LLMServingSim publishes, and adds what a schedule of the
+same requests, priced by the cost model, comes to; nothing is fitted to them. Times are CPU seconds, best of a
 few runs, without compilation.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+import moesim as ms
 from moesim import load_trace
 from moesim.batching import (
     POLICIES,
     Batcher,
+    EngineClock,
     StepSource,
     batch_requests,
     recorded_requests,
     schedule,
     step_counts,
 )
+from moesim.engine.deployment import Deployment
 from moesim.engine.routing import TokenSource
 from moesim.files import data_dir
+from moesim.ops import Precision
 from moesim.requests import generate_requests, load_requests, parse_lengths
 from moesim.trace import DECODE, count_ids
 
@@ -109,10 +116,39 @@ def distinct(path: Path, at_once: int = 64, draws: int = 200) -> None:
         print(f"{tokens:6} {shares[0]:7.3f} {shares[1]:7.3f} {np.mean(runs):9.3f} {uniform:8.3f}")
 
 
+def measured(folder: Path) -> None:
+    """Means over requests, scheduled and measured."""
+    print(f"{'model':14} {'':10} {'TTFT, s':>9} {'TPOT, ms':>9} {'all, s':>8}")
+    hardware = ms.load_hardware("rtx-pro-6000-8")
+    for path in sorted(folder.glob("*/requests.jsonl")):
+        options = json.loads((path.parent / "meta.json").read_text())["engine_kwargs"]
+        model, layout = ms.load_model(options["model"]), ms.Parallelism(tp=options["tensor_parallel_size"])
+        served = Deployment(model, hardware, layout, Precision.of(model, "auto", "auto"))
+        requests = load_requests(path)
+        batcher = Batcher(options["max_num_batched_tokens"], options["max_num_seqs"])
+        plan = schedule(requests, batcher, EngineClock(served))
+        ends = np.repeat(plan.start_s + plan.seconds, np.diff(plan.step_ptr))
+        first, last = np.empty(len(requests)), np.empty(len(requests))
+        for times, at in ((first, 0), (last, requests.output_tokens - 1)):
+            of = plan.position == (requests.input_tokens - 1 + at)[plan.request]
+            times[plan.request[of]] = ends[of]
+        gaps = requests.output_tokens - 1
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        queued, began, ended = (
+            np.array([row[f"{name}_ts"] for row in rows]) for name in ("queued", "first_token", "last_token")
+        )
+        for name, ttft, tpot, whole in (
+            ("scheduled", first - requests.arrival_s, (last - first) / gaps, last.max()),
+            ("measured", began - queued, (ended - began) / gaps, ended.max() - queued.min()),
+        ):
+            print(f"{model.name:14} {name:10} {ttft.mean():9.2f} {tpot.mean() * 1e3:9.2f} {whole:8.1f}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--trace", type=Path)
+    parser.add_argument("--runs", type=Path)
     arguments = parser.parse_args()
     made_up()
     with_routing()
@@ -120,3 +156,5 @@ if __name__ == "__main__":
         published(arguments.folder)
     if arguments.trace:
         distinct(arguments.trace)
+    if arguments.runs:
+        measured(arguments.runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from moesim.batching import Batcher, EngineClock, StepLoad, schedule
 from moesim.engine.deployment import Deployment
 from moesim.errors import ConfigError
 from moesim.ops import Batch, Precision
-from moesim.requests import generate_requests
+from moesim.requests import generate_requests, load_requests
 
 LAYOUT = ms.Parallelism(tp=8, ep=8)
 
@@ -69,3 +71,23 @@ def test_step_by_step_agrees_with_the_steady_state(deployment, concurrency, read
     steady = ms.predict(deployment.model, deployment.hardware, LAYOUT, workload)
     assert n * written / ends[-1] == pytest.approx(steady.output_throughput, rel=0.05)
     assert tpot_s == pytest.approx(steady.tpot_s, rel=0.08)
+
+
+def test_a_measured_run_of_vllm(shared):
+    """300 requests at 10 per second overload the engine, so queueing decides; nothing is fitted to the run."""
+    path = shared("vllm-runs/RTXPRO6000/Llama-3.1-8B/requests.jsonl")
+    requests, model = load_requests(path), ms.load_model("llama-3.1-8b")
+    hardware, precision = ms.load_hardware("rtx-pro-6000-8"), Precision.of(model, "auto", "auto")
+    clock = EngineClock(Deployment(model, hardware, ms.Parallelism(), precision))
+    plan = schedule(requests, Batcher(2048, 128), clock)
+    ends = np.repeat(plan.start_s + plan.seconds, np.diff(plan.step_ptr))
+    first = np.empty(len(requests))
+    of = plan.position == (requests.input_tokens - 1)[plan.request]
+    first[plan.request[of]] = ends[of]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    waited = np.array([row["first_token_ts"] - row["queued_ts"] for row in rows])
+    assert (first - requests.arrival_s).mean() == pytest.approx(waited.mean(), rel=0.1)
+    whole = max(row["last_token_ts"] for row in rows) - min(row["queued_ts"] for row in rows)
+    assert ends[-1] == pytest.approx(whole, rel=0.05)
+    # Who waited long waits long.
+    assert np.corrcoef(first - requests.arrival_s, waited)[0, 1] > 0.97
