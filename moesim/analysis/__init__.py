@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from moesim.analysis.check import check_file, check_trace
     from moesim.analysis.check_types import Finding, Report
     from moesim.analysis.compare import Comparison, compare_phases, compare_traces
+    from moesim.analysis.grouped import by_request
     from moesim.analysis.stats import Statistics, statistics
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Finding",
     "Report",
     "Statistics",
+    "by_request",
     "check_file",
     "check_trace",
     "compare_phases",
@@ -25,6 +27,7 @@ _LAZY = {
     "Finding": "check_types",
     "Report": "check_types",
     "Statistics": "stats",
+    "by_request": "grouped",
     "check_file": "check",
     "check_trace": "check",
     "compare_phases": "compare",

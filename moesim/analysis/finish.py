@@ -42,8 +42,8 @@ def finish(part: Partial, layer_ids: Sequence[int], ep: Sequence[int], bootstrap
         values |= of.drift_values(load.sum(2).transpose(1, 0, 2), spec.top_k)
     if "lag" in sums:
         lag, lag_tokens, distinct, windows = (sums[name].sum(-2) for name in _LOCALITY)
-        values |= of.locality_values(lag, lag_tokens, distinct, windows, spec)
         values |= of.across_values(sums["across"], part.tokens, spec)
+        values |= of.locality_values(lag, lag_tokens, distinct, windows, spec)
     if "joint" in sums:
         values |= of.coupling_values(sums["joint"].sum(1))
     if "follow" in sums:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from moesim.analysis.stats import Progress
 
 _PHASES = ("prefill", "decode")
+#: What `moesim.analysis` says of a statistic that was not wanted; people know that already.
+NOT_ASKED = "was not asked for"
 #: What the table per layer shows.
 _COLUMNS = (
     ("max/mean", "max_over_mean"),
@@ -143,7 +145,7 @@ def _show(
             row.append(f"{_text(found[0])} to {_text(found[1])}" if found else None)
         rows.append(row + [_text(part.get(name)) for part in split.values()])
     print_table(["statistic", "overall", *(["95 %"] if whole.interval else []), *split], rows, title=title)
-    for reason in sorted(set(whole.reasons.values())):
+    for reason in sorted({why for why in whole.reasons.values() if not why.endswith(NOT_ASKED)}):
         names = ", ".join(name for name, why in whole.reasons.items() if why == reason)
         stderr(f"note: no {names}: {reason}")
     if every_layer:
