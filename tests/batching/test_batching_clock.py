@@ -74,7 +74,7 @@ def test_step_by_step_agrees_with_the_steady_state(deployment, concurrency, read
 
 
 def test_a_measured_run_of_vllm(shared):
-    """300 requests at 10 per second overload the engine, so queueing decides; nothing is fitted to the run."""
+    """300 requests at 10 per second overload the engine, so queueing decides; nothing is fitted to it."""
     path = shared("vllm-runs/RTXPRO6000/Llama-3.1-8B/requests.jsonl")
     requests, model = load_requests(path), ms.load_model("llama-3.1-8b")
     hardware, precision = ms.load_hardware("rtx-pro-6000-8"), Precision.of(model, "auto", "auto")

@@ -14,7 +14,7 @@ from request_files import ARRIVAL_S, INPUT, OUTPUT, assert_same, small_trace, wr
 from moesim.errors import ConfigError, TraceError
 from moesim.requests import load_requests, request_trace, write_requests
 
-MUTATIONS, OF_PARQUET = 300, 150
+MUTATIONS, OF_PARQUET = 200, 80
 
 
 @pytest.mark.parametrize(
