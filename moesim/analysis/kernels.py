@@ -83,7 +83,11 @@ def locality(
                 a1 += min(gap, size1)
                 a2 += min(gap, size2)
                 if last[e] < first:
-                    gap = t - first + 1
+                    # In the run's own windows it is first in fewer.
+                    own = t - first + 1
+                    w0 -= min(gap, size0) - min(own, size0)
+                    w1 -= min(gap, size1) - min(own, size1)
+                    w2 -= min(gap, size2) - min(own, size2)
                     past[e] = 0
                 elif gap > 64:
                     past[e] = 0
@@ -96,17 +100,14 @@ def locality(
                     l16 += np.int64((h >> np.uint64(15)) & one)
                     l64 += np.int64(h >> np.uint64(63))
                 last[e] = t
-                w0 += min(gap, size0)
-                w1 += min(gap, size1)
-                w2 += min(gap, size2)
         lag[g, 0] += l1
         lag[g, 1] += l2
         lag[g, 2] += l4
         lag[g, 3] += l16
         lag[g, 4] += l64
-        window[g, 0] += w0
-        window[g, 1] += w1
-        window[g, 2] += w2
+        window[g, 0] += a0 + w0
+        window[g, 1] += a1 + w1
+        window[g, 2] += a2 + w2
         across[0] += a0
         across[1] += a1
         across[2] += a2
