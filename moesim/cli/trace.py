@@ -13,6 +13,7 @@ from moesim.cli.trace_batch import batch
 from moesim.cli.trace_check import check
 from moesim.cli.trace_compare import compare
 from moesim.cli.trace_fetch import fetch
+from moesim.cli.trace_generate import generate
 from moesim.cli.trace_record import record
 from moesim.cli.trace_stats import stats
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from moesim.trace import Summary
 
 app = typer.Typer(no_args_is_help=True, help="Routing traces and load counts: look, measure, convert.")
+app.command()(generate)
 app.command()(stats)
 app.command()(record)
 app.command()(check)

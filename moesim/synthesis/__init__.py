@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moesim.synthesis.fit import fit
-    from moesim.synthesis.generate import generate, generate_to
+    from moesim.synthesis.fitting import fit
+    from moesim.synthesis.sampling import generate, generate_to
     from moesim.synthesis.profile import Profile, load_profile, profile_names, read_profile
 
 __all__ = ["Profile", "fit", "generate", "generate_to", "load_profile", "profile_names", "read_profile"]
 # numba takes longer to import than most commands take to run.
 _LAZY = {
     "Profile": "profile",
-    "fit": "fit",
-    "generate": "generate",
-    "generate_to": "generate",
+    "fit": "fitting",
+    "generate": "sampling",
+    "generate_to": "sampling",
     "load_profile": "profile",
     "profile_names": "profile",
     "read_profile": "profile",

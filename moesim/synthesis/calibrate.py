@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.synthesis.generate import Plan, runs
+from moesim.synthesis.sampling import runs
 from moesim.synthesis.moments import Moments, moments
 from moesim.synthesis.profile import Profile
+from moesim.synthesis.requests import Plan
 
+_LAG_GAIN = np.array([1.0, 0.5, 0.5, 0.5])
 Array = npt.NDArray[Any]
 
 
@@ -23,7 +25,8 @@ Array = npt.NDArray[Any]
 class Aim:
     """What the generated moments should be; None for what may be what it is.
 
-    Parameters are those of `Moments`; `phase` says whose loads are meant (0, 1, or 2 for both alike).
+    Parameters are those of `Moments`; `phase` says whose loads are meant (0, 1, or 2 for both alike),
+    `by_kinds` that the mutual information is to be reached by the kinds' strength, not the coupling's.
     """
 
     load: Array | None = None
@@ -31,6 +34,7 @@ class Aim:
     far: Array | None = None
     information: Array | None = None
     phase: int = 2
+    by_kinds: bool = False
 
     @classmethod
     def of(cls, found: Moments, phase: int = 2) -> Aim:
@@ -44,9 +48,9 @@ def calibrate(
     """Correct a profile by simulated moments.
 
     Each round generates `layouts` with a new seed, and moves, layer by layer, the base by the loads,
-    the recency of the last two tokens by the overlaps with them, the archetypes' strength by the overlap of
-    distant tokens of a request, and the coupling's strength by the mutual information. Steps shrink in the
-    last rounds, which averages the noise of single rounds.
+    the recency of the last tokens by the overlaps with them, the archetypes' strength by the overlap of
+    distant tokens of a request, and the coupling's (or the kinds') strength by the mutual
+    information. Steps shrink in the last rounds, which averages the noise of single rounds.
 
     Parameters
     ----------
@@ -82,22 +86,31 @@ def calibrate(
             base[phases] += (0.8 * step * np.clip(ratio, -3, 3)).astype(np.float32)
         if aim.lag is not None:
             off = aim.lag - found.lag
-            count = min(2, recency.shape[1])
+            count = min(off.shape[1], recency.shape[1])
             gain = 3.0 * step / np.maximum(aim.lag, 0.05)
-            recency[:, :count] += (gain * off)[:, :count] * np.array([1.0, 0.5])[:count]
+            recency[:, :count] += (gain * off)[:, :count] * _LAG_GAIN[:count]
             recency = np.clip(recency, -4, 10).astype(np.float32)
         if aim.far is not None:
             ratio = (aim.far + 1e-3) / (found.far + 1e-3)
-            archetype_scale = np.clip(archetype_scale * ratio**step, 0.02, 4).astype(np.float32)
+            archetype_scale = np.clip(archetype_scale * ratio ** (0.8 * step), 0.02, 4).astype(np.float32)
+        kind_scale = profile.kind_scale
         if aim.information is not None:
             ratio = np.maximum(aim.information, 1e-4) / np.maximum(found.information, 1e-4)
-            change = np.clip(ratio ** (0.4 * step), 0.5, 2)
-            coupling_scale = np.clip(coupling_scale * change, 0.05, 4).astype(np.float32)
+            if aim.by_kinds:
+                # A layer's kinds serve both of its neighbours.
+                ratio = np.sqrt(ratio * np.append(ratio[1:], ratio[-1]))
+                ratio[0] = ratio[0] ** 2
+            change = np.clip(ratio ** (0.6 * step), 0.5, 2)
+            if aim.by_kinds:
+                kind_scale = np.clip(kind_scale * change, 0.02, 4).astype(np.float32)
+            else:
+                coupling_scale = np.clip(coupling_scale * change, 0.05, 4).astype(np.float32)
         profile = replace(
             profile,
             base=base,
             recency=recency,
             coupling_scale=coupling_scale,
+            kind_scale=kind_scale,
             archetype_scale=archetype_scale,
         )
     return profile, found

@@ -6,11 +6,12 @@ exact in any order: the same seed gives the same bytes on every machine.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 #: Steps of a log weight per factor of two.
 SCALE = 128
@@ -20,9 +21,19 @@ _UNIT = 2.0**-53
 _LAYER = np.uint64(0xD1342543DE82EF95)
 
 Array = npt.NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def compiled(function: F) -> F:
+    """Compile, and keep the compiled code where some folder can be written."""
+    try:
+        kernel: Any = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
+        kernel = numba.njit(nogil=True)(function)
+    return cast(F, kernel)
+
+
+@compiled
 def _mix(x: Any) -> Any:  # noqa: ANN401 - uint64
     """The finaliser of splitmix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -30,7 +41,7 @@ def _mix(x: Any) -> Any:  # noqa: ANN401 - uint64
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def draw_layer(
     before: Array,
     kind: Array,
@@ -50,11 +61,11 @@ def draw_layer(
 ) -> None:
     """Draw the experts of one layer for a run of tokens, k of E without replacement.
 
-    Expert e has log weight ``base[segment, e] + kinds[kind, e]``, plus ``coupling[j, e]`` for each j the token chose in the
-    layer before, plus ``memory[j, e]`` for each j the previous token of the request chose here, plus
-    ``recency[m]`` if the token m + 1 back chose e. Experts are drawn one after the other in proportion to
-    their weights (Plackett-Luce). With groups, `top_groups` of the `groups` equal runs of experts are drawn
-    first, in the same manner by the sum of their weights, and experts only from them.
+    Expert e has log weight ``base[segment, e] + kinds[kind, e]``, plus ``coupling[j, e]`` for each j the
+    token chose in the layer before, plus ``memory[j, e]`` for each j the previous token of the request chose
+    here, plus ``recency[m]`` if the token m + 1 back chose e. Experts are drawn one after the other in
+    proportion to their weights (Plackett-Luce). With groups, `top_groups` of the `groups` equal runs of
+    experts are drawn first, in the same manner by the sum of their weights, and experts only from them.
 
     Parameters
     ----------
@@ -174,21 +185,21 @@ def draw_layer(
             lane = np.uint32(0)
             for j in range(_LANES):
                 lane += np.uint32(heights[np.uint32(j) * np.uint32(columns) + column] <= left)
-            e = lane * np.uint32(columns) + column
-            if weights[e] > 0:
-                out[t, drawn] = e
-                past[0, drawn] = e
-                weights[e] = 0
+            choice = lane * np.uint32(columns) + column
+            if weights[choice] > 0:
+                out[t, drawn] = choice
+                past[0, drawn] = choice
+                weights[choice] = 0
                 drawn += 1
                 continue
             # Drawn before. Only now is it worth the time to take away what was drawn.
             while removed < drawn:
-                e = np.uint32(out[t, removed])
-                column = e % np.uint32(columns)
-                lane = e // np.uint32(columns)
-                weight = heights[e]
+                gone = np.uint32(out[t, removed])
+                column = gone % np.uint32(columns)
+                lane = gone // np.uint32(columns)
+                weight = heights[gone]
                 if lane > 0:
-                    weight -= heights[e - np.uint32(columns)]
+                    weight -= heights[gone - np.uint32(columns)]
                 for j in range(lane, _LANES):
                     heights[np.uint32(j) * np.uint32(columns) + column] -= weight
                 for c in range(columns):

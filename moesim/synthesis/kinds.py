@@ -44,7 +44,7 @@ def find_kinds(ids: Array, num_experts: int, count: int, seed: int = 0) -> Array
     """
     from scipy.sparse import csr_array
 
-    tokens, layers, k = ids.shape
+    tokens = len(ids)
     rng = np.random.default_rng(seed)
     sample = _paths(ids[np.sort(rng.permutation(tokens)[:_SAMPLE])], num_experts)
     centres = sample[rng.permutation(len(sample))[:count]]

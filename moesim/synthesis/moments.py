@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from moesim.synthesis.kernel import compiled
 from moesim.trace import count_ids
 
 Array = npt.NDArray[Any]
 _FAR = 16
+#: Distances of the tokens whose overlap is watched.
+LAGS = (1, 2, 3, 4)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _overlap(ids: Array, first: Array, second: Array, num_experts: int) -> Array:
     """Share of experts that two tokens have in common, per layer, averaged over pairs of tokens."""
     layers, _, k = ids.shape
@@ -28,10 +30,11 @@ def _overlap(ids: Array, first: Array, second: Array, num_experts: int) -> Array
                 seen[ids[layer, first[p], i]] = p
             for i in range(k):
                 shared[layer] += seen[ids[layer, second[p], i]] == p
-    return shared / max(len(first) * k, 1)
+    shared /= max(len(first) * k, 1)
+    return shared
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def pair_counts(a: Array, b: Array, num_experts: int) -> Array:
     """How often expert i of `a` and expert j of `b` are chosen by the same token, float64 ``[E, E]``.
 
@@ -71,7 +74,7 @@ class Moments:
     load
         Share of tokens that choose each expert, ``[layers, E]``.
     lag
-        Share of experts kept from one and from two tokens before, ``[layers, 2]``.
+        Share of experts kept from each of the last four tokens, ``[layers, 4]``.
     far
         The same for two tokens of a request at least 16 apart, ``[layers]``.
     information
@@ -109,7 +112,7 @@ def moments(ids: Array, position: Array, num_experts: int, seed: int = 0, *, deb
     length = np.repeat(lengths, lengths)
     other = start + (rng.random(tokens) * length).astype(np.int64)
     apart = np.flatnonzero(np.abs(other - np.arange(tokens)) >= np.minimum(_FAR, length // 2))
-    lags = [np.flatnonzero(position >= n) for n in (1, 2)]
+    lags = [np.flatnonzero(position >= n) for n in LAGS]
     shuffled = rng.permutation(tokens)
     information = np.zeros(len(layers))
     for i in range(1, len(layers)):
@@ -119,7 +122,9 @@ def moments(ids: Array, position: Array, num_experts: int, seed: int = 0, *, deb
             information[i] -= mutual_information(chance)
     return Moments(
         load=count_ids(ids, num_experts) / tokens,
-        lag=np.stack([_overlap(layers, at, at - n - 1, num_experts) for n, at in enumerate(lags)], axis=1),
+        lag=np.stack(
+            [_overlap(layers, at, at - n, num_experts) for n, at in zip(LAGS, lags, strict=True)], axis=1
+        ),
         far=_overlap(layers, apart, other[apart], num_experts),
         information=information,
     )

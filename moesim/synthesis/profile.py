@@ -32,7 +32,7 @@ class Profile:
 
         base[phase, l, e]
         + archetype_scale[l] * scores[archetype] . factors[:, l, e]    the request's own taste
-        + kinds[l, kind, e]                                            what the token is
+        + kind_scale[l] * kinds[l, kind, e]                            what the token is
         + coupling_scale[l] * sum of coupling[l, j, e]                 over its experts j of the layer before
         + sum of memory[l, j, e]                                       over the last token's experts j here
         + recency[l, m]                                                if the token m + 1 back chose e
@@ -52,7 +52,7 @@ class Profile:
     scores, factors, share, lengths
         Archetypes: float32 ``[A, F]``, int8 ``[F, layers, E]``, float32 ``[A]`` summing to 1, and the
         request length of each, int32 ``[A]``.
-    archetype_scale, coupling_scale
+    archetype_scale, coupling_scale, kind_scale
         float32 ``[layers]``.
     kinds, kind_of, kind_place, kind_memory
         int8 ``[layers, C, E]``; log weights of kinds, int8: ``[A, C]`` by archetype, ``[places, C]`` by place
@@ -84,6 +84,7 @@ class Profile:
     lengths: Array
     archetype_scale: Array
     coupling_scale: Array
+    kind_scale: Array
     kinds: Array
     kind_of: Array
     kind_place: Array
@@ -150,6 +151,7 @@ def _shapes(p: Profile) -> dict[str, tuple[tuple[int, ...], str]]:
         "lengths": ((A,), "int32"),
         "archetype_scale": ((L,), "float32"),
         "coupling_scale": ((L,), "float32"),
+        "kind_scale": ((L,), "float32"),
         "kinds": ((L, C, E), "int8"),
         "kind_of": ((A * K, C), "int8"),
         "kind_place": ((len(PLACES) * K, C), "int8"),

@@ -57,10 +57,10 @@ def solve(
 ) -> tuple[dict[str, Array], Array]:
     """Fit log weights by Adam on minibatches.
 
-    Token i chooses expert e with log weight ``a = base[e] + sum of weights[f, e]`` over its features f. Drawing
-    k experts one after the other in proportion to exp(a) is a race of exponential clocks; an expert is among
-    the first k with probability about ``1 - exp(-c exp(a))``, c such that these sum to k (Rosén 1997). That is
-    the likelihood used; for k = 1 it is the softmax, which is exact.
+    Token i chooses expert e with log weight ``a = base[e] + sum of weights[f, e]`` over its features f.
+    Drawing k experts one after the other in proportion to exp(a) is a race of exponential clocks; an expert
+    is among the first k with probability about ``1 - exp(-c exp(a))``, c such that these sum to k (Rosén
+    1997). That is the likelihood used; for k = 1 it is the softmax, which is exact.
 
     Parameters
     ----------
@@ -92,10 +92,9 @@ def solve(
     starts = np.cumsum([0, *(b.size for b in blocks)])
     columns = np.concatenate([b.columns + s for b, s in zip(blocks, starts, strict=False)], axis=1)
     width = columns.shape[1]
-    features = csr_array(
-        (np.ones(columns.size, np.float32), columns.ravel().astype(np.int32), np.arange(0, columns.size + 1, width)),
-        shape=(tokens, starts[-1]),
-    )  # fmt: skip
+    rows = np.arange(0, columns.size + 1, width)
+    entries = np.ones(columns.size, np.float32), columns.ravel().astype(np.int32), rows
+    features = csr_array(entries, shape=(tokens, starts[-1]))
     ridge = np.concatenate([np.full(b.size, b.ridge, np.float32) for b in blocks])[:, None]
     weights = np.zeros((starts[-1], E), np.float32)
     share = np.clip(chosen.mean(axis=0), 1e-4, 0.99)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,22 +9,22 @@ import numpy.typing as npt
 
 from moesim.errors import Fault, TraceError
 from moesim.synthesis.calibrate import Aim, calibrate
-from moesim.synthesis.generate import Plan
 from moesim.synthesis.kinds import MAX_KINDS, default_kinds, find_kinds
 from moesim.synthesis.moments import moments
 from moesim.synthesis.profile import PLACES, STEPS, Profile
+from moesim.synthesis.requests import Plan
 from moesim.synthesis.solve import Block, one_hot, solve
 from moesim.trace import RoutingTrace
 
 Array = npt.NDArray[Any]
 _LAGS = 4
-_FACTORS = 24
+_FACTORS = 64
 _MAX_ARCHETYPES = 512
 _OCTAVE = np.float32(1 / np.log(2))
 # Ridge penalties. Tables between experts would learn a small trace by heart; kinds and requests are what a
 # token's surroundings are for, and may explain first.
 _CHAIN_STEPS = 400
-_RIDGE = {"chain": 0.3, "kinds": 2.0, "request": 1.0, "table": 20.0}
+_RIDGE = {"chain": 0.03, "kinds": 0.3, "request": 0.1, "table": 8.0}
 #: Spread (in octaves) of the loads of a phase that was not seen; gives a total variation of about 0.11, which
 #: is what public DeepSeek-V3 loads show between prefill and decode of one workload.
 PHASE_SPREAD = 0.4
@@ -35,15 +34,15 @@ def fit(
     trace: RoutingTrace,
     *,
     kinds: int | None = None,
-    steps: int = 100,
+    steps: int = 150,
     rounds: int = 14,
     seed: int = 0,
 ) -> Profile:
     """Fit a profile.
 
     Kinds of tokens come from k-means on whole routing paths. Then, layer by layer, the log weights of
-    `Profile` are fitted by penalised maximum likelihood (`moesim.synthesis.solve`), the tastes of requests are
-    reduced to a few factors, and the strengths are corrected by simulated moments
+    `Profile` are fitted by penalised maximum likelihood (`moesim.synthesis.solve`), the tastes of requests
+    are reduced to a few factors, and the strengths are corrected by simulated moments
     (`moesim.synthesis.calibrate`).
 
     Parameters
@@ -83,7 +82,7 @@ def fit(
     kind = find_kinds(ids, E, max(C, 1), seed)
     R = len(lengths)
     kept = np.sort(np.random.default_rng(seed).permutation(R)[:_MAX_ARCHETYPES])
-    of_kinds = _fit_kinds(kind, C, request, position, R, steps, seed)
+    of_kinds = _fit_kinds(kind, C, request, position, R, seed)
     fitted = [
         _fit_layer(ids, i, E, kind, C, request, position, trace.phase, R, steps, seed) for i in range(L)
     ]
@@ -106,6 +105,7 @@ def fit(
         lengths=lengths[kept].astype(np.int32),
         archetype_scale=np.ones(L, np.float32),
         coupling_scale=np.ones(L, np.float32),
+        kind_scale=np.ones(L, np.float32),
         kinds=_steps(np.stack([f["kinds"][:C] for f in fitted])),
         kind_of=_steps(of_kinds["request"][kept] + of_kinds["base"]) if C else np.zeros((0, 0), np.int8),
         kind_place=_steps(of_kinds["place"]) if C else np.zeros((0, 0), np.int8),
@@ -126,9 +126,7 @@ def fit(
     return calibrate(profile, aim, layouts, rounds=rounds, seed=seed)[0]
 
 
-def _fit_kinds(
-    kind: Array, C: int, request: Array, position: Array, R: int, steps: int, seed: int
-) -> dict[str, Array]:
+def _fit_kinds(kind: Array, C: int, request: Array, position: Array, R: int, seed: int) -> dict[str, Array]:
     if not C:
         return {}
     place = np.searchsorted(PLACES, position, side="right") - 1
@@ -145,7 +143,7 @@ def _fit_layer(
     ids: Array, layer: int, E: int, kind: Array, C: int, request: Array, position: Array, phase: Array,
     R: int, steps: int, seed: int,
 ) -> dict[str, Array]:  # fmt: skip
-    T, _, k = ids.shape
+    k = ids.shape[2]
     chosen = one_hot(ids[:, layer], E)
     before = np.roll(ids[:, layer].astype(np.int64), 1, axis=0)
     before[position == 0] = E
@@ -181,4 +179,4 @@ def _factors(tastes: Array, kept: Array) -> tuple[Array, Array, Array]:
 
 
 def _steps(natural: Array) -> Array:
-    return np.rint(np.clip(natural * (_OCTAVE * STEPS), -127, 127)).astype(np.int8)
+    return np.asarray(np.rint(np.clip(natural * (_OCTAVE * STEPS), -127, 127)), np.int8)

@@ -4,118 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import ConfigError, Fault
 from moesim.synthesis.kernel import SCALE, draw_layer, stream_of
 from moesim.synthesis.profile import PLACES, STEPS, Profile
+from moesim.synthesis.requests import Plan, plan
 from moesim.trace import DECODE, PREFILL, Header, RoutingTrace
 
 Array = npt.NDArray[Any]
 #: Tokens drawn at a time: the tables of a layer stay in cache, and memory stays small.
 RUN = 16384
-PHASES = ("prefill", "decode", "both")
-_JITTER = 0.3
 _MAX_BASE = 20.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """The requests to generate.
-
-    Parameters
-    ----------
-    lengths, prompts
-        Tokens of each request, and how many of them are prefill, int64 ``[requests]``.
-    archetype
-        Of each request.
-    scores
-        float32 ``[requests, F]``.
-    """
-
-    lengths: Array
-    prompts: Array
-    archetype: Array
-    scores: Array
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all requests."""
-        return int(self.lengths.sum())
-
-
-def plan(
-    profile: Profile,
-    tokens: int,
-    requests: int | None = None,
-    phase: str | None = None,
-    seed: int = 0,
-    prompt_share: float = 0.5,
-) -> Plan:
-    """Choose archetypes and lengths of requests.
-
-    Archetypes come in proportion to their shares, as evenly as whole numbers allow; lengths are those of the
-    archetypes, stretched to fit `tokens`.
-
-    Parameters
-    ----------
-    profile
-        What to imitate.
-    tokens
-        Tokens in total.
-    requests
-        Requests; None for as many as make them as long as those of the profile.
-    phase
-        ``prefill``, ``decode`` or ``both``; None for what the profile was fitted to.
-    seed
-        Seed.
-    prompt_share
-        With ``both``, the share of each request that is prefill.
-
-    Raises
-    ------
-    ConfigError
-        Naming every option that is out of range.
-    """
-    phase = ("prefill", "decode", "both")[profile.phase] if phase is None else phase
-    faults = []
-    if tokens < 1 or tokens >= 2**31:
-        faults.append(Fault("is out of range", "--tokens", tokens, "1 to 2**31 - 1"))
-    if requests is not None and not 1 <= requests <= max(tokens, 1):
-        faults.append(Fault("is out of range", "--requests", requests, "1 to the number of tokens"))
-    if phase not in PHASES:
-        faults.append(Fault("is no phase", "--phase", phase, ", ".join(PHASES)))
-    if not 0 <= seed < 2**63:
-        faults.append(Fault("is out of range", "--seed", seed, "0 to 2**63 - 1"))
-    if faults:
-        raise ConfigError(faults)
-    mean = float((profile.share * profile.lengths).sum())
-    R = requests if requests is not None else max(1, round(tokens / mean))
-    rng = np.random.default_rng(seed)
-    marks = (rng.random() + np.arange(R)) / R
-    archetype = np.minimum(np.searchsorted(np.cumsum(profile.share), marks), len(profile.share) - 1)
-    archetype = rng.permutation(archetype)
-    noise = rng.standard_normal((R, profile.scores.shape[1])).astype(np.float32)
-    scores = np.sqrt(1 - _JITTER**2) * profile.scores[archetype] + _JITTER * noise
-    lengths = _stretch(profile.lengths[archetype], tokens)
-    share = {"prefill": 1.0, "decode": 0.0, "both": prompt_share}[phase]
-    prompts = np.minimum(np.ceil(lengths * share), lengths).astype(np.int64)
-    return Plan(lengths, prompts, archetype, scores.astype(np.float32))
-
-
-def _stretch(lengths: Array, tokens: int) -> Array:
-    """Whole numbers of at least 1 in proportion to `lengths`, with the sum `tokens`.
-
-    >>> _stretch(np.array([1, 1, 4]), 12).tolist()
-    [2, 2, 8]
-    """
-    spare = tokens - len(lengths)
-    ends = np.floor(np.cumsum(lengths) / lengths.sum() * spare + 1e-9)
-    return np.diff(ends, prepend=0).astype(np.int64) + 1
 
 
 def runs(profile: Profile, requests: Plan, seed: int = 0, run: int = RUN) -> Iterator[tuple[Array, ...]]:
@@ -148,7 +50,8 @@ def runs(profile: Profile, requests: Plan, seed: int = 0, run: int = RUN) -> Ite
             kind_base = tables.kind_of[requests.archetype[who]]
             places = (np.searchsorted(PLACES, position, side="right") - 1).astype(np.uint8)
             draw_layer(kind, places, kind_base, tables.kind_place, segment, position, tables.none,
-                       tables.kind_memory, _NO_LAGS, last_kind, 1, 1, stream_of(seed, L), start, kind)  # fmt: skip
+                       tables.kind_memory, _NO_LAGS, last_kind, 1, 1,
+                       stream_of(seed, L), start, kind)  # fmt: skip
         ids = np.empty((L, len(token), k), dtype)
         for layer in range(L):
             tastes = profile.archetype_scale[layer] * (requests.scores[who] @ tables.factors[:, layer])
@@ -166,7 +69,7 @@ _NO_LAGS = np.zeros(1, np.int16)
 
 
 def _octaves(values: Array, limit: float) -> Array:
-    return np.rint(np.clip(values, -limit, limit) * SCALE).astype(np.int16)
+    return np.asarray(np.rint(np.clip(values, -limit, limit) * SCALE), np.int16)
 
 
 class _Tables:
@@ -175,11 +78,12 @@ class _Tables:
     def __init__(self, p: Profile) -> None:
         # So that no sum of rows leaves int16.
         limit = min(16.0, 200.0 / (2 * p.top_k + p.recency.shape[1] + 1))
-        scale = p.coupling_scale[:, None, None] if len(p.coupling) else 1.0
-        self.coupling = _octaves(p.coupling * (np.float32(1 / STEPS) * scale), limit)
-        self.memory, self.kinds = (_octaves(a * np.float32(1 / STEPS), limit) for a in (p.memory, p.kinds))
+        step = np.float32(1 / STEPS)
+        self.memory = _octaves(p.memory * step, limit)
+        self.coupling = _octaves(p.coupling * (step * p.coupling_scale[: len(p.coupling), None, None]), limit)
+        self.kinds = _octaves(p.kinds * (step * p.kind_scale[:, None, None]), limit)
         self.kind_of, self.kind_place, self.kind_memory = (
-            _octaves(a * np.float32(1 / STEPS), 16.0) for a in (p.kind_of, p.kind_place, p.kind_memory)
+            _octaves(a * step, 16.0) for a in (p.kind_of, p.kind_place, p.kind_memory)
         )
         self.recency = _octaves(p.recency, limit)
         self.factors = p.factors * np.float32(1 / STEPS)
