@@ -124,8 +124,12 @@ def _shape(folder: str | os.PathLike[str]) -> Model:
 
 def _load(folder: Path, device: str) -> tuple[Any, Any]:
     """Model and tokenizer; whatever transformers raises is about the folder or the device."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
+    import torch  # type: ignore[import-not-found, unused-ignore]
+    from transformers import (  # type: ignore[import-not-found, unused-ignore]
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        __version__,
+    )
 
     dtype = "dtype" if int(__version__.partition(".")[0]) >= 5 else "torch_dtype"
     local = {"local_files_only": True, "trust_remote_code": False}
@@ -160,8 +164,8 @@ def _eos(model: Any) -> tuple[int, ...]:  # noqa: ANN401 - a transformers model
 
 
 def _metadata(prompts: Path, recording: Recording, model: Any) -> dict[str, str]:  # noqa: ANN401
-    import torch
-    import transformers
+    import torch  # type: ignore[import-not-found, unused-ignore]
+    import transformers  # type: ignore[import-not-found, unused-ignore]
 
     return {
         "model_type": str(model.config.model_type),

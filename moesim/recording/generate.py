@@ -217,7 +217,7 @@ class _Run:
             tokens, phase = self.generated[-1:], DECODE
 
     def _forward(self, tokens: list[int]) -> tuple[npt.NDArray[np.float64], Routed]:
-        import torch
+        import torch  # type: ignore[import-not-found, unused-ignore]
 
         ids = torch.tensor([tokens], device=self.model.device)
         with torch.inference_mode():
