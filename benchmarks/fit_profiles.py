@@ -23,8 +23,8 @@ from moesim.model import load_model
 from moesim.synthesis.check import compare, measure
 from moesim.synthesis.design import Shape, Traits, capped, design
 from moesim.synthesis.fitting import fit
-from moesim.synthesis.sampling import generate
 from moesim.synthesis.moments import mutual_information, pair_counts
+from moesim.synthesis.sampling import generate
 from moesim.trace import RoutingTrace, load_trace
 
 ROOT = Path(__file__).resolve().parent.parent

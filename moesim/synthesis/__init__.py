@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moesim.synthesis.fitting import fit
-    from moesim.synthesis.sampling import generate, generate_to
     from moesim.synthesis.profile import Profile, load_profile, profile_names, read_profile
+    from moesim.synthesis.sampling import generate, generate_to
 
 __all__ = ["Profile", "fit", "generate", "generate_to", "load_profile", "profile_names", "read_profile"]
 # numba takes longer to import than most commands take to run.

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.synthesis.sampling import runs
 from moesim.synthesis.moments import Moments, moments
 from moesim.synthesis.profile import Profile
 from moesim.synthesis.requests import Plan
+from moesim.synthesis.sampling import runs
 
 _LAG_GAIN = np.array([1.0, 0.5, 0.5, 0.5])
 Array = npt.NDArray[Any]

@@ -15,9 +15,9 @@ from moesim.synthesis import generate, generate_to, load_profile, profile_names,
 from moesim.synthesis.check import Row, compare, measure
 from moesim.synthesis.design import Shape, Traits, capped, design, lognormal_loads
 from moesim.synthesis.fitting import fit
-from moesim.synthesis.sampling import runs
 from moesim.synthesis.moments import moments, mutual_information, pair_counts
 from moesim.synthesis.requests import plan
+from moesim.synthesis.sampling import runs
 from moesim.synthesis.solve import Block, one_hot, solve
 from moesim.trace import count_ids, load_trace
 
