@@ -12,6 +12,7 @@ import pytest
 
 from moesim.analysis import statistics
 from moesim.files import data_dir
+from moesim.model import load_model, params
 from moesim.trace import DECODE, PREFILL, load_trace
 
 FOLDER = data_dir("traces") / "tiny-moe"
@@ -122,6 +123,15 @@ def test_kinds_of_text_use_different_experts(trace, kinds):
     low, high = _numbers("between two kinds of text, smallest / largest")
     assert [round(min(pairs.values()), 2), round(max(pairs.values()), 2)] == [low, high]
     assert _numbers("between two halves of a kind, largest") == [round(max(within), 2)]
+
+
+def test_the_config_is_of_the_model_the_card_describes(trace):
+    model = load_model(FOLDER / "config.json")
+    assert (model.num_experts, model.top_k, model.moe_layer_ids) == (32, 4, trace.moe_layer_ids)
+    assert model.vocab > trace.token_id.max()
+    assert model.max_context >= trace.position.max() + 1
+    count = params(model)
+    assert f"{count.total / 1e6:.1f} million parameters, {count.active / 1e6:.1f} million" in CARD
 
 
 def test_losses_fell_and_are_those_of_the_card(kinds):
