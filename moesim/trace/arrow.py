@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from moesim.errors import Fault, TraceError
 from moesim.trace.limits import size_fault
-from moesim.trace.parquet_footer import column_values
+from moesim.trace.parquet_footer import column_values, page_fault
 from moesim.trace.peek import Peek
 from moesim.trace.schema import PREFIX, Header, parse_header
 
@@ -71,6 +72,19 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         file.close()
         raise TraceError(faults, path)
     return file
+
+
+def check_pages(path: Path, names: Collection[str]) -> None:
+    """Look at the pages of some columns before they are read.
+
+    Raises
+    ------
+    TraceError
+        If one claims to be larger than it can be: what reads it would believe it, and allocate that much.
+    """
+    fault = page_fault(path, names)
+    if fault:
+        raise TraceError(fault, path)
 
 
 def read_header(file: pq.ParquetFile, path: Path) -> Header:

@@ -19,6 +19,7 @@ from moesim.files import atomic_write
 from moesim.trace.arrow import (
     BROKEN_PARQUET,
     arrow_metadata,
+    check_pages,
     damaged,
     fixed_list,
     length_faults,
@@ -85,6 +86,7 @@ def read_counts(path: str | os.PathLike[str]) -> LoadCounts:
         faults += [too_large] if too_large else length_faults(path, experts) if not faults else []
         if faults:
             raise TraceError(faults, path)
+        check_pages(path, ("step", "layer", "counts"))
         table = file.read(columns=["step", "layer", "counts"], use_threads=False).combine_chunks()
         step, layer = (vector(table.column(n).combine_chunks(), n) for n in ("step", "layer"))
         values = matrix(table.column("counts").combine_chunks(), experts, "counts")

@@ -1,12 +1,14 @@
-"""The number of values in each column of a Parquet file, from its footer.
+"""What a Parquet file claims of its columns and pages, read without trusting it.
 
-pyarrow has them too, but asking it for a column of a damaged footer ends the process: it throws an exception
-where C++ allows none. The footer is a structure of Thrift's compact protocol; all but a few fields are passed
-over.
+pyarrow knows the numbers of values too, but asking it for a column of a damaged footer ends the process: it
+throws an exception where C++ allows none. Footer and headers of pages are structures of Thrift's compact
+protocol; all but a few fields are passed over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from moesim.errors import Fault, TraceError
@@ -32,6 +34,20 @@ _VARINTS = (4, 5, 6)
 _FIXED = {_BYTE: 1, _DOUBLE: 8, _UUID: 16}
 #: Field numbers of FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
 _ROW_GROUPS, _COLUMNS, _ROWS, _META, _PATH, _VALUES = 4, 1, 3, 3, 3, 5
+_STORED, _DATA, _DICTIONARY = 7, 9, 11
+#: Those of PageHeader.
+_UNPACKED, _PACKED = 2, 3
+_PAGE_WINDOW, _MAX_PAGES = 1 << 16, 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A column of a row group: its dotted path, values, first byte and compressed bytes."""
+
+    name: str
+    values: int
+    start: int
+    nbytes: int
 
 
 def column_values(path: Path) -> list[tuple[int, list[tuple[str, int]]]]:
@@ -42,6 +58,44 @@ def column_values(path: Path) -> list[tuple[int, list[tuple[str, int]]]]:
     TraceError
         If the footer is damaged or too large.
     """
+    return [(rows, [(c.name, c.values) for c in chunks]) for rows, chunks in _footer(path)]
+
+
+def page_fault(path: Path, names: Collection[str]) -> Fault | None:
+    """The first page of some columns that claims to be larger than it can be, or None.
+
+    What reads a page believes its header and allocates that much first.
+
+    Raises
+    ------
+    TraceError
+        If a header of a page or the footer is damaged.
+    """
+    size, pages = path.stat().st_size, 0
+    try:
+        with path.open("rb") as stream:
+            for _, chunks in _footer(path):
+                for chunk in chunks:
+                    if chunk.name.split(".")[0] not in names or not chunk.values:
+                        continue
+                    at, end = chunk.start, min(size, chunk.start + chunk.nbytes)
+                    while at < end:
+                        if not 0 <= at < size or pages == _MAX_PAGES:
+                            return Fault("has pages that lie outside the file, or too many", chunk.name)
+                        stream.seek(at)
+                        header, unpacked, packed = _Compact(stream.read(_PAGE_WINDOW)).page()
+                        fault = size_fault(unpacked, f"a page of {chunk.name}", on_disk_bytes=size)
+                        if fault or unpacked < 0 or not 0 <= packed <= end - at - header:
+                            return fault or Fault("has a page that is larger than its column", chunk.name)
+                        at, pages = at + header + packed, pages + 1
+    except OSError as error:
+        raise unreadable(error, path) from None
+    except (IndexError, ValueError) as error:
+        raise TraceError(Fault(f"has a damaged page: {error}"), path) from None
+    return None
+
+
+def _footer(path: Path) -> list[tuple[int, list[Chunk]]]:
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -67,7 +121,18 @@ class _Compact:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
 
-    def file(self) -> list[tuple[int, list[tuple[str, int]]]]:
+    def page(self) -> tuple[int, int, int]:
+        """Bytes of the header of a page, of the page unpacked, and as stored."""
+        sizes, field = {_UNPACKED: -1, _PACKED: -1}, 0
+        while (head := self._field(field)) is not None:
+            field, kind = head
+            if field in sizes and kind in _VARINTS:
+                sizes[field] = self._zigzag()
+            else:
+                self._skip(kind)
+        return self._at, sizes[_UNPACKED], sizes[_PACKED]
+
+    def file(self) -> list[tuple[int, list[Chunk]]]:
         groups = []
         field = 0
         while (head := self._field(field)) is not None:
@@ -78,8 +143,8 @@ class _Compact:
                 self._skip(kind)
         return groups
 
-    def _row_group(self) -> tuple[int, list[tuple[str, int]]]:
-        columns: list[tuple[str, int]] = []
+    def _row_group(self) -> tuple[int, list[Chunk]]:
+        columns: list[Chunk] = []
         rows = field = 0
         while (head := self._field(field)) is not None:
             field, kind = head
@@ -91,18 +156,19 @@ class _Compact:
                 self._skip(kind)
         return rows, columns
 
-    def _chunk(self) -> tuple[str, int]:
-        name, values, field = "", -1, 0
+    def _chunk(self) -> Chunk:
+        chunk, field = Chunk("", -1, 0, 0), 0
         while (head := self._field(field)) is not None:
             field, kind = head
             if field == _META and kind == _STRUCT:
-                name, values = self._metadata()
+                chunk = self._metadata()
             else:
                 self._skip(kind)
-        return name, values
+        return chunk
 
-    def _metadata(self) -> tuple[str, int]:
-        name, values, field = "", -1, 0
+    def _metadata(self) -> Chunk:
+        name, field = "", 0
+        numbers = {_VALUES: -1, _STORED: 0, _DATA: 0, _DICTIONARY: 0}
         while (head := self._field(field)) is not None:
             field, kind = head
             if field == _PATH and kind == _LIST:
@@ -110,11 +176,13 @@ class _Compact:
                 if inner != _BINARY:
                     raise ValueError("a column has a strange path")
                 name = ".".join(self._text() for _ in range(size))
-            elif field == _VALUES and kind in _VARINTS:
-                values = self._zigzag()
+            elif field in numbers and kind in _VARINTS:
+                numbers[field] = self._zigzag()
             else:
                 self._skip(kind)
-        return name, values
+        first = numbers[_DICTIONARY]
+        start = first if 0 < first < numbers[_DATA] else numbers[_DATA]
+        return Chunk(name, numbers[_VALUES], start, numbers[_STORED])
 
     def _byte(self) -> int:
         value = self._data[self._at]

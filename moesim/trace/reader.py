@@ -16,6 +16,7 @@ import pyarrow as pa
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.trace.arrow import (
     BROKEN_PARQUET,
+    check_pages,
     damaged,
     length_faults,
     list_faults,
@@ -84,6 +85,7 @@ class TraceReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._checked: set[str] = set()
         self._file = open_parquet(self.path)
         try:
             self.header = read_header(self._file, self.path)
@@ -159,6 +161,9 @@ class TraceReader:
         weights = weights and self.has_weights
         if weights:
             names += map(weight_column, wanted)
+        if not self._checked.issuperset(names):
+            check_pages(self.path, set(names) - self._checked)
+            self._checked.update(names)
         sizes = self.group_rows()
         groups = range(len(sizes)) if row_groups is None else row_groups
         expected, first = sum(sizes[i] for i in groups), 0

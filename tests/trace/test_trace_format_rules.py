@@ -358,6 +358,29 @@ def test_folder_of_requests_with_other_layers(tmp_path):
     refused(tmp_path, r"1\.json: is \[tokens, layers, top_k\]")
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda e: e[1].update({"1": [[True, 2]]}), r"\[1\]\.1\[0\]: is no row of expert ids"),
+        (lambda e: e[1].update({"1": [[1.0, 2]]}), r"\[1\]\.1\[0\]: is no row of expert ids"),
+        (lambda e: e[1].update({"1": [[1, 70000]]}), r"\[1\]\.1\[0\]: is no row of expert ids"),
+        (lambda e: e[1].update({"1": [[1, 10**12]]}), r"\[1\]\.1\[0\]: is no row of expert ids"),
+        (lambda e: e[1].update({"1": [[1, 2, 3]]}), r"\[1\]\.1\[0\]: is no row of experts"),
+        (lambda e: e[1].update({"1": ["ab"]}), r"\[1\]\.1\[0\]: is no row of experts"),
+        (lambda e: e[1].update({"1": None}), r"\[1\]\.1: has no experts in an MoE layer"),
+        (lambda e: e[1].pop("2"), r"\[1\]\.2: has no experts in an MoE layer"),
+        (lambda e: e[1].update({"2": [[0, 1], [1, 2]]}), r"\[1\]: has 1 to 2 tokens"),
+        (lambda e: e[1].update({"x": None}), r"\[1\]: is no layer"),
+    ],
+)
+def test_selections_that_are_wrong(tmp_path, change, match):
+    path = selection_json(tmp_path)
+    entries = json.loads(path.read_text())
+    change(entries)
+    path.write_text(json.dumps(entries))
+    refused(path, match)
+
+
 # Counts.
 
 

@@ -13,7 +13,10 @@ from trace_helpers import make_counts, make_trace
 
 from moesim.errors import TraceError
 from moesim.trace import LoadCounts, load_trace, write_trace
-from moesim.trace.parquet_footer import column_values
+from moesim.trace.parquet_footer import column_values, page_fault
+
+V2 = {"data_page_version": "2.0", "use_dictionary": False, "write_page_checksum": True}
+SMALL = {"data_page_size": 1, "write_batch_size": 1, "compression": "none"}
 
 
 def by_pyarrow(path):
@@ -29,12 +32,12 @@ def test_it_agrees_with_pyarrow(tmp_path):
     write_trace(make_trace(5000, weights=True, token_id=True), tmp_path / "t.parquet")
     write_trace(make_counts(7), tmp_path / "c.parquet")
     table = pa.table({"a": [[1], [], [2, 3]], "b": ["x", None, "y"], "c": [{"d": {"e": True}}] * 3})
-    for i, options in enumerate(
-        ({}, {"row_group_size": 1}, {"write_page_index": True, "compression": "zstd"})
-    ):
+    several = ({}, {"row_group_size": 1}, {"write_page_index": True, "compression": "zstd"}, V2, SMALL)
+    for i, options in enumerate(several):
         pq.write_table(table, tmp_path / f"{i}.parquet", **options)
     for path in tmp_path.iterdir():
         assert column_values(path) == by_pyarrow(path)
+        assert page_fault(path, pq.ParquetFile(path).schema_arrow.names) is None
 
 
 def test_damaged_footers_are_refused(tmp_path):
@@ -57,6 +60,28 @@ def test_damaged_footers_are_refused(tmp_path):
         path.write_bytes(b"PAR1" + bytes(8) + tail)
         with pytest.raises(TraceError):
             column_values(path)
+
+
+@pytest.mark.parametrize("field", [1, 2], ids=["unpacked", "packed"])
+def test_a_page_that_claims_gigabytes_is_refused(tmp_path, field):
+    """The first page's header: its type, its sizes unpacked and packed, each a field of one number."""
+    path = tmp_path / "t.parquet"
+    write_trace(make_trace(40), path)
+    data = path.read_bytes()
+    at, ends = 4, []
+    for _ in range(3):
+        assert data[at] == 0x15
+        at += 1
+        while data[at] >= 0x80:
+            at += 1
+        at += 1
+        ends.append(at)
+    huge = b"\x15\xf0\xff\xff\xff\x0e"
+    start = ends[field - 1]
+    # The longer number runs over what follows, which moves nothing else.
+    path.write_bytes(data[:start] + huge + data[start + len(huge) :])
+    with pytest.raises(TraceError, match=r"a page of request|larger than its column|damaged page"):
+        load_trace(path)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,14 @@ class _Columns:
         """Copy the layer into ``[tokens, top_k]`` arrays."""
         import pyarrow as pa
 
-        from moesim.trace.arrow import BROKEN_PARQUET, damaged, length_faults, list_faults, matrix
+        from moesim.trace.arrow import (
+            BROKEN_PARQUET,
+            check_pages,
+            damaged,
+            length_faults,
+            list_faults,
+            matrix,
+        )
 
         whole = (pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16())
         real = (pa.float16(), pa.float32(), pa.float64())
@@ -119,6 +126,7 @@ class _Columns:
         if faults:
             raise TraceError(faults, self._path)
         names = ["indices"] if weights is None else ["indices", "scores"]
+        check_pages(self._path, names)
         at = 0
         try:
             for batch in self._file.iter_batches(batch_size=_ROWS, columns=names, use_threads=False):
@@ -143,7 +151,7 @@ class _Columns:
 
 def _token_ids(peek: Peek, tokens: int) -> Array | None:
     """Vocabulary ids of all samples, where their folder is at hand: beside `actives`."""
-    from moesim.trace.arrow import BROKEN_PARQUET, damaged, open_parquet, vector
+    from moesim.trace.arrow import BROKEN_PARQUET, check_pages, damaged, open_parquet, vector
 
     own = [peek.path / name for name in peek.names if _SAMPLE.fullmatch(name)]
     beside = peek.path.resolve().parent
@@ -157,6 +165,7 @@ def _token_ids(peek: Peek, tokens: int) -> Array | None:
         try:
             if "token_id" not in file.schema_arrow.names:
                 raise TraceError(Fault("has no such column", "token_id"), path)
+            check_pages(path, ("token_id",))
             for batch in file.iter_batches(batch_size=_ROWS, columns=["token_id"], use_threads=False):
                 parts.append(vector(batch.column(0), "token_id"))
                 rows += len(parts[-1])

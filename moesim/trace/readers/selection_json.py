@@ -15,6 +15,7 @@ import numpy as np
 from moesim.errors import Fault, TraceError
 from moesim.trace.assemble import Origin
 from moesim.trace.json_text import is_whole, read_json, short, shown
+from moesim.trace.limits import MAX_JSON_BYTES
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import token_reader
 from moesim.trace.schema import MAX_EXPERTS, MAX_LAYERS
@@ -34,8 +35,57 @@ def _tokens(peek: Peek, hints: Hints) -> Tokens:  # noqa: ARG001 - every reader 
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise TraceError(Fault("is no list of entries, one per step"), peek.path)
     layers, k = _layers(entries, peek)
+    quick = None if _has_booleans(peek) else _quick(entries, layers, k)
+    cells, lengths = quick or _careful(entries, layers, k, peek)
+    tokens = sum(lengths)
+    ids = np.empty((tokens, len(layers), k), np.int32)
+    for i, layer in enumerate(layers):
+        ids[:, i] = np.frombuffer(cells.pop(layer), np.int32).reshape(tokens, k)
+    phase = np.full(tokens, DECODE, np.int8)
+    phase[: lengths[0]] = PREFILL
+    request = np.zeros(tokens, np.int32)
+    return Tokens(ids, Origin(peek.path, layer_ids=tuple(layers)), request=request, phase=phase)
+
+
+_Rows = tuple[dict[int, "array[int]"], list[int]]
+
+
+def _has_booleans(peek: Peek) -> bool:
+    """Whether the text may hold true or false, which Python takes for numbers."""
+    return any(peek.contains(word, MAX_JSON_BYTES) for word in (b"true", b"false"))
+
+
+def _quick(entries: list[dict[str, Any]], layers: list[int], k: int) -> _Rows | None:
+    """Ids of each layer and tokens of each entry, or None if anything is wrong, whatever it is."""
+    names = [str(layer) for layer in layers]
+    cells = [array("i") for _ in layers]
+    lengths = []
+    try:
+        for entry in entries:
+            count = len(entry[names[0]])
+            for name, cell in zip(names, cells, strict=True):
+                value = entry[name]
+                if type(value) is not list or len(value) != count:
+                    return None
+                for row in value:
+                    if type(row) is not list or len(row) != k:
+                        return None
+                    cell.extend(row)
+            lengths.append(count)
+    except (TypeError, KeyError, OverflowError):
+        return None
+    for cell in cells:
+        ids = np.frombuffer(cell, np.int32)
+        if ids.size and not (ids.min() >= 0 and ids.max() < MAX_EXPERTS):
+            return None
+    return dict(zip(layers, cells, strict=True)), lengths
+
+
+def _careful(entries: list[dict[str, Any]], layers: list[int], k: int, peek: Peek) -> _Rows:
+    """The same, naming what is wrong."""
     cells = {layer: array("i") for layer in layers}
-    lengths, faults = [], []
+    lengths: list[int] = []
+    faults: list[Fault] = []
     for e, entry in enumerate(entries):
         rows = {layer: entry.get(str(layer)) for layer in layers}
         wrong = [f for layer, value in rows.items() if (f := _fault(value, k, f"[{e}].{layer}"))]
@@ -51,14 +101,7 @@ def _tokens(peek: Peek, hints: Hints) -> Tokens:  # noqa: ARG001 - every reader 
                 cells[layer].extend(row)
     if faults:
         raise TraceError(shown(faults), peek.path)
-    tokens = sum(lengths)
-    ids = np.empty((tokens, len(layers), k), np.int32)
-    for i, layer in enumerate(layers):
-        ids[:, i] = np.frombuffer(cells.pop(layer), np.int32).reshape(tokens, k)
-    phase = np.full(tokens, DECODE, np.int8)
-    phase[: lengths[0]] = PREFILL
-    request = np.zeros(tokens, np.int32)
-    return Tokens(ids, Origin(peek.path, layer_ids=tuple(layers)), request=request, phase=phase)
+    return cells, lengths
 
 
 def _layers(entries: list[dict[str, Any]], peek: Peek) -> tuple[list[int], int]:
