@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.cli.common import Json, print_json, print_table, stderr
+from moesim.files import data_dir
 
 if TYPE_CHECKING:
     from moesim.placement import Placed
@@ -27,9 +28,9 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what moesim does, on bundled synthetic routing: place, prove, price, report."""
+    """Show what moesim does, on bundled routing: place, prove, price, report."""
     from moesim.errors import ConfigError
-    from moesim.files import check_writable, data_dir
+    from moesim.files import check_writable
     from moesim.hardware import load_hardware
     from moesim.model import load_model
     from moesim.placement import place
@@ -52,13 +53,16 @@ def demo(
         placed, routing, model, hardware, report_path, seed=_SEED, notes=[_SYNTHETIC], inputs=[counts]
     )
     uniform, real = _gpt_oss()
+    recorded = _recorded()
     if json:
         inputs: list[str | Path] = [model.path, hardware.path, counts]
-        inputs.append(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+        traces = data_dir("traces")
+        inputs += [traces / "gpt-oss-20b-synthetic.npz", traces / "tiny-moe" / "trace.parquet"]
         document = {
             "synthetic": True,
             "placement": {"model": model.name, **placed.to_dict()},
             "routing": {"without_trace": uniform.to_dict(), "with_trace": real.to_dict()},
+            "recorded": recorded.to_dict(),
             "plan": str(plan_path),
             "report": str(report_path),
         }
@@ -66,6 +70,7 @@ def demo(
         return
     _show(placed)
     _show_routing(uniform, real)
+    _show_recorded(recorded)
     typer.echo(f"plan for SGLang: {plan_path}")
     typer.echo(f"report:          {report_path}")
     typer.echo("\nNext, with routing and machines of your own:")
@@ -80,7 +85,6 @@ def demo(
 
 def _gpt_oss() -> tuple[Prediction, Prediction]:
     """gpt-oss-20b on one node, every expert equally likely, and with the bundled routing."""
-    from moesim.files import data_dir
     from moesim.hardware import load_hardware
     from moesim.layout import Parallelism
     from moesim.model import load_model
@@ -92,6 +96,42 @@ def _gpt_oss() -> tuple[Prediction, Prediction]:
     layout, workload = Parallelism(dp=8, ep=8), Workload(1024, 1024, 256)
     uniform = predict(model, hardware, layout, workload, seed=_SEED)
     return uniform, predict(model, hardware, layout, workload, trace=trace, seed=_SEED)
+
+
+def _recorded() -> Placed:
+    """A placement for a real recording: fitted on every other request, judged on the rest."""
+    from dataclasses import replace
+
+    from moesim.model import load_model
+    from moesim.placement import place
+    from moesim.trace import RoutingTrace, load_trace
+
+    folder = data_dir("traces") / "tiny-moe"
+    model = load_model(folder / "config.json")
+    trace = load_trace(folder / "trace.parquet", shape=model)
+    if not isinstance(trace, RoutingTrace):
+        raise TypeError("the bundled recording holds tokens")
+
+    def half(rest: int) -> RoutingTrace:
+        # Kinds of text take turns, six to a round: split by rounds, so that both halves have all of them.
+        rows = (trace.request // 6) % 2 == rest
+        columns = {name: getattr(trace, name)[rows] for name in ("topk_ids", "request", "position", "phase")}
+        return replace(trace, **columns, topk_weights=None, token_id=None)
+
+    return place(half(0), model, ep=8, evaluate_on=half(1), seed=_SEED)
+
+
+def _show_recorded(placed: Placed) -> None:
+    names = {"contiguous": "before", "greedy": "greedy", "plan": "after"}
+    found = {name: placed.judged[name] for name in names}
+    typer.echo(
+        "A real recording, of a small model trained for this (traces/tiny-moe): 32 experts on 8 ranks,\n"
+        "fitted on half of the requests and judged on the other half; mean imbalance"
+    )
+    for name, judged in found.items():
+        other = judged.evaluated.mean if judged.evaluated is not None else float("nan")
+        typer.echo(f"  {name + ':':<12} {judged.fitted.mean:.3f} fitted, {other:.3f} judged")
+    typer.echo()
 
 
 def _show(placed: Placed) -> None:
@@ -125,7 +165,7 @@ def _show(placed: Placed) -> None:
 
 def _show_routing(uniform: Prediction, real: Prediction) -> None:
     typer.echo("gpt-oss-20b on 8 H100, dp 8, ep 8, 256 requests of 1024 tokens in and out:")
-    for name, answer in (("every expert equally likely", uniform), ("bundled token trace", real)):
+    for name, answer in (("every expert equally likely", uniform), ("bundled synthetic trace", real)):
         typer.echo(_routing_line(name, answer))
     typer.echo()
 
