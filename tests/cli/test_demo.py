@@ -47,7 +47,7 @@ def test_demo_prints_before_and_after(shown):
     assert "synthetic" in done.stdout
     real, uniform = (
         float(re.search(rf"{name}:\s+TPOT ([\d.]+) ms", done.stdout)[1])
-        for name in ("bundled token trace", "every expert equally likely")
+        for name in ("bundled synthetic trace", "every expert equally likely")
     )
     assert real > uniform
     for name in ("moesim-demo-plan.json", "moesim-demo-report.html"):
@@ -83,7 +83,9 @@ def test_demo_json(tmp_path):
     assert document["placement"]["gap"]["worst"] < 5e-4
     routing = document["routing"]
     assert routing["with_trace"]["tpot_s"] > routing["without_trace"]["tpot_s"]
-    assert len(document["provenance"]["inputs"]) == 4
+    assert len(document["provenance"]["inputs"]) == 5
+    judged = {name: v["evaluated"]["mean"] for name, v in document["recorded"]["load_imbalance"].items()}
+    assert judged["plan"] < judged["contiguous"]
     assert {p.name for p in tmp_path.iterdir()} == {"moesim-demo-plan.json", "moesim-demo-report.html"}
 
 
