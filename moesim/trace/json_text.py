@@ -78,11 +78,29 @@ def is_whole(value: object, low: int = 0, high: int = 2**31 - 1) -> bool:
     return type(value) is int and low <= value <= high
 
 
+class Faults(list[Fault]):
+    """A list that keeps the first few faults and counts the others: a hostile file has millions."""
+
+    more = 0
+
+    def append(self, fault: Fault) -> None:
+        """Keep a fault, or count it."""
+        if len(self) < _SHOWN:
+            super().append(fault)
+        else:
+            self.more += 1
+
+    def extend(self, faults: Iterable[Fault]) -> None:
+        """Keep or count each of some faults."""
+        for fault in faults:
+            self.append(fault)
+
+
 def shown(faults: Iterable[Fault], name: str = "") -> list[Fault]:
     """The first faults, and how many more there are."""
     every = list(faults)
-    rest = [Fault(f"{len(every) - _SHOWN} more such faults", name)] if len(every) > _SHOWN else []
-    return every[:_SHOWN] + rest
+    more = len(every) - len(every[:_SHOWN]) + (faults.more if isinstance(faults, Faults) else 0)
+    return every[:_SHOWN] + ([Fault(f"{more} more such faults", name)] if more else [])
 
 
 def short(value: object) -> object:

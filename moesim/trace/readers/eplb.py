@@ -12,7 +12,7 @@ import numpy as np
 from moesim.errors import Fault, TraceError
 from moesim.trace.arrays import Array, layer_list, read_npz
 from moesim.trace.assemble import Origin, load_counts
-from moesim.trace.json_text import read_json, short, shown
+from moesim.trace.json_text import Faults, read_json, short, shown
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
 from moesim.trace.shape import Hints
@@ -63,7 +63,7 @@ def _from_json(peek: Peek) -> Array:
     if not isinstance(document, list) or not document:
         raise TraceError(Fault("is no list of rows", "weight"), peek.path)
     width = len(document[0]) if isinstance(document[0], list) else 0
-    faults = []
+    faults = Faults()
     for i, row in enumerate(document):
         if not isinstance(row, list) or len(row) != width or not width:
             faults.append(Fault("is no row as long as the first", f"weight[{i}]", short(row)))

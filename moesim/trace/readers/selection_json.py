@@ -14,7 +14,7 @@ import numpy as np
 
 from moesim.errors import Fault, TraceError
 from moesim.trace.assemble import Origin
-from moesim.trace.json_text import is_whole, read_json, short, shown
+from moesim.trace.json_text import Faults, is_whole, read_json, short, shown
 from moesim.trace.limits import MAX_JSON_BYTES
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import token_reader
@@ -85,14 +85,14 @@ def _careful(entries: list[dict[str, Any]], layers: list[int], k: int, peek: Pee
     """The same, naming what is wrong."""
     cells = {layer: array("i") for layer in layers}
     lengths: list[int] = []
-    faults: list[Fault] = []
+    faults = Faults()
     for e, entry in enumerate(entries):
         rows = {layer: entry.get(str(layer)) for layer in layers}
         wrong = [f for layer, value in rows.items() if (f := _fault(value, k, f"[{e}].{layer}"))]
         counts = {len(value) for value in rows.values() if isinstance(value, list)}
         if not wrong and len(counts) > 1:
             wrong = [Fault(f"has {min(counts)} to {max(counts)} tokens, depending on the layer", f"[{e}]")]
-        faults += wrong
+        faults.extend(wrong)
         if wrong:
             continue
         lengths.append(counts.pop())

@@ -5,11 +5,13 @@ SGLang writes a row for every decoder layer; the rows of dense layers are zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from moesim.errors import Fault, TraceError
 from moesim.trace.assemble import Origin, load_counts
-from moesim.trace.json_text import read_json, short, shown
+from moesim.trace.json_text import Faults, read_json, short, shown
 from moesim.trace.limits import MAX_JSON_BYTES
 from moesim.trace.peek import Peek
 from moesim.trace.readers.base import Reader
@@ -49,7 +51,7 @@ def _row_faults(rows: object, stepwise: bool) -> list[Fault]:
     if not isinstance(rows, list) or not rows:
         return [Fault("is no list of rows", _KEY, allowed="[layers][experts] or [steps][layers][experts]")]
     steps = [(f"{_KEY}[{s}]", step) for s, step in enumerate(rows)] if stepwise else [(_KEY, rows)]
-    faults: list[Fault] = []
+    faults = Faults()
     layers = width = None
     for name, step in steps:
         if not isinstance(step, list) or not step:
@@ -65,17 +67,18 @@ def _row_faults(rows: object, stepwise: bool) -> list[Fault]:
             width = width or len(row)
             if len(row) != width:
                 faults.append(Fault(f"has {len(row)} experts, the first row has {width}", f"{name}[{i}]"))
-            faults += _value_faults(row, f"{name}[{i}]")
+            faults.extend(_value_faults(row, f"{name}[{i}]"))
     return faults
 
 
-def _value_faults(row: list[object], name: str) -> list[Fault]:
+def _value_faults(row: list[object], name: str) -> Iterator[Fault]:
     if all(type(v) is float or type(v) is int for v in row):
         good = all(0 <= v < 1e300 for v in row)  # type: ignore[operator]
         if good:
-            return []
-    wrong = [(e, v) for e, v in enumerate(row) if type(v) not in (int, float) or not 0 <= v < 1e300]  # type: ignore[operator]
-    return [Fault("is no load", f"{name}[{e}]", short(v), "a number of at least 0") for e, v in wrong]
+            return
+    for e, v in enumerate(row):
+        if type(v) not in (int, float) or not 0 <= v < 1e300:  # type: ignore[operator]
+            yield Fault("is no load", f"{name}[{e}]", short(v), "a number of at least 0")
 
 
 READER = Reader("sglang-json", 'SGLang JSON {"logical_count": ...}', _sniff, _read)
