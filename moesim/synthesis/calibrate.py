@@ -17,6 +17,7 @@ from moesim.synthesis.profile import Profile
 from moesim.synthesis.requests import Plan
 from moesim.synthesis.sampling import runs
 
+_MOST = 1.5
 _LAG_GAIN = np.array([1.0, 0.5, 0.5, 0.5])
 Array = npt.NDArray[Any]
 
@@ -37,9 +38,9 @@ class Aim:
     by_kinds: bool = False
 
     @classmethod
-    def of(cls, found: Moments, phase: int = 2) -> Aim:
+    def of(cls, found: Moments) -> Aim:
         """To have the moments of a trace."""
-        return cls(found.load, found.lag, found.far, found.information, phase)
+        return cls(found.load, found.lag, found.far, found.information)
 
 
 def calibrate(
@@ -104,7 +105,8 @@ def calibrate(
             if aim.by_kinds:
                 kind_scale = np.clip(kind_scale * change, 0.02, 4).astype(np.float32)
             else:
-                coupling_scale = np.clip(coupling_scale * change, 0.05, 4).astype(np.float32)
+                # Beyond some strength a fitted coupling amplifies its own noise, and says less.
+                coupling_scale = np.clip(coupling_scale * change, 0.3, _MOST).astype(np.float32)
         profile = replace(
             profile,
             base=base,

@@ -143,10 +143,12 @@ def draw_layer(
         if top_groups < groups:
             open_weight = np.int32(0)
             for g in range(groups):
-                shares[g] = 0
-                for e in range(g * width, (g + 1) * width):
-                    shares[g] += weights[e]
-                open_weight += shares[g]
+                group = weights[g * width : (g + 1) * width]
+                share = np.int32(0)
+                for e in range(width):
+                    share += group[e]
+                shares[g] = share
+                open_weight += share
             for _ in range(top_groups):
                 state += _GOLDEN
                 left = np.int32(np.float64(_mix(state) >> np.uint64(11)) * _UNIT * open_weight)
@@ -158,8 +160,9 @@ def draw_layer(
                 shares[g] = 0
             for g in range(groups):
                 if shares[g] > 0:
-                    for e in range(g * width, (g + 1) * width):
-                        weights[e] = 0
+                    group = weights[g * width : (g + 1) * width]
+                    for e in range(width):
+                        group[e] = 0
         for c in range(columns):
             sums[c] = 0
         for i in range(_LANES):

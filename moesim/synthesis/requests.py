@@ -97,7 +97,7 @@ def _stretch(lengths: Array, tokens: int) -> Array:
     """Whole numbers of at least 1 in proportion to `lengths`, with the sum `tokens`.
 
     >>> _stretch(np.array([1, 1, 4]), 12).tolist()
-    [2, 2, 8]
+    [2, 3, 7]
     """
     spare = tokens - len(lengths)
     ends = np.floor(np.cumsum(lengths) / lengths.sum() * spare + 1e-9)
