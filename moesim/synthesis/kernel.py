@@ -152,12 +152,12 @@ def draw_layer(
             for _ in range(top_groups):
                 state += _GOLDEN
                 left = np.int32(np.float64(_mix(state) >> np.uint64(11)) * _UNIT * open_weight)
-                g = 0
-                while left >= shares[g]:
-                    left -= shares[g]
-                    g += 1
-                open_weight -= shares[g]
-                shares[g] = 0
+                running, found = np.int32(0), np.uint32(0)
+                for g in range(groups):
+                    running += shares[g]
+                    found += np.uint32(running <= left)
+                open_weight -= shares[found]
+                shares[found] = 0
             for g in range(groups):
                 if shares[g] > 0:
                     group = weights[g * width : (g + 1) * width]
