@@ -1,7 +1,7 @@
 """The draw of experts, token by token: all that costs time.
 
 Log weights are int16 in steps of 1/128 of a factor of two, and weights are whole numbers, so that sums are
-exact in any order: the same seed gives the same bytes on every machine.
+exact in any order: the same tables and seed give the same draws on every machine.
 """
 
 from __future__ import annotations
