@@ -51,19 +51,28 @@ def generate(
     json: Json = False,
 ) -> None:
     """Generate a routing trace like a given one, from a shipped profile, or from a few numbers."""
-    from moesim.errors import ConfigError
+    from moesim.errors import ConfigError, Fault
     from moesim.synthesis.check import compare, measure
     from moesim.synthesis.design import Shape, Traits
 
     traits = Traits(0.6 if skew is None else skew, persistence, coupling)
     faults = _option_faults(output, save_profile, tokens, requests, phase, seed)
     faults += _source_faults(like, profile, model, (layers, experts, top_k), (skew, persistence, coupling))
+    named = None
+    if profile is not None:
+        try:
+            named = _named(profile)
+        except ConfigError as error:
+            faults += [Fault(str(fault), "--profile") for fault in error.faults]
     shape = Shape((), 0, 0)
     if like is None and profile is None and not faults:
         shape, faults = _shape(model, layers, experts, top_k, traits)
     if faults:
         raise ConfigError(faults)
-    made, target, source = _profile(like, profile, model, shape, traits, seed, check)
+    if named is not None:
+        made, target, source = named, named.targets, str(profile)
+    else:
+        made, target, source = _profile(like, model, shape, traits, seed, check)
     if save_profile is not None:
         made.save(save_profile)
     _write(output, made, tokens, requests, phase, seed)
@@ -135,22 +144,28 @@ def _shape(
     return shape, faults or traits.faults(shape)
 
 
+def _named(name: str) -> Profile:
+    """A profile by name, or from a file."""
+    from moesim.synthesis.profile import load_profile, read_profile
+
+    path = Path(name)
+    return read_profile(path) if path.suffix == ".npz" else load_profile(name)
+
+
 def _profile(
     like: Path | None,
-    name: str | None,
     model: str | None,
     shape: Shape,
     traits: Traits,
     seed: int,
     check: bool,
 ) -> tuple[Profile, dict[str, float], str]:
-    """The profile, the statistics it should reproduce, and where it comes from."""
+    """A profile fitted or designed, the statistics it should reproduce, and where it comes from."""
     from moesim.cli.trace import _hints
     from moesim.errors import ConfigError, Fault
     from moesim.synthesis.check import measure
     from moesim.synthesis.design import design
     from moesim.synthesis.fitting import fit
-    from moesim.synthesis.profile import load_profile, read_profile
     from moesim.trace import RoutingTrace, load_trace
 
     if like is not None:
@@ -159,10 +174,6 @@ def _profile(
             raise ConfigError(Fault("holds loads, not which experts each token chose", "--like", str(like)))
         stderr(f"fitting {trace.num_tokens:,} tokens")
         return fit(trace, seed=seed), measure(trace, seed) if check else {}, str(like)
-    if name is not None:
-        path = Path(name)
-        made = read_profile(path) if path.suffix == ".npz" else load_profile(name)
-        return made, made.targets, name
     stderr("calibrating the design")
     made = design(shape, traits, seed=seed)[0]
     return made, made.targets, made.model or "the numbers given"
