@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,3 +25,21 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def moesim(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run the program in this process: exit code, standard output, standard error."""
+    from moesim.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["moesim", *map(str, arguments)])
+        # The program prints warnings its own way: back to the test's when it is over.
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return stopped.value.code, captured.out, captured.err
+
+    return run

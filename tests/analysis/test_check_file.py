@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from moesim.analysis import check_scan, check_sequences
 from moesim.analysis.check import check_file, check_trace
 from moesim.analysis.check_types import ERROR
-from moesim.cli import main
 from moesim.errors import TraceError
 from moesim.files import data_dir
 from moesim.model import load_model, names
@@ -28,19 +26,6 @@ CLEAN = clean()
 
 def catalogue():
     return map(load_model, names())
-
-
-@pytest.fixture
-def moesim(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["moesim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stopped.value.code, captured.out, captured.err
-
-    return run
 
 
 def spoilt(trace):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,6 @@ from scipy.spatial import distance
 
 from moesim.analysis import compare_phases, compare_traces
 from moesim.analysis.compare import deal, jensen_shannon, ranks_of, spearman, top_overlap
-from moesim.cli import main
 from moesim.errors import ConfigError, TraceError
 from moesim.files import data_dir
 from moesim.model import load_model
@@ -243,19 +241,6 @@ def test_families_of_gpt_oss_benchmarks(shared):
     mmlu, mmlu_too, gpqa = part("mmlu_test"), part("mmlu_validation"), part("gpqa_diamond")
     assert 0.98 <= compare_traces(mmlu, mmlu_too).cosine.mean() <= 1
     assert 0.75 <= compare_traces(mmlu, gpqa).cosine.mean() <= 0.87
-
-
-@pytest.fixture
-def moesim(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["moesim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stopped.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_command_json(moesim, tmp_path):

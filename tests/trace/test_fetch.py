@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from moesim.cli import main
 from moesim.errors import ConfigError, UnknownNameError
 from moesim.files import data_dir
 from moesim.model import names
@@ -302,19 +301,6 @@ def test_a_bad_registry_is_refused(tmp_path, content):
         registry(tmp_path / "r.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         registry(tmp_path / "missing.json")
-
-
-@pytest.fixture
-def moesim(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["moesim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stopped.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_command_list(moesim):

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from trace_helpers import DEEPSEEK_LITE, GPT_OSS, make_counts, make_trace
 
-from moesim.cli import main
 from moesim.files import data_dir
 from moesim.trace import load_trace, write_trace
 
 TOKENS = data_dir("traces") / "gpt-oss-20b-synthetic.npz"
 LOADS = data_dir("traces") / "deepseek-v3-synthetic.json"
-
-
-@pytest.fixture
-def moesim(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["moesim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stopped.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_info(moesim):
