@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from moesim._version import __version__
 
 if TYPE_CHECKING:
+    from moesim.analysis import check_trace, compare_traces, statistics
     from moesim.errors import (
         ConfigError,
         InfeasibleError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from moesim.placement import Placed, place
     from moesim.prediction import Engine, Workload, predict, sweep
     from moesim.reporting import report
+    from moesim.requests import load_requests
     from moesim.result import Prediction
     from moesim.trace import LoadCounts, RoutingTrace, load_trace
 
@@ -44,12 +46,16 @@ _HOME = {
     "TraceError": "errors",
     "UnknownNameError": "errors",
     "Workload": "prediction",
+    "check_trace": "analysis",
+    "compare_traces": "analysis",
     "load_hardware": "hardware",
     "load_model": "model",
+    "load_requests": "requests",
     "load_trace": "trace",
     "place": "placement",
     "predict": "prediction",
     "report": "reporting",
+    "statistics": "analysis",
     "sweep": "prediction",
 }
 
@@ -71,12 +77,16 @@ __all__ = [
     "UnknownNameError",
     "Workload",
     "__version__",
+    "check_trace",
+    "compare_traces",
     "load_hardware",
     "load_model",
+    "load_requests",
     "load_trace",
     "place",
     "predict",
     "report",
+    "statistics",
     "sweep",
 ]
 
