@@ -208,14 +208,14 @@ def main() -> None:
     if options.write:
         document = {
             "level": LEVEL,
-            "kinds": ["gpu"],
+            "devices": [ms.load_hardware(name).device.name for name in SYSTEMS.values()],
             **found,
             "streaming_steps": steps,
             "rows": len(table),
             "basis": f"{LEVEL:.0%} of the residuals of {len(table)} public measurements of six MoE models on "
             "H100, H200, B200 and B300 nodes; of TTFT, after a streaming delay per engine fitted on other "
             "configurations; nothing else was calibrated",
-            "basis_elsewhere": "a kind of machine without public measurements here: the widest residuals of "
+            "basis_elsewhere": "a device without public measurements here: the widest residuals of "
             "any one system or model",
             "source": "ai-dynamo/aiconfigurator@095f58a silicon_sample.csv (Apache-2.0), aggregated MoE rows",
             "made_by": "benchmarks/serving_error.py --write",

@@ -22,20 +22,20 @@ def residuals() -> dict[str, Any]:
 
 def outside_of(hardware: Hardware) -> str:
     """Why a machine is unlike all that the residuals are from; empty if it is like them."""
-    kinds = residuals()["kinds"]
-    if hardware.kind in kinds:
+    measured = residuals()["devices"]
+    if hardware.device.name in measured:
         return ""
     return (
-        f"{hardware.name} is of kind {hardware.kind}; public measurements are of {', '.join(kinds)} nodes, "
-        "so its interval is the widest of any system or model"
+        f"public measurements are of {', '.join(measured)}, not of {hardware.device.name}: the interval of "
+        f"{hardware.name} is the widest of any system or model"
     )
 
 
 def interval_of(hardware: Hardware, ttft_s: float, tpot_s: float, limits: Bounds) -> dict[str, Any]:
     """Interval of TTFT and TPOT for a configuration nobody has measured for us.
 
-    The factors are quantiles of measured over predicted. Kinds of machine that the measurements do not cover
-    get the wider factors of a system that was left out.
+    The factors are quantiles of measured over predicted. Devices that were not measured get the widest
+    factors of any one system or model.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def interval_of(hardware: Hardware, ttft_s: float, tpot_s: float, limits: Bounds
     table = residuals()
     known = not outside_of(hardware)
     factors = table["factors"] if known else table["factors_elsewhere"]
-    low, high = factors["ttft"], factors["tpot"]
+    ttft, tpot = factors["ttft"], factors["tpot"]
     return {
         "level": table["level"],
-        "ttft_s": [max(ttft_s * low[0], first(limits.ttft_s)), ttft_s * low[1]],
-        "tpot_s": [max(tpot_s * high[0], first(limits.tpot_s)), tpot_s * high[1]],
+        "ttft_s": [max(ttft_s * ttft[0], first(limits.ttft_s)), ttft_s * ttft[1]],
+        "tpot_s": [max(tpot_s * tpot[0], first(limits.tpot_s)), tpot_s * tpot[1]],
         "basis": table["basis"] if known else table["basis_elsewhere"],
     }

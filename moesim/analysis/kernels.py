@@ -6,24 +6,14 @@ its first row and the row after its last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import compiled
+
 Array = npt.NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Compile, and keep the compiled code where some folder can be written."""
-    try:
-        kernel: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
-        kernel = numba.njit(nogil=True)(function)
-    return cast(F, kernel)
 
 
 @compiled

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.analysis.kept import Kept
-from moesim.analysis.kernels import compiled
 from moesim.analysis.partial import SEGMENTS, runs
+from moesim.compiled import compiled
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[Any]

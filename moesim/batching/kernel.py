@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import compiled
 from moesim.trace.types import DECODE, PREFILL
 
 Array = npt.NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: Places in the scheduler's state.
 RUNNING, WAITING, WRITTEN, PROMPTS, PREFILLED, PAST, DECODED, CONTEXT = range(8)
 STATE = 8
-
-
-def compiled(function: F) -> F:
-    """Compile, and keep the compiled code where some folder can be written."""
-    try:
-        kernel: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
-        kernel = numba.njit(nogil=True)(function)
-    return cast(F, kernel)
 
 
 @compiled

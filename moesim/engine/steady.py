@@ -99,11 +99,6 @@ class Steady:
     bound_ttft_s: Array
     bound_tpot_s: Array
 
-    @property
-    def waits(self) -> Array:
-        """Whether some requests wait for the cache, bool ``[batches]``."""
-        return np.asarray(self.limit < self.running + 1e-9)
-
 
 def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     """Steady state at a load.

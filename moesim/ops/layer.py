@@ -11,13 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moesim.model.dtypes import bytes_per_param
 from moesim.model.matrices import layer_matrices
 from moesim.model.types import Dense, GroupedQuery, Latent, Layer, LinearAttention, Matrix, MoE, StateSpace
 from moesim.ops.attention import DECODE, PREFILL, attention_ops
 from moesim.ops.batch import Batch
-from moesim.ops.precision import Precision, input_bytes
-from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, norm, scores, softmax
+from moesim.ops.precision import Precision
+from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, gemm, norm, scores, softmax
 from moesim.ops.table import Op
 
 #: Projections of the same input that run as one GEMM.
@@ -117,14 +116,7 @@ def fused_gemm(name: str, members: list[Matrix], rows: Number, tp: int, precisio
         weights += k * n * copies
         outputs += n * copies
         read = max(read, k * copies)
-    return Op(
-        name,
-        "gemm",
-        dtype,
-        flops=2.0 * rows * weights,
-        weight_bytes=weights * bytes_per_param(dtype),
-        activation_bytes=rows * (read * input_bytes(dtype) + outputs * ACTIVATION_BYTES),
-    )
+    return gemm(name, rows, read, outputs, dtype, weights=weights)
 
 
 def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iterator[Op]:

@@ -17,19 +17,30 @@ ACTIVATION_BYTES = 2.0
 Number = Array | float
 
 
-def gemm(name: str, rows: Number, inputs: int | float, outputs: int | float, dtype: str = "bf16") -> Op:
+def gemm(
+    name: str,
+    rows: Number,
+    inputs: int | float,
+    outputs: int | float,
+    dtype: str = "bf16",
+    *,
+    weights: float | None = None,
+) -> Op:
     """Multiply ``[rows, inputs]`` by a weight matrix ``[inputs, outputs]``.
+
+    Fused matrices that do not make one rectangle say how many `weights` they have together.
 
     >>> op = gemm("qkvo", 2048.0, 4096, 4096)
     >>> op.flops, op.bytes, op.flops / op.bytes
     (68719476736.0, 67108864.0, 1024.0)
     """
+    weights = inputs * outputs if weights is None else weights
     return Op(
         name,
         "gemm",
         dtype,
-        flops=2.0 * rows * inputs * outputs,
-        weight_bytes=inputs * outputs * bytes_per_param(dtype),
+        flops=2.0 * rows * weights,
+        weight_bytes=weights * bytes_per_param(dtype),
         activation_bytes=rows * (inputs * input_bytes(dtype) + outputs * ACTIVATION_BYTES),
     )
 

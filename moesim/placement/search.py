@@ -11,10 +11,10 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import compiled
 from moesim.placement.bound import lower_bound
 from moesim.placement.greedy import FloatArray, IntArray
 
@@ -221,7 +221,4 @@ def _kernel(
     return lowest
 
 
-try:
-    _anneal = numba.njit(cache=True, nogil=True)(_kernel)
-except RuntimeError:  # nowhere to keep compiled code: no writable package folder, home or NUMBA_CACHE_DIR
-    _anneal = numba.njit(nogil=True)(_kernel)
+_anneal = compiled(_kernel)

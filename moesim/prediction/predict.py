@@ -173,8 +173,8 @@ def _notes(model: Model, layout: Parallelism, workload: Workload, state: Steady)
     found = list(model.warnings)
     if state.running[0] < workload.concurrency:
         found.append(
-            f"the cache holds {state.limit[0]:.0f} of {workload.concurrency:.0f} concurrent requests; "
-            "the others wait, and their waiting is in TTFT"
+            f"cache and --max-num-seqs let {state.limit[0]:.0f} of {workload.concurrency:.0f} concurrent "
+            "requests run; the others wait, and their waiting is in TTFT"
         )
     longest = workload.input_len + workload.output_len
     if model.max_context is not None and longest > model.max_context:

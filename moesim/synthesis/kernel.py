@@ -6,12 +6,12 @@ exact in any order: the same tables and seed give the same draws on every machin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from moesim.compiled import compiled
 
 #: Steps of a log weight per factor of two.
 SCALE = 128
@@ -21,16 +21,6 @@ _UNIT = 2.0**-53
 _LAYER = np.uint64(0xD1342543DE82EF95)
 
 Array = npt.NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Compile, and keep the compiled code where some folder can be written."""
-    try:
-        kernel: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
-        kernel = numba.njit(nogil=True)(function)
-    return cast(F, kernel)
 
 
 @compiled

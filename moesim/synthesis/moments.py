@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.synthesis.kernel import compiled
+from moesim.compiled import compiled
 from moesim.trace import count_ids
 
 Array = npt.NDArray[Any]

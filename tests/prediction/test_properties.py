@@ -17,6 +17,9 @@ from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import load_of
 from moesim.prediction.sweep import sweep
 
+# What no public measurement is of is asked about as well.
+pytestmark = pytest.mark.filterwarnings("ignore::moesim.errors.OutOfDomainWarning")
+
 LAYOUTS = {
     "gpt-oss-20b": [
         (1, 1, 1, 1),
