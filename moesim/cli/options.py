@@ -47,6 +47,7 @@ StreamInterval = Annotated[
         "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
     ),
 ]
+Backend = Annotated[str, typer.Option("--backend", help="Whose measured kernels: vllm, sglang or trtllm.")]
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]

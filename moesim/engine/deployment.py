@@ -21,6 +21,8 @@ from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
 
 OVERLAPS = ("none", "two-batch")
+#: Serving engines whose kernels were measured.
+BACKENDS = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +42,8 @@ class Deployment:
         behind the computation of the other.
     seed
         Of the routing draws.
+    backend
+        Whose measured kernels apply: one of `BACKENDS`, or empty for those that the device has.
     """
 
     model: Model
@@ -50,6 +54,7 @@ class Deployment:
     plan: ExpertMap | None = None
     overlap: str = "none"
     seed: int = 0
+    backend: str = ""
     kinds: LayerKinds = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.engine.deployment import OVERLAPS
+from moesim.engine.deployment import BACKENDS, OVERLAPS
 from moesim.engine.memory import UTILISATION
 from moesim.engine.steady import Load
 from moesim.errors import ConfigError, Fault, TraceError
@@ -65,6 +65,8 @@ class Engine:
     stream_interval
         Tokens an engine collects before it sends them, the first included (``--stream-interval`` of SGLang,
         ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later.
+    backend
+        The engine whose measured kernels are used: ``vllm``, ``sglang`` or ``trtllm``.
     """
 
     dtype: str = "auto"
@@ -74,12 +76,15 @@ class Engine:
     max_sequences: float = 1024
     memory_utilisation: float = UTILISATION
     stream_interval: float = 1
+    backend: str = "vllm"
 
     def faults(self) -> list[Fault]:
         """What is wrong with the settings."""
         found = []
         if self.overlap not in OVERLAPS:
             found.append(Fault("unknown overlap", "--overlap", self.overlap, ", ".join(OVERLAPS)))
+        if self.backend not in BACKENDS:
+            found.append(Fault("unknown backend", "--backend", self.backend, ", ".join(BACKENDS)))
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),
