@@ -42,7 +42,7 @@ Utilisation = Annotated[
     float, typer.Option("--gpu-memory-utilization", help="Fraction of device memory the engine may use.")
 ]
 StreamInterval = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
     ),

@@ -42,7 +42,7 @@ def predict(
     max_num_batched_tokens: opt.Chunk = 8192,
     max_num_seqs: opt.MaxSeqs = 1024,
     gpu_memory_utilization: opt.Utilisation = 0.9,
-    stream_interval: opt.StreamInterval = 1,
+    stream_interval: opt.StreamInterval = None,
     backend: opt.Backend = "vllm",
     seed: Seed = 0,
     json: Json = False,
