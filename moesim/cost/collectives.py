@@ -18,7 +18,7 @@ from moesim.ops.table import Array, Message
 _FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
 
 
-def message_seconds(message: Message, hardware: Hardware) -> Array:
+def message_seconds(message: Message, hardware: Hardware, backend: str = "") -> Array:
     """Seconds of one collective, ``[batches]``.
 
     Parameters
@@ -27,27 +27,33 @@ def message_seconds(message: Message, hardware: Hardware) -> Array:
         The collective; its span decides which links it crosses.
     hardware
         The cluster.
+    backend
+        Serving engine whose own all-reduce to take, where it was measured.
     """
     data = np.asarray(message.bytes, dtype=np.float64)
     if message.collective == "send":
         link = hardware.scale_up if message.span <= hardware.domain else _network(hardware)
         return np.asarray(link.latency_s + data / (link.bandwidth_bytes_per_s * link.efficiency))
-    return collective_seconds(message.collective, message.ranks, message.span, data, hardware)
+    return collective_seconds(message.collective, message.ranks, message.span, data, hardware, backend)
 
 
-def collective_seconds(collective: str, ranks: int, span: int, data: Array, hardware: Hardware) -> Array:
+def collective_seconds(
+    collective: str, ranks: int, span: int, data: Array, hardware: Hardware, backend: str = ""
+) -> Array:
     """Seconds of a collective over `ranks` ranks spread over `span` devices.
 
     Parameters
     ----------
     data
         Bytes of the whole vector.
+    backend
+        Serving engine whose own all-reduce to take, where it was measured.
     """
     if ranks <= 1:
         return np.zeros_like(data)
     domain = hardware.domain
     if span <= domain:
-        return in_domain(collective, ranks, data, hardware.scale_up)
+        return in_domain(collective, ranks, data, hardware.scale_up, backend)
     inside = max(1, ranks * domain // span)
     groups = -(-ranks // inside)
     network = _network(hardware)
@@ -63,7 +69,7 @@ def collective_seconds(collective: str, ranks: int, span: int, data: Array, hard
     )
 
 
-def in_domain(collective: str, ranks: int, data: Array, link: Link) -> Array:
+def in_domain(collective: str, ranks: int, data: Array, link: Link, backend: str = "") -> Array:
     """Seconds of a collective among `ranks` devices of one scale-up domain."""
     if ranks <= 1:
         return np.zeros_like(data)

@@ -123,7 +123,9 @@ class StepTimes:
         return list(merged.values())
 
 
-def step_times(work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware) -> StepTimes:
+def step_times(
+    work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware, backend: str = ""
+) -> StepTimes:
     """Time one step, one operation after the other.
 
     Parameters
@@ -134,11 +136,13 @@ def step_times(work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware
         One `ExpertStep` per entry of ``work.experts``.
     hardware
         The cluster.
+    backend
+        Serving engine whose collectives to take, where they were measured.
     """
     table = work.table
     times = op_times(table, hardware.device)
     messages = tuple(
-        count * np.broadcast_to(message_seconds(message, hardware), (table.batches,))
+        count * np.broadcast_to(message_seconds(message, hardware, backend), (table.batches,))
         for message, count in table.messages
     )
     groups = tuple(step.at(group.tokens) for group, step in zip(work.experts, experts, strict=True))

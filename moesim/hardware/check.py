@@ -136,8 +136,8 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
     halve the traffic of an all-reduce, which may show up to twice the link's bandwidth.
     """
     for where, link in _links(spec):
-        for name, fit in link.collectives.items():
-            at = f"{where}.collectives.{name}"
+        for name, fit, path in link.collectives.items():
+            at = f"{where}.collectives.{path}"
             lengths = {len(fit.ranks), len(fit.latency), len(fit.share)}
             if len(lengths) != 1 or 0 in lengths:
                 wrong = "ranks, latency and share differ in length or are empty"
@@ -151,6 +151,19 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
                 if share.value > limit:
                     wrong = "bus bandwidth beyond the link's"
                     yield Fault(wrong, f"{at}.share.{index}", share.value, f"at most {limit:g} of the link")
+
+
+def check_exchanges(spec: Spec) -> Iterator[Fault]:
+    """Latencies of exchanges are plausible, joined by an exponent of at least one."""
+    for name, exchange in spec.exchanges.items():
+        at = f"exchanges.{name}"
+        if exchange.sharpness.value < 1:
+            yield Fault("not at least 1", f"{at}.sharpness", exchange.sharpness.value, "at least 1")
+        for way, part in (("dispatch", exchange.dispatch), ("combine", exchange.combine)):
+            yield from _in_range(f"{at}.{way}.floor", part.floor, _LINK_LATENCY)
+            for key, leg in (("up", part.up), ("out", part.out)):
+                if leg is not None:
+                    yield from _in_range(f"{at}.{way}.{key}.latency", leg.latency, _LINK_LATENCY)
 
 
 def check_efficiencies(spec: Spec) -> Iterator[Fault]:
@@ -214,6 +227,7 @@ _STRICT: tuple[Callable[[Spec], Iterator[Fault]], ...] = (
     check_domain,
     check_cluster,
     check_collectives,
+    check_exchanges,
     check_efficiencies,
 )
 
