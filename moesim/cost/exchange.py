@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from moesim.cost.collectives import all_to_all_seconds
+from moesim.cost.collectives import all_to_all_seconds, busiest
 from moesim.hardware.types import Exchange, Hardware, Leg, Link, OneWay
 from moesim.ops.table import Array
 
@@ -124,11 +124,6 @@ def one_way_seconds(
         leg = fit.out or Leg(network.latency_s, network.efficiency)
         body = np.maximum(body, _leg_seconds(leg, network, out_bytes, ranks, tokens))
     return soft_maximum(fit.floor_s, body, fit.sharpness)
-
-
-def busiest(traffic: Array) -> Array:
-    """What the rank that sends or receives most does: ``[..., ranks, ranks]`` to ``[...]``."""
-    return np.asarray(np.maximum(traffic.sum(axis=-1).max(axis=-1), traffic.sum(axis=-2).max(axis=-1)))
 
 
 def soft_maximum(floor: float, body: Array, sharpness: float) -> Array:

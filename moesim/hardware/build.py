@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import (
+    CollectiveSpec,
     DeviceSpec,
     EfficiencyFile,
     EfficiencySpec,
@@ -176,13 +177,7 @@ def _host(spec: HostSpec, family: FamilyReader, sources: Mapping[str, str], at: 
 
 
 def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> Link:
-    fits = {
-        name: tuple(
-            CollectiveFit(int(n.value), a.value, share.value * spec.bandwidth.value)
-            for n, a, share in zip(c.ranks, c.latency, c.share, strict=True)
-        )
-        for name, c, _ in spec.collectives.items()
-    }
+    fits = {name: _fits(c, spec.bandwidth.value) for name, c, _ in spec.collectives.items()}
     paths = [f"{at}.{key}" for key in ("bandwidth", "latency", "efficiency")]
     paths += [f"{at}.collectives.{path}" for _, _, path in spec.collectives.items()]
     cited = dict.fromkeys(sources[path] for path in paths if sources.get(path))
@@ -195,6 +190,20 @@ def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> L
         topology=spec.topology,
         collectives=fits,
         source=" | ".join(cited),
+    )
+
+
+def _fits(spec: CollectiveSpec, bandwidth: float) -> tuple[CollectiveFit, ...]:
+    two = bool(spec.small_share)
+    return tuple(
+        CollectiveFit(
+            int(ranks.value),
+            spec.latency[i].value,
+            spec.share[i].value * bandwidth,
+            spec.small_share[i].value * bandwidth if two else None,
+            spec.bulk_latency[i].value if two else None,
+        )
+        for i, ranks in enumerate(spec.ranks)
     )
 
 

@@ -143,14 +143,19 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
                 wrong = "ranks, latency and share differ in length or are empty"
                 yield Fault(wrong, at, None, "three lists of one length")
                 continue
+            if {len(fit.small_share), len(fit.bulk_latency)} not in ({0}, lengths):
+                wrong = "small_share and bulk_latency differ in length from ranks"
+                yield Fault(wrong, at, None, "both as long as ranks, or neither")
             ranks = [int(rank.value) for rank in fit.ranks]
             if ranks[0] < 2 or any(b <= a for a, b in itertools.pairwise(ranks)):
                 yield Fault("ranks do not rise from at least 2", f"{at}.ranks", ranks, "as in [2, 4, 8]")
             limit = 2.0 if name.startswith("all_reduce") else 1.1
-            for index, share in enumerate(fit.share):
+            shares = [("share", i, s) for i, s in enumerate(fit.share)]
+            shares += [("small_share", i, s) for i, s in enumerate(fit.small_share)]
+            for key, index, share in shares:
                 if share.value > limit:
                     wrong = "bus bandwidth beyond the link's"
-                    yield Fault(wrong, f"{at}.share.{index}", share.value, f"at most {limit:g} of the link")
+                    yield Fault(wrong, f"{at}.{key}.{index}", share.value, f"at most {limit:g} of the link")
 
 
 def check_exchanges(spec: Spec) -> Iterator[Fault]:

@@ -167,14 +167,18 @@ class HostSpec(_Part):
 
 
 class CollectiveSpec(_Part):
-    """Fits of one collective: three lists of equal length, rising in ranks.
+    """Fits of one collective: lists of equal length, rising in ranks.
 
-    `share` is bus bandwidth over the link's bandwidth, so that a changed link changes its collectives.
+    `share` is bus bandwidth over the link's bandwidth, so that a changed link changes its collectives. Where
+    small messages go another way than large ones, `latency` and `small_share` are of the small, and
+    `bulk_latency` and `share` of the large.
     """
 
     ranks: list[Count]
     latency: list[Seconds]
     share: list[Number]
+    small_share: list[Number] = []
+    bulk_latency: list[Seconds] = []
 
 
 class CollectivesSpec(_Part):

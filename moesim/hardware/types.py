@@ -119,13 +119,29 @@ class Device:
 class CollectiveFit:
     """Latency and bus bandwidth of one collective, measured over `ranks` devices of one domain.
 
-    Bus bandwidth follows the nccl-tests convention: time = alpha + factor(n) * bytes / busbw,
-    with factor 2(n-1)/n for all-reduce and (n-1)/n for the others.
+    Libraries send small messages one way and large ones another (NCCL's protocols LL and Simple, one-shot and
+    two-shot all-reduce), and take the faster:
+
+        time = min(alpha + factor(n) * bytes / small_busbw, bulk_alpha + factor(n) * bytes / busbw)
+
+    Bus bandwidth follows the nccl-tests convention: factor 2(n-1)/n for all-reduce and (n-1)/n for the others.
+
+    Parameters
+    ----------
+    ranks
+        Devices.
+    alpha_s, busbw_bytes_per_s
+        Time of a small message, and bus bandwidth of a large one.
+    small_busbw_bytes_per_s, bulk_alpha_s
+        Bus bandwidth of the way of small messages, and latency of that of large ones; None where only one way
+        is known.
     """
 
     ranks: int
     alpha_s: float
     busbw_bytes_per_s: float
+    small_busbw_bytes_per_s: float | None = None
+    bulk_alpha_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
