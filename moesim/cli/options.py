@@ -42,11 +42,12 @@ Utilisation = Annotated[
     float, typer.Option("--gpu-memory-utilization", help="Fraction of device memory the engine may use.")
 ]
 StreamInterval = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
     ),
 ]
+Backend = Annotated[str, typer.Option("--backend", help="Whose measured kernels: vllm, sglang or trtllm.")]
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]

@@ -43,6 +43,7 @@ def place(
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
     overlap: opt.Overlap = "none",
+    backend: opt.Backend = "vllm",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -71,7 +72,7 @@ def place(
         method=method,
         evaluate_on=other,
         workload=workload,
-        engine=Engine(dtype, kv_cache_dtype, overlap),
+        engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
         emit=emit or (),
         seed=seed,
     )

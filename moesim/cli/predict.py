@@ -42,7 +42,8 @@ def predict(
     max_num_batched_tokens: opt.Chunk = 8192,
     max_num_seqs: opt.MaxSeqs = 1024,
     gpu_memory_utilization: opt.Utilisation = 0.9,
-    stream_interval: opt.StreamInterval = 1,
+    stream_interval: opt.StreamInterval = None,
+    backend: opt.Backend = "vllm",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -65,6 +66,7 @@ def predict(
         max_num_seqs,
         gpu_memory_utilization,
         stream_interval,
+        backend,
     )
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.

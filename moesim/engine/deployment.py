@@ -11,6 +11,7 @@ from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, uniform
 from moesim.engine.step import StepTimes, step_times
+from moesim.engine.traits import Traits
 from moesim.engine.timeline import makespan, two_batch_layers
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
@@ -21,6 +22,8 @@ from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
 
 OVERLAPS = ("none", "two-batch")
+#: Serving engines whose kernels were measured.
+BACKENDS = ("vllm", "sglang", "trtllm")
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +43,10 @@ class Deployment:
         behind the computation of the other.
     seed
         Of the routing draws.
+    backend
+        Whose measured kernels apply: one of `BACKENDS`, or empty for those that the device has.
+    traits
+        What the engine adds to its kernels.
     """
 
     model: Model
@@ -50,6 +57,8 @@ class Deployment:
     plan: ExpertMap | None = None
     overlap: str = "none"
     seed: int = 0
+    backend: str = ""
+    traits: Traits = field(default_factory=Traits)
     kinds: LayerKinds = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
@@ -86,7 +95,7 @@ class Deployment:
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
-        return step_times(work, groups, self.hardware)
+        return step_times(work, groups, self.hardware, self.traits, self.backend)
 
     def _overlapped(self, half: StepTimes) -> Array:
         layers = len(self.model.moe_layer_ids)
@@ -123,7 +132,16 @@ class Deployment:
         each = input_bytes(group.dtype) if group.dtype in ("fp8", "int8") else ACTIVATION_BYTES
         shape = ExpertShape(group.hidden, group.shard, moe.matrices, group.dtype)
         return ExpertStep(
-            source, plan, repeat, shape, self.layout, self.hardware, group.hidden * each, phase, self.seed
+            source,
+            plan,
+            repeat,
+            shape,
+            self.layout,
+            self.hardware,
+            group.hidden * each,
+            phase,
+            self.seed,
+            self.backend,
         )
 
 

@@ -5,8 +5,9 @@ others wait. While a request decodes its O tokens, each of the other running req
 prefill, Q seconds when the engine is full, holds up everybody's decoding:
 
 * ``TPOT = t_decode(X) + (X - 1) / O * Q``
-* ``TTFT = P + t_decode / 2 + (X - 1) / (2 W) * Q + wait``, with P the prefill of one prompt and its first
-  token: a request arrives in the middle of a step, and in the first of W waves all prompts queue at t = 0.
+* ``TTFT = r + P + t_decode / 2 + u (X - 1) / 2 * Q + wait``, with r what a request costs outside of steps, P the
+  prefill of one prompt and its first token: a request arrives in the middle of a step, and at t = 0 all prompts
+  queue, whose share in the mean is u.
 * ``wait = (C / X - 1) * (residence)`` when the cache is full: Little's law on the queue before admission.
 """
 
@@ -21,10 +22,8 @@ from moesim.engine.deployment import Deployment
 from moesim.engine.memory import MemoryUse, cache_per_sequence
 from moesim.engine.routing import Array
 from moesim.engine.step import StepTimes
+from moesim.engine.traits import Traits
 from moesim.ops import Batch
-
-#: Requests of a benchmark run over its concurrency: the mean TTFT holds one start-up in so many waves.
-WAVES = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +41,7 @@ class Load:
     max_sequences
         Sequences that a data-parallel rank decodes at most.
     stream_interval
-        Tokens the engine collects before it sends them, the first included.
+        Tokens the engine collects before it sends them, the first included; None as its traits say.
     """
 
     input_len: Array
@@ -50,12 +49,12 @@ class Load:
     concurrency: Array
     chunk_tokens: float = 8192.0
     max_sequences: float = 1024.0
-    stream_interval: float = 1.0
+    stream_interval: float | None = None
 
-    @property
-    def sent_first(self) -> Array:
+    def sent_first(self, traits: Traits) -> Array:
         """Tokens that reach the client together with the first."""
-        return np.minimum(self.stream_interval, self.output_len)
+        first = traits.first_tokens if self.stream_interval is None else self.stream_interval
+        return np.minimum(first, self.output_len)
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> Load:
         """Some of the alternatives."""
@@ -125,11 +124,12 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
 
     interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
     tpot = decode.seconds + interference
-    start_up = np.maximum(running - 1.0, 0.0) / 2.0 * batched_s / WAVES
-    alone = prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
+    traits = deployment.traits
+    start_up = traits.start_up * np.maximum(running - 1.0, 0.0) / 2.0 * batched_s
+    alone = traits.request_s + prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
     wait = np.maximum(load.concurrency / running - 1.0, 0.0) * (alone + (outputs - 1.0) * tpot)
     # The client sees the first token together with those that are collected after it.
-    collected = load.sent_first - 1.0
+    collected = load.sent_first(traits) - 1.0
     return Steady(
         ttft_s=alone + wait + collected * tpot,
         tpot_s=tpot,

@@ -10,15 +10,16 @@ import numpy as np
 from moesim.cost import OpTimes, message_seconds, op_times, peak_of
 from moesim.engine.experts import ExpertStep
 from moesim.engine.routing import Array
+from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.ops import StepWork
 from moesim.ops.primitives import ACTIVATION_BYTES
 
 #: What an entry of the breakdown can be bound by.
-RESOURCES = ("compute", "memory", "scale-up", "scale-out", "launch")
+RESOURCES = ("compute", "memory", "scale-up", "scale-out", "launch", "host")
 #: Parts of a layer, in order; what is not named here belongs to the attention block.
 BLOCKS = ("attention", "dispatch", "experts", "combine", "other")
-_BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling"), "other") | dict.fromkeys(
+_BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host"), "other") | dict.fromkeys(
     (
         "router",
         "top_k",
@@ -76,6 +77,8 @@ class StepTimes:
         What no schedule on this hardware can beat: each resource busy at its peak, all at once, ranks equal.
     hardware
         The cluster.
+    traits
+        What the engine added to its kernels.
     """
 
     work: StepWork
@@ -85,6 +88,7 @@ class StepTimes:
     seconds: Array
     bound_s: Array
     hardware: Hardware
+    traits: Traits
 
     def expert_mean(self, name: str) -> Array:
         """One of `moesim.engine.experts.FIELDS`: summed over layers, or for ratios their mean."""
@@ -118,13 +122,20 @@ class StepTimes:
             shares = _shares(seconds, found["floor_s"], found["compute_s"], found["memory_s"])
             _merge(merged, Entry("experts", seconds, shares, "experts"))
             for name in ("dispatch", "combine"):
-                if (seconds := found[f"{name}_s"]).any():
+                if (seconds := self.traits.communication * found[f"{name}_s"]).any():
                     _merge(merged, Entry(name, seconds, {link: seconds}, name))
+        if self.traits.host_s:
+            seconds = np.full(len(self.seconds), self.traits.host_s)
+            _merge(merged, Entry("host", seconds, {"host": seconds}, "other"))
         return list(merged.values())
 
 
 def step_times(
-    work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware, backend: str = ""
+    work: StepWork,
+    experts: Sequence[ExpertStep],
+    hardware: Hardware,
+    traits: Traits | None = None,
+    backend: str = "",
 ) -> StepTimes:
     """Time one step, one operation after the other.
 
@@ -136,23 +147,29 @@ def step_times(
         One `ExpertStep` per entry of ``work.experts``.
     hardware
         The cluster.
+    traits
+        What the engine adds; nothing by default.
     backend
         Serving engine whose collectives to take, where they were measured.
     """
+    traits = traits or Traits()
     table = work.table
     times = op_times(table, hardware.device)
     messages = tuple(
-        count * np.broadcast_to(message_seconds(message, hardware, backend), (table.batches,))
+        traits.communication
+        * count
+        * np.broadcast_to(message_seconds(message, hardware, backend), (table.batches,))
         for message, count in table.messages
     )
     groups = tuple(step.at(group.tokens) for group, step in zip(work.experts, experts, strict=True))
-    seconds = (table.counts * times.seconds).sum(axis=0)
+    seconds = traits.host_s + (table.counts * times.seconds).sum(axis=0)
     for part in messages:
         seconds = seconds + part
     for found in groups:
-        seconds = seconds + found["experts_s"] + found["dispatch_s"] + found["combine_s"]
+        exchange = found["dispatch_s"] + found["combine_s"]
+        seconds = seconds + found["experts_s"] + traits.communication * exchange
     bound = _bound(work, times, experts, groups, hardware)
-    return StepTimes(work, times, messages, groups, seconds, bound, hardware)
+    return StepTimes(work, times, messages, groups, seconds, bound, hardware, traits)
 
 
 def _shares(seconds: Array, floor: Array, compute: Array, memory: Array) -> dict[str, Array]:

@@ -24,7 +24,7 @@ from moesim.model.types import (
 from moesim.ops.batch import Batch
 from moesim.ops.precision import Precision
 from moesim.ops.primitives import ACTIVATION_BYTES, Number, causal_pairs
-from moesim.ops.table import Op
+from moesim.ops.table import Op, Shape
 
 #: A recurrent state is kept in fp32.
 STATE_BYTES = 4.0
@@ -56,12 +56,16 @@ def _rows(
     decode: tuple[Number, Number, Number] | None,
     prefill: tuple[Number, Number, Number] | None,
     dtype: str,
+    shapes: tuple[Shape | None, Shape | None] = (None, None),
 ) -> Iterator[Op]:
     """One row per phase from (flops, cache_bytes, activation_bytes); a phase without tokens has no row."""
-    if decode is not None and np.any(batch.sequences > 0):
-        yield Op(name, DECODE, dtype, decode[0], cache_bytes=decode[1], activation_bytes=decode[2])
-    if prefill is not None and np.any(batch.prefill_tokens > 0):
-        yield Op(name, PREFILL, dtype, prefill[0], cache_bytes=prefill[1], activation_bytes=prefill[2])
+    for work, kind, tokens, shape in (
+        (decode, DECODE, batch.sequences, shapes[0]),
+        (prefill, PREFILL, batch.prefill_tokens, shapes[1]),
+    ):
+        if work is not None and np.any(tokens > 0):
+            flops, cache, activations = work
+            yield Op(name, kind, dtype, flops, cache_bytes=cache, activation_bytes=activations, shape=shape)
 
 
 def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
@@ -85,6 +89,18 @@ def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision)
             batch.prefill_tokens * heads * width * ACTIVATION_BYTES,
         ),
         precision.cache,
+        _grouped_query_shapes(a, batch, heads, kv_heads),
+    )
+
+
+def _grouped_query_shapes(
+    a: GroupedQuery, batch: Batch, heads: float, kv_heads: float
+) -> tuple[Shape, Shape]:
+    """Shapes of decode and prefill; a window of 0 is none."""
+    rest = (heads, kv_heads, float(a.qk_dim), float(a.window or 0))
+    return (
+        Shape("attention_decode", (batch.sequences, batch.context, *rest)),
+        Shape("attention_prefill", (batch.prompts, batch.chunk, batch.past, *rest)),
     )
 
 
@@ -125,6 +141,11 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
             (batch.prefill_tokens + read) * heads * prefill_dim * ACTIVATION_BYTES,
         ),
         precision.cache,
+        (
+            Shape("mla_decode", (batch.sequences, context, heads)),
+            # Sparse prefill is absorbed, which no table has.
+            None if a.indexer else Shape("mla_prefill", (batch.prompts, batch.chunk, batch.past, heads)),
+        ),
     )
 
 
@@ -199,4 +220,9 @@ def _batched_gemm(
         flops=2.0 * heads * rows * inputs * outputs,
         weight_bytes=heads * inputs * outputs * bytes_per_param(dtype),
         activation_bytes=rows * (read + heads * outputs) * ACTIVATION_BYTES,
+        shape=(
+            Shape("gemm", (rows, heads * outputs, inputs))
+            if shared
+            else Shape("mla_bmm", (rows, heads, outputs, inputs))
+        ),
     )

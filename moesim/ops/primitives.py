@@ -10,7 +10,7 @@ import numpy as np
 
 from moesim.model.dtypes import bytes_per_param
 from moesim.ops.precision import input_bytes
-from moesim.ops.table import Array, Op
+from moesim.ops.table import Array, Op, Shape
 
 ACTIVATION_BYTES = 2.0
 
@@ -42,6 +42,7 @@ def gemm(
         flops=2.0 * rows * weights,
         weight_bytes=weights * bytes_per_param(dtype),
         activation_bytes=rows * (inputs * input_bytes(dtype) + outputs * ACTIVATION_BYTES),
+        shape=Shape("gemm", (rows, weights / inputs, inputs)),
     )
 
 

@@ -18,6 +18,33 @@ KINDS = ("gemm", "attention_prefill", "attention_decode", "elementwise")
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes that a measured kernel of an operation is looked up by.
+
+    Parameters
+    ----------
+    kernel
+        One of `SHAPES`.
+    sizes
+        As `SHAPES` names them, each ``[batches]`` or a scalar.
+    """
+
+    kernel: str
+    sizes: tuple[Array | float, ...]
+
+
+#: What the sizes of a shape mean, by kernel. Heads are those of one rank, lengths are in tokens.
+SHAPES: dict[str, tuple[str, ...]] = {
+    "gemm": ("rows", "outputs", "inputs"),
+    "attention_prefill": ("sequences", "new", "past", "heads", "kv_heads", "dim", "window"),
+    "attention_decode": ("sequences", "context", "heads", "kv_heads", "dim", "window"),
+    "mla_prefill": ("sequences", "new", "past", "heads"),
+    "mla_decode": ("sequences", "context", "heads"),
+    "mla_bmm": ("rows", "heads", "outputs", "inputs"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Op:
     """One operation of one rank, for every batch.
 
@@ -35,6 +62,8 @@ class Op:
         Traffic to the main memory, ``[batches]`` or a scalar.
     launches
         Kernels started; 0 for what is fused into a neighbour.
+    shape
+        What its measured kernel is looked up by; None where there is none.
     """
 
     name: str
@@ -45,6 +74,7 @@ class Op:
     activation_bytes: Array | float = 0.0
     cache_bytes: Array | float = 0.0
     launches: int = 1
+    shape: Shape | None = None
 
     @property
     def bytes(self) -> Array | float:

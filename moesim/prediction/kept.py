@@ -29,7 +29,15 @@ def deployment_of(
 ) -> Deployment:
     """A deployment with its draws of routing, kept for the next question about the same objects."""
     objects = (model, hardware, trace, plan)
-    key = (*map(id, objects), layout, engine.dtype, engine.kv_cache_dtype, engine.overlap, seed)
+    key = (
+        *map(id, objects),
+        layout,
+        engine.dtype,
+        engine.kv_cache_dtype,
+        engine.overlap,
+        seed,
+        engine.backend,
+    )
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key][0]
@@ -42,6 +50,7 @@ def deployment_of(
         plan,
         engine.overlap,
         seed,
+        engine.backend,
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

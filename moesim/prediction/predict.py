@@ -92,7 +92,7 @@ def predict(
     memory = deployment.memory(engine.chunk_tokens, engine.memory_utilisation)
     check_room(deployment, load, memory, engine)
     state = steady(deployment, load, memory)
-    answers = throughput(state, load, layout)
+    answers = throughput(state, load, deployment)
     limits = bounds_of(state, load)
     cached = _cached(deployment, state, load)
     notes = _notes(model, layout, workload, state) + ((outside,) if outside else ())
@@ -134,9 +134,9 @@ def predict(
     )
 
 
-def throughput(state: Steady, load: Load, layout: Parallelism) -> dict[str, Array | float]:
+def throughput(state: Steady, load: Load, deployment: Deployment) -> dict[str, Array | float]:
     """Latencies and throughputs of a steady state, by metric."""
-    whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first)
+    whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(deployment.traits))
     requests = request_throughput(load.concurrency, whole)
     output = output_throughput(requests, load.output_len)
     return {
@@ -146,7 +146,7 @@ def throughput(state: Steady, load: Load, layout: Parallelism) -> dict[str, Arra
         "request_throughput": requests,
         "output_throughput": output,
         "total_token_throughput": total_token_throughput(requests, load.input_len, load.output_len),
-        "output_throughput_per_device": output / layout.world,
+        "output_throughput_per_device": output / deployment.layout.world,
     }
 
 

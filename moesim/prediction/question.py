@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.engine.deployment import OVERLAPS
+from moesim.engine.deployment import BACKENDS, OVERLAPS
 from moesim.engine.memory import UTILISATION
 from moesim.engine.steady import Load
 from moesim.errors import ConfigError, Fault, TraceError
@@ -64,7 +64,10 @@ class Engine:
         Fraction of device memory the engine may use (``--gpu-memory-utilization``).
     stream_interval
         Tokens an engine collects before it sends them, the first included (``--stream-interval`` of SGLang,
-        ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later.
+        ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later. None is
+        what was found for the backend.
+    backend
+        The engine whose measured kernels are used: ``vllm``, ``sglang`` or ``trtllm``.
     """
 
     dtype: str = "auto"
@@ -73,19 +76,22 @@ class Engine:
     chunk_tokens: float = 8192
     max_sequences: float = 1024
     memory_utilisation: float = UTILISATION
-    stream_interval: float = 1
+    stream_interval: float | None = None
+    backend: str = "vllm"
 
     def faults(self) -> list[Fault]:
         """What is wrong with the settings."""
         found = []
         if self.overlap not in OVERLAPS:
             found.append(Fault("unknown overlap", "--overlap", self.overlap, ", ".join(OVERLAPS)))
+        if self.backend not in BACKENDS:
+            found.append(Fault("unknown backend", "--backend", self.backend, ", ".join(BACKENDS)))
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),
             ("--stream-interval", self.stream_interval),
         ):
-            if not 1 <= value <= _MOST:
+            if value is not None and not 1 <= value <= _MOST:
                 found.append(Fault("must be at least 1, and finite", option, value, "1 to 1e12"))
         if not 0 < self.memory_utilisation <= 1:
             found.append(

@@ -75,7 +75,7 @@ def sweep(
         values = _empty(len(workloads))
         if fits.any():
             part = load.part(fits)
-            found = throughput(steady(deployment, part, memory), part, layout)
+            found = throughput(steady(deployment, part, memory), part, deployment)
             for name, value in found.items():
                 values[name][fits] = value
         for name, value in values.items():

@@ -1,0 +1,165 @@
+"""A Gaussian process over configurations: what measured runs say beyond physics.
+
+The logarithm of measured over physical time is a sum of independent effects: of the engine, of the model, of the
+machine, of a layout, of the campaign that measured it, each alone or varying smoothly with concurrency and lengths.
+Each effect is a covariance: equal categories, times a squared exponential of the distance. So a configuration
+like the measured ones is corrected by its neighbours, one of a new model only by what all models share, and
+one of nothing known not at all (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, ch. 2).
+
+Nothing here depends on a number of a hardware description: an edited machine is corrected like the original, and
+the physics alone moves the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: A category that was not recorded is like no other.
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One effect.
+
+    Parameters
+    ----------
+    categories
+        Columns of categories that must be equal.
+    scales
+        Column of a value, and the distance over which the effect changes.
+    variance
+        Prior variance of the effect, in squared logarithm.
+    """
+
+    categories: tuple[int, ...]
+    scales: tuple[tuple[int, float], ...]
+    variance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Process:
+    """A fitted process.
+
+    Parameters
+    ----------
+    components
+        Its effects.
+    labels
+        By category column, the label of each code.
+    codes
+        Categories of the training rows, int64 ``[rows, categories]``.
+    values
+        Values of the training rows, ``[rows, values]``.
+    weights
+        What each training row adds to the mean per unit of covariance, ``[rows]``.
+    offset
+        Mean far from all rows.
+    """
+
+    components: tuple[Component, ...]
+    labels: tuple[tuple[str, ...], ...]
+    codes: IntArray
+    values: Array
+    weights: Array
+    offset: float = 0.0
+    _tables: tuple[Any, ...] = field(init=False, repr=False)
+    _known: tuple[dict[str, int], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tables", tables(self.components, self.values.shape[1]))
+        known = tuple({label: code for code, label in enumerate(column)} for column in self.labels)
+        object.__setattr__(self, "_known", known)
+
+    def encode(self, categories: Sequence[Sequence[str]]) -> IntArray:
+        """Codes of labels, ``[queries, categories]``; a label never seen is like no other."""
+        return np.array(
+            [[self._known[i].get(label, UNKNOWN) for i, label in enumerate(row)] for row in categories],
+            dtype=np.int64,
+        ).reshape(len(categories), len(self.labels))
+
+    def mean(self, codes: IntArray, values: Array) -> Array:
+        """Mean of the process, ``[queries]``, in logarithm.
+
+        Parameters
+        ----------
+        codes, values
+            As `encode` gives them, and values in the order of the training rows.
+        """
+        from moesim.correction.kernel import mean
+
+        found: Array = mean(codes, values, self.codes, self.values, self.weights, *self._tables)
+        return self.offset + found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the digits kept are more than the process is sure of."""
+        return {
+            "components": [
+                {
+                    "categories": list(c.categories),
+                    "scales": [[int(i), float(f"{s:.4g}")] for i, s in c.scales],
+                    "variance": float(f"{c.variance:.4g}"),
+                }
+                for c in self.components
+            ],
+            "labels": [list(column) for column in self.labels],
+            "codes": self.codes.T.tolist(),
+            "values": [[_short(v, 5) for v in column] for column in self.values.T],
+            "weights": [_short(w, 6) for w in self.weights],
+            "offset": float(f"{self.offset:.4g}"),
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Process:
+        """The process that `to_dict` described."""
+        return cls(
+            tuple(
+                Component(
+                    tuple(c["categories"]), tuple((int(i), float(s)) for i, s in c["scales"]), c["variance"]
+                )
+                for c in table["components"]
+            ),
+            tuple(tuple(column) for column in table["labels"]),
+            np.array(table["codes"], dtype=np.int64).T.copy(),
+            np.array(
+                [[np.nan if v is None else v for v in column] for column in table["values"]], dtype=np.float64
+            ).T.copy(),
+            np.array(table["weights"], dtype=np.float64),
+            float(table["offset"]),
+        )
+
+
+def _short(value: float, digits: int) -> float | None:
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def tables(components: Sequence[Component], values: int) -> tuple[IntArray, Array, Array]:
+    """Components as arrays.
+
+    Parameters
+    ----------
+    components
+        The effects.
+    values
+        Columns of values.
+
+    Returns
+    -------
+    tuple
+        Bits of the categories that must be equal ``[components]``, half the inverse squared scales
+        ``[components, values]`` (0 where a value does not matter), variances ``[components]``.
+    """
+    masks = np.array([sum(1 << i for i in c.categories) for c in components], dtype=np.int64)
+    rates = np.zeros((len(components), values))
+    for row, c in enumerate(components):
+        for column, scale in c.scales:
+            rates[row, column] = 0.5 / scale**2
+    return masks, rates, np.array([c.variance for c in components], dtype=np.float64)

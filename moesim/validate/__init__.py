@@ -1,0 +1,27 @@
+"""Predictions beside measurements: how far off, where, and what the measurements themselves leave open."""
+
+from moesim.validate.groups import dedupe, first_of_each, folds, group_of
+from moesim.validate.inconsistent import Flag, inconsistent
+from moesim.validate.rows import Pool, ServingRow
+from moesim.validate.score import Score, interval_score, score, score_by
+from moesim.validate.serving import RowPrediction, predict_rows
+from moesim.validate.serving_csv import iter_serving, read_serving
+
+__all__ = [
+    "Flag",
+    "Pool",
+    "RowPrediction",
+    "Score",
+    "ServingRow",
+    "dedupe",
+    "first_of_each",
+    "folds",
+    "group_of",
+    "inconsistent",
+    "interval_score",
+    "iter_serving",
+    "predict_rows",
+    "read_serving",
+    "score",
+    "score_by",
+]
