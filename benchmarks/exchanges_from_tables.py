@@ -39,7 +39,14 @@ class Point:
     """One measurement: bytes of the busiest rank, ranks, tokens, seconds."""
 
     def __init__(self, up, out, ranks, tokens, seconds, sms=math.inf) -> None:
-        self.up, self.out, self.ranks, self.tokens, self.seconds, self.sms = up, out, ranks, tokens, seconds, sms
+        self.up, self.out, self.ranks, self.tokens, self.seconds, self.sms = (
+            up,
+            out,
+            ranks,
+            tokens,
+            seconds,
+            sms,
+        )
 
 
 def predict(fit: OneWay, hardware: Hardware, points: list[Point], domain: int, per_sm: float = math.inf):
@@ -148,7 +155,9 @@ def published(data: Path, system: str, metric: str) -> list[tuple[str, int, floa
         for row in csv.DictReader(stream):
             if row["grade"] == "P" and row["system"] == system and row["metric"] == metric:
                 tokens = float(row["batch"].split()[0])
-                found.append((row["phase"], int(row["num_devices"]), tokens, float(row["value"]), row["precision"]))
+                found.append(
+                    (row["phase"], int(row["num_devices"]), tokens, float(row["value"]), row["precision"])
+                )
     return found
 
 
@@ -174,7 +183,9 @@ def hopper_ib(data: Path) -> None:
     small = {way: [p for p in part if p.ranks <= 16] for way, part in points.items()}
     sets = [(hardware, small[way], 8) for way in small]
     x, errors = solve(lambda x: [(fit(x), math.inf)] * 2, [20e-6, 0.7, 0.8], sets)
-    print(f"# h800, low_latency: latency {x[0] * 1e6:.3g} us, up {x[1]:.4f}, out {x[2]:.4f}; fitted: {of(errors)}")
+    print(
+        f"# h800, low_latency: latency {x[0] * 1e6:.3g} us, up {x[1]:.4f}, out {x[2]:.4f}; fitted: {of(errors)}"
+    )
     judge("DeepEP V1 low-latency", {way: fit(x) for way in points}, hardware, points, 8, 16)
     shares = []
     for way, ranks, tokens, value, _ in published(data, "DeepEP V1 normal", "bottleneck_bandwidth"):
@@ -187,9 +198,13 @@ def hopper_ib(data: Path) -> None:
     best = OneWay(x[0], math.inf, Leg(x[0], float(np.mean(shares))), Leg(x[0], x[2]))
     for way, ranks, tokens, value, _ in published(data, "DeepEP V1 normal", "bottleneck_bandwidth"):
         sent = two_level_traffic(tokens, ranks, 8, EXPERTS, TOP_K, 4)
-        seconds = float(one_way_seconds(best, hardware, sent.up * BYTES[way], sent.out * BYTES[way], ranks, tokens, 8))
+        seconds = float(
+            one_way_seconds(best, hardware, sent.up * BYTES[way], sent.out * BYTES[way], ranks, tokens, 8)
+        )
         counted = sent.total if ranks == 8 else sent.out * ranks / (ranks - 8)
-        print(f"#   DeepEP V1 normal {way} EP{ranks}: {counted * BYTES[way] / seconds / 1e9:.1f} of {value:g} GB/s")
+        print(
+            f"#   DeepEP V1 normal {way} EP{ranks}: {counted * BYTES[way] / seconds / 1e9:.1f} of {value:g} GB/s"
+        )
 
 
 def one_sided(data: Path) -> None:
@@ -208,8 +223,10 @@ def one_sided(data: Path) -> None:
         small = [p for p in part if p.ranks <= 16]
         x, errors = solve(make, [20e-6, 10e-6, 0.7, 0.03], [(hardware, small, 72)])
         fits[way] = make(x)[0][0]
-        print(f"# gb200-nvl72, one-sided {way}: floor {x[0] * 1e6:.3g} us, latency {x[1] * 1e6:.3g} us,"
-              f" share {x[2]:.4f}, spread {x[3]:.3g}; fitted: {of(errors)}")
+        print(
+            f"# gb200-nvl72, one-sided {way}: floor {x[0] * 1e6:.3g} us, latency {x[1] * 1e6:.3g} us,"
+            f" share {x[2]:.4f}, spread {x[3]:.3g}; fitted: {of(errors)}"
+        )
     judge("one-sided", fits, hardware, points, 72, 16)
 
 
@@ -235,7 +252,9 @@ def ascend(data: Path) -> None:
             return [(OneWay(0.0, SHARPNESS, leg), math.inf) for leg in ways]
 
         x, errors = solve(make, [60e-6, 30e-6, 2e-9] if low else [0.6, 0.6, 2e-9], sets)
-        print(f"# cloudmatrix384, {system}: {x[0]:.4g}, {x[1]:.4g}, scan {x[2] * 1e9:.3g} ns; fitted: {of(errors)}")
+        print(
+            f"# cloudmatrix384, {system}: {x[0]:.4g}, {x[1]:.4g}, scan {x[2] * 1e9:.3g} ns; fitted: {of(errors)}"
+        )
         fits = dict(zip(points, (fit for fit, _ in make(x)), strict=True))
         judge(system, fits, hardware, points, 768, small)
 

@@ -140,9 +140,7 @@ def soft_maximum(floor: float, body: Array, sharpness: float) -> Array:
     return np.asarray(large * (1.0 + ratio**sharpness) ** (1.0 / sharpness))
 
 
-def _leg_seconds(
-    leg: Leg, link: Link, data: Array | float, ranks: int, tokens: Array | float
-) -> Array:
+def _leg_seconds(leg: Leg, link: Link, data: Array | float, ranks: int, tokens: Array | float) -> Array:
     rate = min(leg.share * link.bandwidth_bytes_per_s, leg.rate_bytes_per_s)
     crowd = 1.0 + leg.spread * max(0.0, math.log2(ranks / _MEASURED_RANKS))
     scan = leg.scan_s * np.asarray(tokens, dtype=np.float64) * (ranks - 1)

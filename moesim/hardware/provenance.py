@@ -73,9 +73,7 @@ def provenance(spec: BaseModel, raw: Mapping[str, Any]) -> list[Provenance]:
     return found
 
 
-def _numbers(
-    item: object, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], _Number]]:
+def _numbers(item: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], _Number]]:
     """Every quantity with its path; an efficiency, a collective's fit and a leg each count as one number."""
     if isinstance(item, _Number):
         yield path, item
