@@ -4,10 +4,10 @@
 
 FOLDER holds ``<gpu>/comm/<library>-<version>/*.parquet`` as ai-dynamo/aiconfigurator publishes them. Sizes
 there are in elements of 2 bytes: read so, the engines' large all-reduce comes out at NCCL's bus bandwidth.
-Latency is the median time up to 32 KiB, bus bandwidth the slope from 64 MiB on. Between them libraries change
-from a way with little latency to one with much bandwidth (NCCL's protocols, one-shot and two-shot all-reduce):
-the bandwidth of the first and the latency of the second minimise the squared error of the logarithm over all
-sizes.
+Latency is the median time up to 32 KiB, bus bandwidth the slope from 64 MiB on. Between them libraries
+change from a way with little latency to one with much bandwidth (NCCL's protocols, one-shot and two-shot
+all-reduce): the bandwidth of the first and the latency of the second minimise the squared error of the
+logarithm over all sizes.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/exchanges_from_tables.py DATA
 
 DATA holds ``kernels/<gpu>/comm/<library>-<version>/*.parquet`` as ai-dynamo/aiconfigurator publishes them,
-``facts/deepep_measured_singlenode.csv`` and ``published/measurements.csv``. Fits minimise the squared error of
-the logarithm. What was published for several group sizes is fitted on the smaller ones (EP8 and EP16; for
+``facts/deepep_measured_singlenode.csv`` and ``published/measurements.csv``. Fits minimise the squared error
+of the logarithm. What was published for several group sizes is fitted on the smaller ones (EP8 and EP16, for
 DeepEP-Ascend normal up to EP32) and judged on the larger.
 """
 
@@ -73,7 +73,8 @@ def solve(make, start, sets):
 
 
 def of(errors) -> str:
-    return f"{len(errors)} points, median {np.median(errors):.1%}, 90 % {np.quantile(errors, 0.9):.1%}, worst {errors.max():.1%}"
+    high = np.quantile(errors, 0.9)
+    return f"{len(errors)} points, median {np.median(errors):.1%}, 90 % {high:.1%}, worst {errors.max():.1%}"
 
 
 # --- DeepEP inside a node, from tables -----------------------------------------------------------------
@@ -130,7 +131,7 @@ def show(way, hardware, points, domain, mode, sms) -> None:
         floor, leg = f"{x[0] * 1e6:.3g} us", f"latency: {x[1] * 1e6:.3g} us, share: {x[2]:.4f}"
     else:
         # Blackwell's links are never full with the SMs that were tried: their share stays that of Hopper.
-        full = "100" in hardware.name or "200-sxm" in hardware.name and hardware.name[0] == "h"
+        full = hardware.name.startswith("h")
 
         def make(x):
             leg = Leg(x[0], x[2] if full else HOPPER_SHARE)
@@ -184,7 +185,8 @@ def hopper_ib(data: Path) -> None:
     sets = [(hardware, small[way], 8) for way in small]
     x, errors = solve(lambda x: [(fit(x), math.inf)] * 2, [20e-6, 0.7, 0.8], sets)
     print(
-        f"# h800, low_latency: latency {x[0] * 1e6:.3g} us, up {x[1]:.4f}, out {x[2]:.4f}; fitted: {of(errors)}"
+        f"# h800, low_latency: latency {x[0] * 1e6:.3g} us, up {x[1]:.4f}, out {x[2]:.4f};"
+        f" fitted: {of(errors)}"
     )
     judge("DeepEP V1 low-latency", {way: fit(x) for way in points}, hardware, points, 8, 16)
     shares = []
@@ -203,7 +205,8 @@ def hopper_ib(data: Path) -> None:
         )
         counted = sent.total if ranks == 8 else sent.out * ranks / (ranks - 8)
         print(
-            f"#   DeepEP V1 normal {way} EP{ranks}: {counted * BYTES[way] / seconds / 1e9:.1f} of {value:g} GB/s"
+            f"#   DeepEP V1 normal {way} EP{ranks}: "
+            f"{counted * BYTES[way] / seconds / 1e9:.1f} of {value:g} GB/s"
         )
 
 
@@ -253,7 +256,8 @@ def ascend(data: Path) -> None:
 
         x, errors = solve(make, [60e-6, 30e-6, 2e-9] if low else [0.6, 0.6, 2e-9], sets)
         print(
-            f"# cloudmatrix384, {system}: {x[0]:.4g}, {x[1]:.4g}, scan {x[2] * 1e9:.3g} ns; fitted: {of(errors)}"
+            f"# cloudmatrix384, {system}: {x[0]:.4g}, {x[1]:.4g}, scan {x[2] * 1e9:.3g} ns;"
+            f" fitted: {of(errors)}"
         )
         fits = dict(zip(points, (fit for fit, _ in make(x)), strict=True))
         judge(system, fits, hardware, points, 768, small)

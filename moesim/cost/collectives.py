@@ -1,9 +1,10 @@
 """Seconds of collectives, inside a scale-up domain and across domains.
 
 Inside a domain, ``t = alpha + factor(n) * bytes / busbw`` with alpha and bus bandwidth measured per number of
-ranks, once for the way libraries send small messages and once for large ones, in the convention of nccl-tests:
-factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather, reduce-scatter and all-to-all. Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce
-of each shard over the network, all-gather inside.
+ranks, once for the way libraries send small messages and once for large ones, in the convention of
+nccl-tests: factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather, reduce-scatter and all-to-all.
+Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce of each shard over the network,
+all-gather inside.
 """
 
 from __future__ import annotations

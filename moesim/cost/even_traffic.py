@@ -1,7 +1,7 @@
 """Bytes of an exchange where tokens choose experts evenly: closed forms, one number per rank.
 
-Every rank holds `tokens` tokens, each of which chooses `top_k` different experts of `experts`, which the ranks
-share equally. Ranks are counted in order, `domain` of them to a scale-up domain.
+Every rank holds `tokens` tokens, each of which chooses `top_k` different experts of `experts`, which the
+ranks share equally. Ranks are counted in order, `domain` of them to a scale-up domain.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ One way of an exchange, to the experts or back, takes
     t = (floor**p + body**p) ** (1/p),   body = max(up, out)
     leg = latency + scan * tokens * (n - 1) + bytes / min(share * link, rate) * (1 + spread * log2(n / 8))
 
-`up` is the leg inside a scale-up domain and `out` the one across the network; both links work at once, so the
-slower decides. `bytes` are those of the rank that sends or receives most, without what stays on it. The form
-is ours; its numbers are fitted in ``benchmarks/exchanges_from_tables.py`` to DeepEP on Hopper and Blackwell,
-DeepEP-Ascend on CloudMatrix384 and TensorRT-LLM's one-sided kernels on NVL72, and stand in ``hardware/*.yaml``.
+`up` is the leg inside a scale-up domain and `out` the one across the network; both links work at once, so
+the slower decides. `bytes` are those of the rank that sends or receives most, without what stays on it. The
+form is ours; its numbers are fitted in ``benchmarks/exchanges_from_tables.py`` to DeepEP on Hopper and
+Blackwell, DeepEP-Ascend on CloudMatrix384 and TensorRT-LLM's one-sided kernels on NVL72, and stand in
+``hardware/*.yaml``.
 """
 
 from __future__ import annotations

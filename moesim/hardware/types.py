@@ -119,12 +119,13 @@ class Device:
 class CollectiveFit:
     """Latency and bus bandwidth of one collective, measured over `ranks` devices of one domain.
 
-    Libraries send small messages one way and large ones another (NCCL's protocols LL and Simple, one-shot and
-    two-shot all-reduce), and take the faster:
+    Libraries send small messages one way and large ones another (NCCL's protocols LL and Simple, one-shot
+    and two-shot all-reduce), and take the faster:
 
         time = min(alpha + factor(n) * bytes / small_busbw, bulk_alpha + factor(n) * bytes / busbw)
 
-    Bus bandwidth follows the nccl-tests convention: factor 2(n-1)/n for all-reduce and (n-1)/n for the others.
+    Bus bandwidth follows the nccl-tests convention: factor 2(n-1)/n for all-reduce and (n-1)/n for the
+    others.
 
     Parameters
     ----------

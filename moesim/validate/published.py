@@ -61,8 +61,8 @@ def _answer(row: PublishedRow) -> Answer:
 def published_document(compared: Sequence[Compared]) -> dict[str, Any]:
     """The rows, and a summary of those of the gate's grade, as one JSON-like tree.
 
-    Every error is ``ours / published - 1`` in the unit of the row, as a fraction. `summary` is over all rows of
-    grade P that are predicted; its `judged` leaves out those that moesim's numbers were fitted to, and its
+    Every error is ``ours / published - 1`` in the unit of the row, as a fraction. `summary` is over all rows
+    of grade P that are predicted; its `judged` leaves out those that moesim's numbers were fitted to, and its
     `one_vote` gives every system one vote: the median over systems of each system's figure.
     """
     gate = [c for c in compared if c.counts]

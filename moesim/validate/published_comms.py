@@ -1,7 +1,7 @@
 """Published exchanges of tokens: DeepEP, DeepEP-Ascend and TensorRT-LLM's one-sided kernels.
 
-Libraries print bytes over seconds, and count the bytes their own way. DeepEP counts what stays on a rank or in
-a node as if it had travelled; so the same count stands over our seconds.
+Libraries print bytes over seconds, and count the bytes their own way. DeepEP counts what stays on a rank or
+in a node as if it had travelled; so the same count stands over our seconds.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _load(name: str, ranks: int) -> Hardware:
 
 def _ranks(row: PublishedRow) -> int | None:
     text = row.text("parallelism")
-    if pair := re.search(r"(\d+)\s*[x×]\s*(\d+)", text):
+    if pair := re.search(r"(\d+)\s*x\s*(\d+)", text):
         return int(pair[1]) * int(pair[2])
     if one := re.search(r"EP\s*(\d+)", text):
         return int(one[1])

@@ -1,4 +1,4 @@
-"""Why a published figure is not predicted: the first reason that holds, in a few words that can be counted."""
+"""Why a published figure is not predicted: the first reason that holds, in words that can be counted."""
 
 from __future__ import annotations
 
