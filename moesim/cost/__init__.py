@@ -1,18 +1,35 @@
 """How long work takes: pure functions from arrays to seconds."""
 
 from moesim.cost.collectives import all_to_all_seconds, collective_seconds, message_seconds
+from moesim.cost.even_traffic import EvenTraffic, direct_traffic, hit_parts, two_level_traffic
+from moesim.cost.exchange import (
+    HIGH_THROUGHPUT,
+    LOW_LATENCY,
+    exchange_of,
+    exchange_seconds,
+    one_way_seconds,
+)
 from moesim.cost.expert_gemm import ExpertShape, expert_times
 from moesim.cost.roofline import OpTimes, Times, op_times, peak_flops_per_s, peak_of
 
 __all__ = [
+    "HIGH_THROUGHPUT",
+    "LOW_LATENCY",
+    "EvenTraffic",
     "ExpertShape",
     "OpTimes",
     "Times",
     "all_to_all_seconds",
     "collective_seconds",
+    "direct_traffic",
+    "exchange_of",
+    "exchange_seconds",
     "expert_times",
+    "hit_parts",
     "message_seconds",
+    "one_way_seconds",
     "op_times",
     "peak_flops_per_s",
     "peak_of",
+    "two_level_traffic",
 ]

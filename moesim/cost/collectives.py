@@ -1,9 +1,10 @@
 """Seconds of collectives, inside a scale-up domain and across domains.
 
 Inside a domain, ``t = alpha + factor(n) * bytes / busbw`` with alpha and bus bandwidth measured per number of
-ranks, in the convention of nccl-tests: factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather,
-reduce-scatter and all-to-all. Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce
-of each shard over the network, all-gather inside.
+ranks, once for the way libraries send small messages and once for large ones, in the convention of
+nccl-tests: factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather, reduce-scatter and all-to-all.
+Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce of each shard over the network,
+all-gather inside.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from moesim.ops.table import Array, Message
 _FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
 
 
-def message_seconds(message: Message, hardware: Hardware) -> Array:
+def message_seconds(message: Message, hardware: Hardware, backend: str = "") -> Array:
     """Seconds of one collective, ``[batches]``.
 
     Parameters
@@ -27,27 +28,33 @@ def message_seconds(message: Message, hardware: Hardware) -> Array:
         The collective; its span decides which links it crosses.
     hardware
         The cluster.
+    backend
+        Serving engine whose own all-reduce to take, where it was measured.
     """
     data = np.asarray(message.bytes, dtype=np.float64)
     if message.collective == "send":
         link = hardware.scale_up if message.span <= hardware.domain else _network(hardware)
         return np.asarray(link.latency_s + data / (link.bandwidth_bytes_per_s * link.efficiency))
-    return collective_seconds(message.collective, message.ranks, message.span, data, hardware)
+    return collective_seconds(message.collective, message.ranks, message.span, data, hardware, backend)
 
 
-def collective_seconds(collective: str, ranks: int, span: int, data: Array, hardware: Hardware) -> Array:
+def collective_seconds(
+    collective: str, ranks: int, span: int, data: Array, hardware: Hardware, backend: str = ""
+) -> Array:
     """Seconds of a collective over `ranks` ranks spread over `span` devices.
 
     Parameters
     ----------
     data
         Bytes of the whole vector.
+    backend
+        Serving engine whose own all-reduce to take, where it was measured.
     """
     if ranks <= 1:
         return np.zeros_like(data)
     domain = hardware.domain
     if span <= domain:
-        return in_domain(collective, ranks, data, hardware.scale_up)
+        return in_domain(collective, ranks, data, hardware.scale_up, backend)
     inside = max(1, ranks * domain // span)
     groups = -(-ranks // inside)
     network = _network(hardware)
@@ -63,46 +70,72 @@ def collective_seconds(collective: str, ranks: int, span: int, data: Array, hard
     )
 
 
-def in_domain(collective: str, ranks: int, data: Array, link: Link) -> Array:
-    """Seconds of a collective among `ranks` devices of one scale-up domain."""
+def in_domain(collective: str, ranks: int, data: Array, link: Link, backend: str = "") -> Array:
+    """Seconds of a collective among `ranks` devices of one scale-up domain.
+
+    An engine whose own kernels were measured takes these, NCCL for large messages included. Else the faster
+    counts of NCCL and of what engines reach in the median.
+    """
     if ranks <= 1:
         return np.zeros_like(data)
-    factor = _FACTOR[collective] * (ranks - 1) / ranks
-    seconds = []
-    # Engines take the custom all-reduce of their CUDA graphs or NCCL's, whichever is faster for the size.
-    for name in (collective, f"{collective}_custom"):
-        if name == collective or name in link.collectives:
-            alpha, bandwidth = alpha_beta(name, ranks, link)
-            seconds.append(alpha + factor * data / bandwidth)
-    return np.asarray(np.min(seconds, axis=0))
+    moved = _FACTOR[collective] * (ranks - 1) / ranks * data
+    own = f"{collective}_custom.{backend}"
+    if own in link.collectives:
+        return _fastest(fit_of(own, ranks, link), moved)
+    seconds = _fastest(fit_of(collective, ranks, link), moved)
+    if (custom := f"{collective}_custom") in link.collectives:
+        seconds = np.minimum(seconds, _fastest(fit_of(custom, ranks, link), moved))
+    return seconds
 
 
-def alpha_beta(collective: str, ranks: int, link: Link) -> tuple[float, float]:
-    """Latency in seconds and bus bandwidth in bytes/s of a collective among `ranks` devices.
+def _fastest(fit: CollectiveFit, moved: Array) -> Array:
+    """Seconds of the faster way to move bytes over the bus; see `CollectiveFit`."""
+    if fit.small_busbw_bytes_per_s is None or fit.bulk_alpha_s is None:
+        return np.asarray(fit.alpha_s + moved / fit.busbw_bytes_per_s)
+    small = fit.alpha_s + moved / fit.small_busbw_bytes_per_s
+    return np.asarray(np.minimum(small, fit.bulk_alpha_s + moved / fit.busbw_bytes_per_s))
 
-    Measured fits are interpolated in the logarithm of the ranks and continued with their last slope.
-    Without fits, latency is that of the steps of a tree, and bandwidth the link's.
+
+def fit_of(collective: str, ranks: int, link: Link) -> CollectiveFit:
+    """The fit of a collective among `ranks` devices.
+
+    Measured fits are interpolated in the logarithm of the ranks; beyond them latencies go on with their last
+    slope. Without fits, latency is that of the steps of a tree, and bandwidth the link's.
     """
     fits = link.collectives.get(collective, ())
     if not fits:
         steps = math.ceil(math.log2(ranks)) * (2 if collective == "all_reduce" else 1)
         steps = 1 if collective == "all_to_all" else steps
-        return link.latency_s * steps, link.bandwidth_bytes_per_s * link.efficiency
-    return _interpolate(fits, ranks)
+        return CollectiveFit(ranks, link.latency_s * steps, link.bandwidth_bytes_per_s * link.efficiency)
+    above = next((i for i, fit in enumerate(fits) if fit.ranks >= ranks), len(fits))
+    if above == 0 or len(fits) == 1:
+        return fits[0]
+    if above < len(fits) and fits[above].ranks == ranks:
+        return fits[above]
+    beyond = above == len(fits)
+    low, high = fits[above - 1 - beyond], fits[above - beyond]
+    weight = math.log(ranks / low.ranks) / math.log(high.ranks / low.ranks)
 
+    def latency(a: float | None, b: float | None) -> float | None:
+        if a is None or b is None:
+            return None
+        return b + max(b - a, 0.0) * (weight - 1.0) if beyond else a + (b - a) * weight
 
-def _interpolate(fits: tuple[CollectiveFit, ...], ranks: int) -> tuple[float, float]:
-    if len(fits) == 1 or ranks <= fits[0].ranks:
-        return fits[0].alpha_s, fits[0].busbw_bytes_per_s
-    last = fits[-1]
-    if ranks > last.ranks:
-        before = fits[-2]
-        slope = (last.alpha_s - before.alpha_s) / math.log(last.ranks / before.ranks)
-        return last.alpha_s + max(slope, 0.0) * math.log(ranks / last.ranks), last.busbw_bytes_per_s
-    x = np.log([f.ranks for f in fits])
-    alpha = np.interp(math.log(ranks), x, [f.alpha_s for f in fits])
-    bandwidth = np.interp(math.log(ranks), x, [f.busbw_bytes_per_s for f in fits])
-    return float(alpha), float(bandwidth)
+    def rate(a: float | None, b: float | None) -> float | None:
+        if a is None or b is None:
+            return None
+        return b if beyond else a + (b - a) * weight
+
+    alpha, bandwidth = latency(low.alpha_s, high.alpha_s), rate(low.busbw_bytes_per_s, high.busbw_bytes_per_s)
+    assert alpha is not None
+    assert bandwidth is not None
+    return CollectiveFit(
+        ranks,
+        alpha,
+        bandwidth,
+        rate(low.small_busbw_bytes_per_s, high.small_busbw_bytes_per_s),
+        latency(low.bulk_alpha_s, high.bulk_alpha_s),
+    )
 
 
 def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | None = None) -> Array:
@@ -130,22 +163,22 @@ def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | 
     if ranks == 1:
         return np.zeros(up.shape[:-2])
     local = min(ranks, domain)
-    alpha, bandwidth = alpha_beta("all_to_all", local, hardware.scale_up) if local > 1 else (0.0, 1.0)
-    off = up * (1.0 - np.eye(ranks))
-    if hardware.scale_up.topology == "full_mesh":
-        # Each pair has a link of its own, so the busiest pair decides.
-        seconds = off.max(axis=(-2, -1)) * (hardware.domain - 1) / bandwidth
-    else:
-        seconds = _busiest(off) / bandwidth
+    seconds = np.zeros(up.shape[:-2])
+    if local > 1:
+        off = up * (1.0 - np.eye(ranks))
+        # In a mesh each pair has a link of its own, so the busiest pair decides.
+        mesh = hardware.scale_up.topology == "full_mesh"
+        moved = off.max(axis=(-2, -1)) * (hardware.domain - 1) if mesh else busiest(off)
+        seconds = _fastest(fit_of("all_to_all", local, hardware.scale_up), moved)
     if ranks > domain:
         network = _network(hardware)
         rate = network.bandwidth_bytes_per_s * network.efficiency
-        seconds = np.maximum(seconds, _busiest(out) / rate)
-        alpha = max(alpha, network.latency_s)
-    return np.asarray(alpha + seconds)
+        seconds = np.maximum(seconds, network.latency_s + busiest(out) / rate)
+    return np.asarray(seconds)
 
 
-def _busiest(traffic: Array) -> Array:
+def busiest(traffic: Array) -> Array:
+    """What the rank that sends or receives most does: ``[..., ranks, ranks]`` to ``[...]``."""
     return np.asarray(np.maximum(traffic.sum(axis=-1).max(axis=-1), traffic.sum(axis=-2).max(axis=-1)))
 
 

@@ -95,7 +95,7 @@ class Deployment:
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
-        return step_times(work, groups, self.hardware, self.traits)
+        return step_times(work, groups, self.hardware, self.traits, self.backend)
 
     def _overlapped(self, half: StepTimes) -> Array:
         layers = len(self.model.moe_layer_ids)
@@ -132,7 +132,16 @@ class Deployment:
         each = input_bytes(group.dtype) if group.dtype in ("fp8", "int8") else ACTIVATION_BYTES
         shape = ExpertShape(group.hidden, group.shard, moe.matrices, group.dtype)
         return ExpertStep(
-            source, plan, repeat, shape, self.layout, self.hardware, group.hidden * each, phase, self.seed
+            source,
+            plan,
+            repeat,
+            shape,
+            self.layout,
+            self.hardware,
+            group.hidden * each,
+            phase,
+            self.seed,
+            self.backend,
         )
 
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moesim.cost import ExpertShape, all_to_all_seconds, collective_seconds, expert_times
+from moesim.cost import (
+    HIGH_THROUGHPUT,
+    LOW_LATENCY,
+    ExpertShape,
+    collective_seconds,
+    exchange_seconds,
+    expert_times,
+)
 from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
 from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
 from moesim.hardware.types import Hardware
@@ -65,6 +72,8 @@ class ExpertStep:
         ``DECODE`` uses the low-latency exchange, ``PREFILL`` the two-level one.
     seed
         Of the draws.
+    backend
+        Serving engine whose collectives to take, where they were measured.
     """
 
     source: RoutingSource
@@ -76,6 +85,7 @@ class ExpertStep:
     dispatch_bytes: float
     phase: int = DECODE
     seed: int = 0
+    backend: str = ""
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -147,7 +157,9 @@ class ExpertStep:
         if layout.dp == 1:
             # Every rank has every token: nothing to dispatch, partial sums are reduced.
             data = np.array(sent.tokens * back_bytes)
-            combine = collective_seconds("all_reduce", layout.stage, layout.stage, data, self.hardware)
+            combine = collective_seconds(
+                "all_reduce", layout.stage, layout.stage, data, self.hardware, self.backend
+            )
             return 0.0, layers * float(combine), 0.0, 0.0
         gathered = np.array(sent.tokens * self.dispatch_bytes)
         reduced = np.array(sent.tokens * back_bytes)
@@ -159,10 +171,17 @@ class ExpertStep:
         domain = max(1, self.hardware.domain // layout.moe_tp)
         each = 1.0 / layout.moe_tp
         seconds = [
-            all_to_all_seconds(
-                traffic.up * width * each, traffic.out * width * each, self.hardware, domain
+            exchange_seconds(
+                traffic.up * width * each,
+                traffic.out * width * each,
+                self.hardware,
+                mode=LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT,
+                way=way,
+                tokens=sent.tokens / layout.ep,
+                domain=domain,
+                backend=self.backend,
             ).sum()
-            for width in (self.dispatch_bytes, back_bytes)
+            for way, width in (("dispatch", self.dispatch_bytes), ("combine", back_bytes))
         ]
         shards, tp = layout.moe_tp, layout.tp
         part = 1.0 / layout.ep

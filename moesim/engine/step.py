@@ -131,7 +131,11 @@ class StepTimes:
 
 
 def step_times(
-    work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware, traits: Traits | None = None
+    work: StepWork,
+    experts: Sequence[ExpertStep],
+    hardware: Hardware,
+    traits: Traits | None = None,
+    backend: str = "",
 ) -> StepTimes:
     """Time one step, one operation after the other.
 
@@ -145,12 +149,16 @@ def step_times(
         The cluster.
     traits
         What the engine adds; nothing by default.
+    backend
+        Serving engine whose collectives to take, where they were measured.
     """
     traits = traits or Traits()
     table = work.table
     times = op_times(table, hardware.device)
     messages = tuple(
-        traits.communication * count * np.broadcast_to(message_seconds(message, hardware), (table.batches,))
+        traits.communication
+        * count
+        * np.broadcast_to(message_seconds(message, hardware, backend), (table.batches,))
         for message, count in table.messages
     )
     groups = tuple(step.at(group.tokens) for group, step in zip(work.experts, experts, strict=True))

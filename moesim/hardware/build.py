@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import (
+    CollectiveSpec,
     DeviceSpec,
     EfficiencyFile,
     EfficiencySpec,
     EfficiencyTable,
+    ExchangeSpec,
     HostSpec,
+    LegSpec,
     LinkSpec,
     MemorySpec,
+    OneWaySpec,
     PriceSpec,
     ProcessorSpec,
     Spec,
@@ -22,10 +26,13 @@ from moesim.hardware.types import (
     CollectiveFit,
     Device,
     Efficiency,
+    Exchange,
     Hardware,
     Host,
+    Leg,
     Link,
     Memory,
+    OneWay,
     Price,
     Processor,
 )
@@ -67,6 +74,9 @@ def build(spec: Spec, origins: Iterable[Provenance], family: FamilyReader, path:
         host_link=_link(node.host_link, "node.host_link", sources, 1) if node.host_link else None,
         nodes=nodes,
         max_nodes=max_nodes(spec),
+        exchanges={
+            name: _exchange(part, sources, f"exchanges.{name}") for name, part in spec.exchanges.items()
+        },
         sources=sources,
         path=path,
     )
@@ -167,15 +177,9 @@ def _host(spec: HostSpec, family: FamilyReader, sources: Mapping[str, str], at: 
 
 
 def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> Link:
-    fits = {
-        name: tuple(
-            CollectiveFit(int(n.value), a.value, share.value * spec.bandwidth.value)
-            for n, a, share in zip(c.ranks, c.latency, c.share, strict=True)
-        )
-        for name, c in spec.collectives.items()
-    }
+    fits = {name: _fits(c, spec.bandwidth.value) for name, c, _ in spec.collectives.items()}
     paths = [f"{at}.{key}" for key in ("bandwidth", "latency", "efficiency")]
-    paths += [f"{at}.collectives.{name}" for name in fits]
+    paths += [f"{at}.collectives.{path}" for _, _, path in spec.collectives.items()]
     cited = dict.fromkeys(sources[path] for path in paths if sources.get(path))
     return Link(
         name=spec.name,
@@ -186,4 +190,48 @@ def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> L
         topology=spec.topology,
         collectives=fits,
         source=" | ".join(cited),
+    )
+
+
+def _fits(spec: CollectiveSpec, bandwidth: float) -> tuple[CollectiveFit, ...]:
+    two = bool(spec.small_share)
+    return tuple(
+        CollectiveFit(
+            int(ranks.value),
+            spec.latency[i].value,
+            spec.share[i].value * bandwidth,
+            spec.small_share[i].value * bandwidth if two else None,
+            spec.bulk_latency[i].value if two else None,
+        )
+        for i, ranks in enumerate(spec.ranks)
+    )
+
+
+def _exchange(spec: ExchangeSpec, sources: Mapping[str, str], at: str) -> Exchange:
+    paths = [f"{at}.{way}.{leg}" for way in ("dispatch", "combine") for leg in ("up", "out")]
+    cited = dict.fromkeys(sources[path] for path in paths if sources.get(path))
+    return Exchange(
+        dispatch=_one_way(spec.dispatch, spec.sharpness.value),
+        combine=_one_way(spec.combine, spec.sharpness.value),
+        source=" | ".join(cited),
+    )
+
+
+def _one_way(spec: OneWaySpec, sharpness: float) -> OneWay:
+    return OneWay(
+        floor_s=spec.floor.value,
+        sharpness=sharpness,
+        up=_leg(spec.up),
+        out=_leg(spec.out) if spec.out else None,
+        residual=spec.residual.value if spec.residual else None,
+    )
+
+
+def _leg(spec: LegSpec) -> Leg:
+    return Leg(
+        latency_s=spec.latency.value,
+        share=spec.share.value,
+        rate_bytes_per_s=spec.rate.value if spec.rate else float("inf"),
+        scan_s=spec.scan.value if spec.scan else 0.0,
+        spread=spec.spread.value if spec.spread else 0.0,
     )

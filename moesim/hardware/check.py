@@ -136,21 +136,39 @@ def check_collectives(spec: Spec) -> Iterator[Fault]:
     halve the traffic of an all-reduce, which may show up to twice the link's bandwidth.
     """
     for where, link in _links(spec):
-        for name, fit in link.collectives.items():
-            at = f"{where}.collectives.{name}"
+        for name, fit, path in link.collectives.items():
+            at = f"{where}.collectives.{path}"
             lengths = {len(fit.ranks), len(fit.latency), len(fit.share)}
             if len(lengths) != 1 or 0 in lengths:
                 wrong = "ranks, latency and share differ in length or are empty"
                 yield Fault(wrong, at, None, "three lists of one length")
                 continue
+            if {len(fit.small_share), len(fit.bulk_latency)} not in ({0}, lengths):
+                wrong = "small_share and bulk_latency differ in length from ranks"
+                yield Fault(wrong, at, None, "both as long as ranks, or neither")
             ranks = [int(rank.value) for rank in fit.ranks]
             if ranks[0] < 2 or any(b <= a for a, b in itertools.pairwise(ranks)):
                 yield Fault("ranks do not rise from at least 2", f"{at}.ranks", ranks, "as in [2, 4, 8]")
             limit = 2.0 if name.startswith("all_reduce") else 1.1
-            for index, share in enumerate(fit.share):
+            shares = [("share", i, s) for i, s in enumerate(fit.share)]
+            shares += [("small_share", i, s) for i, s in enumerate(fit.small_share)]
+            for key, index, share in shares:
                 if share.value > limit:
                     wrong = "bus bandwidth beyond the link's"
-                    yield Fault(wrong, f"{at}.share.{index}", share.value, f"at most {limit:g} of the link")
+                    yield Fault(wrong, f"{at}.{key}.{index}", share.value, f"at most {limit:g} of the link")
+
+
+def check_exchanges(spec: Spec) -> Iterator[Fault]:
+    """Latencies of exchanges are plausible, joined by an exponent of at least one."""
+    for name, exchange in spec.exchanges.items():
+        at = f"exchanges.{name}"
+        if exchange.sharpness.value < 1:
+            yield Fault("not at least 1", f"{at}.sharpness", exchange.sharpness.value, "at least 1")
+        for way, part in (("dispatch", exchange.dispatch), ("combine", exchange.combine)):
+            yield from _in_range(f"{at}.{way}.floor", part.floor, _LINK_LATENCY)
+            for key, leg in (("up", part.up), ("out", part.out)):
+                if leg is not None:
+                    yield from _in_range(f"{at}.{way}.{key}.latency", leg.latency, _LINK_LATENCY)
 
 
 def check_efficiencies(spec: Spec) -> Iterator[Fault]:
@@ -214,6 +232,7 @@ _STRICT: tuple[Callable[[Spec], Iterator[Fault]], ...] = (
     check_domain,
     check_cluster,
     check_collectives,
+    check_exchanges,
     check_efficiencies,
 )
 

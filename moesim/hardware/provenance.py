@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from moesim.hardware.quantity import Quantity
-from moesim.hardware.spec import CollectiveSpec, EfficiencySpec
+from moesim.hardware.spec import CollectiveSpec, EfficiencySpec, LegSpec
+
+_Number = Quantity | EfficiencySpec | CollectiveSpec | LegSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,9 @@ def provenance(spec: BaseModel, raw: Mapping[str, Any]) -> list[Provenance]:
     return found
 
 
-def _numbers(
-    item: object, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], Quantity | EfficiencySpec | CollectiveSpec]]:
-    """Every quantity with its path; an efficiency and a collective's fit each count as one number."""
-    if isinstance(item, Quantity | EfficiencySpec | CollectiveSpec):
+def _numbers(item: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], _Number]]:
+    """Every quantity with its path; an efficiency, a collective's fit and a leg each count as one number."""
+    if isinstance(item, _Number):
         yield path, item
     elif isinstance(item, BaseModel):
         for name in type(item).model_fields:
@@ -88,11 +88,13 @@ def _numbers(
             yield from _numbers(value, (*path, index))
 
 
-def _written(item: Quantity | EfficiencySpec | CollectiveSpec) -> str:
+def _written(item: _Number) -> str:
     if isinstance(item, Quantity):
         return item.text
     if isinstance(item, EfficiencySpec):
         return "curves"
+    if isinstance(item, LegSpec):
+        return f"{item.latency.text}, {item.share.text}"
     fits = zip(item.ranks, item.latency, item.share, strict=False)
     return ", ".join(f"{ranks.text}: {latency.text}, {share.text}" for ranks, latency, share in fits)
 

@@ -43,6 +43,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
 Kind = Literal["gpu", "cpu-gpu", "npu"]
 Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh"]
+Backend = Literal["vllm", "sglang", "trtllm"]
+#: How tokens travel to their experts, and optionally the serving engine that was measured.
+ExchangeKey = Annotated[
+    str, StringConstraints(pattern=r"^(low_latency|high_throughput)(\.(vllm|sglang|trtllm))?$")
+]
 _KINDS = ("gemm", "expert_gemm", "attention_prefill", "attention_decode", "elementwise")
 _KEY = re.compile(rf"^(default|({'|'.join(_KINDS)})(\.(fp32|tf32|bf16|fp16|fp8|int8|fp4|mxfp4|int4))?)$")
 
@@ -162,32 +167,72 @@ class HostSpec(_Part):
 
 
 class CollectiveSpec(_Part):
-    """Fits of one collective: three lists of equal length, rising in ranks.
+    """Fits of one collective: lists of equal length, rising in ranks.
 
-    `share` is bus bandwidth over the link's bandwidth, so that a changed link changes its collectives.
+    `share` is bus bandwidth over the link's bandwidth, so that a changed link changes its collectives. Where
+    small messages go another way than large ones, `latency` and `small_share` are of the small, and
+    `bulk_latency` and `share` of the large.
     """
 
     ranks: list[Count]
     latency: list[Seconds]
     share: list[Number]
+    small_share: list[Number] = []
+    bulk_latency: list[Seconds] = []
 
 
 class CollectivesSpec(_Part):
-    """Measured collectives of a link; ``all_reduce_custom`` is an engine's own kernel for small messages."""
+    """Measured collectives of a link.
+
+    ``all_reduce_custom`` is the median over serving engines of their own all-reduce inside CUDA graphs, and
+    ``engines`` has that of each.
+    """
 
     all_reduce: CollectiveSpec | None = None
     all_gather: CollectiveSpec | None = None
     reduce_scatter: CollectiveSpec | None = None
     all_to_all: CollectiveSpec | None = None
     all_reduce_custom: CollectiveSpec | None = None
+    engines: dict[Backend, CollectiveSpec] = {}
 
-    def items(self) -> list[tuple[str, CollectiveSpec]]:
-        """The collectives that are given, by name."""
-        made = [(name, getattr(self, name)) for name in _COLLECTIVES]
-        return [(name, fit) for name, fit in made if fit is not None]
+    def items(self) -> list[tuple[str, CollectiveSpec, str]]:
+        """The collectives that are given: name, fit, and path inside this mapping."""
+        made = [(name, getattr(self, name), name) for name in _COLLECTIVES]
+        made += [(f"all_reduce_custom.{name}", fit, f"engines.{name}") for name, fit in self.engines.items()]
+        return [entry for entry in made if entry[1] is not None]
 
 
 _COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_reduce_custom")
+
+
+class LegSpec(_Part):
+    """What one kind of link adds to an exchange of tokens; see `moesim.hardware.types.Leg`."""
+
+    latency: Seconds
+    share: Fraction
+    rate: BytesPerS | None = None
+    scan: Seconds | None = None
+    spread: Number | None = None
+
+
+class OneWaySpec(_Part):
+    """One way of an exchange: to the experts, or back. `residual` is the median error of the fit."""
+
+    floor: Seconds
+    up: LegSpec
+    out: LegSpec | None = None
+    residual: Fraction | None = None
+
+
+class ExchangeSpec(_Part):
+    """A measured exchange of tokens between expert-parallel ranks.
+
+    `sharpness` is the exponent that joins the floor and the legs.
+    """
+
+    sharpness: Number
+    dispatch: OneWaySpec
+    combine: OneWaySpec
 
 
 class LinkSpec(_Part):
@@ -236,6 +281,7 @@ class Spec(_Part):
     devices: Annotated[dict[Name, DeviceSpec], Field(min_length=1, max_length=1)]
     node: NodeSpec
     cluster: ClusterSpec | None = None
+    exchanges: dict[ExchangeKey, ExchangeSpec] = {}
 
 
 def json_schema() -> dict[str, Any]:

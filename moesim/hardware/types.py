@@ -119,13 +119,30 @@ class Device:
 class CollectiveFit:
     """Latency and bus bandwidth of one collective, measured over `ranks` devices of one domain.
 
-    Bus bandwidth follows the nccl-tests convention: time = alpha + factor(n) * bytes / busbw,
-    with factor 2(n-1)/n for all-reduce and (n-1)/n for the others.
+    Libraries send small messages one way and large ones another (NCCL's protocols LL and Simple, one-shot
+    and two-shot all-reduce), and take the faster:
+
+        time = min(alpha + factor(n) * bytes / small_busbw, bulk_alpha + factor(n) * bytes / busbw)
+
+    Bus bandwidth follows the nccl-tests convention: factor 2(n-1)/n for all-reduce and (n-1)/n for the
+    others.
+
+    Parameters
+    ----------
+    ranks
+        Devices.
+    alpha_s, busbw_bytes_per_s
+        Time of a small message, and bus bandwidth of a large one.
+    small_busbw_bytes_per_s, bulk_alpha_s
+        Bus bandwidth of the way of small messages, and latency of that of large ones; None where only one way
+        is known.
     """
 
     ranks: int
     alpha_s: float
     busbw_bytes_per_s: float
+    small_busbw_bytes_per_s: float | None = None
+    bulk_alpha_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +165,8 @@ class Link:
         ``mesh``.
     collectives
         Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks;
-        ``all_reduce_custom`` is what serving engines reach inside CUDA graphs with their own kernels.
+        ``all_reduce_custom`` is what serving engines reach inside CUDA graphs with their own kernels, and
+        ``all_reduce_custom.vllm`` one of them.
     source
         Where the numbers come from.
     """
@@ -160,6 +178,64 @@ class Link:
     domain: int
     topology: str
     collectives: Mapping[str, tuple[CollectiveFit, ...]] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What one kind of link adds to an exchange of tokens between expert-parallel ranks.
+
+    Parameters
+    ----------
+    latency_s
+        From the first token handed over to the last signal seen, with nothing to carry.
+    share
+        Bandwidth over the link's, with as many ranks as it was measured with.
+    rate_bytes_per_s
+        What the cores that copy can move; infinity where copies are left to the links.
+    scan_s
+        Per token of a rank and peer: each peer's tokens are searched for in the whole batch.
+    spread
+        Part by which bytes take longer with each doubling of the ranks beyond 8, where tokens no longer
+        reach every rank and meet at random.
+    """
+
+    latency_s: float
+    share: float
+    rate_bytes_per_s: float = float("inf")
+    scan_s: float = 0.0
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OneWay:
+    """One way of an exchange of tokens, to the experts or back.
+
+    Parameters
+    ----------
+    floor_s
+        Time with next to nothing to carry.
+    sharpness
+        Exponent that joins the floor and the legs: infinity is their maximum.
+    up, out
+        Inside a scale-up domain, and between domains.
+    residual
+        Median absolute error of the fit, as a fraction.
+    """
+
+    floor_s: float
+    sharpness: float
+    up: Leg
+    out: Leg | None = None
+    residual: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A measured way to send tokens to their experts and to bring the results back."""
+
+    dispatch: OneWay
+    combine: OneWay
     source: str = ""
 
 
@@ -191,6 +267,9 @@ class Hardware:
         The network between nodes, per device; None for a machine that stands alone.
     host_link
         Accelerator to host memory, per device and direction.
+    exchanges
+        Measured exchanges between expert-parallel ranks: ``low_latency`` and ``high_throughput``, each also
+        with a serving engine as in ``low_latency.sglang``.
     sources
         Provenance by dotted path of each number in the description.
     path
@@ -208,6 +287,7 @@ class Hardware:
     host_link: Link | None
     nodes: int = 1
     max_nodes: int | None = None
+    exchanges: Mapping[str, Exchange] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
 

@@ -8,36 +8,64 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.cost import all_to_all_seconds, collective_seconds, message_seconds
-from moesim.cost.collectives import alpha_beta
+from moesim.cost.collectives import fit_of
 from moesim.hardware import load_hardware
 from moesim.ops import Message
 
 ONE, FOUR = load_hardware("h100-sxm-8"), load_hardware("h100-sxm-8", nodes=4)
 
 
+def fitted(fit, ranks, data, factor=1.0):
+    moved = factor * (ranks - 1) / ranks * data
+    small = fit.alpha_s + moved / fit.small_busbw_bytes_per_s
+    return min(small, fit.bulk_alpha_s + moved / fit.busbw_bytes_per_s)
+
+
 @pytest.mark.parametrize("collective", ["all_gather", "reduce_scatter", "all_to_all"])
 @pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_fits_are_reproduced(collective, ranks):
+@pytest.mark.parametrize("data", [1e3, 1e6, 1e8])
+def test_fits_are_reproduced(collective, ranks, data):
     fit = next(f for f in ONE.scale_up.collectives[collective] if f.ranks == ranks)
-    factor = (ranks - 1) / ranks
-    seconds = collective_seconds(collective, ranks, ranks, np.array(1e8), ONE)
-    assert seconds == pytest.approx(fit.alpha_s + factor * 1e8 / fit.busbw_bytes_per_s)
+    seconds = collective_seconds(collective, ranks, ranks, np.array(data), ONE)
+    assert seconds == pytest.approx(fitted(fit, ranks, data))
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_all_reduce_takes_the_faster_of_two_algorithms(ranks):
-    def fitted(name, data):
+def test_all_reduce_takes_the_faster_of_two_libraries(ranks):
+    def of(name, data):
         fit = next(f for f in ONE.scale_up.collectives[name] if f.ranks == ranks)
-        return fit.alpha_s + 2.0 * (ranks - 1) / ranks * data / fit.busbw_bytes_per_s
+        return fitted(fit, ranks, data, 2.0)
 
     for data in (1e3, 1e6, 1e9):
-        both = [fitted(name, data) for name in ("all_reduce", "all_reduce_custom")]
+        both = [of(name, data) for name in ("all_reduce", "all_reduce_custom")]
         assert collective_seconds("all_reduce", ranks, ranks, np.array(data), ONE) == pytest.approx(min(both))
 
 
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "trtllm"])
+def test_an_engine_takes_its_own_all_reduce(backend):
+    for ranks in (2, 4, 8):
+        fits = ONE.scale_up.collectives[f"all_reduce_custom.{backend}"]
+        fit = next(f for f in fits if f.ranks == ranks)
+        seconds = collective_seconds("all_reduce", ranks, ranks, np.array([1e4, 1e6, 1e8]), ONE, backend)
+        assert seconds == pytest.approx([fitted(fit, ranks, data, 2.0) for data in (1e4, 1e6, 1e8)])
+
+
+def test_an_unknown_or_unmeasured_engine_takes_what_any_has():
+    data = np.array([1e4, 1e6, 1e8])
+    plain = collective_seconds("all_gather", 8, 8, data, ONE)
+    assert collective_seconds("all_gather", 8, 8, data, ONE, "vllm") == pytest.approx(plain)
+    mesh = load_hardware("mi300x-8")
+    plain = collective_seconds("all_reduce", 8, 8, data, mesh)
+    assert collective_seconds("all_reduce", 8, 8, data, mesh, "vllm") == pytest.approx(plain)
+
+
 def test_between_and_beyond_measured_ranks():
-    alphas = [alpha_beta("all_reduce", n, ONE.scale_up)[0] for n in (2, 3, 4, 6, 8, 16, 72)]
-    assert alphas == sorted(alphas)
+    fits = [fit_of("all_reduce", n, ONE.scale_up) for n in (2, 3, 4, 6, 8, 16, 72)]
+    for of in (lambda f: f.alpha_s, lambda f: f.bulk_alpha_s):
+        assert [of(f) for f in fits] == sorted(of(f) for f in fits)
+    assert fits[1].alpha_s == pytest.approx(
+        np.interp(np.log(3), np.log([2, 4]), [fits[0].alpha_s, fits[2].alpha_s])
+    )
 
 
 @settings(deadline=None)
@@ -71,9 +99,13 @@ def test_exchange_waits_for_the_busiest_rank():
     skewed = np.zeros((ranks, ranks))
     skewed[:, 3] = even.sum() / ranks
     nothing = np.zeros((ranks, ranks))
-    alpha, bandwidth = alpha_beta("all_to_all", 8, ONE.scale_up)
-    assert all_to_all_seconds(even, nothing, ONE) == pytest.approx(alpha + 7e6 / bandwidth)
-    assert all_to_all_seconds(skewed, nothing, ONE) == pytest.approx(alpha + 7 * 8e6 / bandwidth)
+    fit = fit_of("all_to_all", 8, ONE.scale_up)
+    bulk = fit.bulk_alpha_s + np.array([7e6, 7 * 8e6]) / fit.busbw_bytes_per_s
+    assert all_to_all_seconds(even, nothing, ONE) == pytest.approx(bulk[0])
+    assert all_to_all_seconds(even, nothing, ONE) == pytest.approx(
+        collective_seconds("all_to_all", 8, 8, np.array(8e6), ONE)
+    )
+    assert all_to_all_seconds(skewed, nothing, ONE) == pytest.approx(bulk[1])
 
 
 def test_diagonal_is_free_and_transpose_takes_as_long():
@@ -102,6 +134,29 @@ def test_point_to_point_mesh_is_limited_by_a_pair():
     spread = np.zeros((8, 8))
     spread[0, 1:] = 1e8 / 7
     nothing = np.zeros((8, 8))
-    alpha = alpha_beta("all_to_all", 8, mesh.scale_up)[0]
+    alpha = fit_of("all_to_all", 8, mesh.scale_up).alpha_s
     lone, shared = (all_to_all_seconds(t, nothing, mesh) - alpha for t in (traffic, spread))
     assert lone == pytest.approx(7 * shared)
+
+
+@pytest.mark.parametrize("gpu", ["a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "gb200", "l40s"])
+def test_every_engines_all_reduce_is_near_its_table(shared, gpu):
+    """Over four decades of sizes: latency, the change of algorithm, bandwidth. PCIe (L40S) included."""
+    import pyarrow.parquet as pq
+
+    hardware = load_hardware(gpu)
+    for path in sorted(shared(f"kernels/{gpu}/comm").glob("*/custom_allreduce_perf.parquet")):
+        table = {name: column.to_numpy() for name, column in zip(*_columns(pq.read_table(path)), strict=True)}
+        inside = np.array(["eager" not in str(source) for source in table["kernel_source"]])
+        for ranks in np.unique(table["num_gpus"]):
+            pick = inside & (table["num_gpus"] == ranks)
+            size, measured = table["message_size"][pick] * 2.0, table["latency"][pick] * 1e-3
+            backend = path.parent.name.partition("-")[0]
+            ours = collective_seconds("all_reduce", int(ranks), int(ranks), size, hardware, backend)
+            errors = np.abs(ours / measured - 1)
+            assert np.median(errors) < 0.16, (path.parent.name, ranks)
+            assert np.median(errors[(size >= 2**16) & (size <= 2**23)]) < 0.28, (path.parent.name, ranks)
+
+
+def _columns(table):
+    return table.column_names, table.columns

@@ -95,15 +95,40 @@ def _faster(hardware, compute=1.0, memory=1.0, links=1.0):
 
     def link(old):
         fits = {
-            kind: tuple(replace(f, busbw_bytes_per_s=f.busbw_bytes_per_s * links) for f in table)
+            kind: tuple(
+                replace(
+                    f,
+                    busbw_bytes_per_s=f.busbw_bytes_per_s * links,
+                    small_busbw_bytes_per_s=f.small_busbw_bytes_per_s and f.small_busbw_bytes_per_s * links,
+                )
+                for f in table
+            )
             for kind, table in old.collectives.items()
         }
         return replace(old, bandwidth_bytes_per_s=old.bandwidth_bytes_per_s * links, collectives=fits)
 
     device = replace(hardware.device, processors=(processor, *hardware.device.processors[1:]))
     return replace(
-        hardware, device=device, scale_up=link(hardware.scale_up), scale_out=link(hardware.scale_out)
+        hardware,
+        device=device,
+        scale_up=link(hardware.scale_up),
+        scale_out=link(hardware.scale_out),
+        exchanges=_exchanges(
+            hardware, lambda leg: replace(leg, rate_bytes_per_s=leg.rate_bytes_per_s * links)
+        ),
     )
+
+
+def _exchanges(hardware, change, **floor):
+    """Every exchange of a machine with its legs changed."""
+
+    def way(old):
+        return replace(old, up=change(old.up), out=change(old.out) if old.out else None, **floor)
+
+    return {
+        name: replace(old, dispatch=way(old.dispatch), combine=way(old.combine))
+        for name, old in hardware.exchanges.items()
+    }
 
 
 @settings(max_examples=30, deadline=None)
@@ -140,11 +165,18 @@ def _without_latency(hardware):
     device = replace(hardware.device, processors=(processor,))
 
     def link(old):
-        fits = {k: tuple(replace(f, alpha_s=0.0) for f in v) for k, v in old.collectives.items()}
+        fits = {
+            k: tuple(replace(f, alpha_s=0.0, bulk_alpha_s=f.bulk_alpha_s and 0.0) for f in v)
+            for k, v in old.collectives.items()
+        }
         return replace(old, latency_s=0.0, collectives=fits)
 
     return replace(
-        hardware, device=device, scale_up=link(hardware.scale_up), scale_out=link(hardware.scale_out)
+        hardware,
+        device=device,
+        scale_up=link(hardware.scale_up),
+        scale_out=link(hardware.scale_out),
+        exchanges=_exchanges(hardware, lambda leg: replace(leg, latency_s=0.0, scan_s=0.0), floor_s=0.0),
     )
 
 

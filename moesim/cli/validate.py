@@ -1,0 +1,10 @@
+"""`moesim validate`: predictions beside what was measured or published."""
+
+from __future__ import annotations
+
+import typer
+
+from moesim.cli.validate_published import published
+
+app = typer.Typer(no_args_is_help=True, help="Predictions beside what was measured or published.")
+app.command()(published)
