@@ -2,18 +2,21 @@
 
 from moesim.validate.groups import dedupe, first_of_each, folds, group_of
 from moesim.validate.inconsistent import Flag, inconsistent
+from moesim.validate.report import Evaluation, evaluate
 from moesim.validate.rows import Pool, ServingRow
 from moesim.validate.score import Score, interval_score, score, score_by
 from moesim.validate.serving import RowPrediction, predict_rows
 from moesim.validate.serving_csv import iter_serving, read_serving
 
 __all__ = [
+    "Evaluation",
     "Flag",
     "Pool",
     "RowPrediction",
     "Score",
     "ServingRow",
     "dedupe",
+    "evaluate",
     "first_of_each",
     "folds",
     "group_of",
