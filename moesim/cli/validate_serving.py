@@ -8,10 +8,12 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from moesim.cli.common import Json, print_json, print_table, stderr
+from moesim.cli import options as opt
+from moesim.cli.common import Json, Seed, print_json, stderr
+from moesim.cli.validate_tables import print_evaluation, print_runs
 
 if TYPE_CHECKING:
-    from moesim.validate import Evaluation, Score, ServingRow
+    from moesim.validate.run_report import Given
     from moesim.validate.serving import RowPrediction
 
 #: Columns of ``--out``.
@@ -26,7 +28,6 @@ COLUMNS = (
     "status",
     "reason",
 )
-_SCORES = ("n", "median", "mean", "p90", "signed", "in interval", "hi/lo", "interval score")
 
 
 def serving(
@@ -35,22 +36,72 @@ def serving(
         typer.Argument(metavar="PATH", help="A CSV of measured rows, or a benchmark's output or folder."),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="CSV of predictions, one line per row of the input.")
+        Path | None, typer.Option("--out", help="CSV of predictions, one line per row or run.")
     ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Machine of a run; else its path says. Catalogue name or YAML file.")
+    ] = None,
+    nodes: opt.Nodes = None,
+    model: Annotated[str | None, typer.Option(help="Model of a run that does not say.")] = None,
+    backend: Annotated[str | None, typer.Option(help="vllm, sglang or trtllm, of a run.")] = None,
+    tp: Annotated[int | None, typer.Option("--tensor-parallel-size", "--tp", help="Of a run.")] = None,
+    pp: Annotated[int | None, typer.Option("--pipeline-parallel-size", "--pp", help="Of a run.")] = None,
+    dp: Annotated[int | None, typer.Option("--data-parallel-size", "--dp", help="Of a run.")] = None,
+    ep: Annotated[int | None, typer.Option("--expert-parallel-size", "--ep", help="Of a run.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Weights of a run, as in `moesim predict`.")] = None,
+    kv_cache_dtype: Annotated[str | None, typer.Option(help="Cache of a run.")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
+    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Of a run.")] = None,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Predict measured serving runs from their configuration, and say how far off the predictions are."""
-    _rows(path, out, json)
+    """Predict measured serving runs from their configuration, and say how far off the predictions are.
+
+    A CSV of the columns of the public tables is predicted row by row. The result of `vllm bench serve`,
+    SGLang's `bench_serving` or AIPerf, or a folder of meta.json and requests.jsonl, is replayed request by
+    request; what it does not record can be said with the options.
+    """
+    from moesim.errors import ConfigError, Fault
+    from moesim.files import check_writable
+    from moesim.validate.names import BACKENDS, backend_of
+    from moesim.validate.run_report import Given
+    from moesim.validate.runs import RunEngine
+
+    faults = check_writable(out, "--out") if out is not None else []
+    if backend is not None and not backend_of(backend):
+        faults.append(Fault("unknown backend", "--backend", backend, ", ".join(BACKENDS)))
+    engine = RunEngine(
+        tp, pp, dp, ep, dtype, kv_cache_dtype, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
+    )
+    given = Given(model, hardware, nodes, backend_of(backend or "") or None, engine)
+    table = _is_table(path)
+    if table and given != Given():
+        faults.append(
+            Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
+        )
+    if faults:
+        raise ConfigError(faults)
+    if table:
+        _rows(path, out, json)
+    else:
+        _runs(path, out, given, seed, json)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a path is a file that does not begin like JSON."""
+    try:
+        if path.is_dir():
+            return False
+        with path.open("rb") as stream:
+            return not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
+    except (OSError, ValueError):
+        return path.suffix not in (".json", ".jsonl")
 
 
 def _rows(path: Path, out: Path | None, json: bool) -> None:
-    from moesim.errors import ConfigError
-    from moesim.files import check_writable
     from moesim.validate import evaluate, predict_rows, read_serving
 
-    faults = check_writable(out, "--out") if out is not None else []
-    if faults:
-        raise ConfigError(faults)
     rows = read_serving(path)
     predictions = predict_rows(rows)
     if out is not None:
@@ -65,9 +116,34 @@ def _rows(path: Path, out: Path | None, json: bool) -> None:
         }
         print_json(document, inputs=[path])
         return
-    _print(found, accepted)
+    print_evaluation(found, accepted)
     if out is not None:
         stderr(f"{out}: {len(predictions):,} lines")
+
+
+def _runs(path: Path, out: Path | None, given: Given, seed: int, json: bool) -> None:
+    from moesim.validate import RowPrediction
+    from moesim.validate.find_runs import read_runs
+    from moesim.validate.run_report import predict_run, summarise_runs
+
+    results = [predict_run(run, given, seed) for run in read_runs(path)]
+    if out is not None:
+        means = [(r.run.path, r.predicted["ttft"].mean, r.predicted["tpot"].mean) for r in results]
+        nothing = float("nan")
+        _write(out, [RowPrediction(i, ttft or nothing, tpot or nothing) for i, ttft, tpot in means])
+    documents = [result.document() for result in results]
+    if json:
+        inputs = [path, *(file for file in sorted(path.glob("*.json*")) if path.is_dir())]
+        written = str(out) if out is not None else None
+        print_json(
+            {"rows": documents, "summary": summarise_runs(results), "written": written},
+            inputs=inputs,
+            seed=seed,
+        )
+        return
+    print_runs(documents, summarise_runs(results))
+    if out is not None:
+        stderr(f"{out}: {len(documents):,} lines")
 
 
 def _write(path: Path, predictions: list[RowPrediction]) -> None:
@@ -97,71 +173,3 @@ def _accepted(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as stream:
         same = hashlib.file_digest(stream, "sha256").hexdigest() == known["file_sha256"]
     return known if same else None
-
-
-def _print(found: Evaluation, accepted: dict[str, Any] | None) -> None:
-    counts = found.counts
-    parts = [f"{counts[name]:,} {name}" for name in counts]
-    typer.echo(", ".join(parts))
-    for metric in ("tpot", "ttft"):
-        typer.echo()
-        lines = [[name, *_cells(s)] for name, s in found.scores[metric].items() if s.n]
-        lines += [[f"judged, {name}", *_cells(s)] for name, s in _baselines(found, metric, accepted)]
-        if not lines:
-            typer.echo(f"{metric.upper()}: no row has both a measurement and a prediction")
-            continue
-        print_table(("rows", *_SCORES), lines, title=f"{metric.upper()}, predicted / measured - 1")
-        for key, table in found.by[metric].items():
-            typer.echo()
-            print_table((key, *_SCORES), [[name, *_cells(s)] for name, s in table.items()])
-    _print_flags(found)
-    if found.not_predicted:
-        typer.echo()
-        print_table(("rows", "not predicted"), [(n, reason) for reason, n in found.not_predicted.items()])
-
-
-def _baselines(found: Evaluation, metric: str, accepted: dict[str, Any] | None) -> list[tuple[str, Score]]:
-    from moesim.validate.score import Score
-
-    known: list[tuple[str, Score]] = [("fitted roofline", found.roofline[metric]["roofline"])]
-    if accepted is not None and "judged" in accepted["scores"].get(metric, {}):
-        known.append((f"accepted {accepted['date']}", Score(**accepted["scores"][metric]["judged"])))
-    return [(name, score) for name, score in known if score.n]
-
-
-def _print_flags(found: Evaluation) -> None:
-    """What was repaired, is doubtful or contradicts other rows, by kind."""
-    import re
-    from collections import Counter
-
-    def kinds(texts: list[str]) -> list[tuple[str, int]]:
-        return Counter(re.sub(r"\d+(\.\d+)?", "#", text) for text in texts).most_common()
-
-    rows: list[ServingRow] = list(found.rows)
-    tables = {
-        "repaired": Counter(text for row in rows for text in row.repairs).most_common(),
-        "doubtful": Counter(row.doubtful for row in rows if row.doubtful).most_common(),
-        "inconsistent": kinds([flag.reason for flags in found.flags for flag in flags]),
-    }
-    lines = [(n, kind, text) for kind, table in tables.items() for text, n in table]
-    if lines:
-        typer.echo()
-        print_table(("rows", "kind", "why"), lines)
-
-
-def _cells(score: Score) -> list[str | int]:
-    def share(value: float) -> str:
-        return "-" if value != value else f"{value:.1%}"
-
-    def plain(value: float) -> str:
-        return "-" if value != value else f"{value:.2f}"
-
-    errors = [share(v) for v in (score.median, score.mean, score.p90)]
-    return [
-        score.n,
-        *errors,
-        "-" if score.signed != score.signed else f"{score.signed:+.1%}",
-        share(score.coverage),
-        plain(score.width),
-        plain(score.interval),
-    ]
