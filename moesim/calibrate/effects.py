@@ -64,3 +64,19 @@ DISAGGREGATED = (
     effect("model system backend dtype sizes", f"{_LOAD} {_LAYOUT} prefill_devices"),
     effect("model system backend dtype layout campaign", _LOAD),
 )
+
+
+def _error(categories: str, values: str, variance: float) -> Component:
+    c = effect(categories, values)
+    return Component(c.categories, tuple((i, s) for i, s in c.scales), variance)
+
+
+#: Effects on the size of errors, in logarithm; fixed, for errors are too few to learn more from.
+ERRORS = (
+    _error("backend", "", 0.05),
+    _error("system", "", 0.05),
+    _error("model backend", "", 0.1),
+    _error("", "concurrency input output devices", 0.1),
+    _error("backend", "concurrency input output", 0.1),
+    _error("model system backend dtype", "concurrency input output", 0.1),
+)

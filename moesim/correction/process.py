@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 #: A category that was not recorded is like no other.
 UNKNOWN = -1
@@ -99,41 +100,44 @@ class Process:
         found: Array = mean(codes, values, self.codes, self.values, self.weights, *self._tables)
         return self.offset + found
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; the digits kept are more than the process is sure of."""
+    def rows_dict(self) -> dict[str, Any]:
+        """The training rows as plain values; processes of the same rows share them."""
+        return {
+            "labels": [list(column) for column in self.labels],
+            "codes": self.codes.T.tolist(),
+            "values": [[_short(v, 5) for v in column] for column in self.values.T],
+        }
+
+    def effects_dict(self) -> dict[str, Any]:
+        """Components and weights as plain values, with more digits than the process is sure of."""
         return {
             "components": [
                 {
                     "categories": list(c.categories),
-                    "scales": [[int(i), float(f"{s:.4g}")] for i, s in c.scales],
-                    "variance": float(f"{c.variance:.4g}"),
+                    "scales": [[int(i), _short(s, 4)] for i, s in c.scales],
+                    "variance": _short(c.variance, 4),
                 }
                 for c in self.components
             ],
-            "labels": [list(column) for column in self.labels],
-            "codes": self.codes.T.tolist(),
-            "values": [[_short(v, 5) for v in column] for column in self.values.T],
             "weights": [_short(w, 6) for w in self.weights],
-            "offset": float(f"{self.offset:.4g}"),
+            "offset": _short(self.offset, 4),
         }
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Process:
-        """The process that `to_dict` described."""
+    def from_dicts(cls, rows: Mapping[str, Any], effects: Mapping[str, Any]) -> Process:
+        """The process that `rows_dict` and `effects_dict` described."""
+        components = tuple(
+            Component(tuple(c["categories"]), tuple((int(i), float(s)) for i, s in c["scales"]), c["variance"])
+            for c in effects["components"]
+        )
+        values = [[np.nan if v is None else v for v in column] for column in rows["values"]]
         return cls(
-            tuple(
-                Component(
-                    tuple(c["categories"]), tuple((int(i), float(s)) for i, s in c["scales"]), c["variance"]
-                )
-                for c in table["components"]
-            ),
-            tuple(tuple(column) for column in table["labels"]),
-            np.array(table["codes"], dtype=np.int64).T.copy(),
-            np.array(
-                [[np.nan if v is None else v for v in column] for column in table["values"]], dtype=np.float64
-            ).T.copy(),
-            np.array(table["weights"], dtype=np.float64),
-            float(table["offset"]),
+            components,
+            tuple(tuple(column) for column in rows["labels"]),
+            np.array(rows["codes"], dtype=np.int64).T.copy(),
+            np.array(values, dtype=np.float64).T.copy(),
+            np.array(effects["weights"], dtype=np.float64),
+            float(effects["offset"]),
         )
 
 
@@ -141,7 +145,7 @@ def _short(value: float, digits: int) -> float | None:
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
-def tables(components: Sequence[Component], values: int) -> tuple[IntArray, Array, Array]:
+def tables(components: Sequence[Component], values: int) -> tuple[IntArray, Array, Array, BoolArray]:
     """Components as arrays.
 
     Parameters
@@ -155,11 +159,13 @@ def tables(components: Sequence[Component], values: int) -> tuple[IntArray, Arra
     -------
     tuple
         Bits of the categories that must be equal ``[components]``, half the inverse squared scales
-        ``[components, values]`` (0 where a value does not matter), variances ``[components]``.
+        ``[components, values]`` (0 where a value does not matter), variances, and whether any value
+        matters, ``[components]``.
     """
     masks = np.array([sum(1 << i for i in c.categories) for c in components], dtype=np.int64)
     rates = np.zeros((len(components), values))
     for row, c in enumerate(components):
         for column, scale in c.scales:
             rates[row, column] = 0.5 / scale**2
-    return masks, rates, np.array([c.variance for c in components], dtype=np.float64)
+    variances = np.array([c.variance for c in components], dtype=np.float64)
+    return masks, rates, variances, rates.any(axis=1)

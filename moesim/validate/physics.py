@@ -65,7 +65,14 @@ class Physics:
     @property
     def predicted(self) -> npt.NDArray[np.bool_]:
         """Rows that have an answer."""
-        return np.array([status == PREDICTED for status in self.status])
+        return np.array([status == PREDICTED for status in self.status], dtype=bool)
+
+    def part(self, index: npt.NDArray[np.int64]) -> Physics:
+        """Some of the rows."""
+        return Physics(
+            *(getattr(self, name)[index] for name in _FIELDS),
+            *([getattr(self, name)[i] for i in index] for name in ("status", "reason", "expert_dtype")),
+        )
 
 
 _FIELDS = ("tpot_s", "ttft_fixed_s", "ttft_steps", "bound_tpot_s", "bound_ttft_s", "running")
