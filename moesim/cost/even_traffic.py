@@ -41,7 +41,7 @@ def hit_parts(parts: int, experts: int, top_k: int) -> float:
     ``parts * (1 - C(E - E/parts, k) / C(E, k))``: choices are without replacement.
 
     >>> hit_parts(1, 256, 8), round(hit_parts(2, 256, 8), 4), hit_parts(256, 256, 8)
-    (1.0, 1.9937, 8.0)
+    (1.0, 1.993, 8.0)
     """
     if parts >= experts:
         return float(top_k)

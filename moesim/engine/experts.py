@@ -16,6 +16,7 @@ from moesim.cost import (
     LOW_LATENCY,
     ExpertShape,
     collective_seconds,
+    exchange_of,
     exchange_seconds,
     expert_times,
 )
@@ -175,7 +176,7 @@ class ExpertStep:
                 traffic.up * width * each,
                 traffic.out * width * each,
                 self.hardware,
-                mode=LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT,
+                mode=self._mode,
                 way=way,
                 tokens=sent.tokens / layout.ep,
                 domain=domain,
@@ -199,10 +200,16 @@ class ExpertStep:
 
     def _traffic(self, draw: Draw, sent: Dispatched) -> Traffic:
         domain = max(1, self.hardware.domain // self.layout.moe_tp)
-        whole = domain >= self.plan.ranks or self.plan.ranks % domain == 0
-        if self.phase == DECODE or not whole:
+        inside = domain >= self.plan.ranks
+        found = exchange_of(self.hardware, self._mode, self.backend)
+        once = inside and found is not None and found.once
+        if not once and (self.phase == DECODE or not (inside or self.plan.ranks % domain == 0)):
             return direct(sent, domain)
         return two_level(draw, self.plan, domain)
+
+    @property
+    def _mode(self) -> str:
+        return LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT
 
 
 def _size(step: IntArray) -> IntArray:

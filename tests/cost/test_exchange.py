@@ -249,3 +249,18 @@ def test_each_mode_is_the_quicker_one_where_it_is_used(name, ranks, tokens, quic
     for way in WAYS:
         times = {mode: seconds(name, mode, way, sent, ranks, tokens) for mode, sent in traffic.items()}
         assert min(times, key=times.get) == quick
+
+
+@pytest.mark.parametrize(("backend", "once"), [("trtllm", True), ("sglang", False)])
+def test_a_token_goes_once_to_a_rank_where_the_library_does_so(backend, once):
+    """Eight experts over 8 ranks hit 5.3 ranks on average; DeepEP sends eight copies all the same."""
+    import moesim as ms
+    from moesim.ops import Batch
+    from moesim.prediction.kept import deployment_of
+
+    layout, model = ms.Parallelism(dp=8, ep=8), ms.load_model("deepseek-v3")
+    engine = ms.Engine(backend=backend)
+    made = deployment_of(model, load_hardware("gb200", nodes=2), layout, engine, None, None, 0)
+    sent = made.step(Batch.decode(64.0, 100.0)).expert_mean("up_tokens")[0] / len(model.moe_layer_ids) / 64
+    even = two_level_traffic(1, 8, 8, 256, 8).up if once else direct_traffic(1, 8, 8, 8).up
+    assert sent == pytest.approx(even, rel=0.03)
