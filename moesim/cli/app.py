@@ -35,6 +35,7 @@ app.add_typer(requests.app, name="requests")
 app.add_typer(validate.app, name="validate")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(model.app, name="model")
+app.add_typer(validate.app, name="validate")
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from moesim.cli.validate_published import published
+from moesim.cli.validate_serving import serving
 
 app = typer.Typer(no_args_is_help=True, help="Predictions beside what was measured or published.")
+app.command()(serving)
 app.command()(published)

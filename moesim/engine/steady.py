@@ -72,8 +72,10 @@ class Steady:
 
     Parameters
     ----------
-    ttft_s, tpot_s
-        Mean time to first token and per output token.
+    ttft_fixed_s, ttft_steps
+        Mean time to first token, as seconds and as a number of times per output token beyond them.
+    tpot_s
+        Mean time per output token.
     running
         Requests that decode at once.
     limit
@@ -86,9 +88,12 @@ class Steady:
         Times of a decode step at `running`.
     bound_ttft_s, bound_tpot_s
         What no schedule can beat at the same number of running requests.
+    ttft_factor, tpot_factor
+        What was applied to the physical times.
     """
 
-    ttft_s: Array
+    ttft_fixed_s: Array
+    ttft_steps: Array
     tpot_s: Array
     running: Array
     limit: Array
@@ -97,6 +102,26 @@ class Steady:
     decode: StepTimes
     bound_ttft_s: Array
     bound_tpot_s: Array
+    ttft_factor: Array | float = 1.0
+    tpot_factor: Array | float = 1.0
+
+    @property
+    def ttft_s(self) -> Array:
+        """Mean time to first token."""
+        return np.asarray(self.ttft_factor * (self.ttft_fixed_s + self.ttft_steps * self.tpot_s))
+
+    def corrected(self, tpot_factor: Array, ttft_factor: Array) -> Steady:
+        """The state with what measured runs say beyond physics; nothing gets better than its bound.
+
+        Parameters
+        ----------
+        tpot_factor, ttft_factor
+            Measured over physical times. The second comes on top of what the first does to TTFT.
+        """
+        tpot = np.maximum(self.tpot_s * tpot_factor, self.bound_tpot_s)
+        whole = self.ttft_fixed_s + self.ttft_steps * tpot
+        ttft = np.maximum(ttft_factor, self.bound_ttft_s / whole)
+        return replace(self, tpot_s=tpot, tpot_factor=tpot / self.tpot_s, ttft_factor=ttft)
 
 
 def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
@@ -120,18 +145,20 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
 
     # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
     decode = deployment.step(Batch.decode_over(running / layout.pp, context, layout.dp))
-    prompt_s, prompt_bound_s, batched_s = _prefill(deployment, load)
+    prompt_s, prompt_bound_s, batched_s = prefill_times(deployment, load)
 
     interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
     tpot = decode.seconds + interference
     traits = deployment.traits
     start_up = traits.start_up * np.maximum(running - 1.0, 0.0) / 2.0 * batched_s
     alone = traits.request_s + prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
-    wait = np.maximum(load.concurrency / running - 1.0, 0.0) * (alone + (outputs - 1.0) * tpot)
+    # Requests that find the cache full wait for others to leave: Little's law.
+    waves = np.maximum(load.concurrency / running - 1.0, 0.0)
     # The client sees the first token together with those that are collected after it.
     collected = load.sent_first(traits) - 1.0
     return Steady(
-        ttft_s=alone + wait + collected * tpot,
+        ttft_fixed_s=(1.0 + waves) * alone,
+        ttft_steps=waves * (outputs - 1.0) + collected,
         tpot_s=tpot,
         running=running,
         limit=limit,
@@ -159,7 +186,7 @@ def sequences_that_fit(deployment: Deployment, load: Load, memory: MemoryUse) ->
     return np.asarray(np.minimum(per_rank, load.max_sequences) * deployment.layout.dp)
 
 
-def _prefill(deployment: Deployment, load: Load) -> tuple[Array, Array, Array]:
+def prefill_times(deployment: Deployment, load: Load) -> tuple[Array, Array, Array]:
     """Prefill of one prompt alone, its bound, and engine seconds per prompt when all chunks are full."""
     inputs, ranks = load.input_len, deployment.layout.dp
     chunks = np.ceil(inputs / load.chunk_tokens)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from moesim.engine.deployment import Deployment
 from moesim.engine.routing import source_of
+from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
@@ -15,7 +16,7 @@ from moesim.prediction.question import Engine
 from moesim.trace.types import LoadCounts, RoutingTrace
 
 _KEPT: OrderedDict[tuple[object, ...], tuple[Deployment, tuple[object, ...]]] = OrderedDict()
-_KEEP = 64
+_KEEP = 512
 
 
 def deployment_of(
@@ -26,6 +27,7 @@ def deployment_of(
     trace: RoutingTrace | LoadCounts | None,
     plan: ExpertMap | None,
     seed: int,
+    traits: Traits | None = None,
 ) -> Deployment:
     """A deployment with its draws of routing, kept for the next question about the same objects."""
     objects = (model, hardware, trace, plan)
@@ -37,6 +39,7 @@ def deployment_of(
         engine.overlap,
         seed,
         engine.backend,
+        traits,
     )
     if key in _KEPT:
         _KEPT.move_to_end(key)
@@ -51,6 +54,7 @@ def deployment_of(
         engine.overlap,
         seed,
         engine.backend,
+        traits or Traits(),
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

@@ -4,6 +4,7 @@ from moesim.validate.groups import dedupe, first_of_each, folds, group_of
 from moesim.validate.inconsistent import Flag, inconsistent
 from moesim.validate.published import Compared, compare_published, published_document
 from moesim.validate.published_rows import Answer, PublishedRow, read_published
+from moesim.validate.report import Evaluation, evaluate
 from moesim.validate.rows import Pool, ServingRow
 from moesim.validate.score import Score, interval_score, score, score_by
 from moesim.validate.serving import RowPrediction, predict_rows
@@ -12,6 +13,7 @@ from moesim.validate.serving_csv import iter_serving, read_serving
 __all__ = [
     "Answer",
     "Compared",
+    "Evaluation",
     "Flag",
     "Pool",
     "PublishedRow",
@@ -20,6 +22,7 @@ __all__ = [
     "ServingRow",
     "compare_published",
     "dedupe",
+    "evaluate",
     "first_of_each",
     "folds",
     "group_of",

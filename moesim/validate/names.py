@@ -48,6 +48,10 @@ _DTYPES = {
     "int8_wo": "int8",
     "int4": "int4",
     "int4_wo": "int4",
+    "awq": "int4",
+    "gptq": "int4",
+    "modelopt": "fp8",
+    "modelopt_fp4": "nvfp4",
 }
 
 

@@ -1,0 +1,175 @@
+"""`moesim validate serving`: predictions beside measured serving runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from moesim.cli import options as opt
+from moesim.cli.common import Json, Seed, print_json, stderr
+from moesim.cli.validate_tables import print_evaluation, print_runs
+
+if TYPE_CHECKING:
+    from moesim.validate.run_report import Given
+    from moesim.validate.serving import RowPrediction
+
+#: Columns of ``--out``.
+COLUMNS = (
+    "id",
+    "pred_ttft_ms",
+    "pred_tpot_ms",
+    "ttft_lo_ms",
+    "ttft_hi_ms",
+    "tpot_lo_ms",
+    "tpot_hi_ms",
+    "status",
+    "reason",
+)
+
+
+def serving(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A CSV of measured rows, or a benchmark's output or folder."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV of predictions, one line per row or run.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Machine of a run; else its path says. Catalogue name or YAML file.")
+    ] = None,
+    nodes: opt.Nodes = None,
+    model: Annotated[str | None, typer.Option(help="Model of a run that does not say.")] = None,
+    backend: Annotated[str | None, typer.Option(help="vllm, sglang or trtllm, of a run.")] = None,
+    tp: Annotated[int | None, typer.Option("--tensor-parallel-size", "--tp", help="Of a run.")] = None,
+    pp: Annotated[int | None, typer.Option("--pipeline-parallel-size", "--pp", help="Of a run.")] = None,
+    dp: Annotated[int | None, typer.Option("--data-parallel-size", "--dp", help="Of a run.")] = None,
+    ep: Annotated[int | None, typer.Option("--expert-parallel-size", "--ep", help="Of a run.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Weights of a run, as in `moesim predict`.")] = None,
+    kv_cache_dtype: Annotated[str | None, typer.Option(help="Cache of a run.")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
+    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Of a run.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Predict measured serving runs from their configuration, and say how far off the predictions are.
+
+    A CSV of the columns of the public tables is predicted row by row. The result of `vllm bench serve`,
+    SGLang's `bench_serving` or AIPerf, or a folder of meta.json and requests.jsonl, is replayed request by
+    request; what it does not record can be said with the options.
+    """
+    from moesim.errors import ConfigError, Fault
+    from moesim.files import check_writable
+    from moesim.validate.names import BACKENDS, backend_of
+    from moesim.validate.run_report import Given
+    from moesim.validate.runs import RunEngine
+
+    faults = check_writable(out, "--out") if out is not None else []
+    if backend is not None and not backend_of(backend):
+        faults.append(Fault("unknown backend", "--backend", backend, ", ".join(BACKENDS)))
+    engine = RunEngine(
+        tp, pp, dp, ep, dtype, kv_cache_dtype, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
+    )
+    given = Given(model, hardware, nodes, backend_of(backend or "") or None, engine)
+    table = _is_table(path)
+    if table and given != Given():
+        faults.append(
+            Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
+        )
+    if faults:
+        raise ConfigError(faults)
+    if table:
+        _rows(path, out, json)
+    else:
+        _runs(path, out, given, seed, json)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a path is a file that does not begin like JSON."""
+    try:
+        if path.is_dir():
+            return False
+        with path.open("rb") as stream:
+            return not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
+    except (OSError, ValueError):
+        return path.suffix not in (".json", ".jsonl")
+
+
+def _rows(path: Path, out: Path | None, json: bool) -> None:
+    from moesim.validate import evaluate, predict_rows, read_serving
+
+    rows = read_serving(path)
+    predictions = predict_rows(rows)
+    if out is not None:
+        _write(out, predictions)
+    found = evaluate(rows, predictions)
+    accepted = _accepted(path)
+    if json:
+        document = {
+            "rows": found.row_documents(),
+            "summary": found.summary() | {"accepted": accepted},
+            "written": str(out) if out is not None else None,
+        }
+        print_json(document, inputs=[path])
+        return
+    print_evaluation(found, accepted)
+    if out is not None:
+        stderr(f"{out}: {len(predictions):,} lines")
+
+
+def _runs(path: Path, out: Path | None, given: Given, seed: int, json: bool) -> None:
+    from moesim.validate import RowPrediction
+    from moesim.validate.find_runs import read_runs
+    from moesim.validate.run_report import predict_run, summarise_runs
+
+    results = [predict_run(run, given, seed) for run in read_runs(path)]
+    if out is not None:
+        means = [(r.run.path, r.predicted["ttft"].mean, r.predicted["tpot"].mean) for r in results]
+        nothing = float("nan")
+        _write(out, [RowPrediction(i, ttft or nothing, tpot or nothing) for i, ttft, tpot in means])
+    documents = [result.document() for result in results]
+    if json:
+        inputs = [path, *(file for file in sorted(path.glob("*.json*")) if path.is_dir())]
+        written = str(out) if out is not None else None
+        print_json(
+            {"rows": documents, "summary": summarise_runs(results), "written": written},
+            inputs=inputs,
+            seed=seed,
+        )
+        return
+    print_runs(documents, summarise_runs(results))
+    if out is not None:
+        stderr(f"{out}: {len(documents):,} lines")
+
+
+def _write(path: Path, predictions: list[RowPrediction]) -> None:
+    """One line per prediction; the file appears whole or not at all."""
+    from math import isfinite
+
+    from moesim.files import atomic_write
+    from moesim.validate.report import milliseconds
+
+    with atomic_write(path) as stream:
+        writer = csv.writer(cast("IO[str]", stream), lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in predictions:
+            numbers = [repr(v) if isfinite(v) else "" for v in milliseconds(one).values()]
+            writer.writerow([one.id, *numbers, one.status, " ".join(one.reason.split())])
+
+
+def _accepted(path: Path) -> dict[str, Any] | None:
+    """The last accepted result, if it is of the same measurements."""
+    import hashlib
+
+    from moesim.validate.accepted import read_accepted
+
+    known = read_accepted()
+    if known is None:
+        return None
+    with path.open("rb") as stream:
+        same = hashlib.file_digest(stream, "sha256").hexdigest() == known["file_sha256"]
+    return known if same else None

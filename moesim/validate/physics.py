@@ -1,0 +1,194 @@
+"""Physical times of measured rows: what is known of a row but its measurements goes in.
+
+Rows of one deployment are evaluated together, so that thousands take seconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine.deployment import Deployment
+from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.memory import cache_per_sequence
+from moesim.engine.steady import Load, Steady, steady
+from moesim.engine.traits import Traits
+from moesim.errors import ConfigError, InfeasibleError
+from moesim.hardware import Hardware, load_hardware
+from moesim.layout import Parallelism
+from moesim.model import load_model
+from moesim.prediction import Engine
+from moesim.prediction.kept import deployment_of
+from moesim.prediction.question import check
+from moesim.prediction.room import check_room
+from moesim.validate.rows import Pool, ServingRow
+
+Array = npt.NDArray[np.float64]
+
+#: Benchmarks draw lengths between 0.8 and 1 of the longest.
+LENGTH = 0.9
+#: Assumed of quantised models, whose cache nobody recorded: with 16 bits, measured runs would not fit.
+CACHE_DTYPE = "fp8"
+MEMORY_UTILISATION = 0.92
+PREDICTED, UNSUPPORTED, INFEASIBLE = "predicted", "unsupported", "infeasible"
+
+
+@dataclass(slots=True, eq=False)
+class Physics:
+    """Physical times of rows, ``[rows]``; NaN where there are none.
+
+    Parameters
+    ----------
+    tpot_s, ttft_fixed_s, ttft_steps, bound_tpot_s, bound_ttft_s, running
+        As in `moesim.engine.steady.Steady`.
+    status, reason
+        ``predicted``, ``unsupported`` or ``infeasible``, and why.
+    expert_dtype
+        Data type of expert weights, or of dense blocks.
+    """
+
+    tpot_s: Array
+    ttft_fixed_s: Array
+    ttft_steps: Array
+    bound_tpot_s: Array
+    bound_ttft_s: Array
+    running: Array
+    status: list[str]
+    reason: list[str]
+    expert_dtype: list[str]
+
+    @property
+    def predicted(self) -> npt.NDArray[np.bool_]:
+        """Rows that have an answer."""
+        return np.array([status == PREDICTED for status in self.status])
+
+
+_FIELDS = ("tpot_s", "ttft_fixed_s", "ttft_steps", "bound_tpot_s", "bound_ttft_s", "running")
+
+
+def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Physics:
+    """Physical times of rows.
+
+    Parameters
+    ----------
+    rows
+        With or without measurements, which are not looked at.
+    traits
+        By backend.
+    """
+    table = Physics(
+        *(np.full(len(rows), nan) for _ in _FIELDS),
+        status=[UNSUPPORTED if not row.supported else PREDICTED for row in rows],
+        reason=[row.reason for row in rows],
+        expert_dtype=[""] * len(rows),
+    )
+    together: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.supported:
+            key = (row.model, row.hardware, row.nodes, row.dtype, row.backend, row.layout, row.prefill, row.decode)
+            together[key].append(i)
+    for members in together.values():
+        _fill(table, rows, members, traits)
+    return table
+
+
+def _fill(table: Physics, rows: Sequence[ServingRow], members: list[int], traits: Mapping[str, Traits]) -> None:
+    """Answer the rows of one deployment; those that do not fit are left out one by one."""
+    one = rows[members[0]]
+    try:
+        sides = [_side(one, pool, traits) for pool in _pools(one)]
+    except ConfigError as error:
+        for i in members:
+            table.status[i], table.reason[i] = UNSUPPORTED, str(error.faults[0])
+        return
+    load = _load([rows[i] for i in members])
+    fits = np.ones(len(members), dtype=bool)
+    for side in sides:
+        room = side.deployment.memory(load.chunk_tokens, MEMORY_UTILISATION)
+        whole = cache_per_sequence(
+            side.deployment.kinds,
+            side.deployment.layout,
+            side.deployment.precision,
+            load.input_len + load.output_len,
+        )
+        short = room.cache_budget_bytes < whole
+        fits &= ~short
+        for place in np.flatnonzero(short):
+            i = members[place]
+            table.status[i] = INFEASIBLE
+            table.reason[i] = f"weights and one request do not fit {side.deployment.layout}"
+    precision = sides[-1].deployment.precision
+    for i in members:
+        table.expert_dtype[i] = precision.weight("expert" if sides[-1].deployment.model.moe else "dense")
+    if not fits.any():
+        return
+    part = load.part(fits)
+    state = _state(sides, part)
+    for name in _FIELDS:
+        getattr(table, name)[np.array(members)[fits]] = getattr(state, name)
+
+
+def _state(sides: list[Side], load: Load) -> Steady:
+    if len(sides) == 1:
+        deployment = sides[0].deployment
+        return steady(deployment, load, deployment.memory(load.chunk_tokens, MEMORY_UTILISATION))
+    return disaggregated(sides[0], sides[1], load, MEMORY_UTILISATION)
+
+
+def _load(rows: Sequence[ServingRow]) -> Load:
+    lengths = np.array([(max(LENGTH * r.isl, 1.0), max(LENGTH * r.osl, 1.0), r.concurrency) for r in rows]).T
+    return Load(lengths[0], lengths[1], lengths[2])
+
+
+def _pools(row: ServingRow) -> list[Pool]:
+    if row.layout is not None:
+        return [Pool(row.layout, 1)]
+    assert row.prefill is not None and row.decode is not None
+    return [row.prefill, row.decode]
+
+
+def _side(row: ServingRow, pool: Pool, traits: Mapping[str, Traits]) -> Side:
+    """One pool of a row. Layouts that cannot be are read as that many devices in data and expert parallel."""
+    model = load_model(row.model)
+    engine = Engine(
+        dtype=row.dtype,
+        kv_cache_dtype="auto" if row.dtype == "bf16" else CACHE_DTYPE,
+        memory_utilisation=MEMORY_UTILISATION,
+        backend=row.backend,
+    )
+    hardware = load_hardware(row.hardware, nodes=row.nodes)
+    layout = pool.layout
+    if layout.faults(model, None):
+        layout = _instead(layout, model.moe is not None)
+    machine = _large_enough(hardware, layout)
+    deployment = deployment_of(
+        model, machine, layout, engine, None, None, 0, traits.get(row.backend, Traits())
+    )
+    if row.layout is None:
+        room = deployment.memory(engine.chunk_tokens, MEMORY_UTILISATION)
+        while room.cache_budget_bytes <= 0.0 and layout.world < 64:
+            # Some rows record one device for a model that needs many.
+            layout = Parallelism(tp=2 * layout.tp, dp=layout.dp, ep=2 * layout.ep if layout.ep > 1 else 1)
+            machine = _large_enough(hardware, layout)
+            check(model, machine, layout, [], None, None, engine)
+            deployment = deployment_of(
+                model, machine, layout, engine, None, None, 0, traits.get(row.backend, Traits())
+            )
+            room = deployment.memory(engine.chunk_tokens, MEMORY_UTILISATION)
+    check(model, machine, layout, [], None, None, engine)
+    return Side(deployment, pool.workers)
+
+
+def _instead(layout: Parallelism, moe: bool) -> Parallelism:
+    devices = 2 ** int(np.log2(layout.world))
+    return Parallelism(dp=devices, ep=devices if moe else 1)
+
+
+def _large_enough(hardware: Hardware, layout: Parallelism) -> Hardware:
+    nodes = -(-layout.world // hardware.devices_per_node)
+    return hardware if hardware.nodes >= nodes else hardware.with_nodes(nodes)

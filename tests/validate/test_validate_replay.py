@@ -1,0 +1,171 @@
+"""Runs replayed step by step: by hand with a fixed step, and against the replay's own output."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from bench_files import folder_rows, run_folder, sglang_result, vllm_result, without_details
+
+from moesim.errors import ConfigError, InfeasibleError
+from moesim.hardware import load_hardware
+from moesim.layout import Parallelism
+from moesim.model import load_model
+from moesim.prediction import Engine
+from moesim.requests import request_trace
+from moesim.validate.find_runs import read_runs
+from moesim.validate.replay import Setup, replay
+from moesim.validate.run_report import Given, predict_run, summarise_runs
+from moesim.validate.runs import PER_TOKEN_MEAN, RUN_METRICS, RunEngine
+
+
+def setup(layout=None, backend="vllm", **engine):
+    layout = layout or Parallelism()
+    return Setup(load_model("gpt-oss-20b"), load_hardware("h100-sxm-8"), layout, Engine(**engine), backend)
+
+
+def second(_):
+    """A clock by which every step takes a second."""
+    return lambda load: 1.0  # noqa: ARG005
+
+
+def test_by_hand():
+    # 4 tokens a step: the first request's 3 and 1 of the second's 2; then its token and the second's last.
+    found = replay(request_trace([0.0, 0.0], [3, 2], [3, 2]), setup(chunk_tokens=4), second)
+    assert found.first_s.tolist() == [1.0, 2.0]
+    assert found.last_s.tolist() == [3.0, 3.0]
+    assert sorted(found.gaps.tolist()) == [1.0, 1.0, 1.0]
+    metrics = found.metrics()
+    assert metrics["ttft"].mean == 1.5
+    assert metrics["tpot"].mean == 1.0
+    assert metrics["e2el"].mean == 3.0
+
+
+def test_arrivals_count():
+    found = replay(request_trace([0.0, 5.0], [3, 2], [1, 1]), setup(), second)
+    assert found.sent_s.tolist() == [0.0, 5.0]
+    assert found.first_s.tolist() == [1.0, 6.0]
+    assert found.gaps.tolist() == []
+    assert found.metrics()["tpot"].mean is None
+
+
+def test_closed_loop_sends_when_one_ends():
+    trace = request_trace(np.zeros(4), np.full(4, 2), np.full(4, 3), concurrency=1)
+    found = replay(trace, setup(), second)
+    assert found.sent_s.tolist() == [0.0, 3.0, 6.0, 9.0]
+    assert (found.first_s - found.sent_s).tolist() == [1.0] * 4
+    assert found.duration_s == 12.0
+
+
+def test_ranks_take_requests_in_turn():
+    trace = request_trace(np.zeros(4), np.full(4, 2), np.full(4, 3))
+    one = replay(trace, setup(chunk_tokens=2), second)
+    two = replay(trace, setup(Parallelism(dp=2, ep=2), chunk_tokens=2), second)
+    assert one.first_s.tolist() != two.first_s.tolist()
+    assert two.first_s.tolist()[:2] == [1.0, 1.0]
+    assert two.last_s.max() < one.last_s.max()
+
+
+def test_sglang_reads_prompts_first():
+    trace = request_trace([0.0, 1.0], [2, 6], [5, 2])
+    mixed = replay(trace, setup(chunk_tokens=3), second)
+    first = replay(trace, setup(backend="sglang", chunk_tokens=3), second)
+    assert first.first_s[1] < mixed.first_s[1]
+
+
+def test_weighted_means():
+    found = replay(request_trace([0.0, 0.0], [3, 2], [3, 2]), setup(chunk_tokens=4), second)
+    assert found.metrics(PER_TOKEN_MEAN)["itl"].mean == pytest.approx(1.0)
+
+
+def test_a_model_that_does_not_fit():
+    huge = Setup(load_model("deepseek-v3"), load_hardware("h100-sxm-8"), Parallelism(tp=8), Engine())
+    with pytest.raises(InfeasibleError):
+        replay(request_trace([0.0], [3], [3]), huge)
+    with pytest.raises(ConfigError):
+        replay(request_trace([0.0], [3], [3]), setup(Parallelism(tp=3)))
+
+
+def test_a_run_that_the_model_made_is_predicted_without_error(tmp_path):
+    rng = np.random.default_rng(5)
+    trace = request_trace(
+        np.sort(rng.uniform(0, 20, 60)), rng.integers(50, 900, 60), rng.integers(2, 200, 60)
+    )
+    found = replay(trace, setup(Parallelism(tp=2, ep=2), chunk_tokens=2048, max_sequences=64))
+    rows = [
+        {
+            "input_toks": int(i),
+            "output_toks": int(o),
+            "arrival_time": a,
+            "queued_ts": a,
+            "first_token_ts": f,
+            "last_token_ts": e,
+        }
+        for i, o, a, f, e in zip(
+            trace.input_tokens, trace.output_tokens, trace.arrival_s, found.first_s, found.last_s, strict=True
+        )
+    ]
+    (run,) = read_runs(run_folder(tmp_path / "H100" / "made", rows))
+    result = predict_run(run)
+    summary = summarise_runs([result])
+    for metric in RUN_METRICS:
+        assert summary[metric] == pytest.approx(
+            dict.fromkeys(("mean_error", "median_error", "p90_error", "p99_error"), 0.0), abs=1e-6
+        )
+    assert result.assumed == ()
+
+
+def test_statistics_alone_are_replayed_with_mean_lengths(tmp_path):
+    path = tmp_path / "h200.jsonl"
+    path.write_text(json.dumps(sglang_result()) + "\n")
+    (run,) = read_runs(path)
+    result = predict_run(run)
+    assert len(result.replayed.sent_s) == 64
+    assert result.setup.layout == Parallelism(tp=2)
+    assert result.setup.backend == "sglang"
+    assert result.errors["ttft"].p90 is None
+    assert result.errors["ttft"].mean is not None
+    assert result.document()["predicted"]["output_throughput"] > 0
+
+
+def test_a_rate_without_arrivals_is_poisson(tmp_path):
+    path = tmp_path / "h200.json"
+    path.write_text(json.dumps(without_details(vllm_result(completed=20, total_output_tokens=200))))
+    (run,) = read_runs(path)
+    result = predict_run(run, seed=1)
+    assert any("Poisson" in text for text in result.assumed)
+    assert any("layout" in text for text in result.assumed)
+    assert result.replayed.sent_s.tolist() == predict_run(run, seed=1).replayed.sent_s.tolist()
+    assert result.replayed.sent_s.tolist() != predict_run(run, seed=2).replayed.sent_s.tolist()
+
+
+def test_what_the_user_says_counts_more(tmp_path):
+    (run,) = read_runs(run_folder(tmp_path / "H100" / "a", folder_rows()))
+    given = Given("gpt-oss-120b", "h200", None, "sglang", RunEngine(tp=4, ep=1, chunk_tokens=512))
+    result = predict_run(run, given)
+    assert result.setup.model.name == "gpt-oss-120b"
+    assert result.setup.hardware.name == "h200-sxm-8"
+    assert result.setup.layout == Parallelism(tp=4)
+    assert (result.setup.engine.chunk_tokens, result.setup.engine.max_sequences) == (512, 64)
+
+
+def test_what_nobody_says_is_asked_for(tmp_path):
+    rows = folder_rows()
+    (run,) = read_runs(run_folder(tmp_path / "nowhere", rows))
+    with pytest.raises(ConfigError, match="--hardware"):
+        predict_run(run)
+
+
+def test_twice_the_bandwidth_is_faster(tmp_path):
+    (run,) = read_runs(run_folder(tmp_path / "a", folder_rows(40)))
+    slow, fast = (predict_run(run, Given(hardware=name)) for name in ("h100-sxm-8", "b200-sxm-8"))
+    assert fast.predicted["tpot"].mean < slow.predicted["tpot"].mean
+
+
+def test_real_runs(shared):
+    runs = read_runs(shared("vllm-runs"))
+    assert [run.completed for run in runs] == [300, 300]
+    assert {run.hardware for run in runs} == {"rtx-pro-6000-8"}
+    results = [predict_run(run) for run in runs]
+    assert all(abs(r.errors["tpot"].mean) < 0.35 and abs(r.errors["ttft"].mean) < 0.5 for r in results)
