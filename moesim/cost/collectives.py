@@ -184,7 +184,8 @@ def _moved(off: Array, local: int, hardware: Hardware) -> Array:
         # All traffic meets in the host bridge; a busy device waits for its own link, as one of two does.
         pair, all_ = (fit_of("all_to_all", n, link).busbw_bytes_per_s for n in (2, local))
         share = min(1.0, all_ / pair)
-        return np.maximum(off.sum(axis=(-2, -1)) / off.shape[-1], busiest(off) * share)
+        mean = off.sum(axis=(-2, -1)) / off.shape[-1]
+        return np.asarray(np.maximum(mean, busiest(off) * share))
     return busiest(off)
 
 
