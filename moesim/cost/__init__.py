@@ -1,7 +1,13 @@
 """How long work takes: pure functions from arrays to seconds."""
 
 from moesim.cost.collectives import all_to_all_seconds, collective_seconds, message_seconds
-from moesim.cost.even_traffic import EvenTraffic, direct_traffic, hit_parts, two_level_traffic
+from moesim.cost.even_traffic import (
+    EvenTraffic,
+    direct_traffic,
+    hit_parts,
+    hit_parts_limited,
+    two_level_traffic,
+)
 from moesim.cost.exchange import (
     HIGH_THROUGHPUT,
     LOW_LATENCY,
@@ -26,6 +32,7 @@ __all__ = [
     "exchange_seconds",
     "expert_times",
     "hit_parts",
+    "hit_parts_limited",
     "message_seconds",
     "one_way_seconds",
     "op_times",

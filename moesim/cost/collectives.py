@@ -165,16 +165,28 @@ def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | 
     local = min(ranks, domain)
     seconds = np.zeros(up.shape[:-2])
     if local > 1:
-        off = up * (1.0 - np.eye(ranks))
-        # In a mesh each pair has a link of its own, so the busiest pair decides.
-        mesh = hardware.scale_up.topology == "full_mesh"
-        moved = off.max(axis=(-2, -1)) * (hardware.domain - 1) if mesh else busiest(off)
+        moved = _moved(up * (1.0 - np.eye(ranks)), local, hardware)
         seconds = _fastest(fit_of("all_to_all", local, hardware.scale_up), moved)
     if ranks > domain:
         network = _network(hardware)
         rate = network.bandwidth_bytes_per_s * network.efficiency
         seconds = np.maximum(seconds, network.latency_s + busiest(out) / rate)
     return np.asarray(seconds)
+
+
+def _moved(off: Array, local: int, hardware: Hardware) -> Array:
+    """Bytes that decide how long an exchange inside a domain takes, per device."""
+    link = hardware.scale_up
+    if link.topology == "full_mesh":
+        # Each pair has a link of its own, so the busiest pair decides.
+        return np.asarray(off.max(axis=(-2, -1)) * (hardware.domain - 1))
+    if link.topology == "tree":
+        # All traffic meets in the host bridge; a busy device waits for its own link, as one of two does.
+        pair, all_ = (fit_of("all_to_all", n, link).busbw_bytes_per_s for n in (2, local))
+        share = min(1.0, all_ / pair)
+        mean = off.sum(axis=(-2, -1)) / off.shape[-1]
+        return np.asarray(np.maximum(mean, busiest(off) * share))
+    return busiest(off)
 
 
 def busiest(traffic: Array) -> Array:

@@ -6,6 +6,7 @@ ranks share equally. Ranks are counted in order, `domain` of them to a scale-up 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,45 @@ def hit_parts(parts: int, experts: int, top_k: int) -> float:
     ``parts * (1 - C(E - E/parts, k) / C(E, k))``: choices are without replacement.
 
     >>> hit_parts(1, 256, 8), round(hit_parts(2, 256, 8), 4), hit_parts(256, 256, 8)
-    (1.0, 1.9937, 8.0)
+    (1.0, 1.993, 8.0)
     """
     if parts >= experts:
         return float(top_k)
     outside = experts - experts / parts
     chosen = np.arange(top_k)
     return float(parts * (1.0 - np.prod(np.maximum(outside - chosen, 0.0) / (experts - chosen))))
+
+
+def hit_parts_limited(parts: int, experts: int, top_k: int, groups: int, top_groups: int) -> float:
+    """Parts hit where a token's experts lie in `top_groups` of `groups`, which are chosen evenly.
+
+    Parts are runs of neighbouring experts, as groups are: a part holds whole groups, or lies inside one.
+
+    >>> round(hit_parts_limited(4, 256, 8, 8, 4), 3), round(hit_parts_limited(8, 256, 8, 8, 4), 3)
+    (2.928, 3.629)
+    >>> hit_parts_limited(16, 256, 8, 1, 1) == hit_parts(16, 256, 8)
+    True
+    """
+    if groups <= 1 or top_groups >= groups or parts <= 1:
+        return hit_parts(parts, experts, top_k)
+    allowed = experts // groups * top_groups
+
+    def missed(mine: float) -> float:
+        """Chance that none of `mine` of the allowed experts is chosen."""
+        chosen = np.arange(top_k)
+        return float(np.prod(np.maximum(allowed - mine - chosen, 0.0) / (allowed - chosen)))
+
+    if parts >= groups:
+        return parts * top_groups / groups * (1.0 - missed(experts / parts))
+    held = groups // parts
+    hit = sum(
+        math.comb(held, j)
+        * math.comb(groups - held, top_groups - j)
+        / math.comb(groups, top_groups)
+        * (1.0 - missed(j * experts / groups))
+        for j in range(1, min(held, top_groups) + 1)
+    )
+    return parts * hit
 
 
 def direct_traffic(tokens: float, ranks: int, domain: int, copies: float) -> EvenTraffic:

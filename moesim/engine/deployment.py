@@ -9,7 +9,7 @@ import numpy as np
 from moesim.cost import ExpertShape
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
-from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, uniform
+from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.traits import Traits
 from moesim.engine.timeline import makespan, two_batch_layers
@@ -142,6 +142,8 @@ class Deployment:
             phase,
             self.seed,
             self.backend,
+            # A recording shows by itself which experts go together; loads do not.
+            (1, 1) if isinstance(self.source, TokenSource) else (moe.groups, moe.top_groups),
         )
 
 

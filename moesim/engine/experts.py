@@ -16,8 +16,11 @@ from moesim.cost import (
     LOW_LATENCY,
     ExpertShape,
     collective_seconds,
+    exchange_of,
     exchange_seconds,
     expert_times,
+    hit_parts,
+    hit_parts_limited,
 )
 from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
 from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
@@ -74,6 +77,9 @@ class ExpertStep:
         Of the draws.
     backend
         Serving engine whose collectives to take, where they were measured.
+    groups
+        Node-limited routing that the source does not show by itself: groups of experts, and how many of them
+        a token may choose from.
     """
 
     source: RoutingSource
@@ -86,6 +92,7 @@ class ExpertStep:
     phase: int = DECODE
     seed: int = 0
     backend: str = ""
+    groups: tuple[int, int] = (1, 1)
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -175,7 +182,7 @@ class ExpertStep:
                 traffic.up * width * each,
                 traffic.out * width * each,
                 self.hardware,
-                mode=LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT,
+                mode=self._mode,
                 way=way,
                 tokens=sent.tokens / layout.ep,
                 domain=domain,
@@ -199,10 +206,28 @@ class ExpertStep:
 
     def _traffic(self, draw: Draw, sent: Dispatched) -> Traffic:
         domain = max(1, self.hardware.domain // self.layout.moe_tp)
-        whole = domain >= self.plan.ranks or self.plan.ranks % domain == 0
-        if self.phase == DECODE or not whole:
+        inside = domain >= self.plan.ranks
+        found = exchange_of(self.hardware, self._mode, self.backend)
+        once = inside and found is not None and found.once
+        if not once and (self.phase == DECODE or not (inside or self.plan.ranks % domain == 0)):
             return direct(sent, domain)
-        return two_level(draw, self.plan, domain)
+        return self._limited(two_level(draw, self.plan, domain), domain)
+
+    def _limited(self, traffic: Traffic, domain: int) -> Traffic:
+        """Fewer ranks and domains per token, as node-limited routing has it where load is even."""
+        if self.groups[0] <= 1:
+            return traffic
+        parts = (self.plan.ranks, max(1, self.plan.ranks // domain))
+        rank, node = (
+            hit_parts_limited(n, self.source.num_experts, self.source.top_k, *self.groups)
+            / hit_parts(n, self.source.num_experts, self.source.top_k)
+            for n in parts
+        )
+        return Traffic(traffic.up * rank, traffic.out * node)
+
+    @property
+    def _mode(self) -> str:
+        return LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT
 
 
 def _size(step: IntArray) -> IntArray:

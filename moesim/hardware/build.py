@@ -213,6 +213,7 @@ def _exchange(spec: ExchangeSpec, sources: Mapping[str, str], at: str) -> Exchan
     return Exchange(
         dispatch=_one_way(spec.dispatch, spec.sharpness.value),
         combine=_one_way(spec.combine, spec.sharpness.value),
+        once=spec.once,
         source=" | ".join(cited),
     )
 

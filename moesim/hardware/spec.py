@@ -227,10 +227,12 @@ class OneWaySpec(_Part):
 class ExchangeSpec(_Part):
     """A measured exchange of tokens between expert-parallel ranks.
 
-    `sharpness` is the exponent that joins the floor and the legs.
+    `sharpness` is the exponent that joins the floor and the legs; `once` says that a token goes once to a
+    rank inside the domain, however many of its experts are there.
     """
 
     sharpness: Number
+    once: bool = False
     dispatch: OneWaySpec
     combine: OneWaySpec
 

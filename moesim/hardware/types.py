@@ -232,10 +232,21 @@ class OneWay:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A measured way to send tokens to their experts and to bring the results back."""
+    """A measured way to send tokens to their experts and to bring the results back.
+
+    Parameters
+    ----------
+    dispatch, combine
+        To the experts, and back.
+    once
+        Whether a token goes once to a rank inside the domain, however many of its experts are there.
+    source
+        Where the numbers come from.
+    """
 
     dispatch: OneWay
     combine: OneWay
+    once: bool = False
     source: str = ""
 
 

@@ -69,7 +69,7 @@ def exchange_answer(row: PublishedRow) -> Answer | None:
     way = row.text("phase").lower()
     if library is None or way not in _WAYS:
         return None
-    ranks, tokens = _ranks(row), row.first_number("batch") or _said(row, r"(\d+)\s*[kK] tok", 1024)
+    ranks, tokens = _ranks(row), row.first_number("batch")
     if not ranks or not tokens:
         return Answer(reason="does not say how many ranks, or how many tokens a rank has")
     hardware, note = _hardware(row, library, ranks)
@@ -82,7 +82,7 @@ def exchange_answer(row: PublishedRow) -> Answer | None:
     seconds, counted = _seconds(library, hardware, way, ranks, tokens, width, shape)
     if (scale := _UNITS.get(row.text("unit"))) is not None and "latency" in row.text("metric").lower():
         ours = seconds * scale
-    elif "bandwidth" in row.text("metric").lower() and row.text("unit").startswith("GB/s"):
+    elif "bandwidth" in row.text("metric").lower() and "GB/s" in row.text("unit"):
         ours = counted * width / seconds / 1e9
     else:
         return Answer(reason=f"moesim has no {row.text('metric')} of an exchange in {row.text('unit')}")
@@ -161,11 +161,6 @@ def _ranks(row: PublishedRow) -> int | None:
         return int(one[1])
     number = row.text("num_devices")
     return int(number) if number.isdigit() and int(number) > 0 else None
-
-
-def _said(row: PublishedRow, pattern: str, unit: float) -> float | None:
-    found = re.search(pattern, f"{row.text('batch')} {row.text('notes')}")
-    return float(found[1]) * unit if found else None
 
 
 def _shape(row: PublishedRow) -> tuple[int, int, int]:

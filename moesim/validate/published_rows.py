@@ -58,13 +58,14 @@ class PublishedRow:
         return self.cells.get(column, "")
 
     def first_number(self, column: str) -> float | None:
-        """The first number of a column: 4096 of ``4096 tok/rank``.
+        """The first number of a column: 4096 of ``4096 tok/rank`` or of ``4K tok``.
 
-        >>> PublishedRow(2, None, "P", {"batch": "M=64"}).first_number("batch")
-        64.0
+        >>> row = PublishedRow(2, None, "P", {"batch": "M=64", "input_len": "8K"})
+        >>> row.first_number("batch"), row.first_number("input_len")
+        (64.0, 8192.0)
         """
-        found = re.search(r"\d+(\.\d+)?", self.text(column))
-        return float(found[0]) if found else None
+        found = re.search(r"(\d+(?:\.\d+)?)\s*([kK]\b)?", self.text(column))
+        return float(found[1]) * (1024.0 if found[2] else 1.0) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,5 +158,24 @@ def test_every_engines_all_reduce_is_near_its_table(shared, gpu):
             assert np.median(errors[(size >= 2**16) & (size <= 2**23)]) < 0.28, (path.parent.name, ranks)
 
 
+def test_traffic_through_a_host_bridge_is_limited_by_all_of_it():
+    """Twice the traffic on every other pair makes a skewed exchange slower, though its busiest rank stays."""
+    pcie = load_hardware("l40s-8")
+    hot = np.zeros((8, 8))
+    hot[0, 1:] = 1e6
+    also = hot.copy()
+    also[1:, :] = 1e6
+    nothing = np.zeros((8, 8))
+    one, all_ = (float(all_to_all_seconds(t, nothing, pcie)) for t in (hot, also))
+    assert one < 0.5 * all_
+    fit, pair = (fit_of("all_to_all", n, pcie.scale_up) for n in (8, 2))
+    # The hot device's link, alone: as fast as one of two.
+    assert one >= 7e6 / pair.busbw_bytes_per_s
+    even = np.full((8, 8), 1e6)
+    same = collective_seconds("all_to_all", 8, 8, np.array(8e6), pcie)
+    assert all_to_all_seconds(even, nothing, pcie) == pytest.approx(same)
+    assert fit.busbw_bytes_per_s < pair.busbw_bytes_per_s / 5
+
+
 def _columns(table):
     return table.column_names, table.columns

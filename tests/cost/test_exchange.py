@@ -17,6 +17,7 @@ from moesim.cost import (
     exchange_of,
     exchange_seconds,
     hit_parts,
+    hit_parts_limited,
     one_way_seconds,
     two_level_traffic,
 )
@@ -82,6 +83,31 @@ def test_hit_parts_is_what_choosing_without_replacement_gives(parts):
     home = chosen * min(parts, 256) // 256
     mean = np.mean([len(set(row)) for row in home])
     assert hit_parts(parts, 256, 8) == pytest.approx(mean, rel=0.02)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8, 16, 64])
+def test_hit_parts_of_node_limited_routing_is_what_drawing_gives(parts):
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(4000):
+        groups = rng.choice(8, 4, replace=False)
+        allowed = (groups[:, None] * 32 + np.arange(32)).ravel()
+        hits.append(len(set(rng.choice(allowed, 8, replace=False) * parts // 256)))
+    found = hit_parts_limited(parts, 256, 8, 8, 4)
+    assert found == pytest.approx(np.mean(hits), rel=0.02)
+    assert found <= hit_parts(parts, 256, 8)
+
+
+def test_node_limited_routing_sends_less_over_the_network():
+    import moesim as ms
+    from moesim.ops import Batch
+    from moesim.prediction.kept import deployment_of
+
+    model, nodes = ms.load_model("deepseek-v3"), load_hardware("h800-sxm-8", nodes=8)
+    made = deployment_of(model, nodes, ms.Parallelism(dp=64, ep=64), ms.Engine(), None, None, 0)
+    step = made.step(Batch.prefill(1.0, 4096.0))
+    sent = step.expert_mean("out_tokens")[0] / len(model.moe_layer_ids) / 4096
+    assert sent == pytest.approx(hit_parts_limited(8, 256, 8, 8, 4) * 7 / 8, rel=0.05)
 
 
 # --- conservation ---------------------------------------------------------------------------------------
@@ -249,3 +275,18 @@ def test_each_mode_is_the_quicker_one_where_it_is_used(name, ranks, tokens, quic
     for way in WAYS:
         times = {mode: seconds(name, mode, way, sent, ranks, tokens) for mode, sent in traffic.items()}
         assert min(times, key=times.get) == quick
+
+
+@pytest.mark.parametrize(("backend", "once"), [("trtllm", True), ("sglang", False)])
+def test_a_token_goes_once_to_a_rank_where_the_library_does_so(backend, once):
+    """Eight experts in four groups hit 3.6 of 8 ranks; DeepEP sends eight copies all the same."""
+    import moesim as ms
+    from moesim.ops import Batch
+    from moesim.prediction.kept import deployment_of
+
+    layout, model = ms.Parallelism(dp=8, ep=8), ms.load_model("deepseek-v3")
+    engine = ms.Engine(backend=backend)
+    made = deployment_of(model, load_hardware("gb200", nodes=2), layout, engine, None, None, 0)
+    sent = made.step(Batch.decode(64.0, 100.0)).expert_mean("up_tokens")[0] / len(model.moe_layer_ids) / 64
+    even = hit_parts_limited(8, 256, 8, 8, 4) * 7 / 8 if once else direct_traffic(1, 8, 8, 8).up
+    assert sent == pytest.approx(even, rel=0.03)

@@ -123,7 +123,7 @@ def test_latency_and_bandwidth_of_one_measurement_agree(tmp_path):
 )
 def test_deepep_v2_is_predicted_from_v1(tmp_path, changes, published, within):
     """Nothing of V2 was fitted: NVLink's and InfiniBand's shares are those of V1."""
-    changes = changes | {"system": "DeepEP V2", "batch": "8192 tok/rank", "num_devices": ""}
+    changes = changes | {"system": "DeepEP V2", "batch": "8K tok/rank", "num_devices": ""}
     row = one(tmp_path, metric="bottleneck_bandwidth", value=str(published), **changes)
     assert row["reason"] == ""
     assert abs(row["error"]) < within
