@@ -42,7 +42,8 @@ def accepted_score(document: Mapping[str, Any], metric: str, rows: str) -> Score
     if not isinstance(values, dict):
         return None
     known: dict[str, Any] = {f.name: values.get(f.name) for f in fields(Score)}
-    return Score(**{name: nan if value is None else value for name, value in known.items()})
+    known.update({name: nan for name, value in known.items() if value is None})
+    return Score(**known)
 
 
 def write_accepted(
