@@ -89,10 +89,11 @@ def serving(
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a path is a file that does not begin like JSON."""
+    """Whether a path is a file that does not begin like JSON, or is to be refused as one."""
     try:
-        if path.is_dir():
-            return False
+        if not path.is_file():
+            # A pipe can be read once only, and then it is a table.
+            return not path.is_dir()
         with path.open("rb") as stream:
             return not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
     except (OSError, ValueError):
@@ -168,7 +169,7 @@ def _accepted(path: Path) -> dict[str, Any] | None:
     from moesim.validate.accepted import read_accepted
 
     known = read_accepted()
-    if known is None:
+    if known is None or not path.is_file():
         return None
     with path.open("rb") as stream:
         same = hashlib.file_digest(stream, "sha256").hexdigest() == known["file_sha256"]

@@ -88,11 +88,12 @@ def print_evaluation(found: Evaluation, accepted: dict[str, Any] | None) -> None
 
 
 def _baselines(found: Evaluation, metric: str, accepted: dict[str, Any] | None) -> list[tuple[str, Score]]:
-    from moesim.validate.score import Score
+    from moesim.validate.accepted import accepted_score
 
     known: list[tuple[str, Score]] = [("fitted roofline", found.roofline[metric]["roofline"])]
-    if accepted is not None and "judged" in accepted["scores"].get(metric, {}):
-        known.append((f"accepted {accepted['date']}", Score(**accepted["scores"][metric]["judged"])))
+    last = accepted_score(accepted, metric, "judged") if accepted is not None else None
+    if accepted is not None and last is not None:
+        known.append((f"accepted {accepted['date']}", last))
     return [(name, score) for name, score in known if score.n]
 
 

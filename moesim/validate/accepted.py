@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields
+from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import atomic_write
+from moesim.validate.score import Score
 
 SHIPPED = Path(__file__).with_name("accepted.json")
 
@@ -33,20 +36,47 @@ def read_accepted(path: Path = SHIPPED) -> dict[str, Any] | None:
     return document
 
 
+def accepted_score(document: Mapping[str, Any], metric: str, rows: str) -> Score | None:
+    """One score of an accepted result, or None if it has none."""
+    values = document["scores"].get(metric, {}).get(rows)
+    if not isinstance(values, dict):
+        return None
+    known: dict[str, Any] = {f.name: values.get(f.name) for f in fields(Score)}
+    known.update({name: nan for name, value in known.items() if value is None})
+    return Score(**known)
+
+
 def write_accepted(
-    scores: Mapping[str, Any], file_sha256: str, date: str, note: str = "", path: Path = SHIPPED
+    scores: Mapping[str, Mapping[str, Score]],
+    file_sha256: str,
+    date: str,
+    note: str = "",
+    path: Path = SHIPPED,
 ) -> None:
     """Make a result the accepted one.
 
     Parameters
     ----------
     scores
-        By metric, then by set of rows, as in the ``summary`` of `moesim.validate.report.Evaluation`.
+        By metric, then by set of rows, as in `moesim.validate.report.Evaluation`.
     file_sha256
         Of the measurements: another file's scores are not compared.
     date, note
         When and why it was accepted.
     """
-    document = {"file_sha256": file_sha256, "date": date, "note": note, "scores": scores}
-    with atomic_write(path) as stream:
-        stream.write(json.dumps(document, indent=2) + "\n")  # type: ignore[call-overload]
+    document = {
+        "file_sha256": file_sha256,
+        "date": date,
+        "note": note,
+        "scores": {
+            metric: {name: _finite(asdict(found)) for name, found in table.items() if found.n}
+            for metric, table in scores.items()
+        },
+    }
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path, "wb") as stream:
+        cast("IO[bytes]", stream).write(text.encode())
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not isfinite(v) else v for name, v in values.items()}

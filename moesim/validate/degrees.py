@@ -107,25 +107,50 @@ def read_aggregated(recorded: Degrees, moe: bool) -> Reading:
     return Reading(found.layout, found.repairs, why)
 
 
-def read_pools(prefill: Degrees, decode: Degrees, moe: bool) -> tuple[Reading, Reading, str]:
+def read_pools(
+    prefill: Degrees, decode: Degrees, moe: bool, counted: bool, backend: str = ""
+) -> tuple[Reading, Reading, str]:
     """Layouts of the two sides of a disaggregated deployment, and what is doubtful about them together.
 
-    Where the decode side repeats the prefill side's EP but has more devices, its own EP is unknown: those
-    tables had one EP column for both. Such a worker is read as recorded, and doubtful.
+    Tables without worker counts have one column of EP for both sides, and call attention data parallelism TP.
+    Rows that are also recorded elsewhere in full (some hundred) say what they mean: the EP of a decode worker
+    is its devices; all 14 of 16 and more devices had data-parallel attention, and so had all 13 prefill
+    workers of TensorRT-LLM on 16 GPUs, though the decode workers of these had not.
+
+    Parameters
+    ----------
+    prefill, decode
+        Of one worker of each side.
+    moe
+        Whether the model has experts.
+    counted
+        Whether worker counts are recorded; such rows are right as they are.
+    backend
+        Of the row.
     """
+    if counted or not moe:
+        first, second = read_degrees(prefill, moe), read_degrees(decode, moe)
+        notes = [f"{s}: {r.doubtful}" for s, r in (("prefill", first), ("decode", second)) if r.doubtful]
+        return first, second, "; ".join(notes)
+    if _all_one(prefill) and _all_one(decode):
+        return _as_is(prefill), _as_is(decode), "every degree is 1: the layout is not recorded"
+    if prefill.tp == decode.tp > MOST and (prefill.ep or 1) == (decode.ep or 1) == 1:
+        why = f"TP {decode.tp} on both sides is more likely the devices of the whole deployment"
+        return _as_is(prefill), _as_is(decode), why
     first = read_degrees(prefill, moe)
-    repeated = moe and (decode.ep or 1) > 1 and decode.ep == prefill.ep and decode.tp > (decode.ep or 1)
-    if repeated:
-        # Not a square: TP 16 with EP 4 is as often recorded here as TP 24, 32 and 48 are.
-        second = Reading(Parallelism(decode.tp, decode.pp or 1, decode.dp or 1, decode.ep or 1))
-    else:
-        second = read_degrees(decode, moe)
-    notes = [f"prefill: {first.doubtful}" if first.doubtful else ""]
-    notes.append(f"decode: {second.doubtful}" if second.doubtful else "")
-    if repeated:
-        notes.append(f"decode: EP {decode.ep} of {decode.tp} devices repeats the prefill side's")
-    elif decode.tp == prefill.tp > MOST and (decode.dp or 1) == (prefill.dp or 1) == 1 == (decode.ep or 1):
-        notes.append(f"TP {decode.tp} on both sides is more likely the devices of the whole deployment")
-    elif (decode.tp > MOST or prefill.tp > MOST) and (decode.dp or 1) == 1:
-        notes.append(f"TP {max(decode.tp, prefill.tp)} may stand for attention data parallelism")
-    return first, second, "; ".join(note for note in notes if note)
+    if backend == "trtllm" and prefill.tp == prefill.ep == 16 and (prefill.dp or 1) == 1:
+        first = Reading(Parallelism(1, 1, 16, 16), ("TP 16 with EP 16 read as DP 16 with EP 16",))
+    n, ep = decode.tp, decode.ep or 1
+    if not (1 < ep < n and ep == prefill.ep and (decode.dp or 1) == 1):
+        return first, read_degrees(decode, moe), ""
+    wide = n > MOST
+    text = f"TP {n} with EP {ep} read as {'DP' if wide else 'TP'} {n} with EP {n}"
+    return first, Reading(Parallelism(1 if wide else n, 1, n if wide else 1, n), (text,)), ""
+
+
+def _as_is(recorded: Degrees) -> Reading:
+    return Reading(Parallelism(recorded.tp, recorded.pp or 1, recorded.dp or 1, recorded.ep or 1))
+
+
+def _all_one(recorded: Degrees) -> bool:
+    return recorded.tp == (recorded.pp or 1) == (recorded.dp or 1) == (recorded.ep or 1) == 1

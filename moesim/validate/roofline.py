@@ -7,6 +7,7 @@ measurements of other groups, so that a group is never predicted by itself.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,14 +84,17 @@ def peaks(rows: Sequence[ServingRow], length: float = 0.9) -> Peaks:
     length
         Mean over longest length.
     """
-    table = np.full((len(rows), 6), np.nan)
+    table = np.full((6, len(rows)), np.nan)
+    alike: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.supported and row.layout is not None:
-            try:
-                table[i] = _row(row, length)
-            except (ConfigError, InfeasibleError):
-                continue
-    return Peaks(*table.T)
+            alike[row.model, row.hardware, row.nodes, row.dtype, row.layout].append(i)
+    for members in alike.values():
+        try:
+            table[:, members] = _alike([rows[i] for i in members], length)
+        except (ConfigError, InfeasibleError):
+            continue
+    return Peaks(*table)
 
 
 def baseline(
@@ -130,45 +134,47 @@ def baseline(
 
 def fit(found: Peaks, measured: Array, metric: str) -> tuple[float, float]:
     """Fractions of the compute and memory peaks with the least mean ``|log(predicted / measured)|``."""
-    best, pair = np.inf, (1.0, 1.0)
-    for compute in GRID:
-        for memory in GRID:
-            predicted = getattr(found, metric)(compute, memory)
-            error = float(np.abs(np.log(predicted / measured)).mean())
-            if error < best:
-                best, pair = error, (float(compute), float(memory))
-    return pair
+    true = np.log(measured)
+    errors = [
+        # One fraction of memory, all fractions of compute.
+        np.abs(np.log(getattr(found, metric)(GRID[:, None], memory)) - true).mean(axis=1)
+        for memory in GRID
+    ]
+    memory, compute = np.unravel_index(int(np.argmin(errors)), (len(GRID), len(GRID)))
+    return float(GRID[compute]), float(GRID[memory])
 
 
-def _row(row: ServingRow, length: float) -> tuple[float, ...]:
-    assert row.layout is not None
-    model, hardware = load_model(row.model), load_hardware(row.hardware, nodes=row.nodes)
-    row.layout.check(model, hardware)
-    engine = Engine(dtype=row.dtype)
-    deployment = deployment_of(model, hardware, row.layout, engine, None, None, 0)
-    inputs, outputs = length * row.isl, length * row.osl
+def _alike(rows: Sequence[ServingRow], length: float) -> Array:
+    """Fields of `Peaks` for rows that differ in nothing but lengths and concurrency, ``[6, rows]``."""
+    one = rows[0]
+    assert one.layout is not None
+    layout, engine = one.layout, Engine(dtype=one.dtype)
+    model, hardware = load_model(one.model), load_hardware(one.hardware, nodes=one.nodes)
+    layout.check(model, hardware)
+    deployment = deployment_of(model, hardware, layout, engine, None, None, 0)
+    inputs, outputs, load = np.array(
+        [(length * row.isl, length * row.osl, row.concurrency) for row in rows], dtype=np.float64
+    ).T
     context = inputs + outputs / 2
     room = deployment.memory(engine.chunk_tokens, engine.memory_utilisation).cache_budget_bytes
-    each = float(
-        cache_per_sequence(deployment.kinds, row.layout, deployment.precision, np.array([context]))[0]
-    )
-    running = min(row.concurrency, max(room / each, 1.0) * row.layout.dp)
-    decode = _busy(deployment, Batch.decode_over(running / row.layout.pp, context, row.layout.dp))
+    each = cache_per_sequence(deployment.kinds, layout, deployment.precision, context)
+    running = np.minimum(load, np.maximum(room / each, 1.0) * layout.dp)
+    decode = _busy(deployment, Batch.decode_over(running / layout.pp, context, layout.dp))
     # A prompt on every rank: each device does its part of all of them.
-    prompt = _busy(deployment, Batch.prefill(1.0, inputs)) / row.layout.dp
-    others = max(running - 1.0, 0.0)
-    return (*decode, *prompt, others / outputs, others / 2 / WAVES)
+    prompt = _busy(deployment, Batch.prefill(1.0, inputs)) / layout.dp
+    others = np.maximum(running - 1.0, 0.0)
+    return np.stack([*decode, *prompt, others / outputs, others / 2 / WAVES])
 
 
 def _busy(deployment: Deployment, batch: Batch) -> Array:
-    """Seconds of compute and of memory of one step at bare peaks, experts spread evenly, ``[2]``."""
+    """Seconds of compute and of memory of a step at bare peaks, experts spread evenly, ``[2, batches]``."""
     step: StepTimes = deployment.step(batch)
     device = deployment.hardware.device
     counts = step.work.table.counts
-    compute = float((counts * step.ops.peak_compute_s).sum())
-    memory = float((counts * step.ops.peak_memory_s).sum())
+    compute = (counts * step.ops.peak_compute_s).sum(axis=0)
+    memory = (counts * step.ops.peak_memory_s).sum(axis=0)
     bandwidth = device.processor.bandwidth_bytes_per_s[device.memory.name]
     for group, values in zip(step.work.experts, step.groups, strict=True):
-        compute += float(values["mean_flops"][0]) / peak_of(device.processor, "gemm", group.dtype)
-        memory += float(values["mean_bytes"][0]) / bandwidth
-    return np.array([compute, memory])
+        compute = compute + values["mean_flops"] / peak_of(device.processor, "gemm", group.dtype)
+        memory = memory + values["mean_bytes"] / bandwidth
+    return np.stack([compute, memory])

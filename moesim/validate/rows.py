@@ -23,11 +23,15 @@ class Pool:
         How many; None where nobody recorded it.
     batch
         Sequences per attention data-parallel rank; None where nobody recorded it.
+    attention_known
+        Whether ``tp`` is certain to be tensor parallelism: rows without worker counts call data-parallel
+        attention by the same name.
     """
 
     layout: Parallelism
     workers: int | None = None
     batch: float | None = None
+    attention_known: bool = True
 
     @property
     def devices(self) -> int | None:

@@ -19,6 +19,8 @@ from moesim.validate.replay import Replayed, Setup, replay
 from moesim.validate.runs import RUN_METRICS, STATISTICS, BenchmarkRun, RunEngine, Spread
 
 _NOTHING = RunEngine()
+#: Requests of mean length that are made for a run of which only statistics are known.
+MOST_MADE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,9 @@ def requests_of(run: BenchmarkRun, seed: int) -> tuple[RequestTrace, tuple[str, 
         notes = ("arrivals: Poisson at the recorded rate",)
     else:
         arrivals = f"closed:{run.concurrency or run.completed}"
-    made = generate_requests(run.completed, arrivals, mean[0], mean[1], seed=seed)
+    if run.completed > MOST_MADE:
+        notes += (f"the first {MOST_MADE:,} requests stand for all",)
+    made = generate_requests(min(run.completed, MOST_MADE), arrivals, mean[0], mean[1], seed=seed)
     return replace(made, concurrency=run.concurrency) if run.concurrency else made, notes
 
 

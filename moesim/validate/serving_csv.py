@@ -92,7 +92,7 @@ def _row(cells: Cells) -> ServingRow:
     if mode == AGG:
         found.aggregated(moe)
     elif mode in MODES:
-        found.disaggregated(moe)
+        found.disaggregated(moe, names.backend_of(backend))
     concurrency = found.concurrency(source)
     return ServingRow(
         line=cells.line,
@@ -161,12 +161,22 @@ class _Found:
         reading = read_aggregated(degrees, moe)
         self.layout, self.repairs, self.doubtful = reading.layout, reading.repairs, reading.doubtful
 
-    def disaggregated(self, moe: bool) -> None:
+    def disaggregated(self, moe: bool, backend: str) -> None:
         prefill, decode = self._degrees("prefill_"), self._degrees("decode_")
         if prefill is None or decode is None:
             return
-        first, second, self.doubtful = read_pools(prefill, decode, moe)
-        self.prefill, self.decode = self._pool("prefill", first.layout), self._pool("decode", second.layout)
+        workers = [self.cells.whole(f"{side}_num_workers") or None for side in ("prefill", "decode")]
+        counted = None not in workers
+        first, second, self.doubtful = read_pools(prefill, decode, moe, counted, backend)
+        self.prefill, self.decode = (
+            Pool(
+                reading.layout,
+                count,
+                self.cells.number(f"{side}_batch_size") or None,
+                counted or not moe or reading.layout.tp == 1,
+            )
+            for side, reading, count in zip(("prefill", "decode"), (first, second), workers, strict=True)
+        )
         self.repairs = tuple(f"prefill: {text}" for text in first.repairs)
         self.repairs += tuple(f"decode: {text}" for text in second.repairs)
 
@@ -198,7 +208,3 @@ class _Found:
             self.unsupported(f"{side}tp_size is blank: the layout is not recorded")
             return None
         return Degrees(tp, pp, dp, moe_tp, ep)
-
-    def _pool(self, side: str, layout: Parallelism) -> Pool:
-        workers = self.cells.whole(f"{side}_num_workers")
-        return Pool(layout, workers or None, self.cells.number(f"{side}_batch_size") or None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import threading
 
 import pytest
 from bench_files import folder_rows, run_folder, vllm_result
@@ -88,6 +90,18 @@ def test_json(moesim, table):
     assert set(summary["tpot"]["by"]) == {"mode", "system", "backend", "model"}
     assert set(summary["tpot"]["roofline"]) == {"roofline", "predicted"}
     assert summary["accepted"] is None
+
+
+def test_a_pipe(moesim, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = write_csv(tmp_path / "rows.csv", {}).read_bytes()
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writer.start()
+    code, stdout, _ = moesim("validate", "serving", pipe)
+    writer.join()
+    assert code == 0
+    assert "1 rows, 1 supported, 1 predicted" in stdout
 
 
 def test_all_blank(moesim, tmp_path):

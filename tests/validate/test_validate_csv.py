@@ -101,7 +101,8 @@ def test_what_is_hard_to_believe_is_doubtful(tmp_path):
     assert unclear.layout == Parallelism(tp=4)
     assert unclear.repairs
     assert "different numbers of devices" in unclear.doubtful
-    one_column = {
+    uncounted = {"prefill_num_workers": "", "decode_num_workers": "", "decode_batch_size": ""}
+    one_column = uncounted | {
         "prefill_tp_size": "8",
         "prefill_attention_dp_size": "1",
         "decode_tp_size": "32",
@@ -110,8 +111,56 @@ def test_what_is_hard_to_believe_is_doubtful(tmp_path):
         "decode_moe_ep_size": "8",
     }
     repeated = one(tmp_path, **POOLS | one_column)
-    assert repeated.decode.layout == Parallelism(tp=32, ep=8)
-    assert "repeats the prefill side's" in repeated.doubtful
+    assert repeated.decode.layout == Parallelism(dp=32, ep=32)
+    assert repeated.repairs == ("decode: TP 32 with EP 8 read as DP 32 with EP 32",)
+    assert (repeated.prefill.attention_known, repeated.decode.attention_known) == (False, True)
+    assert not repeated.doubtful
+    small = one(
+        tmp_path,
+        **POOLS
+        | one_column
+        | {"decode_tp_size": "8", "prefill_moe_ep_size": "4"}
+        | {"prefill_tp_size": "4", "decode_moe_tp_size": "2", "decode_moe_ep_size": "4"},
+    )
+    assert small.decode.layout == Parallelism(tp=8, ep=8)
+    assert not small.decode.attention_known
+    ones = {
+        f"{side}_{name}": "1"
+        for side in ("prefill", "decode")
+        for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+    }
+    assert "is not recorded" in one(tmp_path, **POOLS | uncounted | ones).doubtful
+    both = {
+        f"{side}_{name}": n
+        for side in ("prefill", "decode")
+        for name, n in (
+            ("tp_size", "72"),
+            ("attention_dp_size", "1"),
+            ("moe_tp_size", "72"),
+            ("moe_ep_size", "1"),
+        )
+    }
+    assert "TP 72 on both sides" in one(tmp_path, **POOLS | uncounted | both).doubtful
+
+
+def test_sixteen_gpus_of_tensorrt_llm(tmp_path):
+    sides = {
+        f"{side}_{name}": n
+        for side in ("prefill", "decode")
+        for name, n in (
+            ("tp_size", "16"),
+            ("attention_dp_size", "1"),
+            ("moe_tp_size", "1"),
+            ("moe_ep_size", "16"),
+        )
+    }
+    row = one(tmp_path, **POOLS | sides | {"prefill_num_workers": "", "backend": "trtllm"})
+    assert row.prefill.layout == Parallelism(dp=16, ep=16)
+    assert row.decode.layout == Parallelism(tp=16, ep=16)
+    assert len(row.repairs) == 1
+    counted = one(tmp_path, **POOLS | sides | {"backend": "trtllm"})
+    assert counted.prefill.layout == Parallelism(tp=16, ep=16)
+    assert not counted.repairs
 
 
 @pytest.mark.parametrize(

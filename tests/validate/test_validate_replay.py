@@ -129,6 +129,16 @@ def test_statistics_alone_are_replayed_with_mean_lengths(tmp_path):
     assert result.document()["predicted"]["output_throughput"] > 0
 
 
+def test_no_more_requests_are_made_up_than_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("moesim.validate.run_report.MOST_MADE", 50)
+    path = tmp_path / "h200.jsonl"
+    path.write_text(json.dumps(sglang_result(completed=10**12, total_input_tokens=10**14)) + "\n")
+    (run,) = read_runs(path)
+    result = predict_run(run)
+    assert len(result.replayed.sent_s) == 50
+    assert "the first 50 requests stand for all" in result.assumed
+
+
 def test_a_rate_without_arrivals_is_poisson(tmp_path):
     path = tmp_path / "h200.json"
     path.write_text(json.dumps(without_details(vllm_result(completed=20, total_output_tokens=200))))

@@ -13,7 +13,7 @@ from serving_rows import ROW, sweep
 
 from moesim.errors import ConfigError
 from moesim.validate import RowPrediction, evaluate, interval_score, score, score_by
-from moesim.validate.accepted import read_accepted, write_accepted
+from moesim.validate.accepted import accepted_score, read_accepted, write_accepted
 from moesim.validate.roofline import Peaks, baseline, fit, peaks
 
 
@@ -140,8 +140,13 @@ def test_evaluation_keeps_kinds_of_rows_apart():
 def test_accepted_result_is_kept_and_checked(tmp_path):
     path = tmp_path / "accepted.json"
     assert read_accepted(path) is None
-    write_accepted({"tpot": {"all": {"median": 0.1}}}, "abc", "2026-01-02", "first", path)
-    assert read_accepted(path)["scores"]["tpot"]["all"]["median"] == 0.1
+    known = score([1.1, 0.9], [1.0, 1.0])
+    write_accepted({"tpot": {"all": known, "none": score([], [])}}, "abc", "2026-01-02", "first", path)
+    found = read_accepted(path)
+    assert accepted_score(found, "tpot", "all").median == pytest.approx(0.1)
+    assert math.isnan(accepted_score(found, "tpot", "all").coverage)
+    assert accepted_score(found, "tpot", "none") is None
+    assert accepted_score(found, "ttft", "all") is None
     path.write_text("[1]")
     with pytest.raises(ConfigError, match="no accepted result"):
         read_accepted(path)

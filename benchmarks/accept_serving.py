@@ -1,0 +1,39 @@
+"""Make the present scores on a table of measured serving rows the accepted ones.
+
+    python benchmarks/accept_serving.py [--csv FILE] [--note TEXT]
+
+Writes ``moesim/validate/accepted.json``: scores, and the hash of the table they are of. What
+`moesim validate serving` prints for the same table stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from datetime import date
+from pathlib import Path
+
+from moesim.validate import evaluate, predict_rows, read_serving
+from moesim.validate.accepted import SHIPPED, write_accepted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    shared = Path(os.environ.get("MOESIM_SHARED", Path(__file__).parents[2] / "shared" / "data"))
+    parser.add_argument("--csv", type=Path, default=shared / "silicon" / "e2e_serving.csv")
+    parser.add_argument("--note", default="")
+    options = parser.parse_args()
+    rows = read_serving(options.csv)
+    found = evaluate(rows, predict_rows(rows))
+    with options.csv.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    write_accepted(found.scores, digest, date.today().isoformat(), options.note)
+    for metric, table in found.scores.items():
+        judged = table["judged"]
+        print(f"{metric}: {judged.n} judged rows, median {judged.median:.1%}, p90 {judged.p90:.1%}")
+    print(f"wrote {SHIPPED}")
+
+
+if __name__ == "__main__":
+    main()
