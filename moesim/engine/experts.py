@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moesim.cost import ExpertShape, all_to_all_seconds, collective_seconds, expert_times
+from moesim.cost import Choice, ExpertShape, all_to_all_seconds, collective_seconds, expert_times
 from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
 from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
 from moesim.hardware.types import Hardware
@@ -65,6 +65,8 @@ class ExpertStep:
         ``DECODE`` uses the low-latency exchange, ``PREFILL`` the two-level one.
     seed
         Of the draws.
+    choice
+        Which measured kernels apply.
     """
 
     source: RoutingSource
@@ -76,6 +78,7 @@ class ExpertStep:
     dispatch_bytes: float
     phase: int = DECODE
     seed: int = 0
+    choice: Choice = field(default_factory=Choice)
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -111,7 +114,15 @@ class ExpertStep:
         for _ in range(draws):
             draw = self.source.draw(tokens, self.phase, rng)
             sent = dispatch(draw, self.plan)
-            times = expert_times(sent.slot_tokens, self.shape, self.hardware.device)
+            times = expert_times(
+                sent.slot_tokens,
+                self.shape,
+                self.hardware.device,
+                self.choice,
+                shared=self.layout.ep > 1,
+                # Without data parallelism every rank holds every token.
+                held_pairs=float(tokens * self.source.top_k) if self.layout.dp == 1 else None,
+            )
             slowest = times.seconds.argmax(axis=1)[:, None]
             worst = [
                 np.take_along_axis(a, slowest, axis=1).sum()

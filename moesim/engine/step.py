@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.cost import OpTimes, message_seconds, op_times, peak_of
+from moesim.cost import OpTimes, Rates, message_seconds, op_times, peak_of
 from moesim.engine.experts import ExpertStep
 from moesim.engine.routing import Array
 from moesim.hardware.types import Hardware
@@ -123,7 +123,9 @@ class StepTimes:
         return list(merged.values())
 
 
-def step_times(work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware) -> StepTimes:
+def step_times(
+    work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware, rates: Rates | None = None
+) -> StepTimes:
     """Time one step, one operation after the other.
 
     Parameters
@@ -134,9 +136,11 @@ def step_times(work: StepWork, experts: Sequence[ExpertStep], hardware: Hardware
         One `ExpertStep` per entry of ``work.experts``.
     hardware
         The cluster.
+    rates
+        Of the ops of the step on a device of it, if they were made before.
     """
     table = work.table
-    times = op_times(table, hardware.device)
+    times = op_times(table, hardware.device, rates)
     messages = tuple(
         count * np.broadcast_to(message_seconds(message, hardware), (table.batches,))
         for message, count in table.messages

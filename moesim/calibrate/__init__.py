@@ -1,0 +1,19 @@
+"""Calibration: fit what the cost model needs from measurements."""
+
+from moesim.calibrate.kernel_file import Calibrated, calibrate, text_of
+from moesim.calibrate.rows import Rows
+from moesim.calibrate.surfaces import Error, Fitted, modelled
+from moesim.calibrate.tables import BACKENDS, folders, read_tables
+
+__all__ = [
+    "BACKENDS",
+    "Calibrated",
+    "Error",
+    "Fitted",
+    "Rows",
+    "calibrate",
+    "folders",
+    "modelled",
+    "read_tables",
+    "text_of",
+]
