@@ -3,7 +3,7 @@
 from moesim.calibrate.kernel_file import Calibrated, calibrate, text_of
 from moesim.calibrate.rows import Rows
 from moesim.calibrate.surfaces import Error, Fitted, modelled
-from moesim.calibrate.tables import BACKENDS, folders, read_tables
+from moesim.calibrate.tables import BACKENDS, folder_of, folders, read_tables
 
 __all__ = [
     "BACKENDS",
@@ -12,6 +12,7 @@ __all__ = [
     "Fitted",
     "Rows",
     "calibrate",
+    "folder_of",
     "folders",
     "modelled",
     "read_tables",

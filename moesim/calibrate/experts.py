@@ -35,16 +35,7 @@ OTHERS = ("nongated", "situ_as_silu")
 OTHER_WIDTHS = ((2048, 5120), (2688, 1856), (8192, 5120))
 #: Rows of a tile that are tried.
 TILES = (1.0, 16.0, 64.0, 128.0)
-KEYS = (
-    "hidden_size",
-    "inter_size",
-    "num_experts",
-    "topk",
-    "moe_tp_size",
-    "moe_ep_size",
-    "num_tokens",
-    "distribution",
-)
+KEYS = ("hidden_size", "inter_size", "num_experts", "topk", "moe_tp_size", "moe_ep_size", "distribution")
 
 
 def expert_rows(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
@@ -66,7 +57,7 @@ def expert_rows(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
         if counts[name] < FEWEST or _other_preferred(name, backend, counts):
             continue
         part = table.filter(pa.array(usable & (names == name)))
-        t = fastest(part, KEYS)
+        t = fastest(part, KEYS, "num_tokens")
         rows = _rows(t, dtype, weights, backend, version)
         shared = t["moe_ep_size"] > 1
         odd = grouped_routing(t, backend)

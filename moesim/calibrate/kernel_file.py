@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.calibrate.collectives import collectives
 from moesim.calibrate.rows import Array, Rows
 from moesim.calibrate.surfaces import FEWEST, HOST_BOUND_S, Fitted, fit_surface, host_bound
 from moesim.calibrate.tables import BACKENDS, read_tables
@@ -34,11 +35,14 @@ class Calibrated:
         Surfaces with their errors.
     dropped
         What was measured but is of no use, and why.
+    collectives
+        Latency and bus bandwidth of collectives, as `moesim.calibrate.collectives` gives them.
     """
 
     device: str
     fits: tuple[Fitted, ...]
     dropped: tuple[tuple[Rows, str], ...]
+    collectives: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self, source: str = SOURCE, licence: str = LICENCE) -> dict[str, Any]:
         """The document that a file holds."""
@@ -47,6 +51,7 @@ class Calibrated:
             "name": self.device,
             "source": source,
             "licence": licence,
+            "collectives": list(self.collectives),
             "fits": [_entry(fit) for fit in self.fits],
             "dropped": [{**_key(rows), "rows": len(rows), "reason": reason} for rows, reason in self.dropped],
         }
@@ -89,7 +94,7 @@ def calibrate(folder: Path, device: Device, backends: Iterable[str] = BACKENDS) 
             )
             continue
         fits.append(fitted)
-    return Calibrated(device.name, tuple(fits), tuple(dropped))
+    return Calibrated(device.name, tuple(fits), tuple(dropped), tuple(collectives(folder, backends)))
 
 
 def _slower(rows: Rows, plain: Rows | None) -> float:

@@ -26,6 +26,11 @@ STEPS: dict[str, tuple[float, ...]] = {
     "experts": (1.5, 2.0, 2.0),
     "experts_ep": (1.5, 2.0, 2.0),
 }
+#: TensorRT-LLM on Hopper picks kernels by the number of heads that share a key-value head.
+FINER: dict[tuple[str, str], tuple[float, ...]] = {
+    ("attention_decode", "trtllm"): (2.0, 2.0, 1.0, 1.0),
+    ("attention_decode_window", "trtllm"): (2.0, 2.0, 1.0, 1.0),
+}
 #: Crossings of the memory by outputs of pairs, tried for ranks that share experts.
 HELD = (0.0, 1.0, 2.0, 4.0)
 #: Fewest rows that make a surface.
@@ -180,7 +185,7 @@ def _fit(rows: Rows, device: Device, tile_rows: float, held: float) -> Surface:
     compute, memory = times(rows, device, tile_rows, held)
     floor = float(f"{floor_of(rows.seconds, compute, memory):.3g}")
     sharpness = sharpness_of(rows.seconds, compute, memory, floor)
-    axes = axes_of(rows.sizes, STEPS[rows.kernel])
+    axes = axes_of(rows.sizes, FINER.get((rows.kernel, rows.backend), STEPS[rows.kernel]))
     log = np.log(rows.seconds / bare(compute, memory, floor, sharpness))
     steps = np.round(correction(rows.sizes, axes, log) / RESOLUTION)
     return Surface(

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moesim.calibrate.experts import expert_rows
 from moesim.calibrate.rows import Array, Rows
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, nearest
+from moesim.hardware import load_hardware
 from moesim.ops.attention import decode_work, latent_decode_work, latent_prefill_work, prefill_work
 from moesim.ops.primitives import gemm
 from moesim.ops.shapes import (
@@ -43,6 +45,9 @@ CACHES = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 #: DeepSeek's latent attention, which the tables of latent attention are of.
 KV_RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
 
+#: A row that takes so many times as long as a larger one of its series is a spike.
+SPIKE = 1.5
+
 Columns = dict[str, Any]
 
 
@@ -64,6 +69,30 @@ def folders(root: Path) -> dict[str, Path]:
             Fault("holds no kernel tables", allowed="<gpu>/gemm/<backend>-<version>/*.parquet"), root
         )
     return found
+
+
+def folder_of(found: Mapping[str, Path], device: str) -> str:
+    """Name of the folder with the tables of a machine; one whose name is no machine's is taken at its word.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such machine, or it has no tables.
+    """
+    if device in found:
+        return device
+    wanted = load_hardware(device).device.name
+    names: dict[str, str | None] = {}
+    for name in found:
+        try:
+            names[name] = load_hardware(name).device.name
+        except ConfigError:
+            names[name] = None
+    for name, owner in names.items():
+        if owner == wanted or (owner is None and len(found) == 1):
+            return name
+    near = ", ".join(nearest(device, list(found)) or found)
+    raise ConfigError(Fault("has no tables here", "--device", device, near))
 
 
 def read_tables(folder: Path, backends: Iterable[str] = BACKENDS) -> list[Rows]:
@@ -93,7 +122,7 @@ def read_tables(folder: Path, backends: Iterable[str] = BACKENDS) -> list[Rows]:
             except ConfigError as error:
                 faults += [Fault(f"{path}: {fault}") for fault in error.faults]
                 continue
-            found += [rows for rows in make(table, backend, _version(path)) if len(rows)]
+            found += [rows for rows in make(table, backend, version_of(path)) if len(rows)]
     if faults:
         raise ConfigError(faults, folder)
     return found
@@ -102,10 +131,11 @@ def read_tables(folder: Path, backends: Iterable[str] = BACKENDS) -> list[Rows]:
 def newest(folder: Path, backend: str, name: str) -> Path | None:
     """The table of the newest version of a backend that has it."""
     paths = list(folder.glob(f"{backend}-*/{name}.parquet"))
-    return max(paths, key=lambda p: [int(n) for n in re.findall(r"\d+", _version(p))], default=None)
+    return max(paths, key=lambda p: [int(n) for n in re.findall(r"\d+", version_of(p))], default=None)
 
 
-def _version(path: Path) -> str:
+def version_of(path: Path) -> str:
+    """Version of the engine that a table is of, by its folder."""
     return path.parent.name.partition("-")[2]
 
 
@@ -124,16 +154,45 @@ def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
     return table.filter(pc.and_(pc.is_valid(latency), pc.greater(latency, 0.0)))
 
 
-def fastest(table: pa.Table, keys: Sequence[str]) -> Columns:
-    """Columns of the fastest row of every combination of `keys`, in the order of these."""
-    keys = [key for key in keys if key in table.column_names]
+def fastest(table: pa.Table, keys: Sequence[str], along: str) -> Columns:
+    """Columns of the fastest row of every combination of `keys`, without spikes.
+
+    Parameters
+    ----------
+    keys
+        What tells rows apart, without `along`.
+    along
+        The size that grows within a series: a row that takes `SPIKE` times as long as a larger one of its
+        series is a spike.
+
+    Returns
+    -------
+    dict
+        Columns in the order of the keys, ``seconds``, and in ``spikes`` the number of rows left out.
+    """
+    keys = [*(key for key in keys if key in table.column_names), along]
     best = table.group_by(keys).aggregate([("latency", "min")]).sort_by([(key, "ascending") for key in keys])
+    seconds = best["latency_min"].to_numpy().astype(np.float64) * 1e-3
     columns: Columns = {key: best[key].to_numpy(zero_copy_only=False) for key in keys}
+    good = ~spikes(seconds, [columns[key] for key in keys[:-1]])
     columns = {
-        key: value.astype(np.float64) if value.dtype.kind in "iuf" else value
+        key: (value.astype(np.float64) if value.dtype.kind in "iuf" else value)[good]
         for key, value in columns.items()
     }
-    return columns | {"seconds": best["latency_min"].to_numpy().astype(np.float64) * 1e-3}
+    return columns | {"seconds": seconds[good], "spikes": int((~good).sum())}
+
+
+def spikes(seconds: Array, series: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    """Rows that take much longer than a larger one of their series; rows are sorted by series, then size."""
+    starts = np.zeros(len(seconds), dtype=bool)
+    for column in series:
+        starts[1:] |= column[1:] != column[:-1]
+    found = np.zeros(len(seconds), dtype=bool)
+    for part in np.split(np.arange(len(seconds)), np.flatnonzero(starts)):
+        if len(part) > 1:
+            later = np.minimum.accumulate(seconds[part][::-1])[::-1]
+            found[part[:-1]] = seconds[part[:-1]] > SPIKE * later[1:]
+    return found
 
 
 def rows_of(
@@ -158,7 +217,7 @@ def rows_of(
 
 def _gemm(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
     for name, (dtype, weights) in GEMM_DTYPES.items():
-        t = fastest(table.filter(pc.equal(table["gemm_dtype"], name)), ["m", "n", "k"])
+        t = fastest(table.filter(pc.equal(table["gemm_dtype"], name)), ["n", "k"], "m")
         if len(t["seconds"]):
             op = gemm("gemm", t["m"], t["k"], t["n"], weights)
             assert op.shape is not None
@@ -194,7 +253,8 @@ def _attention(phase: str) -> Callable[[pa.Table, str, str], Iterator[Rows]]:
 def _attention_rows(
     phase: str, table: pa.Table, window: int, dtype: str, width: float, backend: str, version: str
 ) -> Rows:
-    t = fastest(table, _ATTENTION)
+    along = "step" if phase == "decode" else "isl"
+    t = fastest(table, [key for key in _ATTENTION if key != along], along)
     sequences, heads, dim = t["batch_size"], t["num_heads"], t["head_dim"]
     kv_heads = np.asarray(t["num_key_value_heads"], dtype=np.float64)
     kv_heads = np.asarray(np.where(kv_heads == 0, heads, kv_heads), dtype=np.float64)
@@ -236,7 +296,10 @@ def _latent(phase: str) -> Callable[[pa.Table, str, str], Iterator[Rows]]:
     def make(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
         for name, (dtype, width) in CACHES.items():
             part = table.filter(pc.equal(table["kv_cache_dtype"], name))
-            t = fastest(part, ["batch_size", "isl", "step", "num_heads"])
+            along = "step" if phase == "decode" else "isl"
+            t = fastest(
+                part, [key for key in ("batch_size", "isl", "step", "num_heads") if key != along], along
+            )
             if not len(t["seconds"]):
                 continue
             heads = t["num_heads"]
@@ -261,7 +324,7 @@ def _batched(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
         made = []
         for op, inputs, outputs in (("mla_gen_pre", NOPE, KV_RANK), ("mla_gen_post", KV_RANK, VALUE)):
             chosen = pc.and_(pc.equal(table["bmm_dtype"], name), pc.equal(table["op_name"], op))
-            t = fastest(table.filter(chosen), ["num_tokens", "num_heads"])
+            t = fastest(table.filter(chosen), ["num_heads"], "num_tokens")
             rows, heads = t["num_tokens"], t["num_heads"]
             width = 2.0 if dtype == "bf16" else 1.0
             data = heads * inputs * outputs * width + rows * heads * (inputs + outputs) * 2.0

@@ -28,9 +28,9 @@ def tables(
     json: Json = False,
 ) -> None:
     """Fit measured kernels, for the `kernels` of a hardware file."""
-    from moesim.calibrate import BACKENDS, calibrate, folders, text_of
+    from moesim.calibrate import BACKENDS, calibrate, folder_of, folders, text_of
     from moesim.calibrate.kernel_file import LICENCE, SOURCE
-    from moesim.errors import ConfigError, Fault, nearest
+    from moesim.errors import ConfigError, Fault
     from moesim.files import atomic_write, check_writable
     from moesim.hardware import load_hardware
 
@@ -52,10 +52,10 @@ def tables(
         faults += error.faults
     chosen = None
     if machine is not None and found:
-        chosen = found.get(device) or _folder_of(found, machine.device.name)
-        if chosen is None:
-            near = ", ".join(nearest(device, list(found)) or found)
-            faults.append(Fault("has no tables here", "--device", device, near))
+        try:
+            chosen = found[folder_of(found, device)]
+        except ConfigError as error:
+            faults += error.faults
     if faults or machine is None or chosen is None:
         raise ConfigError(faults)
     made = calibrate(chosen, machine.device, backend or BACKENDS)
@@ -89,17 +89,3 @@ def tables(
         stderr(f"dropped: {entry['kernel']} {entry['dtype']} {entry['backend']}: {entry['reason']}")
     if output is not None:
         typer.echo(f"kernels: {output}")
-
-
-def _folder_of(found: dict[str, Path], name: str) -> Path | None:
-    """The folder whose name is that of a machine with this device; the only one if there is but one."""
-    from moesim.errors import ConfigError
-    from moesim.hardware import load_hardware
-
-    for folder, path in found.items():
-        try:
-            if load_hardware(folder).device.name == name:
-                return path
-        except ConfigError:
-            continue
-    return next(iter(found.values())) if len(found) == 1 else None

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from moesim.calibrate import BACKENDS, Error, Rows, folders, modelled, read_tables
+from moesim.calibrate import BACKENDS, Error, Rows, folder_of, folders, modelled, read_tables
 from moesim.cost.surface import find_surface
-from moesim.errors import ConfigError, Fault, nearest
+from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.hardware.types import Hardware
 
@@ -90,23 +90,20 @@ def validate_kernels(
 
 
 def _machines(found: dict[str, Path], device: str | None) -> tuple[dict[str, Hardware], list[Fault]]:
+    if device is not None:
+        try:
+            name = folder_of(found, device)
+            # A folder whose name is no machine's holds tables of the one that is named.
+            return {name: load_hardware(name if device == name else device)}, []
+        except ConfigError as error:
+            return {}, list(error.faults)
     machines: dict[str, Hardware] = {}
     faults: list[Fault] = []
-    wanted = load_hardware(device).device.name if device is not None and device not in found else None
     for name in found:
-        if device in found and name != device:
-            continue
         try:
-            machine = load_hardware(device if len(found) == 1 and device is not None else name)
+            machines[name] = load_hardware(name)
         except ConfigError as error:
-            if wanted is None:
-                faults += [Fault(f"folder {name}: {fault}") for fault in error.faults]
-            continue
-        if wanted is None or machine.device.name == wanted:
-            machines[name] = machine
-    if not machines and not faults:
-        near = ", ".join(nearest(str(device), list(found)) or found)
-        faults.append(Fault("has no tables here", "--device", device, near))
+            faults += [Fault(f"folder {name}: {fault}") for fault in error.faults]
     return machines, faults
 
 
