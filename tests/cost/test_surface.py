@@ -153,7 +153,7 @@ def test_skew_costs_little_for_few_tokens_and_much_for_many(backend):
             assert 0.7 < ratio < 1.3
     for exponent in ("1.01", "1.2"):
         ratio = seconds(f"power_law_{exponent}", 16384, 64) / seconds("balanced", 16384, 64)
-        assert 1.3 < ratio < 2.8
+        assert 1.3 < ratio < 3.0
     # On one rank, where nobody waits for the busiest, skew stays cheap.
     assert seconds("power_law_1.2", 16384, 1) / seconds("balanced", 16384, 1) < 1.15
 
