@@ -30,9 +30,9 @@ MXFP4 = {"vllm": "w4a16_mxfp4", "sglang": "w4a8_mxfp4_mxfp8", "trtllm": "w4a8_mx
 #: Fewest rows of a data type that are worth a fit.
 FEWEST = 200
 #: Kernels of other blocks than gated experts, and the hidden and inner widths of such blocks where the kernel
-#: does not tell (Nemotron's experts have two matrices).
+#: does not tell (Nemotron's experts have two matrices, those of width 3072 another activation).
 OTHERS = ("nongated", "situ_as_silu")
-OTHER_WIDTHS = ((2048, 5120), (2688, 1856), (8192, 5120))
+OTHER_WIDTHS = ((2048, 5120), (2688, 1856), (8192, 5120), (3584, 3072))
 #: Rows of a tile that are tried.
 TILES = (1.0, 16.0, 64.0, 128.0)
 KEYS = ("hidden_size", "inter_size", "num_experts", "topk", "moe_tp_size", "moe_ep_size", "distribution")
