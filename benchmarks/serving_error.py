@@ -93,7 +93,7 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
     machines = {name: ms.load_hardware(name) for name in SYSTEMS.values()}
     found = []
     for row in table.itertuples():
-        engine = ms.Engine(dtype=_dtype(row), kv_cache_dtype="auto")
+        engine = ms.Engine(dtype=_dtype(row), kv_cache_dtype="auto", backend=row.backend)
         try:
             answer = ms.predict(
                 models[row.served],

@@ -1,5 +1,20 @@
-"""What measurements teach: curves of kernels, constants of engines, effects beyond physics."""
+"""Calibration: fit what the cost model needs from measurements."""
 
-from moesim.calibrate.serving import HeldOut, calibrate_serving
+from moesim.calibrate.kernel_file import Calibrated, calibrate, text_of
+from moesim.calibrate.rows import Rows
+from moesim.calibrate.surfaces import Error, Fitted, modelled
+from moesim.calibrate.tables import BACKENDS, folder_of, folders, read_tables
 
-__all__ = ["HeldOut", "calibrate_serving"]
+__all__ = [
+    "BACKENDS",
+    "Calibrated",
+    "Error",
+    "Fitted",
+    "Rows",
+    "calibrate",
+    "folder_of",
+    "folders",
+    "modelled",
+    "read_tables",
+    "text_of",
+]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from moesim._version import __version__
-from moesim.cli import hardware, model, requests, trace, validate
+from moesim.cli import calibrate, hardware, model, requests, trace, validate
 from moesim.cli.common import stderr
 from moesim.cli.demo import demo
 from moesim.cli.place import place
@@ -32,9 +32,9 @@ app.command()(report)
 app.command()(demo)
 app.add_typer(trace.app, name="trace")
 app.add_typer(requests.app, name="requests")
-app.add_typer(validate.app, name="validate")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(model.app, name="model")
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(validate.app, name="validate")
 
 

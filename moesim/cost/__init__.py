@@ -16,14 +16,16 @@ from moesim.cost.exchange import (
     one_way_seconds,
 )
 from moesim.cost.expert_gemm import ExpertShape, expert_times
-from moesim.cost.roofline import OpTimes, Times, op_times, peak_flops_per_s, peak_of
+from moesim.cost.roofline import Choice, OpTimes, Rates, Times, op_times, peak_flops_per_s, peak_of
 
 __all__ = [
     "HIGH_THROUGHPUT",
     "LOW_LATENCY",
     "EvenTraffic",
+    "Choice",
     "ExpertShape",
     "OpTimes",
+    "Rates",
     "Times",
     "all_to_all_seconds",
     "collective_seconds",

@@ -8,20 +8,24 @@ many tokens in ragged groups cost padding.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.cost.roofline import Times, at, peak_flops_per_s, soft_max
-from moesim.hardware.types import Device
+from moesim.cost.roofline import Choice, Times, at, peak_flops_per_s, soft_max
+from moesim.cost.surface import AXES, Stack, find_surface
+from moesim.hardware.types import Device, Surface
 from moesim.model.dtypes import bytes_per_param
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.ops.shapes import expert_shape
 from moesim.ops.table import Array
 
 #: Output columns of a tile, and the range of its rows, of common grouped-GEMM kernels.
 TILE_COLUMNS = 128
 TILE_ROWS = (16, 128)
+_ANY = Choice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,15 @@ def tile_rows(tokens: Array) -> Array:
     return np.asarray(np.clip(2.0 ** np.ceil(np.log2(mean)), *TILE_ROWS))
 
 
-def expert_times(tokens: Array, shape: ExpertShape, device: Device) -> Times:
+def expert_times(
+    tokens: Array,
+    shape: ExpertShape,
+    device: Device,
+    choice: Choice = _ANY,
+    *,
+    shared: bool = False,
+    held_pairs: Array | float | None = None,
+) -> Times:
     """Seconds of the experts of one rank.
 
     Parameters
@@ -97,12 +109,53 @@ def expert_times(tokens: Array, shape: ExpertShape, device: Device) -> Times:
         Size of one expert on one rank.
     device
         Its main processor does the work, from its main memory.
+    choice
+        Which measured kernels apply.
+    shared
+        Whether experts are spread over several ranks, for which engines have other kernels.
+    held_pairs
+        Token-expert pairs of all tokens that the rank holds, ``[...]``; those with an expert here if not
+        given.
 
     Returns
     -------
     Times
         Arrays of shape ``[...]``; a rank without tokens takes no time.
     """
+    kernel = "experts_ep" if shared else "experts"
+    surface = find_surface(device.processor.kernels, kernel, choice.dtype(shape.dtype), choice.backend)
+    if surface is None or shape.matrices != 3:
+        return _from_curves(tokens, shape, device)
+    processor = device.processor
+    pairs = tokens.sum(axis=-1)
+    hit = (tokens > 0).sum(axis=-1).astype(np.float64)
+    padded = (np.ceil(tokens / surface.tile_rows) * surface.tile_rows).sum(axis=-1)
+    peak = peak_flops_per_s(processor, shape.dtype)
+    bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+    data = hit * shape.weight_bytes + pairs * shape.bytes_per_pair
+    held = pairs if held_pairs is None else np.maximum(held_pairs, pairs)
+    compute = padded * shape.flops_per_pair / peak
+    memory = (data + surface.held * held * shape.hidden * ACTIVATION_BYTES) / bandwidth
+    sizes = expert_shape(pairs, hit, shape.width).sizes
+    stacked = np.ones((1, AXES, pairs.size))
+    for j, size in enumerate(sizes):
+        stacked[0, j] = np.broadcast_to(size, pairs.shape).ravel()
+    factor = np.exp(_stack_of(surface).log_correction(stacked)).reshape(pairs.shape)
+    busy = pairs > 0
+    floor = np.where(busy, surface.floor_s * factor, 0.0)
+    seconds = floor + soft_max(compute, memory, surface.sharpness) * factor
+    roof = np.maximum(pairs * shape.flops_per_pair / peak, data / bandwidth)
+    seconds = np.where(busy, np.maximum(seconds, roof), 0.0)
+    return Times(seconds, compute, memory, np.minimum(floor, seconds))
+
+
+@functools.lru_cache(maxsize=64)
+def _stack_of(surface: Surface) -> Stack:
+    return Stack.of([surface])
+
+
+def _from_curves(tokens: Array, shape: ExpertShape, device: Device) -> Times:
+    """Seconds by the efficiency curves of the processor."""
     processor = device.processor
     curve = processor.efficiency_of("expert_gemm", shape.dtype)
     pairs = tokens.sum(axis=-1)

@@ -7,11 +7,14 @@ Williams, Waterman and Patterson (CACM 52(4), 2009).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from moesim.hardware.types import Curve, Device, Processor
+from moesim.cost.surface import AXES, Stack, find_surface
+from moesim.hardware.types import Curve, Device, Processor, Surface
 from moesim.ops.table import Array, OpTable
 
 #: Data types a weight type is multiplied in, best first; the first that the processor has is used.
@@ -74,7 +77,95 @@ class OpTimes(Times):
     peak_memory_s: Array
 
 
-def op_times(table: OpTable, device: Device) -> OpTimes:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which measured kernels apply.
+
+    Parameters
+    ----------
+    backend
+        The serving engine; empty for any.
+    block_scaled
+        Whether fp8 weights have a scale per block, which engines multiply with other kernels.
+    """
+
+    backend: str = ""
+    block_scaled: bool = False
+
+    def dtype(self, dtype: str) -> str:
+        """Data type as measured kernels name it."""
+        if dtype == "fp16":
+            return "bf16"
+        return "fp8_block" if self.block_scaled and dtype == "fp8" else dtype
+
+
+_ANY = Choice()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rates:
+    """What a processor makes of the ops of a table, whatever their sizes; arrays are ``[ops, 1]``.
+
+    Parameters
+    ----------
+    peak, bandwidth
+        Bare.
+    floor, sharpness
+        Of the roofline, without launches.
+    compute, memory
+        Efficiency curves of the rows that were not measured.
+    curved, measured
+        Numbers of the rows that were not measured, and of those that were.
+    stack
+        Surfaces of the measured rows.
+    """
+
+    peak: Array
+    bandwidth: float
+    floor: Array
+    sharpness: Array
+    compute: tuple[Curve, ...]
+    memory: tuple[Curve, ...]
+    curved: npt.NDArray[np.int64]
+    measured: npt.NDArray[np.int64]
+    stack: Stack
+
+    @classmethod
+    def of(cls, table: OpTable, device: Device, choice: Choice = _ANY) -> Rates:
+        """Rates of the rows of a table on the main processor of a device, from its main memory."""
+        processor = device.processor
+        bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+        rows, curves = [], []
+        surfaces: dict[int, Surface] = {}
+        for row, (op, _) in enumerate(table.ops):
+            e = processor.efficiency_of(op.kind, op.dtype)
+            surface = None
+            if op.shape is not None:
+                dtype = op.dtype if op.kind.startswith("attention") else choice.dtype(op.dtype)
+                dtype = "bf16" if dtype == "fp16" else dtype
+                surface = find_surface(processor.kernels, op.shape.kernel, dtype, choice.backend)
+            floor, sharpness = e.floor_s * op.launches, e.sharpness
+            if surface is None:
+                curves.append((row, e.compute, e.memory))
+            else:
+                floor, sharpness = surface.floor_s, surface.sharpness
+                surfaces[row] = surface
+            rows.append((peak_of(processor, op.kind, op.dtype), floor, sharpness))
+        peak, floors, sharp = np.array(rows).reshape(-1, 3).T[:, :, None]
+        return cls(
+            peak,
+            bandwidth,
+            floors,
+            sharp,
+            tuple(c[1] for c in curves),
+            tuple(c[2] for c in curves),
+            np.array([c[0] for c in curves], dtype=np.int64),
+            np.array(list(surfaces), dtype=np.int64),
+            Stack.of(list(surfaces.values())),
+        )
+
+
+def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTimes:
     """Seconds of one run of each op.
 
     Parameters
@@ -83,31 +174,40 @@ def op_times(table: OpTable, device: Device) -> OpTimes:
         The work.
     device
         Its main processor does it, from its main memory.
+    rates
+        `Rates` of a table with the same rows, if they were made before.
     """
-    processor, memory_name = device.processor, device.memory.name
+    rates = Rates.of(table, device) if rates is None else rates
     flops, weight = table.column("flops"), table.column("weight_bytes")
     moved = table.column("activation_bytes") + table.column("cache_bytes")
     active = (flops + moved) > 0
     data = np.where(active, weight + moved, 0.0)
-    known: dict[tuple[str, str], _Rates] = {}
-    rates = []
-    for op, _ in table.ops:
-        key = (op.kind, op.dtype)
-        if key not in known:
-            known[key] = _rates(processor, memory_name, *key)
-        rates.append(known[key])
-    peak, bandwidth, floor, sharpness = np.array([r[:4] for r in rates]).T[:, :, None]
-    launches = np.array([op.launches for op, _ in table.ops], dtype=np.float64)[:, None]
-    peak_compute, peak_memory = flops / peak, data / bandwidth
-    compute = peak_compute / _efficiency([r[4] for r in rates], flops)
-    memory = peak_memory / _efficiency([r[5] for r in rates], data)
-    floors = active * (floor * launches)
-    seconds = floors + soft_max(compute, memory, sharpness)
+    peak_compute, peak_memory = flops / rates.peak, data / rates.bandwidth
+    compute, memory = peak_compute.copy(), peak_memory.copy()
+    curved = rates.curved
+    compute[curved] /= _efficiency(rates.compute, flops[curved])
+    memory[curved] /= _efficiency(rates.memory, data[curved])
+    floors = active * rates.floor
+    seconds = floors + soft_max(compute, memory, rates.sharpness)
+    measured = rates.measured
+    if len(measured):
+        factor = np.exp(rates.stack.log_correction(_sizes(table, measured)))
+        # Weights that stay in a cache between runs can beat the roofline in a table, but not in a step.
+        roof = np.maximum(peak_compute[measured], peak_memory[measured])
+        seconds[measured] = np.maximum(seconds[measured] * factor, roof)
+        floors[measured] = np.minimum(floors[measured] * factor, seconds[measured])
     return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory)
 
 
-#: Peak FLOP/s, bandwidth, floor, sharpness, and the curves of compute and memory efficiency.
-_Rates = tuple[float, float, float, float, Curve, Curve]
+def _sizes(table: OpTable, rows: npt.NDArray[np.int64]) -> Array:
+    """Sizes of measured rows, ``[rows, AXES, batches]``."""
+    sizes = np.ones((len(rows), AXES, table.batches))
+    for i, row in enumerate(rows):
+        shape = table.ops[row][0].shape
+        if shape is not None:
+            for j, size in enumerate(shape.sizes):
+                sizes[i, j] = size
+    return sizes
 
 
 def peak_of(processor: Processor, kind: str, dtype: str) -> float:
@@ -117,13 +217,7 @@ def peak_of(processor: Processor, kind: str, dtype: str) -> float:
     return peak_flops_per_s(processor, "bf16" if kind.startswith("attention") else dtype)
 
 
-def _rates(processor: Processor, memory: str, kind: str, dtype: str) -> _Rates:
-    e = processor.efficiency_of(kind, dtype)
-    peak, bandwidth = peak_of(processor, kind, dtype), processor.bandwidth_bytes_per_s[memory]
-    return peak, bandwidth, e.floor_s, e.sharpness, e.compute, e.memory
-
-
-def _efficiency(curves: list[Curve], sizes: Array) -> Array:
+def _efficiency(curves: Sequence[Curve], sizes: Array) -> Array:
     """Each row's curve at its sizes."""
     table = np.empty(sizes.shape)
     for row, curve in enumerate(curves):

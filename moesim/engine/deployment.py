@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.cost import ExpertShape
+from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
@@ -20,6 +20,7 @@ from moesim.model.types import Model
 from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.ops.table import OpTable
 
 OVERLAPS = ("none", "two-batch")
 #: Serving engines whose kernels were measured.
@@ -60,11 +61,14 @@ class Deployment:
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
     kinds: LayerKinds = field(init=False)
+    choice: Choice = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
+    _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self.choice = Choice(self.backend, self.precision.block_scaled)
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """What the fullest device holds before any sequence is cached."""
@@ -95,7 +99,16 @@ class Deployment:
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
-        return step_times(work, groups, self.hardware, self.traits, self.backend)
+        return step_times(
+            work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend
+        )
+
+    def _rates_of(self, table: OpTable) -> Rates:
+        key = tuple((op.name, op.kind, op.dtype) for op, _ in table.ops)
+        known = self._rates.get(key)
+        if known is None:
+            known = self._rates[key] = Rates.of(table, self.hardware.device, self.choice)
+        return known
 
     def _overlapped(self, half: StepTimes) -> Array:
         layers = len(self.model.moe_layer_ids)
@@ -144,6 +157,7 @@ class Deployment:
             self.backend,
             # A recording shows by itself which experts go together; loads do not.
             (1, 1) if isinstance(self.source, TokenSource) else (moe.groups, moe.top_groups),
+            self.choice,
         )
 
 

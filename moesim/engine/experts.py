@@ -14,6 +14,7 @@ import numpy as np
 from moesim.cost import (
     HIGH_THROUGHPUT,
     LOW_LATENCY,
+    Choice,
     ExpertShape,
     collective_seconds,
     exchange_of,
@@ -80,6 +81,8 @@ class ExpertStep:
     groups
         Node-limited routing that the source does not show by itself: groups of experts, and how many of them
         a token may choose from.
+    choice
+        Which measured kernels apply.
     """
 
     source: RoutingSource
@@ -93,6 +96,7 @@ class ExpertStep:
     seed: int = 0
     backend: str = ""
     groups: tuple[int, int] = (1, 1)
+    choice: Choice = field(default_factory=Choice)
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -128,7 +132,15 @@ class ExpertStep:
         for _ in range(draws):
             draw = self.source.draw(tokens, self.phase, rng)
             sent = dispatch(draw, self.plan)
-            times = expert_times(sent.slot_tokens, self.shape, self.hardware.device)
+            times = expert_times(
+                sent.slot_tokens,
+                self.shape,
+                self.hardware.device,
+                self.choice,
+                shared=self.layout.ep > 1,
+                # Without data parallelism every rank holds every token.
+                held_pairs=float(tokens * self.source.top_k) if self.layout.dp == 1 else None,
+            )
             slowest = times.seconds.argmax(axis=1)[:, None]
             worst = [
                 np.take_along_axis(a, slowest, axis=1).sum()

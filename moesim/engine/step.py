@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.cost import OpTimes, message_seconds, op_times, peak_of
+from moesim.cost import OpTimes, Rates, message_seconds, op_times, peak_of
 from moesim.engine.experts import ExpertStep
 from moesim.engine.routing import Array
 from moesim.engine.traits import Traits
@@ -134,6 +134,7 @@ def step_times(
     work: StepWork,
     experts: Sequence[ExpertStep],
     hardware: Hardware,
+    rates: Rates | None = None,
     traits: Traits | None = None,
     backend: str = "",
 ) -> StepTimes:
@@ -151,10 +152,12 @@ def step_times(
         What the engine adds; nothing by default.
     backend
         Serving engine whose collectives to take, where they were measured.
+    rates
+        Of the ops of the step on a device of it, if they were made before.
     """
     traits = traits or Traits()
     table = work.table
-    times = op_times(table, hardware.device)
+    times = op_times(table, hardware.device, rates)
     messages = tuple(
         traits.communication
         * count

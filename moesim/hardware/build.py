@@ -35,13 +35,36 @@ from moesim.hardware.types import (
     OneWay,
     Price,
     Processor,
+    Surfaces,
 )
 
 #: Reads an efficiency family by name: the file, and the origin of its entries by path.
 FamilyReader = Callable[[str], tuple[EfficiencyFile, Mapping[str, str]]]
+#: Reads a file of measured kernels by name.
+KernelReader = Callable[[str], Surfaces]
+#: Kind of operation whose efficiency a measured kernel stands in for.
+KIND_OF = {
+    "gemm": "gemm",
+    "mla_bmm": "gemm",
+    "experts": "expert_gemm",
+    "experts_ep": "expert_gemm",
+    "attention_decode": "attention_decode",
+    "attention_decode_window": "attention_decode",
+    "mla_decode": "attention_decode",
+    "attention_prefill": "attention_prefill",
+    "attention_prefill_window": "attention_prefill",
+    "mla_prefill": "attention_prefill",
+}
 
 
-def build(spec: Spec, origins: Iterable[Provenance], family: FamilyReader, path: str, nodes: int) -> Hardware:
+def build(
+    spec: Spec,
+    origins: Iterable[Provenance],
+    family: FamilyReader,
+    kernels: KernelReader,
+    path: str,
+    nodes: int,
+) -> Hardware:
     """The machine a description describes.
 
     Parameters
@@ -52,6 +75,8 @@ def build(spec: Spec, origins: Iterable[Provenance], family: FamilyReader, path:
         Origin of each of its numbers.
     family
         Reads a named efficiency family.
+    kernels
+        Reads named measured kernels.
     path
         Where the description lies.
     nodes
@@ -66,11 +91,11 @@ def build(spec: Spec, origins: Iterable[Provenance], family: FamilyReader, path:
         name=spec.name,
         title=spec.title,
         kind=spec.kind,
-        device=_device(name, device, family, sources, at),
+        device=_device(name, device, family, kernels, sources, at),
         devices_per_node=_whole(node.devices),
         scale_up=_link(node.scale_up, "node.scale_up", sources, _whole(node.scale_up.domain)),
         scale_out=_link(cluster.network, "cluster.network", sources, reach) if cluster else None,
-        host=_host(node.host, family, sources, "node.host") if node.host else None,
+        host=_host(node.host, family, kernels, sources, "node.host") if node.host else None,
         host_link=_link(node.host_link, "node.host_link", sources, 1) if node.host_link else None,
         nodes=nodes,
         max_nodes=max_nodes(spec),
@@ -98,13 +123,20 @@ def _whole(quantity: Quantity) -> int:
     return int(quantity.value)
 
 
-def _device(name: str, spec: DeviceSpec, family: FamilyReader, sources: Mapping[str, str], at: str) -> Device:
+def _device(
+    name: str,
+    spec: DeviceSpec,
+    family: FamilyReader,
+    kernels: KernelReader,
+    sources: Mapping[str, str],
+    at: str,
+) -> Device:
     power = spec.power
     return Device(
         name=name,
         title=spec.title,
         processors=tuple(
-            _processor(key, part, spec.memories, family, sources, f"{at}.processors.{key}")
+            _processor(key, part, spec.memories, family, kernels, sources, f"{at}.processors.{key}")
             for key, part in spec.processors.items()
         ),
         memories=tuple(_memory(key, part) for key, part in spec.memories.items()),
@@ -119,6 +151,7 @@ def _processor(
     spec: ProcessorSpec,
     memories: Mapping[str, MemorySpec],
     family: FamilyReader,
+    kernels: KernelReader,
     sources: Mapping[str, str],
     at: str,
 ) -> Processor:
@@ -131,7 +164,16 @@ def _processor(
         efficiency=_efficiency(spec.efficiency, family, sources, f"{at}.efficiency")
         if spec.efficiency
         else {},
+        kernels=_kernels(spec, kernels),
     )
+
+
+def _kernels(spec: ProcessorSpec, read: KernelReader) -> Surfaces:
+    """The named kernels; a kind whose efficiency the description states itself hides them."""
+    if spec.kernels is None:
+        return {}
+    own = {key.partition(".")[0] for key in spec.efficiency.kinds} if spec.efficiency else set()
+    return {key: surface for key, surface in read(spec.kernels).items() if KIND_OF[key[0]] not in own}
 
 
 def _efficiency(
@@ -166,10 +208,14 @@ def _price(spec: PriceSpec) -> Price:
     return Price(spec.per_hour.value, spec.vendor, spec.date.isoformat())
 
 
-def _host(spec: HostSpec, family: FamilyReader, sources: Mapping[str, str], at: str) -> Host:
+def _host(
+    spec: HostSpec, family: FamilyReader, kernels: KernelReader, sources: Mapping[str, str], at: str
+) -> Host:
     memory = _memory("ram", spec.memory)
     return Host(
-        processor=_processor("cpu", spec.processor, {"ram": spec.memory}, family, sources, f"{at}.processor"),
+        processor=_processor(
+            "cpu", spec.processor, {"ram": spec.memory}, family, kernels, sources, f"{at}.processor"
+        ),
         memory=memory,
         sockets=_whole(spec.sockets),
         storage=_memory("storage", spec.storage) if spec.storage else None,

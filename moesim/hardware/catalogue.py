@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.errors import ConfigError, Fault, UnknownNameError
 from moesim.files import data_dir
-from moesim.hardware.types import Hardware
+from moesim.hardware.types import Hardware, Surfaces
 
 #: Folders of further machines, offered by installed packages: an entry point whose object is a path.
 PLUGINS = "moesim.hardware"
@@ -94,7 +94,12 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
             Fault(f"{description.spec.name} {reason}", "--nodes", wanted, f"at most {most}"), path
         )
     return build(
-        description.spec, description.origins, functools.partial(_family, path.parent), str(path), wanted
+        description.spec,
+        description.origins,
+        functools.partial(_family, path.parent),
+        functools.partial(_kernels, path.parent),
+        str(path),
+        wanted,
     )
 
 
@@ -117,6 +122,7 @@ def find_faults(description: Description) -> list[Any]:
         description.spec,
         description.origins,
         families=sorted(_families(description.path.parent)),
+        kernels=sorted(_kernel_files(description.path.parent)),
         catalogue=description.catalogue,
     )
 
@@ -208,6 +214,19 @@ def _families(beside: Path) -> dict[str, Path]:
     """Efficiency families by name: those of the folder beside a file hide those of the catalogue."""
     folders = (data_dir("hardware"), beside)
     return {path.stem: path for folder in folders for path in (folder / "efficiency").glob("*.yaml")}
+
+
+def _kernel_files(beside: Path) -> dict[str, Path]:
+    """Files of measured kernels by name: those of the folder beside a file hide those of the catalogue."""
+    folders = (data_dir("hardware"), beside)
+    return {path.stem: path for folder in folders for path in (folder / "kernels").glob("*.json")}
+
+
+def _kernels(beside: Path, name: str) -> Surfaces:
+    from moesim.hardware.kernels import read_kernels
+
+    path = _kernel_files(beside)[name]
+    return read_kernels(path, _stamp(path))
 
 
 def _family(beside: Path, name: str) -> tuple[Any, Mapping[str, str]]:

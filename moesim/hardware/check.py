@@ -33,7 +33,12 @@ _PRICE = (1e-3, 1e4)
 
 
 def check(
-    spec: Spec, origins: Sequence[Provenance], *, families: Collection[str], catalogue: bool
+    spec: Spec,
+    origins: Sequence[Provenance],
+    *,
+    families: Collection[str],
+    kernels: Collection[str],
+    catalogue: bool,
 ) -> list[Finding]:
     """Every finding about a description.
 
@@ -45,6 +50,8 @@ def check(
         Origin of each of its numbers.
     families
         Names of the efficiency families there are.
+    kernels
+        Names of the files of measured kernels there are.
     catalogue
         Whether it is one of moesim's own, where every number needs a source.
     """
@@ -52,6 +59,7 @@ def check(
     found += [Finding(fault, catalogue) for fault in check_sources(spec, origins)]
     found += [Finding(fault, catalogue) for fault in check_prices(spec)]
     found += [Finding(fault, True) for fault in check_families(spec, families)]
+    found += [Finding(fault, True) for fault in check_kernels(spec, kernels)]
     for rule in _STRICT:
         found += [Finding(fault, True) for fault in rule(spec)]
     return found
@@ -187,6 +195,18 @@ def check_families(spec: Spec, families: Collection[str]) -> Iterator[Fault]:
             hint = f"; nearest: {near[0]}" if near else ""
             allowed = f"{', '.join(families)}{hint}"
             yield Fault("no such efficiency family", f"{where}.efficiency", name, allowed)
+
+
+def check_kernels(spec: Spec, kernels: Collection[str]) -> Iterator[Fault]:
+    """Measured kernels that processors refer to exist."""
+    for where, processor in _processors(spec):
+        name = processor.kernels
+        if name is not None and name not in kernels:
+            near = nearest(name, kernels, 1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            yield Fault(
+                "no such measured kernels", f"{where}.kernels", name, f"{', '.join(kernels) or 'none'}{hint}"
+            )
 
 
 def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:

@@ -116,12 +116,16 @@ class EfficiencyFile(EfficiencyTable):
 
 
 class ProcessorSpec(_Part):
-    """A compute unit. `bandwidth` is needed only where it differs from the memory's own."""
+    """A compute unit. `bandwidth` is needed only where it differs from the memory's own.
+
+    `kernels` names a file of measured kernels, which take the place of efficiencies where there are any.
+    """
 
     cores: Count | None = None
     peak: dict[Dtype, FlopsPerS]
     bandwidth: dict[Name, BytesPerS] = {}
     efficiency: EfficiencyOrName | None = None
+    kernels: Name | None = None
 
 
 class MemorySpec(_Part):

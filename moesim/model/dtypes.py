@@ -55,8 +55,11 @@ def bytes_per_param(dtype: str) -> float:
     >>> bytes_per_param("bf16"), bytes_per_param("mxfp4")
     (2.0, 0.53125)
     """
-    _raise(dtype_faults(dtype, auto=False))
-    return BYTES_PER_PARAM[dtype]
+    found = BYTES_PER_PARAM.get(dtype) if isinstance(dtype, str) else None
+    if found is None:
+        _raise(dtype_faults(dtype, auto=False))
+        return BYTES_PER_PARAM[dtype]
+    return found
 
 
 def dtype_faults(

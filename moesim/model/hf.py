@@ -11,7 +11,7 @@ from moesim.model.attention import AttentionReader
 from moesim.model.families import FAMILIES, UNKNOWN, Family
 from moesim.model.ffn import FeedForwardReader
 from moesim.model.fields import MAX_LAYERS, Fields
-from moesim.model.quant import weight_dtypes
+from moesim.model.quant import is_block_scaled, weight_dtypes
 from moesim.model.seq2seq import Seq2SeqReader
 from moesim.model.types import Layer, Model
 from moesim.model.vision import vision_params
@@ -77,6 +77,7 @@ def from_config(config: Mapping[str, Any], *, name: str = "", path: str = "") ->
         vision_params=vision,
         extra_params=body.extra_params + lm_head_bias,
         weight_dtypes=body.weight_dtypes,
+        block_scaled=is_block_scaled(fields),
         max_context=max_context,
         warnings=tuple(fields.warnings),
         path=path,

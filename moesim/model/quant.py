@@ -89,6 +89,15 @@ def weight_dtypes(fields: Fields, dense_layer: int, sparse_layer: int) -> dict[s
     return table
 
 
+def is_block_scaled(fields: Fields) -> bool:
+    """Whether quantised weights have a scale per two-dimensional block (``weight_block_size``)."""
+    quantisation = fields.values.get("quantization_config")
+    return isinstance(quantisation, Mapping) and (
+        isinstance(quantisation.get("weight_block_size"), list)
+        or str(quantisation.get("quant_algo", "")).lower() == "fp8_pb_wo"
+    )
+
+
 def _quantised(config: Mapping[str, Any]) -> str | None:
     """The type of quantised weights; None if it cannot be told."""
     method = str(config.get("quant_method", "")).lower()

@@ -184,6 +184,8 @@ class Model:
     weight_dtypes
         Data type of the checkpoint by module: ``default``, and any of
         ``attention dense shared expert router embedding head``.
+    block_scaled
+        Whether the checkpoint's fp8 weights have a scale per block.
     max_context
         Positions the model supports; None when the config does not say.
     warnings
@@ -201,6 +203,7 @@ class Model:
     vision_params: int = 0
     extra_params: int = 0
     weight_dtypes: Mapping[str, str] | None = field(default=None, hash=False)
+    block_scaled: bool = False
     max_context: int | None = None
     warnings: tuple[str, ...] = ()
     path: str = ""

@@ -24,6 +24,13 @@ from moesim.model.types import (
 from moesim.ops.batch import Batch
 from moesim.ops.precision import Precision
 from moesim.ops.primitives import ACTIVATION_BYTES, Number, causal_pairs
+from moesim.ops.shapes import (
+    batched_shape,
+    decode_shape,
+    latent_decode_shape,
+    latent_prefill_shape,
+    prefill_shape,
+)
 from moesim.ops.table import Op, Shape
 
 #: A recurrent state is kept in fp32.
@@ -70,37 +77,94 @@ def _rows(
 
 def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
     heads, kv_heads = a.heads / tp, max(1.0, a.kv_heads / tp)
-    width = a.qk_dim + a.v_dim
-    entry = kv_heads * width * precision.cache_bytes
-    seen = batch.context if a.window is None else np.minimum(batch.context, a.window)
-    pairs = causal_pairs(batch.chunk, batch.past, a.window)
-    kept = batch.past if a.window is None else np.minimum(batch.past, a.window)
+    widths = (heads, kv_heads, float(a.qk_dim + a.v_dim), precision.cache_bytes)
+    shape = (heads, kv_heads, float(a.qk_dim), a.window)
     yield from _rows(
         "attention",
         batch,
-        (
-            2.0 * heads * width * batch.sequences * seen,
-            batch.sequences * seen * entry,
-            batch.sequences * heads * width * ACTIVATION_BYTES,
-        ),
-        (
-            2.0 * heads * width * batch.prompts * pairs,
-            batch.prompts * (kept + batch.chunk) * entry,
-            batch.prefill_tokens * heads * width * ACTIVATION_BYTES,
-        ),
+        decode_work(batch.sequences, batch.context, *widths, a.window),
+        prefill_work(batch.prompts, batch.chunk, batch.past, *widths, a.window),
         precision.cache,
-        _grouped_query_shapes(a, batch, heads, kv_heads),
+        (
+            decode_shape(batch.sequences, batch.context, *shape),
+            prefill_shape(batch.prompts, batch.chunk, batch.past, *shape),
+        ),
     )
 
 
-def _grouped_query_shapes(
-    a: GroupedQuery, batch: Batch, heads: float, kv_heads: float
-) -> tuple[Shape, Shape]:
-    """Shapes of decode and prefill; a window of 0 is none."""
-    rest = (heads, kv_heads, float(a.qk_dim), float(a.window or 0))
+def decode_work(
+    sequences: Number,
+    context: Number,
+    heads: Number,
+    kv_heads: Number,
+    width: Number,
+    cache_bytes: float,
+    window: Number | None = None,
+) -> tuple[Number, Number, Number]:
+    """FLOP, cache and activation bytes of decoding with grouped-query attention.
+
+    Parameters
+    ----------
+    width
+        Of a key and a value together.
+    cache_bytes
+        Bytes per cached element.
+    """
+    seen = context if window is None else np.minimum(context, window)
     return (
-        Shape("attention_decode", (batch.sequences, batch.context, *rest)),
-        Shape("attention_prefill", (batch.prompts, batch.chunk, batch.past, *rest)),
+        2.0 * heads * width * sequences * seen,
+        sequences * seen * kv_heads * width * cache_bytes,
+        sequences * heads * width * ACTIVATION_BYTES,
+    )
+
+
+def prefill_work(
+    prompts: Number,
+    new: Number,
+    past: Number,
+    heads: Number,
+    kv_heads: Number,
+    width: Number,
+    cache_bytes: float,
+    window: int | None = None,
+) -> tuple[Number, Number, Number]:
+    """FLOP, cache and activation bytes of a prefill with grouped-query attention; see `decode_work`."""
+    kept = past if window is None else np.minimum(past, window)
+    return (
+        2.0 * heads * width * prompts * causal_pairs(new, past, window),
+        prompts * (kept + new) * kv_heads * width * cache_bytes,
+        prompts * new * heads * width * ACTIVATION_BYTES,
+    )
+
+
+def latent_decode_work(
+    sequences: Number, context: Number, heads: Number, kv_rank: int, rope_dim: int, cache_bytes: float
+) -> tuple[Number, Number, Number]:
+    """FLOP, cache and activation bytes of decoding on the latent itself."""
+    latent = kv_rank + rope_dim
+    return (
+        2.0 * heads * (latent + kv_rank) * sequences * context,
+        sequences * context * latent * cache_bytes,
+        sequences * heads * (latent + kv_rank) * ACTIVATION_BYTES,
+    )
+
+
+def latent_prefill_work(
+    prompts: Number, new: Number, past: Number, heads: Number, width: float, entry_bytes: float
+) -> tuple[Number, Number, Number]:
+    """FLOP, cache and activation bytes of a prefill on expanded keys and values.
+
+    Parameters
+    ----------
+    width
+        Of a query, key and value as far as they are multiplied: key plus value.
+    entry_bytes
+        Bytes of one token in the cache.
+    """
+    return (
+        2.0 * heads * width * prompts * causal_pairs(new, past),
+        prompts * (past + new) * entry_bytes,
+        (prompts * new + prompts * (past + new)) * heads * width * ACTIVATION_BYTES,
     )
 
 
@@ -127,24 +191,24 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
     if np.any(absorbed_rows > 0):
         yield _batched_gemm("q_absorb", heads, absorbed_rows, a.nope_dim, a.kv_rank, weights)
         yield _batched_gemm("v_absorb", heads, absorbed_rows, a.kv_rank, a.v_dim, weights)
+    dense = a.indexer is None
+    entry_work = latent_prefill_work(batch.prompts, batch.chunk, batch.past, heads, prefill_dim, entry)
     yield from _rows(
         "attention",
         batch,
-        (
-            2.0 * heads * (latent + a.kv_rank) * batch.sequences * context,
-            batch.sequences * context * entry,
-            batch.sequences * heads * (latent + a.kv_rank) * ACTIVATION_BYTES,
-        ),
-        (
+        latent_decode_work(batch.sequences, context, heads, a.kv_rank, a.rope_dim, precision.cache_bytes),
+        entry_work
+        if dense
+        else (
             2.0 * heads * prefill_dim * batch.prompts * pairs,
             batch.prompts * stored * entry,
-            (batch.prefill_tokens + read) * heads * prefill_dim * ACTIVATION_BYTES,
+            batch.prefill_tokens * heads * prefill_dim * ACTIVATION_BYTES,
         ),
         precision.cache,
         (
-            Shape("mla_decode", (batch.sequences, context, heads)),
+            latent_decode_shape(batch.sequences, context, heads),
             # Sparse prefill is absorbed, which no table has.
-            None if a.indexer else Shape("mla_prefill", (batch.prompts, batch.chunk, batch.past, heads)),
+            latent_prefill_shape(batch.prompts, batch.chunk, batch.past, heads) if dense else None,
         ),
     )
 
@@ -223,6 +287,6 @@ def _batched_gemm(
         shape=(
             Shape("gemm", (rows, heads * outputs, inputs))
             if shared
-            else Shape("mla_bmm", (rows, heads, outputs, inputs))
+            else batched_shape(rows, heads, outputs, inputs)
         ),
     )

@@ -7,6 +7,7 @@ without fused kernels run them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -110,13 +111,20 @@ def _projections(
 def fused_gemm(name: str, members: list[Matrix], rows: Number, tp: int, precision: Precision) -> Op:
     """One GEMM launch over matrices that read the same rows."""
     dtype = precision.weight(members[0].module)
+    weights, outputs, read = _together(tuple(members), tp)
+    return gemm(name, rows, read, outputs, dtype, weights=weights)
+
+
+@functools.lru_cache(maxsize=4096)
+def _together(members: tuple[Matrix, ...], tp: int) -> tuple[float, float, float]:
+    """Weights, outputs and inputs of matrices that are multiplied at once."""
     weights, outputs, read = 0.0, 0.0, 0.0
     for m in members:
         k, n, copies = local_shape(m, tp)
         weights += k * n * copies
         outputs += n * copies
         read = max(read, k * copies)
-    return gemm(name, rows, read, outputs, dtype, weights=weights)
+    return weights, outputs, read
 
 
 def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iterator[Op]:

@@ -27,10 +27,13 @@ class Precision:
         By module, as `moesim.model.module_dtypes` gives them.
     cache
         Of the key-value cache.
+    block_scaled
+        Whether fp8 weights have a scale per block, as in DeepSeek's checkpoints.
     """
 
     weights: Mapping[str, str]
     cache: str = "bf16"
+    block_scaled: bool = False
 
     def weight(self, module: str) -> str:
         """Data type of a module's weights."""
@@ -72,7 +75,11 @@ class Precision:
         ]
         if found:
             raise ConfigError(found)
-        return cls(module_dtypes(model, dtype), "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype)
+        return cls(
+            module_dtypes(model, dtype),
+            "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype,
+            model.block_scaled and dtype in ("auto", "fp8"),
+        )
 
 
 def input_bytes(weight_dtype: str) -> float:

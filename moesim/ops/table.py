@@ -24,24 +24,13 @@ class Shape:
     Parameters
     ----------
     kernel
-        One of `SHAPES`.
+        One of `moesim.hardware.types.KERNELS`.
     sizes
-        As `SHAPES` names them, each ``[batches]`` or a scalar.
+        As named there, each ``[batches]`` or a scalar.
     """
 
     kernel: str
     sizes: tuple[Array | float, ...]
-
-
-#: What the sizes of a shape mean, by kernel. Heads are those of one rank, lengths are in tokens.
-SHAPES: dict[str, tuple[str, ...]] = {
-    "gemm": ("rows", "outputs", "inputs"),
-    "attention_prefill": ("sequences", "new", "past", "heads", "kv_heads", "dim", "window"),
-    "attention_decode": ("sequences", "context", "heads", "kv_heads", "dim", "window"),
-    "mla_prefill": ("sequences", "new", "past", "heads"),
-    "mla_decode": ("sequences", "context", "heads"),
-    "mla_bmm": ("rows", "heads", "outputs", "inputs"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from moesim.validate.groups import dedupe, first_of_each, folds, group_of
 from moesim.validate.inconsistent import Flag, inconsistent
+from moesim.validate.kernels import KernelError, summary, validate_kernels
 from moesim.validate.published import Compared, compare_published, published_document
 from moesim.validate.published_rows import Answer, PublishedRow, read_published
 from moesim.validate.report import Evaluation, evaluate
@@ -15,6 +16,7 @@ __all__ = [
     "Compared",
     "Evaluation",
     "Flag",
+    "KernelError",
     "Pool",
     "PublishedRow",
     "RowPrediction",
@@ -35,4 +37,6 @@ __all__ = [
     "read_serving",
     "score",
     "score_by",
+    "summary",
+    "validate_kernels",
 ]

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from moesim.calibrate.effects import ERRORS
-from moesim.calibrate.held_out import Table, mean_of, sides
-from moesim.calibrate.process_fit import fit_process
+from moesim.learning.effects import ERRORS
+from moesim.learning.held_out import Table, mean_of, sides
+from moesim.learning.process_fit import fit_process
 from moesim.correction import METRICS, Process
 
 Array = npt.NDArray[np.float64]

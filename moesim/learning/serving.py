@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.calibrate.effects import AGGREGATED, DISAGGREGATED
-from moesim.calibrate.held_out import Table, fit_pair, held_out, sides
-from moesim.calibrate.spread import coverage, left_out_scale, quantile_table, residuals, scale_process
-from moesim.calibrate.traits_fit import fit_traits
+from moesim.learning.effects import AGGREGATED, DISAGGREGATED
+from moesim.learning.held_out import Table, fit_pair, held_out, sides
+from moesim.learning.spread import coverage, left_out_scale, quantile_table, residuals, scale_process
+from moesim.learning.traits_fit import fit_traits
 from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
@@ -49,7 +49,7 @@ class HeldOut:
     predicted
         By kind of split and by whether the campaign was known: TPOT and TTFT, in seconds.
     coverage
-        By kind of split and metric, see `moesim.calibrate.spread.coverage`.
+        By kind of split and metric, see `moesim.learning.spread.coverage`.
     """
 
     table: Table
