@@ -1,9 +1,10 @@
-"""What measured serving runs taught: engines' constants, effects beyond physics, and how far off answers are.
+"""What measured serving runs taught: engines' constants, effects beyond physics, and how far off
+answers are.
 
-An answer's interval is its prediction times two factors. They are quantiles of what was left of held-out runs,
-in units of the error to be expected there: of other sweeps of a layout that was measured, of layouts, of whole
-systems or of whole models that were not (split-conformal prediction by group; Lei et al., Distribution-Free
-Predictive Inference for Regression, JASA 2018, section 5.2 for the units).
+An answer's interval is its prediction times two factors. They are quantiles of what was left of held-out
+runs, in units of the error to be expected there: of other sweeps of a layout that was measured, of layouts,
+of whole systems or of whole models that were not (split-conformal prediction by group; Lei et al.,
+Distribution-Free Predictive Inference for Regression, JASA 2018, section 5.2 for the units).
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Family:
     scales
         By metric, the logarithm of the error to be expected.
     quantiles
-        By whether the campaign is known (``"campaign"``, ``"anonymous"``), novelty and metric: the lower and upper
-        quantile of residuals in units of the expected error.
+        By whether the campaign is known (``"campaign"``, ``"anonymous"``), novelty and metric: the lower
+        and upper quantile of residuals in units of the expected error.
     """
 
     tpot: Process
@@ -104,7 +105,9 @@ class Family:
             return "system new"
         return "model new" if c[1] >= 0 else "all new"
 
-    def correct(self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array) -> Corrected:
+    def correct(
+        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+    ) -> Corrected:
         """Factors and intervals for loads of a deployment."""
         values = identity.values(input_len, output_len, concurrency)
         one = self.tpot.encode([identity.labels()])

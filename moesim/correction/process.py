@@ -1,13 +1,14 @@
 """A Gaussian process over configurations: what measured runs say beyond physics.
 
-The logarithm of measured over physical time is a sum of independent effects: of the engine, of the model, of the
-machine, of a layout, of the campaign that measured it, each alone or varying smoothly with concurrency and lengths.
-Each effect is a covariance: equal categories, times a squared exponential of the distance. So a configuration
-like the measured ones is corrected by its neighbours, one of a new model only by what all models share, and
-one of nothing known not at all (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, ch. 2).
+The logarithm of measured over physical time is a sum of independent effects: of the engine, of the model,
+of the machine, of a layout, of the campaign that measured it, each alone or varying smoothly with
+concurrency and lengths. Each effect is a covariance: equal categories, times a squared exponential of the
+distance. So a configuration like the measured ones is corrected by its neighbours, one of a new model only
+by what all models share, and one of nothing known not at all (Rasmussen and Williams, Gaussian Processes
+for Machine Learning, 2006, ch. 2).
 
-Nothing here depends on a number of a hardware description: an edited machine is corrected like the original, and
-the physics alone moves the answer.
+Nothing here depends on a number of a hardware description: an edited machine is corrected like the
+original, and the physics alone moves the answer.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ class Process:
     def from_dicts(cls, rows: Mapping[str, Any], effects: Mapping[str, Any]) -> Process:
         """The process that `rows_dict` and `effects_dict` described."""
         components = tuple(
-            Component(tuple(c["categories"]), tuple((int(i), float(s)) for i, s in c["scales"]), c["variance"])
+            Component(
+                tuple(c["categories"]), tuple((int(i), float(s)) for i, s in c["scales"]), c["variance"]
+            )
             for c in effects["components"]
         )
         values = [[np.nan if v is None else v for v in column] for column in rows["values"]]
@@ -168,4 +171,4 @@ def tables(components: Sequence[Component], values: int) -> tuple[IntArray, Arra
         for column, scale in c.scales:
             rates[row, column] = 0.5 / scale**2
     variances = np.array([c.variance for c in components], dtype=np.float64)
-    return masks, rates, variances, rates.any(axis=1)
+    return masks, rates, variances, np.asarray(rates.any(axis=1), dtype=np.bool_)

@@ -21,8 +21,8 @@ from moesim.cost.roofline import Choice, OpTimes, Rates, Times, op_times, peak_f
 __all__ = [
     "HIGH_THROUGHPUT",
     "LOW_LATENCY",
-    "EvenTraffic",
     "Choice",
+    "EvenTraffic",
     "ExpertShape",
     "OpTimes",
     "Rates",

@@ -11,8 +11,8 @@ from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
 from moesim.engine.step import StepTimes, step_times
-from moesim.engine.traits import Traits
 from moesim.engine.timeline import makespan, two_batch_layers
+from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
@@ -99,9 +99,7 @@ class Deployment:
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
-        return step_times(
-            work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend
-        )
+        return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
 
     def _rates_of(self, table: OpTable) -> Rates:
         key = tuple((op.name, op.kind, op.dtype) for op, _ in table.ops)

@@ -1,8 +1,8 @@
 """Latency and throughput when one pool of workers prefills and another decodes.
 
-A request is prefilled by one of ``n_p`` workers, its cache crosses to one of ``n_d`` workers, and decodes there
-without other prefills in its way. A closed loop of C clients settles where the rate of requests satisfies both
-Little's law and the pools:
+A request is prefilled by one of ``n_p`` workers, its cache crosses to one of ``n_d`` workers, and decodes
+there without other prefills in its way. A closed loop of C clients settles where the rate of requests
+satisfies both Little's law and the pools:
 
 * ``TPOT = t_decode(X / n_d)`` with X the requests that decode;
 * the rate is at most ``n_p / Q``, Q the seconds of a worker per prompt;
@@ -64,7 +64,9 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     context = inputs + outputs / 2.0
     memory = decode.deployment.memory(load.chunk_tokens, utilisation)
     one = np.maximum(sequences_that_fit(decode.deployment, load, memory), 1.0)
-    decoders = np.ceil(load.concurrency / one) if decode.workers is None else np.full(len(one), decode.workers)
+    decoders = (
+        np.ceil(load.concurrency / one) if decode.workers is None else np.full(len(one), decode.workers)
+    )
     limit = one * decoders
     traits = decode.deployment.traits
 
@@ -75,9 +77,7 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     # TPOT at loads between one request and all of them, for every alternative.
     top = np.minimum(load.concurrency, limit)
     grid = np.exp(np.linspace(0.0, 1.0, POINTS)[:, None] * np.log(np.maximum(top, 1.0))[None, :])
-    steps = decode.deployment.step(
-        _decode(decode, (grid / decoders).ravel(), np.tile(context, POINTS))
-    )
+    steps = decode.deployment.step(_decode(decode, (grid / decoders).ravel(), np.tile(context, POINTS)))
     tpot_grid = steps.seconds.reshape(POINTS, -1)
     if prefill.workers is None:
         fastest = load.concurrency / (alone + outputs * tpot_grid[-1])
@@ -94,8 +94,8 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     tpot = step.seconds
     rate = np.minimum(most, running / (outputs * tpot))
     busy = np.minimum(rate / most, 1.0)
-    # Arrivals at the prefill pool are nearly Poisson, its service nearly constant: M/D/1 per worker, and never
-    # more in the queue than do not decode.
+    # Arrivals at the prefill pool are nearly Poisson, its service nearly constant: M/D/1 per worker, and
+    never  # more in the queue than do not decode.
     queue = np.minimum(
         busy / (2.0 * np.maximum(1.0 - busy, 1e-9)) * batched_s,
         np.maximum(load.concurrency - running, 0.0) / rate,
@@ -120,8 +120,8 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
 def hand_over_s(prefill: Deployment, decode: Deployment, tokens: Array) -> Array:
     """Seconds to move the cache of a prompt from its prefill worker to a decode worker.
 
-    Every device of the prefill worker sends its part over the network between nodes, or over the scale-up link
-    where there is no network; the fewer of both sides' devices limit it.
+    Every device of the prefill worker sends its part over the network between nodes, or over the scale-up
+    link where there is no network; the fewer of both sides' devices limit it.
     """
     hardware = prefill.hardware
     link = hardware.scale_out or hardware.scale_up

@@ -5,9 +5,9 @@ others wait. While a request decodes its O tokens, each of the other running req
 prefill, Q seconds when the engine is full, holds up everybody's decoding:
 
 * ``TPOT = t_decode(X) + (X - 1) / O * Q``
-* ``TTFT = r + P + t_decode / 2 + u (X - 1) / 2 * Q + wait``, with r what a request costs outside of steps, P the
-  prefill of one prompt and its first token: a request arrives in the middle of a step, and at t = 0 all prompts
-  queue, whose share in the mean is u.
+* ``TTFT = r + P + t_decode / 2 + u (X - 1) / 2 * Q + wait``, with r what a request costs outside of steps,
+  P the prefill of one prompt and its first token: a request arrives in the middle of a step, and at t = 0 all
+  prompts queue, whose share in the mean is u.
 * ``wait = (C / X - 1) * (residence)`` when the cache is full: Little's law on the queue before admission.
 """
 

@@ -1,4 +1,4 @@
-"""What a serving engine adds to its kernels: a few constants, each with a meaning, fitted to measured runs."""
+"""What a serving engine adds to its kernels: a few constants with a meaning, fitted to measured runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The effects that measured serving runs may show beyond physics.
 
-Each names the categories that must agree, and the octaves over which it changes. What a benchmark campaign did
-not record (speculative decoding, versions, flags) belongs to a model on an engine, so that it is never carried to
-another model. What is left for all is a slow drift with load and lengths.
+Each names the categories that must agree, and the octaves over which it changes. What a benchmark campaign
+did not record (speculative decoding, versions, flags) belongs to a model on an engine, so that it is never
+carried to another model. What is left for all is a slow drift with load and lengths.
 """
 
 from __future__ import annotations

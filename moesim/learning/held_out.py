@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from moesim.learning.process_fit import Fitted, fit_process
 from moesim.correction import CATEGORIES, VALUES, Component, Process
+from moesim.learning.process_fit import Fitted, fit_process
 from moesim.validate import folds, group_of
 from moesim.validate.physics import Physics
 from moesim.validate.rows import ServingRow

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family
+from moesim.engine.traits import Traits
+from moesim.errors import ConfigError, Fault
 from moesim.learning.effects import AGGREGATED, DISAGGREGATED
 from moesim.learning.held_out import Table, fit_pair, held_out, sides
 from moesim.learning.spread import coverage, left_out_scale, quantile_table, residuals, scale_process
 from moesim.learning.traits_fit import fit_traits
-from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family
-from moesim.engine.traits import Traits
-from moesim.errors import ConfigError, Fault
 from moesim.model import load_model
 from moesim.validate import ServingRow, dedupe
 from moesim.validate.identity import identity_of
@@ -180,7 +180,10 @@ def summary(report: HeldOut) -> dict[str, Any]:
     for kind, by in report.predicted.items():
         tpot, ttft = by["campaign"]
         lines = {}
-        for metric, predicted, measured in (("tpot", tpot, report.table.tpot), ("ttft", ttft, report.table.ttft)):
+        for metric, predicted, measured in (
+            ("tpot", tpot, report.table.tpot),
+            ("ttft", ttft, report.table.ttft),
+        ):
             error = np.abs(predicted / measured - 1.0)
             lines[metric] = {
                 "median": round(float(np.median(error)), 4),

@@ -1,6 +1,4 @@
-"""How far off held-out predictions are, as intervals: an expected error per configuration, and quantiles of
-residuals in its units.
-"""
+"""How far off held-out predictions are: an expected error per configuration, quantiles in its units."""
 
 from __future__ import annotations
 
@@ -9,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from moesim.correction import METRICS, Process
 from moesim.learning.effects import ERRORS
 from moesim.learning.held_out import Table, mean_of, sides
 from moesim.learning.process_fit import fit_process
-from moesim.correction import METRICS, Process
 
 Array = npt.NDArray[np.float64]
 

@@ -13,19 +13,17 @@ from math import nan
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine.deployment import Deployment
 from moesim.engine.disaggregated import Side, disaggregated
 from moesim.engine.memory import cache_per_sequence
 from moesim.engine.steady import Load, Steady, steady
 from moesim.engine.traits import Traits
-from moesim.errors import ConfigError, InfeasibleError
+from moesim.errors import ConfigError
 from moesim.hardware import Hardware, load_hardware
 from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.prediction import Engine
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import check
-from moesim.prediction.room import check_room
 from moesim.validate.rows import Pool, ServingRow
 
 Array = npt.NDArray[np.float64]
@@ -70,8 +68,15 @@ class Physics:
     def part(self, index: npt.NDArray[np.int64]) -> Physics:
         """Some of the rows."""
         return Physics(
-            *(getattr(self, name)[index] for name in _FIELDS),
-            *([getattr(self, name)[i] for i in index] for name in ("status", "reason", "expert_dtype")),
+            self.tpot_s[index],
+            self.ttft_fixed_s[index],
+            self.ttft_steps[index],
+            self.bound_tpot_s[index],
+            self.bound_ttft_s[index],
+            self.running[index],
+            [self.status[i] for i in index],
+            [self.reason[i] for i in index],
+            [self.expert_dtype[i] for i in index],
         )
 
 
@@ -88,23 +93,40 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
     traits
         By backend.
     """
+    tpot, fixed, steps, bound_tpot, bound_ttft, running = (np.full(len(rows), nan) for _ in _FIELDS)
     table = Physics(
-        *(np.full(len(rows), nan) for _ in _FIELDS),
-        status=[UNSUPPORTED if not row.supported else PREDICTED for row in rows],
-        reason=[row.reason for row in rows],
-        expert_dtype=[""] * len(rows),
+        tpot,
+        fixed,
+        steps,
+        bound_tpot,
+        bound_ttft,
+        running,
+        [UNSUPPORTED if not row.supported else PREDICTED for row in rows],
+        [row.reason for row in rows],
+        [""] * len(rows),
     )
     together: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.supported:
-            key = (row.model, row.hardware, row.nodes, row.dtype, row.backend, row.layout, row.prefill, row.decode)
+            key = (
+                row.model,
+                row.hardware,
+                row.nodes,
+                row.dtype,
+                row.backend,
+                row.layout,
+                row.prefill,
+                row.decode,
+            )
             together[key].append(i)
     for members in together.values():
         _fill(table, rows, members, traits)
     return table
 
 
-def _fill(table: Physics, rows: Sequence[ServingRow], members: list[int], traits: Mapping[str, Traits]) -> None:
+def _fill(
+    table: Physics, rows: Sequence[ServingRow], members: list[int], traits: Mapping[str, Traits]
+) -> None:
     """Answer the rows of one deployment; those that do not fit are left out one by one."""
     one = rows[members[0]]
     try:
@@ -155,7 +177,8 @@ def _load(rows: Sequence[ServingRow]) -> Load:
 def _pools(row: ServingRow) -> list[Pool]:
     if row.layout is not None:
         return [Pool(row.layout, 1)]
-    assert row.prefill is not None and row.decode is not None
+    assert row.prefill is not None
+    assert row.decode is not None
     return [row.prefill, row.decode]
 
 

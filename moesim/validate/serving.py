@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
-from moesim.errors import ConfigError, InfeasibleError, OutOfDomainWarning
-from moesim.hardware import load_hardware
-from moesim.model import load_model
-from moesim.prediction import Engine, Workload, predict
+import numpy as np
+
+from moesim.correction import Calibration, shipped
+from moesim.validate.identity import identity_of
+from moesim.validate.names import is_moe
+from moesim.validate.physics import INFEASIBLE, LENGTH, PREDICTED, UNSUPPORTED, Physics, physics_of
 from moesim.validate.rows import ServingRow
 
-#: Benchmarks draw lengths between 0.8 and 1 of the longest.
-LENGTH = 0.9
-PREDICTED, UNSUPPORTED, INFEASIBLE = "predicted", "unsupported", "infeasible"
+__all__ = ["INFEASIBLE", "LENGTH", "PREDICTED", "UNSUPPORTED", "RowPrediction", "predict_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +44,34 @@ class RowPrediction:
     reason: str = ""
 
 
-def predict_rows(rows: Sequence[ServingRow]) -> list[RowPrediction]:
+def predict_rows(rows: Sequence[ServingRow], calibration: Calibration | None = None) -> list[RowPrediction]:
     """Predict every row from its configuration alone, in order.
 
     Parameters
     ----------
     rows
         With or without measurements, which are not looked at.
+    calibration
+        To other measured runs; the shipped one by default.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OutOfDomainWarning)
-        return [_one(row) for row in rows]
+    calibration = shipped() if calibration is None else calibration
+    physics = physics_of(rows, calibration.traits)
+    return [_one(row, physics, i, calibration) for i, row in enumerate(rows)]
 
 
-def _one(row: ServingRow) -> RowPrediction:
-    if not row.supported:
-        return RowPrediction(row.id, status=UNSUPPORTED, reason=row.reason)
-    if row.layout is None:
-        return RowPrediction(row.id, status=UNSUPPORTED, reason="disaggregated deployments are not predicted")
-    try:
-        answer = predict(
-            load_model(row.model),
-            load_hardware(row.hardware, nodes=row.nodes),
-            row.layout,
-            Workload(max(LENGTH * row.isl, 1.0), max(LENGTH * row.osl, 1.0), row.concurrency),
-            engine=Engine(dtype=row.dtype, kv_cache_dtype="auto"),
-        )
-    except InfeasibleError as error:
-        return RowPrediction(row.id, status=INFEASIBLE, reason=str(error))
-    except ConfigError as error:
-        return RowPrediction(row.id, status=UNSUPPORTED, reason=str(error.faults[0]))
-    interval = answer.interval or {"ttft_s": (nan, nan), "tpot_s": (nan, nan)}
-    return RowPrediction(row.id, answer.ttft_s, answer.tpot_s, *interval["ttft_s"], *interval["tpot_s"])
+def _one(row: ServingRow, physics: Physics, i: int, calibration: Calibration) -> RowPrediction:
+    if physics.status[i] != PREDICTED:
+        return RowPrediction(row.id, status=physics.status[i], reason=physics.reason[i])
+    tpot = float(physics.tpot_s[i])
+    fixed, steps = float(physics.ttft_fixed_s[i]), float(physics.ttft_steps[i])
+    identity = identity_of(row, physics.expert_dtype[i])
+    family = calibration.family_of(identity, is_moe(row.model))
+    if family is None:
+        return RowPrediction(row.id, fixed + steps * tpot, tpot)
+    load = (np.array([value]) for value in (row.isl, row.osl, row.concurrency))
+    found = family.correct(identity, *load)
+    tpot *= float(found.tpot_factor[0])
+    ttft = (fixed + steps * tpot) * float(found.ttft_factor[0])
+    low, high = (float(end[0]) for end in found.spans["ttft"])
+    least, most = (float(end[0]) for end in found.spans["tpot"])
+    return RowPrediction(row.id, ttft, tpot, ttft * low, ttft * high, tpot * least, tpot * most)
