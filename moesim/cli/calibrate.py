@@ -7,9 +7,11 @@ from typing import IO, Annotated, cast
 
 import typer
 
+from moesim.cli.calibrate_serving import serving
 from moesim.cli.common import Json, print_json, print_table, stderr
 
 app = typer.Typer(no_args_is_help=True, help="Fit what the cost model needs from measurements.")
+app.command()(serving)
 
 
 @app.command()

@@ -1,9 +1,8 @@
-"""What measured serving runs taught: engines' constants, effects beyond physics, and how far off
-answers are.
+"""What measured serving runs taught: constants, effects beyond physics, and how far off answers are.
 
 An answer's interval is its prediction times two factors. They are quantiles of what was left of held-out
-runs, in units of the error to be expected there: of other sweeps of a layout that was measured, of layouts,
-of whole systems or of whole models that were not (split-conformal prediction by group; Lei et al.,
+runs, in units of the error to be expected there: of other sweeps of a measured layout, of layouts, of
+whole systems or of whole models that were not (split-conformal prediction by group; Lei et al.,
 Distribution-Free Predictive Inference for Regression, JASA 2018, section 5.2 for the units).
 """
 

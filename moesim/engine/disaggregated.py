@@ -95,7 +95,7 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     rate = np.minimum(most, running / (outputs * tpot))
     busy = np.minimum(rate / most, 1.0)
     # Arrivals at the prefill pool are nearly Poisson, its service nearly constant: M/D/1 per worker, and
-    never  # more in the queue than do not decode.
+    # never more in the queue than do not decode.
     queue = np.minimum(
         busy / (2.0 * np.maximum(1.0 - busy, 1e-9)) * batched_s,
         np.maximum(load.concurrency - running, 0.0) / rate,

@@ -1,10 +1,8 @@
-"""Fit a Gaussian process to residuals: strengths and ranges of its effects by their marginal
-likelihood.
+"""Fit a Gaussian process to residuals: strengths and ranges of its effects by marginal likelihood.
 
 The likelihood of the residuals is maximised over the logarithms of all variances and ranges, each held by a
 broad prior (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 5.4). Rows that
-contradict the others get more noise, as under Student's t, so that single strange runs do not bend their
-neighbours.
+contradict the others get more noise, as under Student's t, so that single strange runs do not bend others.
 """
 
 from __future__ import annotations
