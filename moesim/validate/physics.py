@@ -24,6 +24,7 @@ from moesim.model import load_model
 from moesim.prediction import Engine
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import check
+from moesim.units import show
 from moesim.validate.rows import Pool, ServingRow
 
 Array = npt.NDArray[np.float64]
@@ -150,7 +151,11 @@ def _fill(
         for place in np.flatnonzero(short):
             i = members[place]
             table.status[i] = INFEASIBLE
-            table.reason[i] = f"weights and one request do not fit {side.deployment.layout}"
+            table.reason[i] = (
+                f"{show(room.weights_bytes + room.workspace_bytes + float(whole[place]), 'bytes')} of weights, "
+                f"workspace and one request's cache do not fit {show(room.budget_bytes, 'bytes')} per device "
+                f"with {side.deployment.layout}"
+            )
     precision = sides[-1].deployment.precision
     for i in members:
         table.expert_dtype[i] = precision.weight("expert" if sides[-1].deployment.model.moe else "dense")
