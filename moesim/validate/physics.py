@@ -151,8 +151,9 @@ def _fill(
         for place in np.flatnonzero(short):
             i = members[place]
             table.status[i] = INFEASIBLE
+            needed = room.weights_bytes + room.workspace_bytes + float(whole[place])
             table.reason[i] = (
-                f"{show(room.weights_bytes + room.workspace_bytes + float(whole[place]), 'bytes')} of weights, "
+                f"{show(needed, 'bytes')} of weights, "
                 f"workspace and one request's cache do not fit {show(room.budget_bytes, 'bytes')} per device "
                 f"with {side.deployment.layout}"
             )
