@@ -1,8 +1,8 @@
 """Accuracy on a fixed sample of measured runs may not fall by more than a point.
 
 `serving_sample.csv` holds 48 rows, chosen by a hash of their ids before they were predicted, of the public
-measurements in ai-dynamo/aiconfigurator@095f58a (Apache-2.0; upstream InferenceX). The shipped calibration has
-seen them: this is no measure of accuracy on new runs, for which see docs/serving.md, but an alarm.
+measurements in ai-dynamo/aiconfigurator@095f58a (Apache-2.0; upstream InferenceX). The shipped calibration
+has seen them: this is no measure of accuracy on new runs, for which see docs/serving.md, but an alarm.
 """
 
 import json
