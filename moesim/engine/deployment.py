@@ -119,7 +119,8 @@ class Deployment:
                 layers, per_layer, *(blocks[name] / layers for name in ("dispatch", "experts", "combine"))
             )
         )
-        return np.asarray(dense + moe + 2.0 * blocks["other"])
+        # Both halves belong to one step, for which the host works once.
+        return np.asarray(dense + moe + 2.0 * blocks["other"] - self.traits.host_s)
 
     def _expert_step(self, group: ExpertWork, phase: int, index: int) -> ExpertStep:
         known = self._experts.get((index, phase))
