@@ -9,7 +9,7 @@ import numpy as np
 from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, memory_use
-from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
+from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.timeline import makespan, two_batch_layers
 from moesim.engine.traits import Traits
@@ -36,7 +36,7 @@ class Deployment:
     model, hardware, layout, precision
         What is served, on what, how.
     source
-        Routing; None is uniform.
+        Routing; None is what `routing` says.
     plan
         Placement; None is contiguous without replicas.
     overlap
@@ -48,6 +48,8 @@ class Deployment:
         Whose measured kernels apply: one of `BACKENDS`, or empty for those that the device has.
     traits
         What the engine adds to its kernels.
+    routing
+        What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
     """
 
     model: Model
@@ -60,6 +62,7 @@ class Deployment:
     seed: int = 0
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
+    routing: str = "typical"
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
@@ -133,7 +136,8 @@ class Deployment:
         source, plan, repeat = self.source, self.plan, 1.0
         if source is None:
             # Layers differ only if their placement does; else as many are drawn as make a sample.
-            source = uniform(moe.num_experts, moe.top_k, layers if plan is not None else SAMPLES)
+            many = layers if plan is not None else SAMPLES
+            source = assumed(self.routing, moe.num_experts, moe.top_k, many)
         elif layers < source.layers:
             source = _Layers(source, group.layers)
         if plan is None:

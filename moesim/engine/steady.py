@@ -42,6 +42,9 @@ class Load:
         Sequences that a data-parallel rank decodes at most.
     stream_interval
         Tokens the engine collects before it sends them, the first included; None as its traits say.
+    wait_steps
+        Decode steps that a request waits on average before the engine takes it in, beyond half of the running
+        one: half of SGLang's ``--scheduler-recv-interval``, TensorRT-LLM's ``batch_wait_timeout_iters``.
     """
 
     input_len: Array
@@ -50,6 +53,7 @@ class Load:
     chunk_tokens: float = 8192.0
     max_sequences: float = 1024.0
     stream_interval: float | None = None
+    wait_steps: Array | float = 0.0
 
     def sent_first(self, traits: Traits) -> Array:
         """Tokens that reach the client together with the first."""
@@ -63,6 +67,7 @@ class Load:
             input_len=self.input_len[chosen],
             output_len=self.output_len[chosen],
             concurrency=self.concurrency[chosen],
+            wait_steps=np.broadcast_to(self.wait_steps, chosen.shape)[chosen],
         )
 
 
@@ -158,7 +163,7 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     collected = load.sent_first(traits) - 1.0
     return Steady(
         ttft_fixed_s=(1.0 + waves) * alone,
-        ttft_steps=waves * (outputs - 1.0) + collected,
+        ttft_steps=waves * (outputs - 1.0) + collected + load.wait_steps,
         tpot_s=tpot,
         running=running,
         limit=limit,

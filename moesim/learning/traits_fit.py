@@ -34,9 +34,10 @@ def fit_traits(rows: Sequence[ServingRow]) -> dict[str, Traits]:
     Parameters
     ----------
     rows
-        Measured; aggregated rows with both measurements are used.
+        Measured; aggregated rows with both measurements and a layout that can be believed are used.
     """
-    used = [r for r in rows if r.supported and r.mode == AGG and r.ttft_ms and r.tpot_ms]
+    known = [r for r in rows if r.supported and r.mode == AGG and not r.doubtful]
+    used = [r for r in known if r.ttft_ms and r.tpot_ms]
     return {
         backend: _fit([r for r in used if r.backend == backend], backend)
         for backend in sorted({r.backend for r in used})

@@ -1,19 +1,31 @@
 """One decoder layer as ops: projections from its matrices, attention, feed-forward, and what is between.
 
 Serving engines fuse projections that read the same input, the residual addition with the norm that follows,
-and rotary embedding with the cache write; `fused=False` counts every operation on its own, as frameworks
-without fused kernels run them.
+and rotary embedding with the cache write and with norms of single heads. Shared experts run beside the routed
+ones, as one more expert of the grouped GEMM or on a second stream, so that their launches take no time of
+their own. `fused=False` counts every operation on its own, as frameworks without fused kernels run them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from moesim.model.matrices import layer_matrices
-from moesim.model.types import Dense, GroupedQuery, Latent, Layer, LinearAttention, Matrix, MoE, StateSpace
+from moesim.model.types import (
+    Attention,
+    Dense,
+    GroupedQuery,
+    Latent,
+    Layer,
+    LinearAttention,
+    Matrix,
+    MoE,
+    StateSpace,
+)
 from moesim.ops.attention import DECODE, PREFILL, attention_ops
 from moesim.ops.batch import Batch
 from moesim.ops.precision import Precision
@@ -67,6 +79,8 @@ def layer_ops(
     yield from _projections(
         [m for m in attention if m.name not in ("o", "o_b", "kv_b")], tokens, tp, precision, fused
     )
+    if whole_width_norm(layer.attention):
+        yield norm("qk_norm", tokens, _query_key_width(layer.attention, tp))
     yield from _rotary(layer, tokens, tp, precision)
     if fused or not isinstance(layer.attention, GroupedQuery):
         yield from attention_ops(layer.attention, batch, tp, precision)
@@ -76,10 +90,25 @@ def layer_ops(
     yield add("add", tokens, hidden, launches)
     yield norm("norm", tokens, hidden)
     yield from _projections([m for m in matrices if m.module == "router"], tokens, tp, precision, fused)
-    feed_forward = [m for m in matrices if m.module in ("dense", "shared")]
-    yield from _projections(feed_forward, tokens, tp, precision, fused)
-    yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp)
+    yield from _projections([m for m in matrices if m.module == "dense"], tokens, tp, precision, fused)
+    for op in _projections([m for m in matrices if m.module == "shared"], tokens, tp, precision, fused):
+        yield replace(op, launches=launches)
+    yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp, launches)
     yield add("add", tokens, hidden, launches)
+
+
+def whole_width_norm(attention: Attention) -> bool:
+    """Whether queries and keys are normed over all heads together, which ranks must agree on."""
+    match attention:
+        case GroupedQuery() as a:
+            return a.norm_params >= (a.heads + a.kv_heads) * a.qk_dim
+        case _:
+            return False
+
+
+def _query_key_width(attention: Attention, tp: int) -> float:
+    assert isinstance(attention, GroupedQuery)
+    return (attention.heads / tp + max(1.0, attention.kv_heads / tp)) * attention.qk_dim
 
 
 def local_shape(matrix: Matrix, tp: int) -> tuple[float, float, float]:
@@ -154,11 +183,20 @@ def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iter
     )
 
 
-def _feed_forward_elementwise(ffn: Dense | MoE, hidden: int, tokens: Number, tp: int) -> Iterator[Op]:
+def _feed_forward_elementwise(
+    ffn: Dense | MoE, hidden: int, tokens: Number, tp: int, shared_launches: int
+) -> Iterator[Op]:
     """Gated activation of dense or shared blocks, and the router's selection."""
+    dense = isinstance(ffn, Dense)
     width = ffn.intermediate if isinstance(ffn, Dense) else ffn.shared_intermediate
     if width:
-        yield elementwise("activation", tokens * width / tp, flops_each=5.0, tensors=float(ffn.matrices))
+        yield elementwise(
+            "activation" if dense else "shared_activation",
+            tokens * width / tp,
+            flops_each=5.0,
+            tensors=float(ffn.matrices),
+            launches=1 if dense else shared_launches,
+        )
     if isinstance(ffn, MoE):
         yield elementwise("top_k", tokens * ffn.num_experts, flops_each=6.0, tensors=2.0)
         yield elementwise(

@@ -25,14 +25,13 @@ from moesim.prediction import Engine
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import check
 from moesim.units import show
+from moesim.validate.recipes import recipe_of
 from moesim.validate.rows import Pool, ServingRow
 
 Array = npt.NDArray[np.float64]
 
 #: Benchmarks draw lengths between 0.8 and 1 of the longest.
 LENGTH = 0.9
-#: Assumed of quantised models, whose cache nobody recorded: with 16 bits, measured runs would not fit.
-CACHE_DTYPE = "fp8"
 MEMORY_UTILISATION = 0.92
 PREDICTED, UNSUPPORTED, INFEASIBLE = "predicted", "unsupported", "infeasible"
 
@@ -118,6 +117,7 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
                 row.layout,
                 row.prefill,
                 row.decode,
+                recipe_of(row).kv_cache_dtype,
             )
             together[key].append(i)
     for members in together.values():
@@ -177,7 +177,7 @@ def _state(sides: list[Side], load: Load) -> Steady:
 
 def _load(rows: Sequence[ServingRow]) -> Load:
     lengths = np.array([(max(LENGTH * r.isl, 1.0), max(LENGTH * r.osl, 1.0), r.concurrency) for r in rows]).T
-    return Load(lengths[0], lengths[1], lengths[2])
+    return Load(*lengths, wait_steps=np.array([recipe_of(r).wait_steps for r in rows]))
 
 
 def _pools(row: ServingRow) -> list[Pool]:
@@ -193,7 +193,7 @@ def _side(row: ServingRow, pool: Pool, traits: Mapping[str, Traits]) -> Side:
     model = load_model(row.model)
     engine = Engine(
         dtype=row.dtype,
-        kv_cache_dtype="auto" if row.dtype == "bf16" else CACHE_DTYPE,
+        kv_cache_dtype=recipe_of(row).kv_cache_dtype,
         memory_utilisation=MEMORY_UTILISATION,
         backend=row.backend,
     )
