@@ -91,6 +91,8 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
 
     step = decode.deployment.decode(running / decoders, context)
     tpot = step.token_s
+    # Interpolated, it may exceed what prompts come from prefill.
+    running = np.minimum(running, most * outputs * tpot)
     rate = np.minimum(most, running / (outputs * tpot))
     busy = np.minimum(rate / most, 1.0)
     # Arrivals at the prefill pool are nearly Poisson, its service nearly constant: M/D/1 per worker, and

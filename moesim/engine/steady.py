@@ -107,7 +107,9 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     tpot = decode.token_s + interference
     traits = deployment.traits
     queue = load.queue_s(traits, np.maximum(running - 1.0, 0.0), batched_s)
-    alone = traits.request_s + prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + queue
+    # Whoever finds another running arrives in the middle of a step.
+    middle = np.clip(load.concurrency - 1.0, 0.0, 1.0) * decode.seconds / 2.0
+    alone = traits.request_s + prompt_s + middle + queue
     # Requests that find the cache full wait for others to leave: Little's law.
     waves = np.maximum(load.concurrency / running - 1.0, 0.0)
     # The client sees the first token together with those that are collected after it.

@@ -1,8 +1,9 @@
 """Requests that arrive at a rate, whether or not earlier ones are answered.
 
-By Little's law as many requests are in the system as arrive while one of them is served:
-``C = rate x E2EL(C)``. The latency is that of a closed loop of C clients, but for the queue: prompts arrive
-one by one, nearly as in a Poisson process, instead of all at once.
+By Little's law as many requests are in the system as arrive while one of them is served. Arrivals that are
+nearly Poisson find the system as it is on average, so that a request shares it with all of those: its latency
+is that in a closed loop of one more, ``C = rate x E2EL(C + 1)``, but for the queue. Prompts arrive one by one
+instead of all at once.
 """
 
 from __future__ import annotations
@@ -40,21 +41,19 @@ def settled(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tup
     Returns
     -------
     tuple
-        The load with the requests that are in the system on average, and whether the deployment keeps up,
-        ``[batches]``.
+        The load with the requests that a request shares the system with, itself included, and whether the
+        deployment keeps up, ``[batches]``.
     """
     rate = load.request_rate
     assert rate is not None
-    one = load.at(np.ones(len(rate)))
-    alone = rate * _whole(answer(one), one, traits)
     grid, served = _served(answer, load, traits)
     keeps_up = served >= rate
     k = np.maximum(keeps_up.argmax(axis=0), 1)
     column = np.arange(len(rate))
-    below, above = np.log(served[k - 1, column]), np.log(served[k, column])
-    part = np.clip((np.log(rate) - below) / np.maximum(above - below, 1e-12), 0.0, 1.0)
-    found = np.exp((1.0 - part) * np.log(grid[k - 1, column]) + part * np.log(grid[k, column]))
-    return load.at(np.where(alone <= 1.0, alone, found)), np.asarray(keeps_up.any(axis=0))
+    below, above = served[k - 1, column], served[k, column]
+    part = np.clip((rate - below) / np.maximum(above - below, 1e-300), 0.0, 1.0)
+    found = grid[k - 1, column] + part * (grid[k, column] - grid[k - 1, column])
+    return load.at(found), np.asarray(keeps_up.any(axis=0))
 
 
 def most_rate(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> Array:
@@ -65,13 +64,14 @@ def most_rate(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> A
 
 
 def _served(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tuple[Array, Array]:
-    """Numbers of requests in the system, and the requests per second then served, each ``[points, n]``."""
+    """Requests that share the system, and the rate that keeps them as many, each ``[points, n]``."""
     one = load.at(np.ones(len(load.input_len)))
     # More than run at once cannot be served faster.
     top = np.log(np.maximum(answer(one).limit, 1.0))
     grid = np.exp(np.linspace(0.0, 1.0, POINTS)[:, None] * top[None, :])
     many = load.repeated(POINTS).at(grid.ravel())
-    return grid, (grid.ravel() / _whole(answer(many), many, traits)).reshape(grid.shape)
+    others = grid.ravel() - 1.0
+    return grid, (others / _whole(answer(many), many, traits)).reshape(grid.shape)
 
 
 def _whole(state: Steady, load: Load, traits: Traits) -> Array:

@@ -101,7 +101,9 @@ def predict(
     state, found = served.answer(load)
     limits = bounds_of(state, load)
     values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
-    cached = float((served.decode.cache_bytes(load.input_len + load.output_len / 2.0) * state.running)[0])
+    concurrency = values["request_throughput"] * values["e2el_s"]
+    running = min(float(state.running[0]), concurrency)
+    cached = running * float(served.decode.cache_bytes(load.input_len + load.output_len / 2.0)[0])
     cached /= served.decode.layout.dp * served.decoders.count
     memory = served.memory
     moe = model.moe is not None
@@ -114,7 +116,7 @@ def predict(
         layout=served.decode.layout,
         input_len=workload.input_len,
         output_len=workload.output_len,
-        concurrency=float(load.concurrency[0]),
+        concurrency=concurrency,
         ttft_s=values["ttft_s"],
         tpot_s=values["tpot_s"],
         e2el_s=values["e2el_s"],
@@ -125,7 +127,7 @@ def predict(
         memory_bytes=memory.weights_bytes + memory.workspace_bytes + cached,
         memory_capacity_bytes=memory.capacity_bytes,
         load_imbalance=float(state.decode.step.expert_mean("load_imbalance")[0]) if moe else None,
-        running=float(state.running[0]),
+        running=running,
         prefill_s=float(state.prefill_s[0]),
         bounds={
             name: float(np.asarray(getattr(limits, name))[0])

@@ -117,7 +117,9 @@ class Served:
     def metrics(self, state: Steady, load: Load) -> dict[str, Array | float]:
         """Latencies and throughputs of a steady state, by metric."""
         whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(self.decode.traits))
-        requests = request_throughput(load.concurrency, whole)
+        requests = load.request_rate
+        if requests is None:
+            requests = np.asarray(request_throughput(load.concurrency, whole))
         output = output_throughput(requests, load.output_len)
         return {
             "ttft_s": state.ttft_s,
