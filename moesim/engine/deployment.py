@@ -10,6 +10,7 @@ import numpy as np
 from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
+from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
@@ -23,6 +24,9 @@ from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.ops.table import OpTable
+
+#: Prompt lengths whose prefill is kept.
+MOST_LENGTHS = 100_000
 
 OVERLAPS = ("none", "two-batch")
 #: Serving engines whose kernels were measured.
@@ -105,6 +109,7 @@ class Deployment:
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
+    _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
@@ -160,6 +165,21 @@ class Deployment:
             one = self.draft.step(Batch.decode_over(sequences / layout.pp, context, layout.dp))
             drafted = self.speculation.tokens * one.seconds
         return Decode(checked, drafted, self.speculation.per_step)
+
+    def prompts(self, input_len: Array, chunk_tokens: float) -> Array:
+        """Prefill seconds by prompt length, as `moesim.engine.prefill.prefill_times` returns them.
+
+        Traffic repeats lengths and layouts far more often than it brings new ones: they are kept.
+        """
+        lengths, place = np.unique(input_len, return_inverse=True)
+        if len(self._prompts) > MOST_LENGTHS:
+            self._prompts.clear()
+        new = [n for n in lengths.tolist() if (n, chunk_tokens) not in self._prompts]
+        if new:
+            found = prefill_times(self.step, self.layout, np.array(new), chunk_tokens)
+            self._prompts.update(zip(((n, chunk_tokens) for n in new), found.T, strict=True))
+        known = np.array([self._prompts[n, chunk_tokens] for n in lengths.tolist()])
+        return np.asarray(known[place].T)
 
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""
