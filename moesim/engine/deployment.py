@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
+from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
 from moesim.engine.prefill import prefill_times
@@ -90,6 +91,8 @@ class Deployment:
         What the engine adds to its kernels.
     speculation
         Drafts of every decode step.
+    launch_s
+        Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
     """
 
     model: Model
@@ -103,6 +106,7 @@ class Deployment:
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
     speculation: Speculation = field(default_factory=Speculation)
+    launch_s: float = 0.0
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
@@ -147,10 +151,14 @@ class Deployment:
         own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
         return own if self.draft is None else own + self.draft.cache_bytes(context)
 
-    def accepting(self, acceptance: float) -> Deployment:
-        """The same, draws and all, with another rate at which drafts are accepted."""
+    def but(self, acceptance: float | None = None, launch_s: float | None = None) -> Deployment:
+        """The same, draws and all, but for how often drafts are accepted or what starting a kernel costs."""
         other = copy(self)
-        other.speculation = replace(self.speculation, acceptance=acceptance)
+        if acceptance is not None:
+            other.speculation = replace(self.speculation, acceptance=acceptance)
+        if launch_s is not None:
+            other.launch_s, other._prompts = launch_s, {}
+            other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
 
     def decode(self, sequences: Array, context: Array) -> Decode:
@@ -185,11 +193,14 @@ class Deployment:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
         whole = self._sequential(batch, phase)
-        if self.overlap == "none" or not whole.groups:
-            return whole
-        overlapped = self._overlapped(self._sequential(batch.half(), phase))
-        # An engine switches overlap off where it does not pay.
-        return replace(whole, seconds=np.minimum(whole.seconds, overlapped))
+        seconds = whole.seconds
+        if self.overlap != "none" and whole.groups:
+            # An engine switches overlap off where it does not pay.
+            seconds = np.minimum(seconds, self._overlapped(self._sequential(batch.half(), phase)))
+        waiting = np.zeros(len(seconds))
+        if self.launch_s:
+            waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
+        return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moesim.correction import Calibration, Corrected
 from moesim.engine.deployment import Deployment
 from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.eager import LAUNCH_RANGE_S
 from moesim.engine.load import Load
 from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import Array
@@ -130,6 +131,25 @@ class Served:
             "total_token_throughput": total_token_throughput(requests, load.input_len, load.output_len),
             "output_throughput_per_device": output / self.world,
         }
+
+    def extremes(self) -> list[Served]:
+        """The same with settings that are known only roughly at either end, all fast and all slow."""
+        unsure = self.engine.speculative_tokens and self.engine.acceptance_rate is None
+        changes: list[dict[str, float]] = [{}, {}]
+        for i in range(2):
+            if unsure:
+                changes[i]["acceptance"] = 1.0 - i
+            if self.engine.enforce_eager:
+                changes[i]["launch_s"] = LAUNCH_RANGE_S[i]
+        return [
+            replace(
+                self,
+                decode=self.decode.but(**change),
+                prefill=self.prefill.but(**change) if self.prefill is not None else None,
+            )
+            for change in changes
+            if change
+        ]
 
     @property
     def decoders(self) -> Workers:
