@@ -16,7 +16,7 @@ HardwareName = Annotated[str, typer.Option("--hardware", help="Catalogue name or
 Nodes = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes of the cluster.")]
 TracePath = Annotated[
     str | None,
-    typer.Option("--trace", help="Routing trace or load counts; without it every expert is equally likely."),
+    typer.Option("--trace", help="Routing trace or load counts; without it, see --routing."),
 ]
 Tp = Annotated[int, typer.Option("--tensor-parallel-size", "--tp", help="Attention tensor parallelism.")]
 Pp = Annotated[int, typer.Option("--pipeline-parallel-size", "--pp", help="Pipeline parallelism.")]
@@ -31,6 +31,9 @@ Dtype = Annotated[
 KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="Cache: auto (16 bits), bf16, fp16, fp8.")]
 Overlap = Annotated[
     str, typer.Option("--overlap", help="none, or two-batch: hide communication behind compute.")
+]
+AssumedRouting = Annotated[
+    str, typer.Option("--routing", help="Expert loads without a trace: typical of recorded ones, or uniform.")
 ]
 Chunk = Annotated[
     float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")
@@ -47,7 +50,25 @@ StreamInterval = Annotated[
         "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="Whose measured kernels: vllm, sglang or trtllm.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="Whose measured kernels and constants: vllm, sglang or trtllm.")
+]
+SpeculativeTokens = Annotated[
+    int, typer.Option("--speculative-tokens", help="Tokens drafted per sequence and step (MTP, EAGLE).")
+]
+AcceptanceRate = Annotated[
+    float | None,
+    typer.Option(
+        "--acceptance-rate", help="Of a draft, once those before it were; without it the interval holds all."
+    ),
+]
+EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Steps run without CUDA graphs.")]
+CalibrationPath = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration", help="What `moesim calibrate serving` wrote, or none for physics; default: shipped."
+    ),
+]
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]

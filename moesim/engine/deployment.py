@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
+from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, memory_use
+from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
+from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
+from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.timeline import makespan, two_batch_layers
 from moesim.engine.traits import Traits
@@ -22,9 +26,46 @@ from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.ops.table import OpTable
 
+#: Prompt lengths whose prefill is kept.
+MOST_LENGTHS = 100_000
+
 OVERLAPS = ("none", "two-batch")
 #: Serving engines whose kernels were measured.
 BACKENDS = ("vllm", "sglang", "trtllm")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """A decode step; arrays are ``[batches]``.
+
+    Parameters
+    ----------
+    step
+        Times of the step that checks what was drafted, or of a plain one.
+    draft_s
+        Seconds of drafting.
+    tokens
+        Tokens that the step yields per sequence.
+    """
+
+    step: StepTimes
+    draft_s: Array
+    tokens: float
+
+    @property
+    def seconds(self) -> Array:
+        """Of the whole step."""
+        return self.step.seconds + self.draft_s
+
+    @property
+    def token_s(self) -> Array:
+        """Seconds per token of a sequence."""
+        return self.seconds / self.tokens
+
+    @property
+    def bound_s(self) -> Array:
+        """What no schedule can beat, per token of a sequence."""
+        return self.step.bound_s / self.tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +89,10 @@ class Deployment:
         Whose measured kernels apply: one of `BACKENDS`, or empty for those that the device has.
     traits
         What the engine adds to its kernels.
+    speculation
+        Drafts of every decode step.
+    launch_s
+        Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
     routing
         What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
     """
@@ -62,16 +107,30 @@ class Deployment:
     seed: int = 0
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
+    speculation: Speculation = field(default_factory=Speculation)
+    launch_s: float = 0.0
     routing: str = "typical"
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
+    draft: Deployment | None = field(init=False, default=None)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
+    _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
         self.choice = Choice(self.backend, self.precision.block_scaled)
+        if self.speculation.tokens:
+            self.draft = replace(
+                self,
+                model=draft_model(self.model),
+                layout=replace(self.layout, pp=1),
+                source=None,
+                plan=None,
+                traits=replace(self.traits, host_s=0.0),
+                speculation=Speculation(),
+            )
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """What the fullest device holds before any sequence is cached."""
@@ -86,18 +145,65 @@ class Deployment:
                 redundant=self.plan.redundant if self.plan is not None else 0,
                 chunk_tokens=chunk_tokens,
                 utilisation=utilisation,
+                draft=self.draft.model if self.draft is not None else None,
             )
         return self._memory[key]
+
+    def cache_bytes(self, context: Array) -> Array:
+        """Bytes that a sequence of `context` tokens keeps on one device, those of what drafts included."""
+        own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
+        return own if self.draft is None else own + self.draft.cache_bytes(context)
+
+    def but(self, acceptance: float | None = None, launch_s: float | None = None) -> Deployment:
+        """The same, draws and all, but for how often drafts are accepted or what starting a kernel costs."""
+        other = copy(self)
+        if acceptance is not None:
+            other.speculation = replace(self.speculation, acceptance=acceptance)
+        if launch_s is not None:
+            other.launch_s, other._prompts = launch_s, {}
+            other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
+        return other
+
+    def decode(self, sequences: Array, context: Array) -> Decode:
+        """A step that decodes `sequences` sequences, all ranks together, drafts and all."""
+        layout = self.layout
+        # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
+        checked = self.step(
+            Batch.decode_over(sequences / layout.pp, context, layout.dp, 1.0 + self.speculation.tokens)
+        )
+        drafted = np.zeros(len(checked.seconds))
+        if self.draft is not None:
+            one = self.draft.step(Batch.decode_over(sequences / layout.pp, context, layout.dp))
+            drafted = self.speculation.tokens * one.seconds
+        return Decode(checked, drafted, self.speculation.per_step)
+
+    def prompts(self, input_len: Array, chunk_tokens: float) -> Array:
+        """Prefill seconds by prompt length, as `moesim.engine.prefill.prefill_times` returns them.
+
+        Traffic repeats lengths and layouts far more often than it brings new ones: they are kept.
+        """
+        lengths, place = np.unique(input_len, return_inverse=True)
+        if len(self._prompts) > MOST_LENGTHS:
+            self._prompts.clear()
+        new = [n for n in lengths.tolist() if (n, chunk_tokens) not in self._prompts]
+        if new:
+            found = prefill_times(self.step, self.layout, np.array(new), chunk_tokens)
+            self._prompts.update(zip(((n, chunk_tokens) for n in new), found.T, strict=True))
+        known = np.array([self._prompts[n, chunk_tokens] for n in lengths.tolist()])
+        return np.asarray(known[place].T)
 
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
         whole = self._sequential(batch, phase)
-        if self.overlap == "none" or not whole.groups:
-            return whole
-        overlapped = self._overlapped(self._sequential(batch.half(), phase))
-        # An engine switches overlap off where it does not pay.
-        return replace(whole, seconds=np.minimum(whole.seconds, overlapped))
+        seconds = whole.seconds
+        if self.overlap != "none" and whole.groups:
+            # An engine switches overlap off where it does not pay.
+            seconds = np.minimum(seconds, self._overlapped(self._sequential(batch.half(), phase)))
+        waiting = np.zeros(len(seconds))
+        if self.launch_s:
+            waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
+        return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.load import Load
 from moesim.engine.memory import cache_per_sequence
-from moesim.engine.steady import Load, Steady, steady
+from moesim.engine.steady import Steady, steady
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError
 from moesim.hardware import Hardware, load_hardware
@@ -177,7 +178,8 @@ def _state(sides: list[Side], load: Load) -> Steady:
 
 def _load(rows: Sequence[ServingRow]) -> Load:
     lengths = np.array([(max(LENGTH * r.isl, 1.0), max(LENGTH * r.osl, 1.0), r.concurrency) for r in rows]).T
-    return Load(*lengths, wait_steps=np.array([recipe_of(r).wait_steps for r in rows]))
+    waits = np.array([recipe_of(r).wait_steps for r in rows])
+    return Load(lengths[0], lengths[1], lengths[2], wait_steps=waits)
 
 
 def _pools(row: ServingRow) -> list[Pool]:

@@ -55,9 +55,9 @@ def _cache(row: ServingRow) -> str:
 def _wait_steps(row: ServingRow) -> float:
     """Steps until a request is looked at.
 
-    SGLang's ``--scheduler-recv-interval`` looks for requests every so many decode steps: 30 from a concurrency
-    of 16 on, else 10, in the scripts for Blackwell. TensorRT-LLM's ``batch_wait_timeout_iters`` holds prompts
-    back until they fill a batch: 20 steps for Llama-3.1-70B at 1k/1k on fewer than 8 devices, 40 for
+    SGLang's ``--scheduler-recv-interval`` looks for requests every so many decode steps: in the scripts for
+    Blackwell, 30 from a concurrency of 16 on, else 10. TensorRT-LLM's ``batch_wait_timeout_iters`` holds
+    prompts back until they fill a batch: 20 steps for Llama-3.1-70B at 1k/1k on fewer than 8 devices, 40 for
     DeepSeek-R1 in fp8 at 1k/1k from a concurrency of 64 on.
     """
     if row.mode != "agg" or row.layout is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.interval import residuals
+from moesim.correction import shipped
 from moesim.validate.groups import first_of_each, group_of
 from moesim.validate.inconsistent import Flag, inconsistent
 from moesim.validate.names import is_moe
@@ -163,7 +163,7 @@ def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -
     for i, found in zip(kept, inconsistent([rows[i] for i in kept]), strict=True):
         flags[i] = found
     flags = [flags[i] for i in first.tolist()]
-    level = float(residuals()["level"])
+    level = shipped().level
     line = peaks(rows)
     sets: dict[str, dict[str, Mask]] = {}
     scores: dict[str, dict[str, Score]] = {}
