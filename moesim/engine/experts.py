@@ -7,6 +7,7 @@ placements are compared on the same batches.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,7 @@ from moesim.cost import (
     hit_parts_limited,
 )
 from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
-from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
+from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, LoadSource, RoutingSource
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
@@ -32,6 +33,8 @@ from moesim.ops.primitives import ACTIVATION_BYTES
 
 #: Layer batches drawn per grid point; fewer where a batch is large and its average is sharp by itself.
 SAMPLES = 32
+#: Sizes whose batches are kept between layouts of a model; each holds at most `TOKEN_BUDGET` choices.
+KEPT = 48
 #: Grid points per doubling of the batch.
 PER_OCTAVE = 4
 
@@ -125,12 +128,12 @@ class ExpertStep:
 
     def _replay(self, tokens: int) -> Array:
         """Draw, dispatch and time batches of one size."""
-        rng = np.random.default_rng([self.seed, self.phase, tokens])
         size = tokens * self.source.layers * self.source.top_k
         draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
+        # Loads are small enough to be kept for other layouts; a recording is not.
+        batches = _kept_batches if isinstance(self.source, LoadSource) else _batches
         total = np.zeros(len(FIELDS))
-        for _ in range(draws):
-            draw = self.source.draw(tokens, self.phase, rng)
+        for draw in batches(self.source, tokens, self.phase, self.seed, draws):
             sent = dispatch(draw, self.plan)
             times = expert_times(
                 sent.slot_tokens,
@@ -240,6 +243,15 @@ class ExpertStep:
     @property
     def _mode(self) -> str:
         return LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT
+
+
+def _batches(source: RoutingSource, tokens: int, phase: int, seed: int, draws: int) -> tuple[Draw, ...]:
+    """Batches of one size, the same whatever was asked before."""
+    rng = np.random.default_rng([seed, phase, tokens])
+    return tuple(source.draw(tokens, phase, rng) for _ in range(draws))
+
+
+_kept_batches = functools.lru_cache(maxsize=KEPT)(_batches)
 
 
 def _size(step: IntArray) -> IntArray:

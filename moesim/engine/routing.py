@@ -5,6 +5,7 @@ A draw holds the choices of each token where that is affordable, else how many t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
@@ -183,8 +184,9 @@ def typical(num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
     return LoadSource(_inclusion(orders.permuted(np.tile(share, (layers, 1)), axis=1), top_k), top_k)
 
 
+@functools.lru_cache(maxsize=64)
 def assumed(name: str, num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
-    """The source that one of `ASSUMED` makes."""
+    """The source that one of `ASSUMED` makes, the same one every time."""
     return (uniform if name == "uniform" else typical)(num_experts, top_k, layers)
 
 

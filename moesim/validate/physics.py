@@ -121,7 +121,8 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
                 recipe_of(row).kv_cache_dtype,
             )
             together[key].append(i)
-    for members in together.values():
+    # Layouts of one model share draws of routing, which are kept for a while.
+    for _, members in sorted(together.items(), key=lambda item: str(item[0][0])):
         _fill(table, rows, members, traits)
     return table
 
