@@ -131,9 +131,13 @@ class ExpertStep:
         size = tokens * self.source.layers * self.source.top_k
         draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
         # Loads are small enough to be kept for other layouts; a recording is not.
-        batches = _kept_batches if isinstance(self.source, LoadSource) else _batches
-        total = np.zeros(len(FIELDS))
-        for draw in batches(self.source, tokens, self.phase, self.seed, draws):
+        source, total = self.source, np.zeros(len(FIELDS))
+        batches = (
+            _kept_batches(source, tokens, self.phase, self.seed, draws)
+            if isinstance(source, LoadSource)
+            else _batches(source, tokens, self.phase, self.seed, draws)
+        )
+        for draw in batches:
             sent = dispatch(draw, self.plan)
             times = expert_times(
                 sent.slot_tokens,
@@ -251,7 +255,9 @@ def _batches(source: RoutingSource, tokens: int, phase: int, seed: int, draws: i
     return tuple(source.draw(tokens, phase, rng) for _ in range(draws))
 
 
-_kept_batches = functools.lru_cache(maxsize=KEPT)(_batches)
+@functools.lru_cache(maxsize=KEPT)
+def _kept_batches(source: LoadSource, tokens: int, phase: int, seed: int, draws: int) -> tuple[Draw, ...]:
+    return _batches(source, tokens, phase, seed, draws)
 
 
 def _size(step: IntArray) -> IntArray:
