@@ -10,7 +10,7 @@ import numpy as np
 from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
+from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
 from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
 from moesim.engine.speculation import Speculation, draft_model
@@ -20,6 +20,7 @@ from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.model.cache import CacheShape
 from moesim.model.types import Model
 from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
 from moesim.ops.precision import input_bytes
@@ -113,6 +114,7 @@ class Deployment:
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
+    _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
@@ -120,6 +122,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
             self.draft = replace(
@@ -151,7 +154,7 @@ class Deployment:
 
     def cache_bytes(self, context: Array) -> Array:
         """Bytes that a sequence of `context` tokens keeps on one device, those of what drafts included."""
-        own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
+        own = cached_bytes(self._cached, self.precision, context)
         return own if self.draft is None else own + self.draft.cache_bytes(context)
 
     def but(self, acceptance: float | None = None, launch_s: float | None = None) -> Deployment:

@@ -185,7 +185,8 @@ def _too_fast(served: Served, workload: Workload, most: float) -> InfeasibleErro
 
 
 def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: Steady) -> dict[str, float]:
-    layers, layout, step = len(model.moe_layer_ids), served.decode.layout, state.decode.step
+    layout, step = served.decode.layout, state.decode.step
+    layers = sum(len(group.layers) for group in step.work.experts)
     return {
         "tokens_per_step": float(step.work.experts[0].tokens[0]),
         "distinct_experts": float(step.expert_mean("distinct_fraction")[0]) * model.num_experts,
