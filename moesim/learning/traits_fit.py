@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from moesim.engine.traits import Traits
+from moesim.validate.names import is_moe
 from moesim.validate.physics import Physics, physics_of
 from moesim.validate.rows import AGG, ServingRow
 
@@ -34,10 +35,14 @@ def fit_traits(rows: Sequence[ServingRow]) -> dict[str, Traits]:
     Parameters
     ----------
     rows
-        Measured; aggregated rows with both measurements and a layout that can be believed are used.
+        Measured; aggregated rows with both measurements and a layout that can be believed are used, those of
+        dense models only for backends without any of mixtures: dense runs are of few models and old versions,
+        and bend constants that they share with mixtures.
     """
     known = [r for r in rows if r.supported and r.mode == AGG and not r.doubtful]
     used = [r for r in known if r.ttft_ms and r.tpot_ms]
+    mixed = {r.backend for r in used if is_moe(r.model)}
+    used = [r for r in used if is_moe(r.model) or r.backend not in mixed]
     return {
         backend: _fit([r for r in used if r.backend == backend], backend)
         for backend in sorted({r.backend for r in used})
