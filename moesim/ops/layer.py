@@ -32,13 +32,13 @@ from moesim.ops.precision import Precision
 from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, gemm, norm, scores, softmax
 from moesim.ops.table import Op
 
-#: Projections of the same input that run as one GEMM.
+#: Projections of the same input that run as one GEMM. The two rates of a delta rule have one of their own, as
+#: ``in_proj_ba`` of engines.
 _FUSED = {
     "q": "qkv_proj",
     "k": "qkv_proj",
     "v": "qkv_proj",
     "gate_z": "qkv_proj",
-    "beta_alpha": "qkv_proj",
     "q_a": "qkv_a_proj",
     "kv_a": "qkv_a_proj",
     "kv": "qkv_a_proj",
@@ -83,6 +83,10 @@ def layer_ops(
         yield from attention_ops(layer.attention, batch, tp, precision)
     else:
         yield from _unfused_attention(layer.attention, batch, tp)
+    if isinstance(layer.attention, LinearAttention):
+        # Output norm and gate are one kernel behind that of the state.
+        width = layer.attention.value_heads * layer.attention.value_dim / tp
+        yield elementwise("gated_norm", tokens * width, flops_each=12.0, tensors=3.0)
     yield from _projections(after, tokens, precision)
     yield add("add", tokens, hidden, launches)
     yield norm("norm", tokens, hidden)
