@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,8 +14,8 @@ from moesim.cli.common import Json, Seed, print_json, stderr
 from moesim.cli.validate_tables import print_evaluation, print_runs
 
 if TYPE_CHECKING:
+    from moesim.validate import RowPrediction, ServingRow
     from moesim.validate.run_report import Given
-    from moesim.validate.serving import RowPrediction
 
 #: Columns of ``--out``.
 COLUMNS = (
@@ -28,6 +29,8 @@ COLUMNS = (
     "status",
     "reason",
 )
+#: And of a table's rows: the layouts that were evaluated, and what of the record is not taken at its word.
+READ = ("layout", "repaired", "doubtful")
 
 
 def serving(
@@ -106,7 +109,7 @@ def _rows(path: Path, out: Path | None, json: bool) -> None:
     rows = read_serving(path)
     predictions = predict_rows(rows)
     if out is not None:
-        _write(out, predictions)
+        _write(out, predictions, rows)
     found = evaluate(rows, predictions)
     accepted = _accepted(path)
     if json:
@@ -147,19 +150,21 @@ def _runs(path: Path, out: Path | None, given: Given, seed: int, json: bool) -> 
         stderr(f"{out}: {len(documents):,} lines")
 
 
-def _write(path: Path, predictions: list[RowPrediction]) -> None:
+def _write(path: Path, predictions: Sequence[RowPrediction], rows: Sequence[ServingRow] = ()) -> None:
     """One line per prediction; the file appears whole or not at all."""
     from math import isfinite
 
     from moesim.files import atomic_write
     from moesim.validate.report import milliseconds
 
+    read = [[" + ".join(map(str, r.evaluated)), "; ".join(r.repairs), r.doubtful] for r in rows]
     with atomic_write(path) as stream:
         writer = csv.writer(cast("IO[str]", stream), lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in predictions:
+        writer.writerow(COLUMNS + READ if rows else COLUMNS)
+        for i, one in enumerate(predictions):
             numbers = [repr(v) if isfinite(v) else "" for v in milliseconds(one).values()]
-            writer.writerow([one.id, *numbers, one.status, " ".join(one.reason.split())])
+            line = [one.id, *numbers, one.status, " ".join(one.reason.split())]
+            writer.writerow([*line, *read[i]] if rows else line)
 
 
 def _accepted(path: Path) -> dict[str, Any] | None:

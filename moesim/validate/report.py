@@ -113,6 +113,7 @@ class Evaluation:
                 "mode": row.mode,
                 "dtype": row.dtype,
                 "layout": row.layout_text,
+                "evaluated": " + ".join(map(str, row.evaluated)),
                 "isl": row.isl,
                 "osl": row.osl,
                 "concurrency": row.concurrency,
@@ -153,8 +154,9 @@ def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -
     Returns
     -------
     Evaluation
-        Sets: ``all`` distinct rows; ``judged``, those neither doubtful nor inconsistent; and ``moe``,
-        ``dense``, ``repaired``, ``doubtful`` and ``inconsistent`` apart.
+        Sets: ``all`` distinct rows; ``consistent``, those that contradict no other; ``judged``, those that
+        are not doubtful either, and what they are made of; and apart, those ``repaired`` with certainty (they
+        are judged), ``doubtful`` and ``inconsistent``.
     """
     first = first_of_each(rows)
     distinct = first == np.arange(len(rows))
@@ -226,11 +228,12 @@ def _sets(
     judged = distinct & ~doubtful & ~wrong
     return {
         "all": distinct,
+        "consistent": distinct & ~wrong,
         "judged": judged,
         "judged moe agg": judged & moe & agg,
         "judged dense agg": judged & ~moe & agg,
         "judged disagg": judged & ~agg,
-        "repaired": distinct & np.array([bool(row.repairs) for row in rows]),
+        "repaired": distinct & ~doubtful & np.array([bool(row.repairs) for row in rows]),
         "doubtful": distinct & doubtful,
         "inconsistent": distinct & wrong,
     }

@@ -48,7 +48,12 @@ def test_predictions_are_written_in_order(moesim, table, tmp_path):
         "tpot_hi_ms",
         "status",
         "reason",
+        "layout",
+        "repaired",
+        "doubtful",
     ]
+    assert lines[1]["repaired"] == "TP 64 with EP 8 read as TP 8"
+    assert lines[1]["layout"] == "tp=8 pp=1 dp=1 ep=8"
     for line in lines[:3]:
         assert line["status"] == "predicted"
         assert float(line["tpot_lo_ms"]) < float(line["pred_tpot_ms"]) < float(line["tpot_hi_ms"])
