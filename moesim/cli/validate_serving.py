@@ -11,6 +11,7 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, stderr
+from moesim.cli.validate_calibration import calibration_document, print_calibration
 from moesim.cli.validate_tables import print_evaluation, print_runs
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ def serving(
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
     gpu_memory_utilization: Annotated[float | None, typer.Option(help="Of a run.")] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table: what `moesim calibrate serving` wrote, or `none` for physics alone; "
+            "the shipped one by default."
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -83,10 +91,12 @@ def serving(
         faults.append(
             Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
         )
+    if not table and calibration is not None:
+        faults.append(Fault("is of tables: runs are replayed without one", "--calibration", calibration))
     if faults:
         raise ConfigError(faults)
     if table:
-        _rows(path, out, json)
+        _rows(path, out, calibration, json)
     else:
         _runs(path, out, given, seed, json)
 
@@ -103,24 +113,28 @@ def _is_table(path: Path) -> bool:
         return path.suffix not in (".json", ".jsonl")
 
 
-def _rows(path: Path, out: Path | None, json: bool) -> None:
+def _rows(path: Path, out: Path | None, calibration: str | None, json: bool) -> None:
+    from moesim.correction import calibration_of, shipped
     from moesim.validate import evaluate, predict_rows, read_serving
 
+    used = shipped() if calibration is None else calibration_of(calibration)
     rows = read_serving(path)
-    predictions = predict_rows(rows)
+    predictions = predict_rows(rows, used)
     if out is not None:
         _write(out, predictions, rows)
-    found = evaluate(rows, predictions)
+    found = evaluate(rows, predictions, used.level)
     accepted = _accepted(path)
     if json:
+        of = calibration_document(found, used, calibration or "shipped")
         document = {
             "rows": found.row_documents(),
-            "summary": found.summary() | {"accepted": accepted},
+            "summary": found.summary() | {"accepted": accepted, "calibration": of},
             "written": str(out) if out is not None else None,
         }
-        print_json(document, inputs=[path])
+        print_json(document, inputs=[path, *([calibration] if calibration else [])])
         return
     print_evaluation(found, accepted)
+    print_calibration(found, used, accepted)
     if out is not None:
         stderr(f"{out}: {len(predictions):,} lines")
 
