@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from moesim.hardware import Hardware, load_hardware
-    from moesim.layout import ExpertMap, Parallelism
+    from moesim.layout import Disaggregated, ExpertMap, Parallelism, Workers
     from moesim.model import Model, load_model
     from moesim.placement import Placed, place
     from moesim.prediction import Engine, Workload, predict, sweep
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ConfigError": "errors",
+    "Disaggregated": "layout",
     "Engine": "prediction",
     "ExpertMap": "layout",
     "Hardware": "hardware",
@@ -45,6 +46,7 @@ _HOME = {
     "RoutingTrace": "trace",
     "TraceError": "errors",
     "UnknownNameError": "errors",
+    "Workers": "layout",
     "Workload": "prediction",
     "check_trace": "analysis",
     "compare_traces": "analysis",
@@ -61,6 +63,7 @@ _HOME = {
 
 __all__ = [
     "ConfigError",
+    "Disaggregated",
     "Engine",
     "ExpertMap",
     "Hardware",
@@ -75,6 +78,7 @@ __all__ = [
     "RoutingTrace",
     "TraceError",
     "UnknownNameError",
+    "Workers",
     "Workload",
     "__version__",
     "check_trace",

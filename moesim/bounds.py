@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.engine.steady import Load, Steady
+from moesim.engine.load import Load
+from moesim.engine.steady import Steady
 from moesim.metrics import Array, e2el_s, output_throughput, request_throughput
 
 

@@ -47,7 +47,24 @@ StreamInterval = Annotated[
         "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="Whose measured kernels: vllm, sglang or trtllm.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="Whose measured kernels and constants: vllm, sglang or trtllm.")
+]
+SpeculativeTokens = Annotated[
+    int, typer.Option("--speculative-tokens", help="Tokens drafted per sequence and step (MTP, EAGLE).")
+]
+AcceptanceRate = Annotated[
+    float | None,
+    typer.Option(
+        "--acceptance-rate", help="Of a draft, once those before it were; without it the interval holds all."
+    ),
+]
+CalibrationPath = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration", help="What `moesim calibrate serving` wrote, or none for physics; default: shipped."
+    ),
+]
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]

@@ -11,7 +11,7 @@ from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, print_table, stderr
 
 if TYPE_CHECKING:
-    from moesim.layout import ExpertMap, Parallelism
+    from moesim.layout import Disaggregated, ExpertMap, Parallelism
     from moesim.model import Model
     from moesim.result import Prediction
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 def predict(
     model: opt.ModelName,
     hardware: opt.HardwareName,
-    concurrency: Annotated[float, typer.Option(help="Requests in the system of the whole deployment.")],
+    concurrency: Annotated[
+        float | None, typer.Option(help="Requests in the system of the whole deployment: a closed loop.")
+    ] = None,
+    request_rate: Annotated[
+        float | None, typer.Option(help="Requests per second instead, answered or not: an open loop.")
+    ] = None,
     nodes: opt.Nodes = None,
     tp: opt.Tp = 1,
     pp: opt.Pp = 1,
@@ -44,10 +49,23 @@ def predict(
     gpu_memory_utilization: opt.Utilisation = 0.9,
     stream_interval: opt.StreamInterval = None,
     backend: opt.Backend = "vllm",
+    speculative_tokens: opt.SpeculativeTokens = 0,
+    acceptance_rate: opt.AcceptanceRate = None,
+    prefill_workers: Annotated[
+        int | None,
+        typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
+    ] = None,
+    decode_workers: Annotated[int, typer.Option(help="Workers that only decode, beside those.")] = 1,
+    prefill_tp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --tp.")] = None,
+    prefill_pp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --pp.")] = None,
+    prefill_dp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --dp.")] = None,
+    prefill_ep: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --ep.")] = None,
+    calibration: opt.CalibrationPath = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Predict latency and throughput of one configuration."""
+    from moesim.correction import calibration_of
     from moesim.errors import InfeasibleError, OutOfDomainWarning
     from moesim.layout import Parallelism
     from moesim.prediction import Engine, Workload
@@ -58,6 +76,9 @@ def predict(
     )
     assert found_hardware is not None
     layout = Parallelism(tp, pp, dp, ep)
+    own = {"tp": prefill_tp, "pp": prefill_pp, "dp": prefill_dp, "ep": prefill_ep}
+    whole = _pools(layout, prefill_workers, decode_workers, own)
+    learnt = None if calibration is None else calibration_of(calibration)
     engine = Engine(
         dtype,
         kv_cache_dtype,
@@ -67,20 +88,24 @@ def predict(
         gpu_memory_utilization,
         stream_interval,
         backend,
+        speculative_tokens,
+        acceptance_rate,
     )
-    inputs = [p for p in (found_model.path, found_hardware.path, trace, plan) if p]
+    taught = None if calibration == "none" else calibration
+    inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     try:
         answer = run(
             found_model,
             found_hardware,
-            layout,
-            Workload(input_len, output_len, concurrency),
+            whole,
+            Workload(input_len, output_len, concurrency, request_rate),
             trace=routing,
             plan=_placement(found_model, layout, plan, redundant),
             engine=engine,
             seed=seed,
+            calibration=learnt,
         )
     except InfeasibleError as error:
         if json:
@@ -115,6 +140,29 @@ def _placement(model: Model, layout: Parallelism, path: str | None, redundant: i
     return read_sglang(path, layout.ep, model.num_experts, model.moe_layer_ids, model.num_layers)
 
 
+def _pools(
+    layout: Parallelism, prefill: int | None, decode: int, own: dict[str, int | None]
+) -> Parallelism | Disaggregated:
+    """One deployment, or the two pools that were asked for."""
+    from dataclasses import replace
+
+    from moesim.errors import ConfigError, Fault
+    from moesim.layout import Disaggregated, Workers
+
+    given = {name: value for name, value in own.items() if value is not None}
+    if prefill is None:
+        faults = [
+            Fault("is of disaggregated serving, which --prefill-workers asks for", f"--prefill-{name}", value)
+            for name, value in given.items()
+        ]
+        if decode != 1:
+            faults.append(Fault("needs --prefill-workers beside it", "--decode-workers", decode))
+        if faults:
+            raise ConfigError(faults)
+        return layout
+    return Disaggregated(Workers(replace(layout, **given), prefill), Workers(layout, decode))
+
+
 def infeasible(error: Any) -> dict[str, Any]:  # noqa: ANN401 - imported lazily
     """The JSON document of an infeasible question."""
     return {
@@ -127,41 +175,39 @@ def infeasible(error: Any) -> dict[str, Any]:  # noqa: ANN401 - imported lazily
     }
 
 
+def _title(answer: Prediction) -> str:
+    requests = f"{answer.concurrency:g} requests"
+    if answer.request_rate is not None:
+        requests = f"{answer.request_rate:g} requests/s ({answer.concurrency:.4g} at once)"
+    return (
+        f"{answer.model} on {answer.devices} devices of {answer.hardware}, {answer.pools or answer.layout}, "
+        f"{requests} of {answer.input_len:g} in and {answer.output_len:g} out"
+    )
+
+
 def show(answer: Prediction) -> None:
     """Print an answer for people: the numbers, their bounds and intervals, and where the time goes."""
     interval = answer.interval or {}
-    level = interval.get("level", 0.0)
+    level = f"{interval['level']:.0%} interval" if interval else "no interval"
 
-    def span(name: str) -> str:
-        low, high = interval[name]
-        return f"{low * 1e3:.4g} to {high * 1e3:.4g}"
+    def row(title: str, name: str, scale: float, digits: int = 4) -> list[str]:
+        def text(value: float) -> str:
+            return f"{value * scale:.{digits}g}"
+
+        span = " to ".join(map(text, interval[name])) if interval else ""
+        bound = text(answer.bounds[name]) if name in answer.bounds else ""
+        return [title, text(getattr(answer, name)), span, bound]
 
     print_table(
-        ["metric", "predicted", f"{level:.0%} interval", "bound"],
+        ["metric", "predicted", level, "bound"],
         [
-            [
-                "TTFT, ms",
-                f"{answer.ttft_s * 1e3:.4g}",
-                span("ttft_s"),
-                f"{answer.bounds['ttft_s'] * 1e3:.4g}",
-            ],
-            [
-                "TPOT, ms",
-                f"{answer.tpot_s * 1e3:.4g}",
-                span("tpot_s"),
-                f"{answer.bounds['tpot_s'] * 1e3:.4g}",
-            ],
-            ["end to end, s", f"{answer.e2el_s:.4g}", "", f"{answer.bounds['e2el_s']:.4g}"],
-            [
-                "output tokens/s",
-                f"{answer.output_throughput:.5g}",
-                "",
-                f"{answer.bounds['output_throughput']:.5g}",
-            ],
-            ["output tokens/s per device", f"{answer.output_throughput_per_device:.5g}", "", ""],
+            row("TTFT, ms", "ttft_s", 1e3),
+            row("TPOT, ms", "tpot_s", 1e3),
+            row("end to end, s", "e2el_s", 1.0),
+            row("output tokens/s", "output_throughput", 1.0, 5),
+            row("output tokens/s per device", "output_throughput_per_device", 1.0, 5),
         ],
-        title=f"{answer.model} on {answer.layout.world} devices of {answer.hardware}, {answer.layout}, "
-        f"{answer.concurrency:g} requests of {answer.input_len:g} in and {answer.output_len:g} out",
+        title=_title(answer),
     )
     typer.echo()
     lines = [
@@ -171,6 +217,8 @@ def show(answer: Prediction) -> None:
         ),
         ("running requests", f"{answer.running:.5g}"),
     ]
+    if answer.tokens_per_step != 1.0:
+        lines.append(("tokens per sequence and step", f"{answer.tokens_per_step:.4g}"))
     if answer.load_imbalance is not None:
         lines += [
             ("expert load, largest over mean rank", f"{answer.load_imbalance:.3f}"),

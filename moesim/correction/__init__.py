@@ -1,7 +1,7 @@
 """What measured runs say beyond physics, and how far off an answer may be."""
 
 from moesim.correction.calibration import METRICS, NOVELTY, Calibration, Corrected, Family
-from moesim.correction.features import CATEGORIES, VALUES, Identity
+from moesim.correction.features import CATEGORIES, VALUES, Identity, known_as
 from moesim.correction.process import Component, Process
 from moesim.correction.shipped import calibration_of, shipped
 
@@ -17,5 +17,6 @@ __all__ = [
     "Identity",
     "Process",
     "calibration_of",
+    "known_as",
     "shipped",
 ]

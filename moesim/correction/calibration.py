@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction.features import Identity
+from moesim.correction.features import CATEGORIES, Identity
 from moesim.correction.process import Process
 from moesim.engine.traits import Traits
 
@@ -46,12 +46,15 @@ class Corrected:
         By metric, lowest and highest over predicted.
     novelty
         One of `NOVELTY`.
+    known_system
+        Whether any measured run is on this device.
     """
 
     tpot_factor: Array
     ttft_factor: Array
     spans: Mapping[str, tuple[Array, Array]]
     novelty: str
+    known_system: bool = True
 
     @property
     def why(self) -> str:
@@ -105,13 +108,30 @@ class Family:
         return "model new" if c[1] >= 0 else "all new"
 
     def correct(
-        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+        self,
+        identity: Identity,
+        input_len: Array,
+        output_len: Array,
+        concurrency: Array,
+        *,
+        kernels: bool = True,
     ) -> Corrected:
-        """Factors and intervals for loads of a deployment."""
+        """Factors and intervals for loads of a deployment.
+
+        Parameters
+        ----------
+        identity
+            What the deployment is.
+        input_len, output_len, concurrency
+            Of every load, ``[loads]``.
+        kernels
+            Whether kernels of the device, or of a near relative, were measured: all machines in the
+            calibration have them, so that its errors on new machines are not those of others.
+        """
         values = identity.values(input_len, output_len, concurrency)
         one = self.tpot.encode([identity.labels()])
         codes = np.repeat(one, len(values), axis=0)
-        novelty = self._novelty(tuple(int(c) for c in one[0]))
+        novelty = self._novelty(tuple(int(c) for c in one[0])) if kernels else NOVELTY[-1]
         quantiles = self.quantiles["campaign" if identity.campaign else "anonymous"][novelty]
         scales = {name: np.exp(process.mean(codes, values)) for name, process in self.scales.items()}
         spans = {}
@@ -120,7 +140,11 @@ class Family:
             scale = scales[_SCALE_OF[metric]]
             spans[metric] = (np.exp(low * scale), np.exp(high * scale))
         return Corrected(
-            np.exp(self.tpot.mean(codes, values)), np.exp(self.ttft.mean(codes, values)), spans, novelty
+            np.exp(self.tpot.mean(codes, values)),
+            np.exp(self.ttft.mean(codes, values)),
+            spans,
+            novelty,
+            bool(one[0, CATEGORIES.index("system")] >= 0),
         )
 
 

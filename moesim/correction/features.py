@@ -16,6 +16,19 @@ CATEGORIES = ("model", "system", "backend", "dtype", "source", "campaign", "layo
 VALUES = ("concurrency", "input", "output", "devices", "tp", "dp", "ep", "prefill_devices", "month")
 
 
+#: Releases of one shape that are measured as one model.
+_ONE_MODEL = {"deepseek-v3": "deepseek-r1"}
+
+
+def known_as(model: str) -> str:
+    """The model that runs of a catalogue model are measured as.
+
+    >>> known_as("deepseek-v3")
+    'deepseek-r1'
+    """
+    return _ONE_MODEL.get(model, model)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a deployment is, without its load.

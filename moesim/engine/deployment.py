@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, memory_use
+from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
+from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.timeline import makespan, two_batch_layers
 from moesim.engine.traits import Traits
@@ -25,6 +27,40 @@ from moesim.ops.table import OpTable
 OVERLAPS = ("none", "two-batch")
 #: Serving engines whose kernels were measured.
 BACKENDS = ("vllm", "sglang", "trtllm")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """A decode step; arrays are ``[batches]``.
+
+    Parameters
+    ----------
+    step
+        Times of the step that checks what was drafted, or of a plain one.
+    draft_s
+        Seconds of drafting.
+    tokens
+        Tokens that the step yields per sequence.
+    """
+
+    step: StepTimes
+    draft_s: Array
+    tokens: float
+
+    @property
+    def seconds(self) -> Array:
+        """Of the whole step."""
+        return self.step.seconds + self.draft_s
+
+    @property
+    def token_s(self) -> Array:
+        """Seconds per token of a sequence."""
+        return self.seconds / self.tokens
+
+    @property
+    def bound_s(self) -> Array:
+        """What no schedule can beat, per token of a sequence."""
+        return self.step.bound_s / self.tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +84,8 @@ class Deployment:
         Whose measured kernels apply: one of `BACKENDS`, or empty for those that the device has.
     traits
         What the engine adds to its kernels.
+    speculation
+        Drafts of every decode step.
     """
 
     model: Model
@@ -60,8 +98,10 @@ class Deployment:
     seed: int = 0
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
+    speculation: Speculation = field(default_factory=Speculation)
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
+    draft: Deployment | None = field(init=False, default=None)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
@@ -69,6 +109,16 @@ class Deployment:
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
         self.choice = Choice(self.backend, self.precision.block_scaled)
+        if self.speculation.tokens:
+            self.draft = replace(
+                self,
+                model=draft_model(self.model),
+                layout=replace(self.layout, pp=1),
+                source=None,
+                plan=None,
+                traits=replace(self.traits, host_s=0.0),
+                speculation=Speculation(),
+            )
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """What the fullest device holds before any sequence is cached."""
@@ -83,8 +133,33 @@ class Deployment:
                 redundant=self.plan.redundant if self.plan is not None else 0,
                 chunk_tokens=chunk_tokens,
                 utilisation=utilisation,
+                draft=self.draft.model if self.draft is not None else None,
             )
         return self._memory[key]
+
+    def cache_bytes(self, context: Array) -> Array:
+        """Bytes that a sequence of `context` tokens keeps on one device, those of what drafts included."""
+        own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
+        return own if self.draft is None else own + self.draft.cache_bytes(context)
+
+    def accepting(self, acceptance: float) -> Deployment:
+        """The same, draws and all, with another rate at which drafts are accepted."""
+        other = copy(self)
+        other.speculation = replace(self.speculation, acceptance=acceptance)
+        return other
+
+    def decode(self, sequences: Array, context: Array) -> Decode:
+        """A step that decodes `sequences` sequences, all ranks together, drafts and all."""
+        layout = self.layout
+        # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
+        checked = self.step(
+            Batch.decode_over(sequences / layout.pp, context, layout.dp, 1.0 + self.speculation.tokens)
+        )
+        drafted = np.zeros(len(checked.seconds))
+        if self.draft is not None:
+            one = self.draft.step(Batch.decode_over(sequences / layout.pp, context, layout.dp))
+            drafted = self.speculation.tokens * one.seconds
+        return Decode(checked, drafted, self.speculation.per_step)
 
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.engine.deployment import Deployment
-from moesim.engine.memory import cache_per_sequence
+from moesim.engine.load import Load
 from moesim.engine.routing import Array
-from moesim.engine.steady import Load, Steady, prefill_times, sequences_that_fit
-from moesim.ops import Batch
+from moesim.engine.steady import Steady, prefill_times, sequences_that_fit
 
 #: Share of its time that a prefill worker is busy, where as many are taken as the load needs.
 BUSY = 0.7
@@ -77,8 +76,8 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     # TPOT at loads between one request and all of them, for every alternative.
     top = np.minimum(load.concurrency, limit)
     grid = np.exp(np.linspace(0.0, 1.0, POINTS)[:, None] * np.log(np.maximum(top, 1.0))[None, :])
-    steps = decode.deployment.step(_decode(decode, (grid / decoders).ravel(), np.tile(context, POINTS)))
-    tpot_grid = steps.seconds.reshape(POINTS, -1)
+    steps = decode.deployment.decode((grid / decoders).ravel(), np.tile(context, POINTS))
+    tpot_grid = steps.token_s.reshape(POINTS, -1)
     if prefill.workers is None:
         fastest = load.concurrency / (alone + outputs * tpot_grid[-1])
         prefillers = np.maximum(np.ceil(fastest * batched_s / BUSY), 1.0)
@@ -90,8 +89,10 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     excess = np.log(np.maximum(rate * outputs * tpot_grid, 1e-300)) - np.log(grid)
     running = np.minimum(_crossing(excess, np.log(grid)), top)
 
-    step = decode.deployment.step(_decode(decode, running / decoders, context))
-    tpot = step.seconds
+    step = decode.deployment.decode(running / decoders, context)
+    tpot = step.token_s
+    # Interpolated, it may exceed what prompts come from prefill.
+    running = np.minimum(running, most * outputs * tpot)
     rate = np.minimum(most, running / (outputs * tpot))
     busy = np.minimum(rate / most, 1.0)
     # Arrivals at the prefill pool are nearly Poisson, its service nearly constant: M/D/1 per worker, and
@@ -100,7 +101,9 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
         busy / (2.0 * np.maximum(1.0 - busy, 1e-9)) * batched_s,
         np.maximum(load.concurrency - running, 0.0) / rate,
     )
-    start_up = traits.start_up * np.maximum(load.concurrency - 1.0, 0.0) / 2.0 / most
+    start_up = np.zeros(len(one))
+    if load.request_rate is None:
+        start_up = load.queue_s(traits, np.maximum(load.concurrency - 1.0, 0.0), 1.0 / most)
     waves = np.maximum(load.concurrency / limit - 1.0, 0.0)
     collected = load.sent_first(traits) - 1.0
     return Steady(
@@ -125,15 +128,10 @@ def hand_over_s(prefill: Deployment, decode: Deployment, tokens: Array) -> Array
     """
     hardware = prefill.hardware
     link = hardware.scale_out or hardware.scale_up
-    each = cache_per_sequence(prefill.kinds, prefill.layout, prefill.precision, tokens)
+    each = prefill.cache_bytes(tokens)
     senders = min(prefill.layout.tp, decode.layout.tp)
     share = prefill.layout.tp / senders
     return np.asarray(link.latency_s + each * share / (link.bandwidth_bytes_per_s * link.efficiency))
-
-
-def _decode(side: Side, sequences: Array, context: Array) -> Batch:
-    layout = side.deployment.layout
-    return Batch.decode_over(np.maximum(sequences / layout.pp, 1e-9), context, layout.dp)
 
 
 def _crossing(excess: Array, x: Array) -> Array:

@@ -72,6 +72,7 @@ def memory_use(
     redundant: int = 0,
     chunk_tokens: float = 8192,
     utilisation: float = UTILISATION,
+    draft: Model | None = None,
 ) -> MemoryUse:
     """Bytes on the fullest device before any sequence is cached.
 
@@ -85,10 +86,14 @@ def memory_use(
         Tokens of a prefill chunk per data-parallel rank.
     utilisation
         Fraction of the memory that may be used.
+    draft
+        What drafts tokens; it shares embedding and head.
     """
     capacity = hardware.device.memory.capacity_bytes
+    drafting = draft.layers if draft is not None else ()
     return MemoryUse(
-        weights_per_device(model, layout, precision, redundant),
+        weights_per_device(model, layout, precision, redundant)
+        + sum(_layer_bytes(layer, model.hidden, layout, precision, 0) for layer in drafting),
         _workspace(model, kinds, layout, chunk_tokens),
         capacity * utilisation,
         capacity,

@@ -16,54 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from moesim.engine.deployment import Deployment
-from moesim.engine.memory import MemoryUse, cache_per_sequence
+from moesim.engine.deployment import Decode, Deployment
+from moesim.engine.load import Load
+from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import Array
-from moesim.engine.step import StepTimes
-from moesim.engine.traits import Traits
 from moesim.ops import Batch
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Load:
-    """Traffic of several alternatives; arrays are float64 ``[batches]``.
-
-    Parameters
-    ----------
-    input_len, output_len
-        Tokens per request.
-    concurrency
-        Requests in the system of the whole deployment.
-    chunk_tokens
-        Tokens that a data-parallel rank prefills in one step.
-    max_sequences
-        Sequences that a data-parallel rank decodes at most.
-    stream_interval
-        Tokens the engine collects before it sends them, the first included; None as its traits say.
-    """
-
-    input_len: Array
-    output_len: Array
-    concurrency: Array
-    chunk_tokens: float = 8192.0
-    max_sequences: float = 1024.0
-    stream_interval: float | None = None
-
-    def sent_first(self, traits: Traits) -> Array:
-        """Tokens that reach the client together with the first."""
-        first = traits.first_tokens if self.stream_interval is None else self.stream_interval
-        return np.minimum(first, self.output_len)
-
-    def part(self, chosen: npt.NDArray[np.bool_]) -> Load:
-        """Some of the alternatives."""
-        return replace(
-            self,
-            input_len=self.input_len[chosen],
-            output_len=self.output_len[chosen],
-            concurrency=self.concurrency[chosen],
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +43,7 @@ class Steady:
     prompt_s
         Prefill of one prompt alone.
     decode
-        Times of a decode step at `running`.
+        A decode step at `running`.
     bound_ttft_s, bound_tpot_s
         What no schedule can beat at the same number of running requests.
     ttft_factor, tpot_factor
@@ -99,7 +57,7 @@ class Steady:
     limit: Array
     prefill_s: Array
     prompt_s: Array
-    decode: StepTimes
+    decode: Decode
     bound_ttft_s: Array
     bound_tpot_s: Array
     ttft_factor: Array | float = 1.0
@@ -136,22 +94,22 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     memory
         What the cache may use.
     """
-    layout = deployment.layout
     inputs, outputs = load.input_len, load.output_len
     # On average a running request has its prompt and half of its output in the cache.
     context = inputs + outputs / 2.0
     limit = sequences_that_fit(deployment, load, memory)
     running = np.minimum(load.concurrency, limit)
 
-    # Pipeline stages work on a microbatch each, so a step of one microbatch passes all stages.
-    decode = deployment.step(Batch.decode_over(running / layout.pp, context, layout.dp))
+    decode = deployment.decode(running, context)
     prompt_s, prompt_bound_s, batched_s = prefill_times(deployment, load)
 
     interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
-    tpot = decode.seconds + interference
+    tpot = decode.token_s + interference
     traits = deployment.traits
-    start_up = traits.start_up * np.maximum(running - 1.0, 0.0) / 2.0 * batched_s
-    alone = traits.request_s + prompt_s + np.where(load.concurrency > 1, decode.seconds / 2.0, 0.0) + start_up
+    queue = load.queue_s(traits, np.maximum(running - 1.0, 0.0), batched_s)
+    # Whoever finds another running arrives in the middle of a step.
+    middle = np.clip(load.concurrency - 1.0, 0.0, 1.0) * decode.seconds / 2.0
+    alone = traits.request_s + prompt_s + middle + queue
     # Requests that find the cache full wait for others to leave: Little's law.
     waves = np.maximum(load.concurrency / running - 1.0, 0.0)
     # The client sees the first token together with those that are collected after it.
@@ -175,12 +133,8 @@ def sequences_that_fit(deployment: Deployment, load: Load, memory: MemoryUse) ->
 
     A request must fit with its whole output; many share the room with half of theirs on average.
     """
-    whole = cache_per_sequence(
-        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len
-    )
-    mean = cache_per_sequence(
-        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len / 2.0
-    )
+    whole = deployment.cache_bytes(load.input_len + load.output_len)
+    mean = deployment.cache_bytes(load.input_len + load.output_len / 2.0)
     room = max(memory.cache_budget_bytes, 0.0)
     per_rank = np.where(room >= whole, np.maximum(np.floor(room / np.maximum(mean, 1.0)), 1.0), 0.0)
     return np.asarray(np.minimum(per_rank, load.max_sequences) * deployment.layout.dp)

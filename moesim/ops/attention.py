@@ -82,11 +82,12 @@ def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision)
     yield from _rows(
         "attention",
         batch,
-        decode_work(batch.sequences, batch.context, *widths, a.window),
+        # The queries of a sequence share its cache as the heads of a group do.
+        decode_work(batch.sequences, batch.context, heads * batch.queries, *widths[1:], a.window),
         prefill_work(batch.prompts, batch.chunk, batch.past, *widths, a.window),
         precision.cache,
         (
-            decode_shape(batch.sequences, batch.context, *shape),
+            decode_shape(batch.sequences, batch.context, heads * batch.queries, *shape[1:]),
             prefill_shape(batch.prompts, batch.chunk, batch.past, *shape),
         ),
     )
@@ -179,7 +180,7 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
     weights = precision.weight("attention")
     context, pairs = batch.context, causal_pairs(batch.chunk, batch.past)
     stored = batch.past + batch.chunk
-    absorbed_rows = batch.sequences
+    absorbed_rows, queries = batch.decode_tokens, heads * batch.queries
     prefill_dim, read = float(a.nope_dim + a.rope_dim + a.v_dim), batch.prompts * stored
     if a.indexer is not None:
         yield from _indexer(a.indexer, batch, context, pairs, stored)
@@ -196,7 +197,7 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
     yield from _rows(
         "attention",
         batch,
-        latent_decode_work(batch.sequences, context, heads, a.kv_rank, a.rope_dim, precision.cache_bytes),
+        latent_decode_work(batch.sequences, context, queries, a.kv_rank, a.rope_dim, precision.cache_bytes),
         entry_work
         if dense
         else (
@@ -206,7 +207,7 @@ def _latent(a: Latent, batch: Batch, tp: int, precision: Precision) -> Iterator[
         ),
         precision.cache,
         (
-            latent_decode_shape(batch.sequences, context, heads),
+            latent_decode_shape(batch.sequences, context, queries),
             # Sparse prefill is absorbed, which no table has.
             latent_prefill_shape(batch.prompts, batch.chunk, batch.past, heads) if dense else None,
         ),
@@ -222,7 +223,11 @@ def _indexer(indexer: Indexer, batch: Batch, entries: Number, pairs: Number, sto
     yield from _rows(
         "indexer",
         batch,
-        (each * batch.sequences * entries, batch.sequences * entries * key, batch.sequences * entries * 4.0),
+        (
+            each * batch.decode_tokens * entries,
+            batch.sequences * entries * key,
+            batch.decode_tokens * entries * 4.0,
+        ),
         (each * batch.prompts * pairs, batch.prompts * stored * key, batch.prompts * pairs * 4.0),
         "fp8",
     )
@@ -247,9 +252,9 @@ def _compressed(a: Compressed, batch: Batch, tp: int, precision: Precision) -> I
         "attention",
         batch,
         (
-            2.0 * heads * width * batch.sequences * seen,
+            2.0 * heads * width * batch.decode_tokens * seen,
             batch.sequences * seen * entry,
-            batch.sequences * heads * width * ACTIVATION_BYTES,
+            batch.decode_tokens * heads * width * ACTIVATION_BYTES,
         ),
         (
             2.0 * heads * width * batch.prompts * pairs,
@@ -266,7 +271,7 @@ def _recurrent(batch: Batch, state: float, flops_each: float, precision: Precisi
     yield from _rows(
         "state",
         batch,
-        (flops_each * batch.sequences, traffic * batch.sequences, 0.0),
+        (flops_each * batch.decode_tokens, traffic * batch.sequences, 0.0),
         (flops_each * batch.prefill_tokens, traffic * batch.prompts, 0.0),
         precision.cache,
     )

@@ -18,7 +18,9 @@ class Batch:
     Parameters
     ----------
     sequences
-        Decoding sequences; each yields one token.
+        Decoding sequences.
+    queries
+        Tokens of each in this step: one, and those that were drafted for it.
     context
         Tokens a decoding sequence attends to, on average, the new one included.
     prompts
@@ -38,11 +40,17 @@ class Batch:
     chunk: Array
     past: Array
     ranks: Array
+    queries: Array
 
     @property
     def size(self) -> int:
         """Number of alternatives."""
         return len(self.sequences)
+
+    @property
+    def decode_tokens(self) -> Array:
+        """Tokens of decoding sequences per rank."""
+        return self.sequences * self.queries
 
     @property
     def prefill_tokens(self) -> Array:
@@ -52,7 +60,7 @@ class Batch:
     @property
     def tokens(self) -> Array:
         """Tokens per rank."""
-        return self.sequences + self.prefill_tokens
+        return self.decode_tokens + self.prefill_tokens
 
     def all_tokens(self, ranks: int) -> Array:
         """Tokens of all of `ranks` data-parallel ranks together."""
@@ -68,8 +76,10 @@ class Batch:
         return cls.of(sequences=sequences, context=context)
 
     @classmethod
-    def decode_over(cls, sequences: Array | float, context: Array | float, ranks: int) -> Batch:
-        """A step that decodes one token of each of `sequences` sequences, spread over `ranks` ranks.
+    def decode_over(
+        cls, sequences: Array | float, context: Array | float, ranks: int, queries: float = 1.0
+    ) -> Batch:
+        """A step that decodes `queries` tokens of each of `sequences` sequences, spread over `ranks` ranks.
 
         >>> batch = Batch.decode_over(12.0, 100.0, 8)
         >>> batch.sequences.tolist(), batch.ranks.tolist(), batch.all_tokens(8).tolist()
@@ -77,7 +87,9 @@ class Batch:
         """
         whole = np.asarray(sequences, dtype=np.float64)
         busiest = np.ceil(whole / ranks)
-        return cls.of(sequences=busiest, context=context, ranks=whole / np.maximum(busiest, 1.0))
+        return cls.of(
+            sequences=busiest, context=context, ranks=whole / np.maximum(busiest, 1.0), queries=queries
+        )
 
     @classmethod
     def prefill(cls, prompts: Array | float, chunk: Array | float, past: Array | float = 0.0) -> Batch:
@@ -93,12 +105,13 @@ class Batch:
         chunk: Array | float = 0.0,
         past: Array | float = 0.0,
         ranks: Array | float = np.inf,
+        queries: Array | float = 1.0,
     ) -> Batch:
         """Make a batch of scalars or arrays, broadcast against each other."""
         arrays = np.broadcast_arrays(
             *(
                 np.atleast_1d(np.asarray(a, dtype=np.float64))
-                for a in (sequences, context, prompts, chunk, past, ranks)
+                for a in (sequences, context, prompts, chunk, past, ranks, queries)
             )
         )
         return cls(*arrays)

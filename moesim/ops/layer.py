@@ -170,7 +170,7 @@ def _unfused_attention(a: GroupedQuery, batch: Batch, tp: int) -> Iterator[Op]:
     """Scores, softmax and weighted values as separate kernels; every score is computed, masked or not."""
     heads, kv_heads = a.heads / tp, max(1.0, a.kv_heads / tp)
     for kind, sequences, queries, keys in (
-        (DECODE, batch.sequences, 1.0, batch.context),
+        (DECODE, batch.sequences, batch.queries, batch.context),
         (PREFILL, batch.prompts, batch.chunk, batch.past + batch.chunk),
     ):
         if not np.any(sequences * queries > 0):

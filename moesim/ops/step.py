@@ -159,7 +159,7 @@ def _layer_messages(layer: Layer, hidden: int, batch: Batch, layout: Parallelism
 def _ends(model: Model, batch: Batch, layout: Parallelism, precision: Precision) -> list[Op]:
     """Embedding look-up, last norm, output head and sampling."""
     _, head = model_matrices(model)
-    sampled = batch.sequences + batch.prompts
+    sampled = batch.decode_tokens + batch.prompts
     vocab = model.vocab / layout.tp
     return [
         elementwise("embedding", batch.tokens * model.hidden, flops_each=0.0, tensors=2.0),

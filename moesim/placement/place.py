@@ -252,7 +252,7 @@ class _Pricing:
             except InfeasibleError:
                 answer = None
             # A batch that the cache does not hold would be a price for a smaller one.
-            whole = answer is not None and answer.running >= load.concurrency
+            whole = answer is not None and answer.running >= answer.concurrency
             found[name] = answer.tpot_s if answer is not None and whole else None
         return PricePoint(tokens, found["before"], found["after"], found["balanced"])
 

@@ -39,6 +39,7 @@ def deployment_of(
         engine.overlap,
         seed,
         engine.backend,
+        engine.speculation,
         traits,
     )
     if key in _KEPT:
@@ -55,6 +56,7 @@ def deployment_of(
         seed,
         engine.backend,
         traits or Traits(),
+        engine.speculation,
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from moesim.bounds import bounds_of
-from moesim.engine.deployment import Deployment
-from moesim.engine.memory import cache_per_sequence
-from moesim.engine.routing import Array
-from moesim.engine.steady import Load, Steady, steady
-from moesim.errors import OutOfDomainWarning
+from moesim.bounds import Bounds, bounds_of
+from moesim.correction import Calibration, Corrected, shipped
+from moesim.engine.load import Load
+from moesim.engine.steady import Steady
+from moesim.errors import InfeasibleError, OutOfDomainWarning
 from moesim.hardware.types import Hardware
-from moesim.interval import interval_of, outside_of
+from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
-from moesim.metrics import e2el_s, output_throughput, request_throughput, total_token_throughput
 from moesim.model.types import Model
-from moesim.prediction.kept import deployment_of
+from moesim.prediction.calibrated import interval_of, widened
 from moesim.prediction.question import Engine, Workload, check, load_of
 from moesim.prediction.room import check_room
+from moesim.prediction.served import Served
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -28,20 +29,21 @@ from moesim.trace.types import LoadCounts, RoutingTrace
 def predict(
     model: Model,
     hardware: Hardware,
-    layout: Parallelism,
+    layout: Parallelism | Disaggregated,
     workload: Workload,
     *,
     trace: RoutingTrace | LoadCounts | None = None,
     plan: ExpertMap | None = None,
     engine: Engine | None = None,
     seed: int = 0,
+    calibration: Calibration | None = None,
 ) -> Prediction:
     """Predict latency and throughput of one configuration.
 
     Parameters
     ----------
     model, hardware, layout, workload
-        What is served, on what, how, to whom.
+        What is served, on what, how (as one deployment, or in two pools), to whom.
     trace
         Real routing, token by token or as loads; without it every expert is equally likely.
     plan
@@ -50,6 +52,9 @@ def predict(
         Settings of the serving engine.
     seed
         Of the routing draws.
+    calibration
+        What measured runs taught; the shipped one by default, `moesim.correction.calibration_of("none")` for
+        physics alone.
 
     Returns
     -------
@@ -62,12 +67,13 @@ def predict(
     TraceError
         If the trace is of another model.
     InfeasibleError
-        If the weights, or one request's cache, do not fit.
+        If the weights, or one request's cache, do not fit, or if the requests come faster than they can be
+        answered.
 
     Warns
     -----
     OutOfDomainWarning
-        If no public measurement is of this kind of machine.
+        If no measured run is on this machine.
 
     Examples
     --------
@@ -83,28 +89,34 @@ def predict(
     True
     """
     engine = engine or Engine()
-    outside = outside_of(hardware)
-    if outside:
-        warnings.warn(outside, OutOfDomainWarning, stacklevel=2)
+    calibration = shipped() if calibration is None else calibration
     check(model, hardware, layout, [workload], trace, plan, engine)
-    deployment = deployment_of(model, hardware, layout, engine, trace, plan, seed)
+    served = Served.of(model, hardware, layout, engine, calibration, trace, plan, seed)
     load = load_of([workload], engine)
-    memory = deployment.memory(engine.chunk_tokens, engine.memory_utilisation)
-    check_room(deployment, load, memory, engine)
-    state = steady(deployment, load, memory)
-    answers = throughput(state, load, deployment)
+    for deployment in served.deployments:
+        check_room(deployment, load, served.memory_of(deployment), engine)
+    load, stable = served.settled(load)
+    if not stable[0]:
+        raise _too_fast(served, workload, float(served.most_rate(load)[0]))
+    state, found = served.answer(load)
     limits = bounds_of(state, load)
-    cached = _cached(deployment, state, load)
-    notes = _notes(model, layout, workload, state) + ((outside,) if outside else ())
-    values = {name: float(np.asarray(value)[0]) for name, value in answers.items()}
+    values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
+    concurrency = values["request_throughput"] * values["e2el_s"]
+    running = min(float(state.running[0]), concurrency)
+    cached = running * float(served.decode.cache_bytes(load.input_len + load.output_len / 2.0)[0])
+    cached /= served.decode.layout.dp * served.decoders.count
+    memory = served.memory
     moe = model.moe is not None
+    notes = _notes(served, workload, load, state, found)
+    if found is not None and not found.known_system:
+        warnings.warn(notes[-1], OutOfDomainWarning, stacklevel=2)
     return Prediction(
         model=model.name,
         hardware=hardware.name,
-        layout=layout,
+        layout=served.decode.layout,
         input_len=workload.input_len,
         output_len=workload.output_len,
-        concurrency=workload.concurrency,
+        concurrency=concurrency,
         ttft_s=values["ttft_s"],
         tpot_s=values["tpot_s"],
         e2el_s=values["e2el_s"],
@@ -112,77 +124,101 @@ def predict(
         output_throughput=values["output_throughput"],
         total_token_throughput=values["total_token_throughput"],
         output_throughput_per_device=values["output_throughput_per_device"],
-        memory_bytes=memory.weights_bytes + memory.workspace_bytes + float(cached[0]),
+        memory_bytes=memory.weights_bytes + memory.workspace_bytes + cached,
         memory_capacity_bytes=memory.capacity_bytes,
-        load_imbalance=float(state.decode.expert_mean("load_imbalance")[0]) if moe else None,
-        running=float(state.running[0]),
+        load_imbalance=float(state.decode.step.expert_mean("load_imbalance")[0]) if moe else None,
+        running=running,
         prefill_s=float(state.prefill_s[0]),
         bounds={
             name: float(np.asarray(getattr(limits, name))[0])
             for name in ("ttft_s", "tpot_s", "e2el_s", "request_throughput", "output_throughput")
         },
-        interval=interval_of(hardware, values["ttft_s"], values["tpot_s"], limits),
-        experts=_expert_facts(model, layout, plan, state) if moe else {},
+        interval=_interval(served, load, values, found, limits),
+        experts=_expert_facts(model, served, plan, state) if moe else {},
         memory={
             "weights_bytes": memory.weights_bytes,
             "workspace_bytes": memory.workspace_bytes,
-            "cache_bytes": float(cached[0]),
+            "cache_bytes": cached,
             "budget_bytes": memory.budget_bytes,
         },
         warnings=notes,
-        decode=state.decode,
+        decode=state.decode.step,
+        draft_s=float(state.decode.draft_s[0]),
+        tokens_per_step=state.decode.tokens,
+        calibration={}
+        if found is None
+        else {
+            "tpot_factor": float(np.asarray(state.tpot_factor)[0]),
+            "ttft_factor": float(np.asarray(state.ttft_factor)[0]),
+            "novelty": found.novelty,
+        },
+        request_rate=workload.request_rate,
+        pools=served.pools,
     )
 
 
-def throughput(state: Steady, load: Load, deployment: Deployment) -> dict[str, Array | float]:
-    """Latencies and throughputs of a steady state, by metric."""
-    whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(deployment.traits))
-    requests = request_throughput(load.concurrency, whole)
-    output = output_throughput(requests, load.output_len)
-    return {
-        "ttft_s": state.ttft_s,
-        "tpot_s": state.tpot_s,
-        "e2el_s": whole,
-        "request_throughput": requests,
-        "output_throughput": output,
-        "total_token_throughput": total_token_throughput(requests, load.input_len, load.output_len),
-        "output_throughput_per_device": output / deployment.layout.world,
-    }
+def _interval(
+    served: Served, load: Load, values: dict[str, float], found: Corrected | None, limits: Bounds
+) -> dict[str, Any] | None:
+    """Interval of an answer; where nobody said how many drafts are accepted, from none to all."""
+    own = interval_of(values, found, limits, served.calibration)
+    engine = served.engine
+    if own is None or not engine.speculative_tokens or engine.acceptance_rate is not None:
+        return own
+    for acceptance in (0.0, 1.0):
+        sure = replace(served, decode=served.decode.accepting(acceptance))
+        state, other = sure.answer(load)
+        answers = {name: float(np.asarray(value)[0]) for name, value in sure.metrics(state, load).items()}
+        own = widened(own, interval_of(answers, other, bounds_of(state, load), served.calibration))
+    return own
 
 
-def _cached(deployment: Deployment, state: Steady, load: Load) -> Array:
-    mean = cache_per_sequence(
-        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len / 2.0
+def _too_fast(served: Served, workload: Workload, most: float) -> InfeasibleError:
+    rate = workload.request_rate or 0.0
+    return InfeasibleError(
+        f"{served.decode.model.name} on {served.world} devices of {served.decode.hardware.name} answers at "
+        f"most {most:.4g} requests/s of {workload.input_len:g} tokens in and {workload.output_len:g} out; "
+        f"at {rate:g} requests/s the queue grows without end",
+        resource="request rate",
+        needed=rate,
+        available=most,
+        details={"most_request_rate": most},
     )
-    return np.asarray(mean * state.running / deployment.layout.dp)
 
 
-def _expert_facts(
-    model: Model, layout: Parallelism, plan: ExpertMap | None, state: Steady
-) -> dict[str, float]:
-    layers = len(model.moe_layer_ids)
+def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: Steady) -> dict[str, float]:
+    layers, layout, step = len(model.moe_layer_ids), served.decode.layout, state.decode.step
     return {
-        "tokens_per_step": float(state.running[0]) / layout.pp,
-        "distinct_experts": float(state.decode.expert_mean("distinct_fraction")[0]) * model.num_experts,
-        "hit_slots_per_rank": float(state.decode.expert_mean("mean_hit_slots")[0]) / layers,
+        "tokens_per_step": float(step.work.experts[0].tokens[0]),
+        "distinct_experts": float(step.expert_mean("distinct_fraction")[0]) * model.num_experts,
+        "hit_slots_per_rank": float(step.expert_mean("mean_hit_slots")[0]) / layers,
         "slots_per_rank": (plan.slots if plan else model.num_experts) / layout.ep,
     }
 
 
-def _notes(model: Model, layout: Parallelism, workload: Workload, state: Steady) -> tuple[str, ...]:
-    found = list(model.warnings)
-    if state.running[0] < workload.concurrency:
-        found.append(
-            f"cache and --max-num-seqs let {state.limit[0]:.0f} of {workload.concurrency:.0f} concurrent "
+def _notes(
+    served: Served, workload: Workload, load: Load, state: Steady, found: Corrected | None
+) -> tuple[str, ...]:
+    model, layout, concurrency = served.decode.model, served.decode.layout, float(load.concurrency[0])
+    notes = list(model.warnings)
+    if state.running[0] < concurrency:
+        notes.append(
+            f"cache and --max-num-seqs let {state.limit[0]:.0f} of {concurrency:.0f} concurrent "
             "requests run; the others wait, and their waiting is in TTFT"
         )
     longest = workload.input_len + workload.output_len
     if model.max_context is not None and longest > model.max_context:
-        found.append(
+        notes.append(
             f"{longest:.0f} tokens per request exceed the {model.max_context} positions of {model.name}"
         )
-    if workload.concurrency < layout.dp:
-        found.append(
-            f"{workload.concurrency:.0f} requests keep no more of {layout.dp} data-parallel ranks busy"
-        )
-    return tuple(found)
+    ranks = layout.dp * served.decoders.count
+    if workload.concurrency is not None and concurrency < ranks:
+        notes.append(f"{concurrency:.0f} requests keep no more of {ranks} data-parallel ranks busy")
+    if found is None:
+        notes.append("physics alone, without an interval: the calibration is of no such deployment")
+    elif not found.known_system:
+        device = served.decode.hardware.device.name
+        notes.append(f"no measured run is on {device}: the interval is that of machines nobody measured")
+    elif found.why:
+        notes.append(f"{found.why}: the interval is that of such cases")
+    return tuple(notes)

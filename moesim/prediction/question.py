@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.engine.deployment import BACKENDS, OVERLAPS
+from moesim.engine.load import Load
 from moesim.engine.memory import UTILISATION
-from moesim.engine.steady import Load
+from moesim.engine.speculation import Speculation
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
+from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
@@ -19,31 +21,42 @@ from moesim.trace.types import LoadCounts, RoutingTrace
 
 #: Beyond this a number is a slip, not a question.
 _MOST = 1e12
+_MOST_DRAFTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Traffic in a closed loop.
+    """Traffic: so many requests at once, or so many per second.
 
     Parameters
     ----------
     input_len, output_len
-        Tokens per request.
+        Tokens per request, on average.
     concurrency
-        Requests in the system of the whole deployment.
+        Requests in the system of the whole deployment, each followed by the next: a closed loop.
+    request_rate
+        Requests per second, whether or not earlier ones are answered: an open loop.
     """
 
     input_len: float
     output_len: float
-    concurrency: float
+    concurrency: float | None = None
+    request_rate: float | None = None
 
     def faults(self) -> list[Fault]:
         """What is wrong with the numbers."""
-        return [
+        found = [
             Fault("must be at least 1, and finite", f"--{name.replace('_', '-')}", value, "1 to 1e12")
             for name in ("input_len", "output_len", "concurrency")
-            if not 1 <= (value := getattr(self, name)) <= _MOST
+            if (value := getattr(self, name)) is not None and not 1 <= value <= _MOST
         ]
+        if self.request_rate is not None and not 0 < self.request_rate <= _MOST:
+            found.append(
+                Fault("must be above 0, and finite", "--request-rate", self.request_rate, "0 to 1e12")
+            )
+        if (self.concurrency is None) == (self.request_rate is None):
+            found.append(Fault("either says how much traffic there is", "--concurrency or --request-rate"))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,13 @@ class Engine:
         ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later. None is
         what was found for the backend.
     backend
-        The engine whose measured kernels are used: ``vllm``, ``sglang`` or ``trtllm``.
+        The engine whose measured kernels and constants are used: ``vllm``, ``sglang`` or ``trtllm``.
+    speculative_tokens
+        Tokens that are drafted per sequence and step by the model's prediction head (MTP), or one like a
+        layer of it (EAGLE); 0 for none.
+    acceptance_rate
+        Probability that a draft is accepted once those before it were. None is a usual one, and the interval
+        then reaches from no draft accepted to all.
     """
 
     dtype: str = "auto"
@@ -78,6 +97,15 @@ class Engine:
     memory_utilisation: float = UTILISATION
     stream_interval: float | None = None
     backend: str = "vllm"
+    speculative_tokens: int = 0
+    acceptance_rate: float | None = None
+
+    @property
+    def speculation(self) -> Speculation:
+        """The drafts of a step."""
+        if self.acceptance_rate is None:
+            return Speculation(self.speculative_tokens)
+        return Speculation(self.speculative_tokens, self.acceptance_rate)
 
     def faults(self) -> list[Fault]:
         """What is wrong with the settings."""
@@ -97,13 +125,24 @@ class Engine:
             found.append(
                 Fault("is a fraction", "--gpu-memory-utilization", self.memory_utilisation, "0 to 1")
             )
+        if not 0 <= self.speculative_tokens <= _MOST_DRAFTS:
+            found.append(
+                Fault(
+                    "is a number of tokens",
+                    "--speculative-tokens",
+                    self.speculative_tokens,
+                    f"0 to {_MOST_DRAFTS}",
+                )
+            )
+        if self.acceptance_rate is not None and not 0 <= self.acceptance_rate <= 1:
+            found.append(Fault("is a fraction", "--acceptance-rate", self.acceptance_rate, "0 to 1"))
         return found
 
 
 def check(
     model: Model,
     hardware: Hardware,
-    layout: Parallelism,
+    layout: Parallelism | Disaggregated,
     workloads: Sequence[Workload],
     trace: RoutingTrace | LoadCounts | None,
     plan: ExpertMap | None,
@@ -114,8 +153,9 @@ def check(
     found = layout.faults(model, hardware, redundant) + engine.faults()
     for workload in workloads:
         found += workload.faults()
-    if plan is not None and plan.ranks != layout.ep:
-        found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", layout.ep, str(plan.ranks)))
+    ep = layout.decode.layout.ep if isinstance(layout, Disaggregated) else layout.ep
+    if plan is not None and plan.ranks != ep:
+        found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", ep, str(plan.ranks)))
     if found:
         raise ConfigError(found)
     if trace is not None:
@@ -136,8 +176,11 @@ def check_routing(trace: RoutingTrace | LoadCounts, model: Model) -> None:
 
 
 def load_of(workloads: Sequence[Workload], engine: Engine) -> Load:
-    """The traffic as arrays."""
-    columns = np.array([(w.input_len, w.output_len, w.concurrency) for w in workloads], dtype=np.float64).T
+    """The traffic as arrays; either all workloads have a rate, or none."""
+    columns = np.array(
+        [(w.input_len, w.output_len, w.concurrency or 1.0, w.request_rate or 0.0) for w in workloads],
+        dtype=np.float64,
+    ).T
     return Load(
         columns[0],
         columns[1],
@@ -145,4 +188,5 @@ def load_of(workloads: Sequence[Workload], engine: Engine) -> Load:
         engine.chunk_tokens,
         engine.max_sequences,
         engine.stream_interval,
+        columns[3] if columns[3].any() else None,
     )

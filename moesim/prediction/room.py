@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from moesim.engine.deployment import Deployment
+from moesim.engine.load import Load
 from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
-from moesim.engine.steady import Load
 from moesim.errors import InfeasibleError
 from moesim.layout.parallelism import Parallelism
 from moesim.prediction.question import Engine
@@ -13,9 +13,7 @@ from moesim.units import show
 
 def check_room(deployment: Deployment, load: Load, memory: MemoryUse, engine: Engine) -> None:
     """Raise `InfeasibleError` unless weights, workspace and one request fit."""
-    one = cache_per_sequence(
-        deployment.kinds, deployment.layout, deployment.precision, load.input_len + load.output_len
-    )
+    one = deployment.cache_bytes(load.input_len + load.output_len)
     needed = memory.weights_bytes + memory.workspace_bytes + float(one[0])
     if needed <= memory.budget_bytes:
         return

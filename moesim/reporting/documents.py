@@ -52,12 +52,30 @@ class Layout(_Document):
         return f"tp={self.tp} pp={self.pp} dp={self.dp} ep={self.ep}"
 
 
+class WorkerPool(_Document):
+    """Equal workers of disaggregated serving."""
+
+    workers: Degree
+    layout: Layout
+
+    def __str__(self) -> str:
+        return f"{self.workers} x ({self.layout})"
+
+
+class Pools(_Document):
+    """Workers that prefill, and workers that decode."""
+
+    prefill: WorkerPool
+    decode: WorkerPool
+
+
 class Interval(_Document):
     """Where a measured run is expected."""
 
     level: Annotated[float, Field(gt=0, lt=1)]
     ttft_s: tuple[Count, Count] = Field(strict=False)
     tpot_s: tuple[Count, Count] = Field(strict=False)
+    output_throughput: tuple[Count, Count] | None = Field(None, strict=False)
     basis: Text = ""
 
 
@@ -93,9 +111,12 @@ class PredictionDocument(_Document):
     model: Text
     hardware: Text
     layout: Layout
+    pools: Pools | None = None
+    devices: Degree | None = None
     input_len: Positive
     output_len: Positive
     concurrency: Positive
+    request_rate: Positive | None = None
     running: Positive
     ttft_s: Positive
     tpot_s: Positive
@@ -114,6 +135,27 @@ class PredictionDocument(_Document):
     breakdown: Annotated[list[OpTime], Field(max_length=500)] = []
     warnings: Texts = []
     provenance: Provenance = Provenance()
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of the whole deployment."""
+        return self.devices or self.layout.world
+
+    @property
+    def layout_text(self) -> str:
+        """The layout in one line."""
+        return (
+            str(self.layout)
+            if self.pools is None
+            else f"{self.pools.prefill} prefill, {self.pools.decode} decode"
+        )
+
+    @property
+    def traffic_text(self) -> str:
+        """How many requests, in a few words."""
+        if self.request_rate is not None:
+            return f"{self.request_rate:,.6g} requests/s"
+        return f"{self.concurrency:,.6g} concurrent requests"
 
 
 class Imbalance(_Document):

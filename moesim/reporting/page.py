@@ -70,10 +70,10 @@ def _traits(result: PredictionDocument | PlacementDocument) -> tuple[str, ...]:
         return (result.model, f"placement on {result.ranks} ranks", f"{result.redundant} redundant", "", "")
     return (
         result.model,
-        f"{result.layout.world}x {result.hardware}",
-        str(result.layout),
+        f"{result.num_devices}x {result.hardware}",
+        result.layout_text,
         f"{result.input_len:g} in, {result.output_len:g} out",
-        f"{result.concurrency:g} requests",
+        f"{result.request_rate:g} requests/s" if result.request_rate else f"{result.concurrency:g} requests",
     )
 
 

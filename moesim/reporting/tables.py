@@ -113,9 +113,10 @@ def compared(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Ta
     """Predictions side by side, one column each."""
     lines: list[tuple[str, list[str]]] = [
         ("model", [a.model for a in answers]),
-        ("hardware", [f"{a.layout.world} devices of {a.hardware}" for a in answers]),
-        ("layout", [str(a.layout) for a in answers]),
+        ("hardware", [f"{a.num_devices} devices of {a.hardware}" for a in answers]),
+        ("layout", [a.layout_text for a in answers]),
         ("tokens in / out", [f"{a.input_len:,.6g} / {a.output_len:,.6g}" for a in answers]),
+        ("requests/s that arrive", [_short(a.request_rate) for a in answers]),
         ("concurrent requests", [f"{a.concurrency:,.6g}" for a in answers]),
         ("running at once", [f"{a.running:,.6g}" for a in answers]),
         ("TTFT, ms", [_ms(a.ttft_s) for a in answers]),

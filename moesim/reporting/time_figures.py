@@ -69,7 +69,10 @@ def breakdown(key: str, answers: Sequence[PredictionDocument], labels: Sequence[
         canvas.legend(loc="outside lower center", ncols=5, fontsize=8)
 
     title = "What an output token's time is spent on"
-    overlap = " Left of zero: what overlap hides." if below else ""
+    why = {"overlap": "what overlap hides", "calibration": "what measured runs take less than physics says"}
+    hides = " and ".join(why.get(op, op) for op in sorted(below))
+    learnt = " 'calibration' is what measured runs take beyond physics." if "calibration" in order else ""
+    overlap = f"{learnt} Left of zero: {hides}." if below else learnt
     caption = (
         "Mean decode step plus the prefills that interrupt it, in ms per output token; n = "
         f"{_count(len(parts), 'prediction')}. 'expert_imbalance' is waiting for the slowest rank.{overlap}"
@@ -134,7 +137,7 @@ def against_bounds(key: str, answers: Sequence[PredictionDocument], labels: Sequ
         canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
 
     levels = sorted({f"{answer.interval.level:.0%}" for answer in answers if answer.interval})
-    interval = f" Bar: {', '.join(levels)} interval (none for throughput)." if levels else ""
+    interval = f" Bar: {', '.join(levels)} interval." if levels else ""
     title = "Prediction, interval and bound"
     caption = (
         f"Mean TTFT and TPOT in ms, output throughput of the deployment in tokens/s; n = "

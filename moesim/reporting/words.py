@@ -24,6 +24,8 @@ _RESOURCES = {
     "launch": "fixed cost of launching operations",
     "imbalance": "waiting for the slowest rank",
     "prefill": "prefills of other requests",
+    "draft": "drafting tokens",
+    "host": "waiting for the host",
 }
 
 
@@ -74,9 +76,9 @@ def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str])
     first = answers[best]
     if len(answers) == 1:
         lead = (
-            f"{first.model} on {first.layout.world} devices of {first.hardware} ({first.layout}) gives "
-            f"{first.output_throughput:,.0f} output tokens/s to {first.concurrency:,.6g} concurrent "
-            f"requests: TTFT {_ms(first.ttft_s)}, TPOT {_ms(first.tpot_s)}."
+            f"{first.model} on {first.num_devices} devices of {first.hardware} ({first.layout_text}) gives "
+            f"{first.output_throughput:,.0f} output tokens/s to {first.traffic_text}"
+            f": TTFT {_ms(first.ttft_s)}, TPOT {_ms(first.tpot_s)}."
         )
     else:
         whose = "" if fast == best else f"{labels[fast]} "

@@ -6,6 +6,7 @@ from datetime import date
 from math import nan
 
 from moesim.correction import Identity
+from moesim.hardware import load_hardware
 from moesim.validate.rows import ServingRow
 
 
@@ -18,7 +19,7 @@ def identity_of(row: ServingRow, dtype: str) -> Identity:
         Data type of expert weights, or of dense blocks, as it was served.
     """
     source = row.campaign.removesuffix(row.measured).strip()
-    shared = (row.model, row.hardware, row.backend, dtype)
+    shared = (row.model, load_hardware(row.hardware).device.name, row.backend, dtype)
     when = (source, row.campaign, month_of(row.measured))
     if row.layout is not None:
         return Identity(*shared, row.layout, None, (None, None), *when)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from moesim.correction import known_as
 from moesim.errors import nearest
 from moesim.hardware import aliases
 from moesim.hardware import names as hardware_names
@@ -18,8 +19,6 @@ _BACKENDS = {name: name for name in BACKENDS} | {
     "trt-llm": "trtllm",
     "trt": "trtllm",
 }
-#: Releases of one shape that were measured as one model.
-_ONE_MODEL = {"deepseek-v3": "deepseek-r1"}
 #: Endings of checkpoints that differ from the model in data type alone, and that type.
 _ENDINGS = {
     "-nvfp4": "nvfp4",
@@ -75,9 +74,9 @@ def model_of(path: str) -> tuple[str, str]:
     for ending, dtype in _ENDINGS.items():
         name = catalogue_name(folded.removesuffix(ending)) if folded.endswith(ending) else None
         if name:
-            return _ONE_MODEL.get(name, name), dtype
+            return known_as(name), dtype
     name = catalogue_name(folded)
-    return (_ONE_MODEL.get(name, name), "") if name else ("", "")
+    return (known_as(name), "") if name else ("", "")
 
 
 @lru_cache(maxsize=1024)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.load import Load
 from moesim.engine.memory import cache_per_sequence
-from moesim.engine.steady import Load, Steady, steady
+from moesim.engine.steady import Steady, steady
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError
 from moesim.model import load_model

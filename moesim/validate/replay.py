@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from moesim.batching import MIXED, PREFILL_FIRST, Batcher, EngineClock, Schedule, StepTime, schedule
 from moesim.engine.deployment import Deployment
+from moesim.engine.load import Load
 from moesim.engine.memory import cache_per_sequence
-from moesim.engine.steady import Load
 from moesim.hardware import Hardware
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moesim as ms
+from moesim.correction import calibration_of
 from moesim.engine.experts import PER_OCTAVE
 from moesim.errors import InfeasibleError
 from moesim.hardware.types import Efficiency
@@ -36,6 +37,14 @@ LAYOUTS = {
 }
 MACHINES = {name: ms.load_hardware(name, nodes=4) for name in ("h200-sxm-8", "b200-sxm-8", "mi300x-8")}
 MODELS = {name: ms.load_model(name) for name in LAYOUTS}
+PHYSICS = calibration_of("none")
+LATENCIES = ("ttft_s", "tpot_s", "e2el_s")
+RATES = (
+    "request_throughput",
+    "output_throughput",
+    "total_token_throughput",
+    "output_throughput_per_device",
+)
 
 
 @st.composite
@@ -59,7 +68,14 @@ def questions(draw):
 def ask(question, **changes):
     model, hardware, layout, workload, engine = question
     try:
-        return ms.predict(model, changes.get("hardware", hardware), layout, workload, engine=engine)
+        return ms.predict(
+            model,
+            changes.get("hardware", hardware),
+            layout,
+            workload,
+            engine=engine,
+            calibration=changes.get("calibration"),
+        )
     except InfeasibleError:
         return None
 
@@ -74,15 +90,23 @@ def test_nothing_beats_the_bound_and_everything_adds_up(question):
     assert answer.tpot_s >= answer.bounds["tpot_s"] > 0
     assert answer.output_throughput <= answer.bounds["output_throughput"] * (1 + 1e-9)
     assert sum(line.seconds for line in answer.breakdown) == pytest.approx(answer.tpot_s, rel=1e-6)
+    physical = answer.tpot_s / answer.calibration["tpot_factor"]
+    learnt = sum(line.seconds for line in answer.breakdown if line.op == "calibration")
+    assert learnt == pytest.approx(answer.tpot_s - physical, rel=1e-6, abs=1e-12)
     assert sum(share for _, share in answer.bottleneck) == pytest.approx(1.0)
     assert all(share >= 0 for _, share in answer.bottleneck)
     # Little's law: requests in the system are arrivals per second times time in the system.
     assert answer.request_throughput * answer.e2el_s == pytest.approx(answer.concurrency)
     assert answer.running <= answer.concurrency
     assert answer.memory_bytes <= answer.memory_capacity_bytes
-    for name, (low, high) in ((n, answer.interval[n]) for n in ("ttft_s", "tpot_s")):
-        assert low <= getattr(answer, name) <= high
-        assert low >= answer.bounds[name]
+    spans = {name: span for name, span in answer.interval.items() if isinstance(span, list)}
+    assert spans.keys() == {*LATENCIES, *RATES}
+    for name, (low, high) in spans.items():
+        assert low <= getattr(answer, name) * (1 + 1e-9)
+        assert high >= getattr(answer, name) * (1 - 1e-9)
+        if name in answer.bounds:
+            best = low / answer.bounds[name] if name in LATENCIES else answer.bounds[name] / high
+            assert best >= 1 - 1e-9
 
 
 def _faster(hardware, compute=1.0, memory=1.0, links=1.0):
@@ -150,7 +174,8 @@ def test_twice_as_fast_in_everything_is_twice_as_fast(question):
     model, hardware, layout, workload, engine = question
     bare = _without_latency(hardware)
     before, after = (
-        ask((model, machine, layout, workload, engine)) for machine in (bare, _faster(bare, 2.0, 2.0, 2.0))
+        ask((model, machine, layout, workload, engine), calibration=PHYSICS)
+        for machine in (bare, _faster(bare, 2.0, 2.0, 2.0))
     )
     if before is None:
         return
@@ -189,10 +214,9 @@ def _without_latency(hardware):
 def test_more_requests_never_lower_throughput_much_nor_latency(question, factor):
     """Interpolation and tiles may ripple; the trend may not."""
     model, hardware, layout, workload, engine = question
-    few = ask(question)
-    many = ask(
-        (model, hardware, layout, replace(workload, concurrency=workload.concurrency * factor), engine)
-    )
+    more = replace(workload, concurrency=workload.concurrency * factor)
+    few = ask(question, calibration=PHYSICS)
+    many = ask((model, hardware, layout, more, engine), calibration=PHYSICS)
     if few is None:
         return
     assert many.output_throughput >= few.output_throughput * 0.93

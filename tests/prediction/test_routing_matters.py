@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import moesim as ms
+from moesim.correction import calibration_of
 from moesim.errors import ConfigError, InfeasibleError, TraceError
 from moesim.files import data_dir
 from moesim.layout import ExpertMap
@@ -16,6 +17,7 @@ from moesim.trace.types import LoadCounts, RoutingTrace
 MODEL = ms.load_model("qwen3-30b-a3b")
 HARDWARE = ms.load_hardware("h100-sxm-8")
 LAYOUT = ms.Parallelism(dp=8, ep=8)
+PHYSICS = calibration_of("none")
 LAYERS, EXPERTS, K = len(MODEL.moe_layer_ids), MODEL.num_experts, MODEL.top_k
 
 
@@ -184,26 +186,27 @@ def test_requests_beyond_the_cache_wait():
     assert more.output_throughput == pytest.approx(full.output_throughput, rel=0.02)
 
 
-def test_machines_unlike_the_measured_ones_get_wider_intervals_and_a_warning():
-    model = ms.load_model("deepseek-v3")
-    supernode = ms.load_hardware("cloudmatrix384")
-    with pytest.warns(ms.OutOfDomainWarning, match="not of ascend"):
-        there = ms.predict(
-            model,
-            supernode,
-            ms.Parallelism(dp=32, ep=32),
-            ms.Workload(1024, 256, 512),
-            engine=ms.Engine("int8"),
-        )
-    here = ms.predict(
-        model,
-        ms.load_hardware("h200-sxm-8", nodes=4),
-        ms.Parallelism(dp=32, ep=32),
-        ms.Workload(1024, 256, 512),
+def test_the_less_is_known_of_a_machine_the_wider_the_interval():
+    model, known = ms.load_model("deepseek-r1"), ms.load_hardware("h200-sxm-8")
+    device = known.device
+    unmeasured = replace(device, processors=(replace(device.processor, kernels={}),))
+    named = [replace(known, device=replace(d, name=n)) for d, n in ((device, "mine"), (unmeasured, "yours"))]
+
+    def ask(hardware):
+        engine = ms.Engine(backend="sglang")
+        return ms.predict(model, hardware, ms.Parallelism(tp=8), ms.Workload(1024, 1024, 64), engine=engine)
+
+    answers = [ask(known)]
+    for hardware in named:
+        with pytest.warns(ms.OutOfDomainWarning, match=f"on {hardware.device.name}"):
+            answers.append(ask(hardware))
+    width = [a.interval["ttft_s"][1] / a.interval["ttft_s"][0] for a in answers]
+    assert width[1] < width[2]
+    assert [a.calibration["novelty"] for a in answers] == ["layout known", "system new", "all new"]
+    assert all(
+        any(hardware.device.name in note for note in a.warnings)
+        for hardware, a in zip(named, answers[1:], strict=True)
     )
-    width = [a.interval["tpot_s"][1] / a.tpot_s for a in (here, there)]
-    assert width[1] > width[0]
-    assert any("not of ascend" in note for note in there.warnings)
 
 
 @pytest.mark.filterwarnings("ignore::moesim.errors.OutOfDomainWarning")
@@ -225,11 +228,15 @@ def test_racks_and_supernodes_exchange_tokens_inside_one_domain():
 def test_tokens_sent_in_groups_delay_the_first_and_nothing_else():
     workload = ms.Workload(512, 256, 64)
     one, many = (
-        ms.predict(MODEL, HARDWARE, LAYOUT, workload, engine=ms.Engine(stream_interval=n)) for n in (1, 30)
+        ms.predict(
+            MODEL, HARDWARE, LAYOUT, workload, engine=ms.Engine(stream_interval=n), calibration=PHYSICS
+        )
+        for n in (1, 30)
     )
     assert many.ttft_s == pytest.approx(one.ttft_s + 29 * one.tpot_s)
     assert (many.tpot_s, many.output_throughput) == pytest.approx((one.tpot_s, one.output_throughput))
-    whole = ms.predict(MODEL, HARDWARE, LAYOUT, workload, engine=ms.Engine(stream_interval=1000))
+    slow = ms.Engine(stream_interval=1000)
+    whole = ms.predict(MODEL, HARDWARE, LAYOUT, workload, engine=slow, calibration=PHYSICS)
     assert whole.ttft_s == pytest.approx(whole.e2el_s) == pytest.approx(one.e2el_s)
 
 
@@ -245,7 +252,10 @@ def test_a_lone_prompt_is_prefilled_by_one_rank():
     """Data parallelism serves more prompts, not a single one faster."""
     model, hardware = ms.load_model("llama-3.1-8b"), ms.load_hardware("h100-sxm-8")
     one, eight = (
-        ms.predict(model, hardware, ms.Parallelism(dp=n), ms.Workload(4096, 64, 1)).ttft_s for n in (1, 8)
+        ms.predict(
+            model, hardware, ms.Parallelism(dp=n), ms.Workload(4096, 64, 1), calibration=PHYSICS
+        ).ttft_s
+        for n in (1, 8)
     )
     assert eight == pytest.approx(one)
 

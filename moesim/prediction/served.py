@@ -1,0 +1,137 @@
+"""A model as it is served: one deployment, or a pool that prefills beside one that decodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.correction import Calibration, Corrected
+from moesim.engine.deployment import Deployment
+from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.load import Load
+from moesim.engine.memory import MemoryUse
+from moesim.engine.routing import Array
+from moesim.engine.steady import Steady, steady
+from moesim.hardware.types import Hardware
+from moesim.layout.disaggregated import Disaggregated, Workers
+from moesim.layout.expert_map import ExpertMap
+from moesim.layout.parallelism import Parallelism
+from moesim.metrics import e2el_s, output_throughput, request_throughput, total_token_throughput
+from moesim.model.types import Model
+from moesim.prediction.calibrated import corrected, traits_of
+from moesim.prediction.kept import deployment_of
+from moesim.prediction.open_loop import Bools, most_rate, settled
+from moesim.prediction.question import Engine
+from moesim.trace.types import LoadCounts, RoutingTrace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """What answers questions about loads.
+
+    Parameters
+    ----------
+    decode, prefill
+        The deployment; of a disaggregated one, a worker of either pool.
+    pools
+        Layout of a disaggregated deployment.
+    engine, calibration
+        Settings, and what measured runs taught.
+    """
+
+    decode: Deployment
+    prefill: Deployment | None
+    pools: Disaggregated | None
+    engine: Engine
+    calibration: Calibration
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        hardware: Hardware,
+        layout: Parallelism | Disaggregated,
+        engine: Engine,
+        calibration: Calibration,
+        trace: RoutingTrace | LoadCounts | None = None,
+        plan: ExpertMap | None = None,
+        seed: int = 0,
+    ) -> Served:
+        """Lay a model out; a placement is that of the workers that decode."""
+        traits = traits_of(calibration, engine.backend)
+        if isinstance(layout, Parallelism):
+            only = deployment_of(model, hardware, layout, engine, trace, plan, seed, traits)
+            return cls(only, None, None, engine, calibration)
+        prefill = deployment_of(model, hardware, layout.prefill.layout, engine, trace, None, seed, traits)
+        decode = deployment_of(model, hardware, layout.decode.layout, engine, trace, plan, seed, traits)
+        return cls(decode, prefill, layout, engine, calibration)
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """One, or a worker of either pool."""
+        return (self.decode,) if self.prefill is None else (self.prefill, self.decode)
+
+    @property
+    def world(self) -> int:
+        """Devices of the whole deployment."""
+        return self.decode.layout.world if self.pools is None else self.pools.world
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Of a device that decodes."""
+        return self.memory_of(self.decode)
+
+    def memory_of(self, deployment: Deployment) -> MemoryUse:
+        """Of a device of one of the `deployments`."""
+        return deployment.memory(self.engine.chunk_tokens, self.engine.memory_utilisation)
+
+    def fits(self, load: Load) -> Bools:
+        """Whether at least one request fits, ``[batches]``."""
+        fits = np.ones(len(load.input_len), dtype=bool)
+        for deployment in self.deployments:
+            fits &= self.memory_of(deployment).cache_budget_bytes >= deployment.cache_bytes(
+                load.input_len + load.output_len
+            )
+        return fits
+
+    def answer(self, load: Load) -> tuple[Steady, Corrected | None]:
+        """Steady state at a load, with what measured runs say."""
+        if self.prefill is None or self.pools is None:
+            return corrected(steady(self.decode, load, self.memory), load, self.decode, self.calibration)
+        counts = self.pools.prefill.count, self.pools.decode.count
+        sides = Side(self.prefill, counts[0]), Side(self.decode, counts[1])
+        state = disaggregated(*sides, load, self.engine.memory_utilisation)
+        return corrected(state, load, self.decode, self.calibration, self.prefill, counts)
+
+    def settled(self, load: Load) -> tuple[Load, Bools]:
+        """Where a load settles, and whether it does; a closed loop is as it is."""
+        if load.request_rate is None:
+            return load, np.ones(len(load.input_len), dtype=bool)
+        return settled(lambda trial: self.answer(trial)[0], load, self.decode.traits)
+
+    def most_rate(self, load: Load) -> Array:
+        """Requests per second that can be kept up with, ``[batches]``."""
+        return most_rate(lambda trial: self.answer(trial)[0], load, self.decode.traits)
+
+    def metrics(self, state: Steady, load: Load) -> dict[str, Array | float]:
+        """Latencies and throughputs of a steady state, by metric."""
+        whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(self.decode.traits))
+        requests = load.request_rate
+        if requests is None:
+            requests = np.asarray(request_throughput(load.concurrency, whole))
+        output = output_throughput(requests, load.output_len)
+        return {
+            "ttft_s": state.ttft_s,
+            "tpot_s": state.tpot_s,
+            "e2el_s": whole,
+            "request_throughput": requests,
+            "output_throughput": output,
+            "total_token_throughput": total_token_throughput(requests, load.input_len, load.output_len),
+            "output_throughput_per_device": output / self.world,
+        }
+
+    @property
+    def decoders(self) -> Workers:
+        """Workers that decode."""
+        return Workers(self.decode.layout) if self.pools is None else self.pools.decode
