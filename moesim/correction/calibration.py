@@ -128,10 +128,8 @@ class Family:
             Whether kernels of the device, or of a near relative, were measured: all machines in the
             calibration have them, so that its errors on new machines are not those of others.
         """
-        values = identity.values(input_len, output_len, concurrency)
-        one = self.tpot.encode([identity.labels()])
-        codes = np.repeat(one, len(values), axis=0)
-        novelty = self._novelty(tuple(int(c) for c in one[0])) if kernels else NOVELTY[-1]
+        codes, values = self._queries(identity, input_len, output_len, concurrency)
+        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
         quantiles = self.quantiles["campaign" if identity.campaign else "anonymous"][novelty]
         scales = {name: np.exp(process.mean(codes, values)) for name, process in self.scales.items()}
         spans = {}
@@ -144,8 +142,21 @@ class Family:
             np.exp(self.ttft.mean(codes, values)),
             spans,
             novelty,
-            bool(one[0, CATEGORIES.index("system")] >= 0),
+            bool(codes[0, CATEGORIES.index("system")] >= 0),
         )
+
+    def factors(
+        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+    ) -> tuple[Array, Array]:
+        """The factors of `correct` alone: of TPOT, and of TTFT beyond them."""
+        queries = self._queries(identity, input_len, output_len, concurrency)
+        return np.exp(self.tpot.mean(*queries)), np.exp(self.ttft.mean(*queries))
+
+    def _queries(
+        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+    ) -> tuple[npt.NDArray[np.int64], Array]:
+        values = identity.values(input_len, output_len, concurrency)
+        return np.repeat(self.tpot.encode([identity.labels()]), len(values), axis=0), values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

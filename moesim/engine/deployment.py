@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
+from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
+from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
+from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
@@ -18,11 +20,15 @@ from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.model.cache import CacheShape
 from moesim.model.types import Model
 from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.ops.table import OpTable
+
+#: Prompt lengths whose prefill is kept.
+MOST_LENGTHS = 100_000
 
 OVERLAPS = ("none", "two-batch")
 #: Serving engines whose kernels were measured.
@@ -86,6 +92,8 @@ class Deployment:
         What the engine adds to its kernels.
     speculation
         Drafts of every decode step.
+    launch_s
+        Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
     """
 
     model: Model
@@ -99,15 +107,19 @@ class Deployment:
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
     speculation: Speculation = field(default_factory=Speculation)
+    launch_s: float = 0.0
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
+    _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
+    _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
             head = draft_model(self.model)
@@ -147,13 +159,17 @@ class Deployment:
 
     def cache_bytes(self, context: Array) -> Array:
         """Bytes that a sequence of `context` tokens keeps on one device, those of what drafts included."""
-        own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
+        own = cached_bytes(self._cached, self.precision, context)
         return own if self.draft is None else own + self.draft.cache_bytes(context)
 
-    def accepting(self, acceptance: float) -> Deployment:
-        """The same, draws and all, with another rate at which drafts are accepted."""
+    def but(self, acceptance: float | None = None, launch_s: float | None = None) -> Deployment:
+        """The same, draws and all, but for how often drafts are accepted or what starting a kernel costs."""
         other = copy(self)
-        other.speculation = replace(self.speculation, acceptance=acceptance)
+        if acceptance is not None:
+            other.speculation = replace(self.speculation, acceptance=acceptance)
+        if launch_s is not None:
+            other.launch_s, other._prompts = launch_s, {}
+            other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
 
     def decode(self, sequences: Array, context: Array) -> Decode:
@@ -169,15 +185,33 @@ class Deployment:
             drafted = self.speculation.tokens * one.seconds
         return Decode(checked, drafted, self.speculation.per_step)
 
+    def prompts(self, input_len: Array, chunk_tokens: float) -> Array:
+        """Prefill seconds by prompt length, as `moesim.engine.prefill.prefill_times` returns them.
+
+        Traffic repeats lengths and layouts far more often than it brings new ones: they are kept.
+        """
+        lengths, place = np.unique(input_len, return_inverse=True)
+        if len(self._prompts) > MOST_LENGTHS:
+            self._prompts.clear()
+        new = [n for n in lengths.tolist() if (n, chunk_tokens) not in self._prompts]
+        if new:
+            found = prefill_times(self.step, self.layout, np.array(new), chunk_tokens)
+            self._prompts.update(zip(((n, chunk_tokens) for n in new), found.T, strict=True))
+        known = np.array([self._prompts[n, chunk_tokens] for n in lengths.tolist()])
+        return np.asarray(known[place].T)
+
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
         whole = self._sequential(batch, phase)
-        if self.overlap == "none" or not whole.groups:
-            return whole
-        overlapped = self._overlapped(self._sequential(batch.half(), phase))
-        # An engine switches overlap off where it does not pay.
-        return replace(whole, seconds=np.minimum(whole.seconds, overlapped))
+        seconds = whole.seconds
+        if self.overlap != "none" and whole.groups:
+            # An engine switches overlap off where it does not pay.
+            seconds = np.minimum(seconds, self._overlapped(self._sequential(batch.half(), phase)))
+        waiting = np.zeros(len(seconds))
+        if self.launch_s:
+            waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
+        return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)

@@ -21,7 +21,7 @@ import numpy as np
 from moesim.engine.deployment import Deployment
 from moesim.engine.load import MOST_BUSY, Load
 from moesim.engine.routing import Array
-from moesim.engine.steady import Steady, prefill_times, sequences_that_fit
+from moesim.engine.steady import Steady, sequences_that_fit
 
 #: Share of its time that a prefill worker is busy, where as many are taken as the load needs.
 BUSY = 0.7
@@ -76,7 +76,7 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     limit = one * decoders
     traits = decode.deployment.traits
 
-    prompt_s, prompt_bound_s, batched_s = prefill_times(prefill.deployment, load)
+    prompt_s, prompt_bound_s, batched_s = prefill.deployment.prompts(load.input_len, load.chunk_tokens)
     hand_over = hand_over_s(prefill.deployment, decode.deployment, inputs)
     alone = traits.request_s + prompt_s + hand_over
 

@@ -21,7 +21,6 @@ from moesim.engine.deployment import Decode, Deployment
 from moesim.engine.load import Load
 from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import Array
-from moesim.ops import Batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +100,7 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     running = np.minimum(load.concurrency, limit)
 
     decode = deployment.decode(running, context)
-    prompt_s, prompt_bound_s, batched_s = prefill_times(deployment, load)
+    prompt_s, prompt_bound_s, batched_s = deployment.prompts(load.input_len, load.chunk_tokens)
 
     interference = np.maximum(running - 1.0, 0.0) / outputs * batched_s
     tpot = decode.token_s + interference
@@ -138,25 +137,3 @@ def sequences_that_fit(deployment: Deployment, load: Load, memory: MemoryUse) ->
     room = max(memory.cache_budget_bytes, 0.0)
     per_rank = np.where(room >= whole, np.maximum(np.floor(room / np.maximum(mean, 1.0)), 1.0), 0.0)
     return np.asarray(np.minimum(per_rank, load.max_sequences) * deployment.layout.dp)
-
-
-def prefill_times(deployment: Deployment, load: Load) -> tuple[Array, Array, Array]:
-    """Prefill of one prompt alone, its bound, and engine seconds per prompt when all chunks are full."""
-    inputs, ranks = load.input_len, deployment.layout.dp
-    chunks = np.ceil(inputs / load.chunk_tokens)
-    chunk = inputs / chunks
-    # A middle chunk has half of the prompt behind it, so it stands for the mean chunk of causal attention.
-    past = (inputs - chunk) / 2.0
-    packed = np.maximum(1.0, np.floor(load.chunk_tokens / chunk))
-    # One evaluation for both: first the lone prompts, then the full chunks.
-    both = deployment.step(
-        Batch.of(
-            prompts=np.concatenate([np.ones(len(inputs)), packed]),
-            chunk=np.tile(chunk, 2),
-            past=np.tile(past, 2),
-            ranks=np.repeat([1.0, np.inf], len(inputs)),
-        )
-    )
-    n = len(inputs)
-    full = both.seconds[n:] * chunks / (packed * ranks * deployment.layout.pp)
-    return both.seconds[:n] * chunks, both.bound_s[:n] * chunks, np.asarray(full)

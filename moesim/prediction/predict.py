@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +150,7 @@ def predict(
             "tpot_factor": float(np.asarray(state.tpot_factor)[0]),
             "ttft_factor": float(np.asarray(state.ttft_factor)[0]),
             "novelty": found.novelty,
+            "digest": calibration.provenance.get("digest", ""),
         },
         request_rate=workload.request_rate,
         pools=served.pools,
@@ -160,16 +160,14 @@ def predict(
 def _interval(
     served: Served, load: Load, values: dict[str, float], found: Corrected | None, limits: Bounds
 ) -> dict[str, Any] | None:
-    """Interval of an answer; where nobody said how many drafts are accepted, from none to all."""
+    """Interval of an answer, over all that nobody said of its settings."""
     own = interval_of(values, found, limits, served.calibration)
-    engine = served.engine
-    if own is None or not engine.speculative_tokens or engine.acceptance_rate is not None:
-        return own
-    for acceptance in (0.0, 1.0):
-        sure = replace(served, decode=served.decode.accepting(acceptance))
-        state, other = sure.answer(load)
-        answers = {name: float(np.asarray(value)[0]) for name, value in sure.metrics(state, load).items()}
-        own = widened(own, interval_of(answers, other, bounds_of(state, load), served.calibration))
+    if own is None:
+        return None
+    for other in served.extremes():
+        state, known = other.answer(load)
+        answers = {name: float(np.asarray(value)[0]) for name, value in other.metrics(state, load).items()}
+        own = widened(own, interval_of(answers, known, bounds_of(state, load), served.calibration))
     return own
 
 
@@ -187,7 +185,8 @@ def _too_fast(served: Served, workload: Workload, most: float) -> InfeasibleErro
 
 
 def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: Steady) -> dict[str, float]:
-    layers, layout, step = len(model.moe_layer_ids), served.decode.layout, state.decode.step
+    layout, step = served.decode.layout, state.decode.step
+    layers = sum(len(group.layers) for group in step.work.experts)
     return {
         "tokens_per_step": float(step.work.experts[0].tokens[0]),
         "distinct_experts": float(step.expert_mean("distinct_fraction")[0]) * model.num_experts,
