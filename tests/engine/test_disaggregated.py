@@ -41,10 +41,10 @@ class Worker:
         seconds = self.token + self.slope * sequences
         return SimpleNamespace(token_s=seconds, seconds=seconds, bound_s=seconds / 2)
 
-    def step(self, batch):
-        # A step takes as long per prompt, full or not.
-        seconds = self.prompt * batch.prompts
-        return SimpleNamespace(seconds=seconds, bound_s=seconds / 2)
+    def prompts(self, input_len, _):
+        # As long per prompt, however many there are.
+        seconds = np.full(len(input_len), self.prompt)
+        return seconds, seconds / 2, seconds
 
 
 def load(concurrency, outputs=100.0, **fields):
