@@ -208,9 +208,7 @@ def _shapes_left_out(rows: Rows, device: Device, form: tuple[float, float]) -> E
     return Error.of(predicted_apart(rows, device, rows.group, form), rows.seconds)
 
 
-def predicted_apart(
-    rows: Rows, device: Device, group: IntArray, form: tuple[float, float] | None = None
-) -> Array:
+def predicted_apart(rows: Rows, device: Device, group: IntArray, form: tuple[float, float]) -> Array:
     """Seconds of every row by a surface fitted to the rows of other groups, ``[rows]``.
 
     Parameters
@@ -222,9 +220,8 @@ def predicted_apart(
     group
         Group of every row.
     form
-        Rows of a tile and crossings of held outputs; None for what suits all rows best.
+        Rows of a tile and crossings of held outputs.
     """
-    form = _form(rows, device) if form is None else form
     predicted = np.empty(len(rows))
     for name in np.unique(group):
         out = group == name
