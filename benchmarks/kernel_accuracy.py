@@ -6,7 +6,7 @@ Prints the tables of ``docs/calibration.md``: by kernel and device, median and 9
 error in percent, as medians over engines and data types. Shapes: the sizes of a kernel that a model and its
 layout fix are dealt into five folds, each predicted by fits to the others. Devices: another device's surfaces
 with the device's own peaks and bandwidth. Kernels that are not shipped (tables that timed the host) are left
-out. Takes some twenty minutes for all devices.
+out. Takes minutes of CPU time for a device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from moesim.calibrate import Error, Rows, folders, modelled, predicted_apart, re
 from moesim.hardware import load_hardware
 
 FOLDS = 5
-MOST = 10_000
 #: Sizes of a kernel that are of a shape, not of a load; experts have shapes by number.
 SHAPE = {"gemm": (1, 2), "attention": (2, 3), "mla_bmm": (1, 2), "mla": (2,)}
 TRANSFER = (
@@ -64,7 +63,6 @@ def shapes(tables: list[Rows], name: str) -> dict[str, list[Error]]:
     device, errors = load_hardware(name).device, defaultdict(list)
     for rows in tables:
         shipped = device.processor.kernels.get((rows.kernel, rows.dtype, rows.backend))
-        rows = thinned(rows)
         group = folds_of(rows)
         if shipped is not None and len(np.unique(group)) > 1:
             form = shipped.tile_rows, shipped.held
@@ -72,13 +70,6 @@ def shapes(tables: list[Rows], name: str) -> dict[str, list[Error]]:
             errors[name_of(rows.kernel)].append(error)
             print(f"{name} {rows.kernel} {rows.dtype} {rows.backend}: {error}", file=sys.stderr, flush=True)
     return errors
-
-
-def thinned(rows: Rows) -> Rows:
-    """At most `MOST` of the rows: more of one kernel take long, and change the errors by little."""
-    if len(rows) <= MOST:
-        return rows
-    return rows.pick(np.random.default_rng(0).permutation(len(rows)) < MOST)
 
 
 def folds_of(rows: Rows) -> np.ndarray:
