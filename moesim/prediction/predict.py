@@ -98,7 +98,7 @@ def predict(
     if not stable[0]:
         raise _too_fast(served, workload, float(served.most_rate(load)[0]))
     state, found = served.answer(load)
-    limits = bounds_of(state, load)
+    limits = _limits(served, load, state)
     values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
     concurrency = values["request_throughput"] * values["e2el_s"]
     running = min(float(state.running[0]), concurrency)
@@ -157,6 +157,13 @@ def predict(
     )
 
 
+def _limits(served: Served, load: Load, state: Steady) -> Bounds:
+    """What cannot be beaten, whatever nobody said of the settings."""
+    limits = bounds_of(state, load)
+    fastest = served.extremes()[:1]
+    return limits.loosened(bounds_of(fastest[0].physical(load), load)) if fastest else limits
+
+
 def _interval(
     served: Served, load: Load, values: dict[str, float], found: Corrected | None, limits: Bounds
 ) -> dict[str, Any] | None:
@@ -167,7 +174,7 @@ def _interval(
     for other in served.extremes():
         state, known = other.answer(load)
         answers = {name: float(np.asarray(value)[0]) for name, value in other.metrics(state, load).items()}
-        own = widened(own, interval_of(answers, known, bounds_of(state, load), served.calibration))
+        own = widened(own, interval_of(answers, known, limits, served.calibration))
     return own
 
 
@@ -200,7 +207,7 @@ def _notes(
 ) -> tuple[str, ...]:
     model, layout, concurrency = served.decode.model, served.decode.layout, float(load.concurrency[0])
     notes = list(model.warnings)
-    if state.running[0] < concurrency:
+    if state.limit[0] < concurrency:
         notes.append(
             f"cache and --max-num-seqs let {state.limit[0]:.0f} of {concurrency:.0f} concurrent "
             "requests run; the others wait, and their waiting is in TTFT"

@@ -116,6 +116,8 @@ def test_unknown_acceptance_widens_the_interval_from_none_to_all():
         for answer in sure:
             assert low <= answer.interval[metric][0] * (1 + 1e-9)
             assert high >= answer.interval[metric][1] * (1 - 1e-9)
+        assert unknown.bounds["tpot_s"] <= unknown.interval["tpot_s"][0] * (1 + 1e-9)
+    assert unknown.bounds["tpot_s"] == pytest.approx(sure[1].bounds["tpot_s"])
     assert unknown.interval["tpot_s"][1] == pytest.approx(sure[0].interval["tpot_s"][1])
 
 
