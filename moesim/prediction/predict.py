@@ -220,11 +220,15 @@ def _notes(
     ranks = layout.dp * served.decoders.count
     if workload.concurrency is not None and concurrency < ranks:
         notes.append(f"{concurrency:.0f} requests keep no more of {ranks} data-parallel ranks busy")
+    device = served.decode.hardware.device
+    measured_on = device.processor.measured_on
+    if measured_on != device.name:
+        stand = f"those of {measured_on}" if measured_on else "efficiencies of its family"
+        notes.append(f"kernels of {device.name} were not measured, {stand} stand for them")
     if found is None:
         notes.append("physics alone, without an interval: the calibration is of no such deployment")
     elif not found.known_system:
-        device = served.decode.hardware.device.name
-        notes.append(f"no measured run is on {device}: the interval is that of machines nobody measured")
+        notes.append(f"no measured run is on {device.name}: the interval is that of machines nobody measured")
     elif found.why:
         notes.append(f"{found.why}: the interval is that of such cases")
     return tuple(notes)
