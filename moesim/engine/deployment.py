@@ -125,15 +125,23 @@ class Deployment:
         self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
+            head = draft_model(self.model)
             self.draft = replace(
                 self,
-                model=draft_model(self.model),
+                model=head,
                 layout=replace(self.layout, pp=1),
                 source=None,
-                plan=None,
+                plan=self._plan_of(head),
                 traits=replace(self.traits, host_s=0.0),
                 speculation=Speculation(),
             )
+
+    def _plan_of(self, head: Model) -> ExpertMap | None:
+        """Where a draft's experts lie: with as many spares as the model's, so that they divide as well."""
+        if self.plan is None or head.moe is None:
+            return None
+        layers = len(head.moe_layer_ids)
+        return ExpertMap.contiguous(layers, head.num_experts, self.layout.ep, self.plan.redundant)
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """What the fullest device holds before any sequence is cached."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moesim.model import Latent, load_model
 from moesim.validate.rows import ServingRow
 
 _HOPPER = ("h100", "h200", "h20-", "h800")
@@ -37,19 +38,23 @@ def recipe_of(row: ServingRow) -> Recipe:
 def _cache(row: ServingRow) -> str:
     """Data type of the cache: fp8 of quantised models, as scripts and NVFP4 checkpoints ask for.
 
-    Scripts leave it to the engine, which takes 16 bits, for gpt-oss on Hopper, for DeepSeek-R1 in SGLang on
-    Hopper, and for Kimi-K2.5 in 4-bit integers; runs of Qwen3 are of another campaign, without a script, and
-    count as the engine's default in vLLM and SGLang.
+    Scripts leave it to the engine, which takes 16 bits, for gpt-oss on Hopper, for latent caches in SGLang on
+    Hopper (whose kernel for 8 bits is ten times slower there), and for Kimi-K2.5 in 4-bit integers; runs of
+    Qwen3 are of another campaign, without a script, and count as the engine's default in vLLM and SGLang.
     """
     hopper = row.hardware.startswith(_HOPPER)
     default = (
         row.dtype == "bf16"
         or (hopper and row.model.startswith("gpt-oss"))
-        or (hopper and row.backend == "sglang" and row.model == "deepseek-r1")
+        or (hopper and row.backend == "sglang" and _latent(row.model))
         or (row.dtype == "auto" and row.model.startswith("kimi"))
         or (row.backend != "trtllm" and row.model.startswith("qwen3-"))
     )
     return "auto" if default else "fp8"
+
+
+def _latent(model: str) -> bool:
+    return any(isinstance(layer.attention, Latent) for layer in load_model(model).layers)
 
 
 def _wait_steps(row: ServingRow) -> float:
