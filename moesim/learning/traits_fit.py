@@ -20,9 +20,9 @@ from moesim.validate.rows import AGG, ServingRow
 Array = npt.NDArray[np.float64]
 
 #: Where nothing is known: a tenth of the start-up queue, as for ten waves, and no waiting.
-PRIOR = Traits(host_s=1e-4, communication=1.5, request_s=0.01, first_tokens=5.0, start_up=0.1)
+PRIOR = Traits(host_s=1e-4, communication=1.5, request_s=0.01, first_steps=5.0, start_up=0.1)
 #: Width of the priors of the logarithms.
-WIDTH = {"host_s": 2.0, "communication": 0.3, "request_s": 1.0, "first_tokens": 1.0, "start_up": 0.5}
+WIDTH = {"host_s": 2.0, "communication": 0.3, "request_s": 1.0, "first_steps": 1.0, "start_up": 0.5}
 #: Error of a row, in logarithm, at which it starts to count less.
 ERROR = {"tpot": 0.1, "ttft": 0.2}
 #: Rows of one model on one machine count together as so many at most.
@@ -73,13 +73,13 @@ def _fit(rows: list[ServingRow], backend: str) -> Traits:
     queue = at["start_up"].ttft_fixed_s[good] - fixed
     # Measured TPOT stands for the step here: its error is not TTFT's.
     request, first, start_up = _solve(
-        ("request_s", "first_tokens", "start_up"),
-        lambda x: np.log(fixed + x[0] * each_request + x[2] * queue + (steps + x[1] - 1.0) * tpot),
+        ("request_s", "first_steps", "start_up"),
+        lambda x: np.log(fixed + x[0] * each_request + x[2] * queue + (steps + x[1]) * tpot),
         np.log(ttft),
         weight,
         ERROR["ttft"],
     )
-    return Traits(host, communication, request, max(first, 1.0), start_up)
+    return Traits(host, communication, request, first, start_up)
 
 
 _NONE = Traits(start_up=0.0)
