@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from moesim.engine.load import Load
 from moesim.engine.steady import Steady
 from moesim.metrics import Array, e2el_s, output_throughput, request_throughput
@@ -22,6 +24,15 @@ class Bounds:
     e2el_s: Array | float
     request_throughput: Array | float
     output_throughput: Array | float
+
+    def loosened(self, other: Bounds) -> Bounds:
+        """What neither this nor `other` allows to be beaten."""
+        lower = {n: np.minimum(getattr(self, n), getattr(other, n)) for n in ("ttft_s", "tpot_s", "e2el_s")}
+        upper = {
+            n: np.maximum(getattr(self, n), getattr(other, n))
+            for n in ("request_throughput", "output_throughput")
+        }
+        return Bounds(**lower, **upper)
 
 
 def bounds_of(state: Steady, load: Load) -> Bounds:

@@ -2,7 +2,7 @@
 
 from moesim.calibrate.kernel_file import Calibrated, calibrate, text_of
 from moesim.calibrate.rows import Rows
-from moesim.calibrate.surfaces import Error, Fitted, modelled
+from moesim.calibrate.surfaces import Error, Fitted, modelled, predicted_apart
 from moesim.calibrate.tables import BACKENDS, folder_of, folders, read_tables
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "folder_of",
     "folders",
     "modelled",
+    "predicted_apart",
     "read_tables",
     "text_of",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.calibrate.fit import Array, axes_of, bare, correction, floor_of, interpolation, sharpness_of
-from moesim.calibrate.rows import Rows
+from moesim.calibrate.rows import IntArray, Rows
 from moesim.cost.roofline import peak_of
 from moesim.hardware.kernels import RESOLUTION
 from moesim.hardware.types import KERNELS, Device, Surface
@@ -203,14 +203,30 @@ def _fit(rows: Rows, device: Device, tile_rows: float, held: float) -> Surface:
 
 
 def _shapes_left_out(rows: Rows, device: Device, form: tuple[float, float]) -> Error | None:
-    groups = np.unique(rows.group)
-    if len(groups) < 3:
+    if len(np.unique(rows.group)) < 3:
         return None
+    return Error.of(predicted_apart(rows, device, rows.group, form), rows.seconds)
+
+
+def predicted_apart(rows: Rows, device: Device, group: IntArray, form: tuple[float, float]) -> Array:
+    """Seconds of every row by a surface fitted to the rows of other groups, ``[rows]``.
+
+    Parameters
+    ----------
+    rows
+        Of one kernel.
+    device
+        Whose peaks the roofline has.
+    group
+        Group of every row.
+    form
+        Rows of a tile and crossings of held outputs.
+    """
     predicted = np.empty(len(rows))
-    for group in groups:
-        out = rows.group == group
+    for name in np.unique(group):
+        out = group == name
         predicted[out] = modelled(_fit(rows.pick(~out), device, *form), rows.pick(out), device)
-    return Error.of(predicted, rows.seconds)
+    return predicted
 
 
 assert STEPS.keys() == KERNELS.keys()

@@ -59,6 +59,7 @@ AcceptanceRate = Annotated[
         "--acceptance-rate", help="Of a draft, once those before it were; without it the interval holds all."
     ),
 ]
+EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Steps run without CUDA graphs.")]
 CalibrationPath = Annotated[
     str | None,
     typer.Option(

@@ -51,6 +51,7 @@ def predict(
     backend: opt.Backend = "vllm",
     speculative_tokens: opt.SpeculativeTokens = 0,
     acceptance_rate: opt.AcceptanceRate = None,
+    enforce_eager: opt.EnforceEager = False,
     prefill_workers: Annotated[
         int | None,
         typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
@@ -90,6 +91,7 @@ def predict(
         backend,
         speculative_tokens,
         acceptance_rate,
+        enforce_eager,
     )
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
@@ -10,11 +11,12 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, stderr
+from moesim.cli.validate_calibration import calibration_document, print_calibration
 from moesim.cli.validate_tables import print_evaluation, print_runs
 
 if TYPE_CHECKING:
+    from moesim.validate import RowPrediction, ServingRow
     from moesim.validate.run_report import Given
-    from moesim.validate.serving import RowPrediction
 
 #: Columns of ``--out``.
 COLUMNS = (
@@ -28,6 +30,8 @@ COLUMNS = (
     "status",
     "reason",
 )
+#: And of a table's rows: the layouts that were evaluated, and what of the record is not taken at its word.
+READ = ("layout", "repaired", "doubtful")
 
 
 def serving(
@@ -53,6 +57,13 @@ def serving(
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
     gpu_memory_utilization: Annotated[float | None, typer.Option(help="Of a run.")] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table: what `moesim calibrate serving` wrote, or `none` for physics alone; "
+            "the shipped one by default."
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -80,10 +91,12 @@ def serving(
         faults.append(
             Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
         )
+    if not table and calibration is not None:
+        faults.append(Fault("is of tables: runs are replayed without one", "--calibration", calibration))
     if faults:
         raise ConfigError(faults)
     if table:
-        _rows(path, out, json)
+        _rows(path, out, calibration, json)
     else:
         _runs(path, out, given, seed, json)
 
@@ -100,24 +113,28 @@ def _is_table(path: Path) -> bool:
         return path.suffix not in (".json", ".jsonl")
 
 
-def _rows(path: Path, out: Path | None, json: bool) -> None:
+def _rows(path: Path, out: Path | None, calibration: str | None, json: bool) -> None:
+    from moesim.correction import calibration_of, shipped
     from moesim.validate import evaluate, predict_rows, read_serving
 
+    used = shipped() if calibration is None else calibration_of(calibration)
     rows = read_serving(path)
-    predictions = predict_rows(rows)
+    predictions = predict_rows(rows, used)
     if out is not None:
-        _write(out, predictions)
-    found = evaluate(rows, predictions)
+        _write(out, predictions, rows)
+    found = evaluate(rows, predictions, used.level)
     accepted = _accepted(path)
     if json:
+        of = calibration_document(found, used, calibration or "shipped")
         document = {
             "rows": found.row_documents(),
-            "summary": found.summary() | {"accepted": accepted},
+            "summary": found.summary() | {"accepted": accepted, "calibration": of},
             "written": str(out) if out is not None else None,
         }
-        print_json(document, inputs=[path])
+        print_json(document, inputs=[path, *([calibration] if calibration else [])])
         return
     print_evaluation(found, accepted)
+    print_calibration(found, used, accepted)
     if out is not None:
         stderr(f"{out}: {len(predictions):,} lines")
 
@@ -147,19 +164,21 @@ def _runs(path: Path, out: Path | None, given: Given, seed: int, json: bool) -> 
         stderr(f"{out}: {len(documents):,} lines")
 
 
-def _write(path: Path, predictions: list[RowPrediction]) -> None:
+def _write(path: Path, predictions: Sequence[RowPrediction], rows: Sequence[ServingRow] = ()) -> None:
     """One line per prediction; the file appears whole or not at all."""
     from math import isfinite
 
     from moesim.files import atomic_write
     from moesim.validate.report import milliseconds
 
+    read = [[" + ".join(map(str, r.evaluated)), "; ".join(r.repairs), r.doubtful] for r in rows]
     with atomic_write(path) as stream:
         writer = csv.writer(cast("IO[str]", stream), lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in predictions:
+        writer.writerow(COLUMNS + READ if rows else COLUMNS)
+        for i, one in enumerate(predictions):
             numbers = [repr(v) if isfinite(v) else "" for v in milliseconds(one).values()]
-            writer.writerow([one.id, *numbers, one.status, " ".join(one.reason.split())])
+            line = [one.id, *numbers, one.status, " ".join(one.reason.split())]
+            writer.writerow([*line, *read[i]] if rows else line)
 
 
 def _accepted(path: Path) -> dict[str, Any] | None:

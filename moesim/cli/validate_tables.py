@@ -93,7 +93,7 @@ def _baselines(found: Evaluation, metric: str, accepted: dict[str, Any] | None) 
     known: list[tuple[str, Score]] = [("fitted roofline", found.roofline[metric]["roofline"])]
     last = accepted_score(accepted, metric, "judged") if accepted is not None else None
     if accepted is not None and last is not None:
-        known.append((f"accepted {accepted['date']}", last))
+        known.append((f"accepted {accepted['date']}, physics alone", last))
     return [(name, score) for name, score in known if score.n]
 
 

@@ -150,10 +150,8 @@ class Family:
             Whether kernels of the device, or of a near relative, were measured: all machines in the
             calibration have them, so that its errors on new machines are not those of others.
         """
-        values = identity.values(input_len, output_len, concurrency)
-        one = self.tpot.encode([identity.labels()])
-        codes = np.repeat(one, len(values), axis=0)
-        novelty = self._novelty(tuple(int(c) for c in one[0])) if kernels else NOVELTY[-1]
+        codes, values = self._queries(identity, input_len, output_len, concurrency)
+        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
         spans = self.spans["campaign" if identity.campaign else "anonymous"][novelty]
         scales = {
             metric: process.mean(codes, values)
@@ -164,18 +162,39 @@ class Family:
         for metric, span in spans.items():
             unit = np.exp(span.strength * scales[SCALE_OF[metric]]) if span.strength else np.ones(len(values))
             found[metric] = (np.exp(span.low * unit), np.exp(span.high * unit))
-        tpot, ttft = self.trust[novelty]
         return Corrected(
-            _factor(self.tpot, tpot, codes, values),
-            _factor(self.ttft, ttft, codes, values),
+            *self._factors(novelty, codes, values),
             found,
             novelty,
-            bool(one[0, CATEGORIES.index("system")] >= 0),
+            bool(codes[0, CATEGORIES.index("system")] >= 0),
         )
 
+    def factors(
+        self,
+        identity: Identity,
+        input_len: Array,
+        output_len: Array,
+        concurrency: Array,
+        *,
+        kernels: bool = True,
+    ) -> tuple[Array, Array]:
+        """The factors of `correct` alone: of TPOT, and of TTFT beyond them."""
+        codes, values = self._queries(identity, input_len, output_len, concurrency)
+        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
+        return self._factors(novelty, codes, values)
 
-def _factor(process: Process, trust: float, codes: npt.NDArray[np.int64], values: Array) -> Array:
-    return np.exp(trust * process.mean(codes, values)) if trust else np.ones(len(values))
+    def _factors(self, novelty: str, codes: npt.NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+        tpot, ttft = (
+            np.exp(share * process.mean(codes, values)) if share else np.ones(len(values))
+            for share, process in zip(self.trust[novelty], (self.tpot, self.ttft), strict=True)
+        )
+        return tpot, ttft
+
+    def _queries(
+        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+    ) -> tuple[npt.NDArray[np.int64], Array]:
+        values = identity.values(input_len, output_len, concurrency)
+        return np.repeat(self.tpot.encode([identity.labels()]), len(values), axis=0), values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -98,7 +98,7 @@ class Process:
         """
         from moesim.correction.kernel import mean
 
-        found: Array = mean(codes, values, self.codes, self.values, self.weights, *self._tables)
+        found: Array = mean(codes, values, self.codes, self.values, self.weights, *self._tables[:3])
         return self.offset + found
 
     def rows_dict(self) -> dict[str, Any]:

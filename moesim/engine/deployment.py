@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
+from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, cache_per_sequence, memory_use
+from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
 from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
 from moesim.engine.speculation import Speculation, draft_model
@@ -19,6 +20,7 @@ from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.model.cache import CacheShape
 from moesim.model.types import Model
 from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
 from moesim.ops.precision import input_bytes
@@ -90,6 +92,8 @@ class Deployment:
         What the engine adds to its kernels.
     speculation
         Drafts of every decode step.
+    launch_s
+        Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
     """
 
     model: Model
@@ -103,9 +107,11 @@ class Deployment:
     backend: str = ""
     traits: Traits = field(default_factory=Traits)
     speculation: Speculation = field(default_factory=Speculation)
+    launch_s: float = 0.0
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
+    _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
@@ -113,17 +119,26 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
+            head = draft_model(self.model)
             self.draft = replace(
                 self,
-                model=draft_model(self.model),
+                model=head,
                 layout=replace(self.layout, pp=1),
                 source=None,
-                plan=None,
+                plan=self._plan_of(head),
                 traits=replace(self.traits, host_s=0.0),
                 speculation=Speculation(),
             )
+
+    def _plan_of(self, head: Model) -> ExpertMap | None:
+        """Where a draft's experts lie: with as many spares as the model's, so that they divide as well."""
+        if self.plan is None or head.moe is None:
+            return None
+        layers = len(head.moe_layer_ids)
+        return ExpertMap.contiguous(layers, head.num_experts, self.layout.ep, self.plan.redundant)
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """What the fullest device holds before any sequence is cached."""
@@ -144,13 +159,17 @@ class Deployment:
 
     def cache_bytes(self, context: Array) -> Array:
         """Bytes that a sequence of `context` tokens keeps on one device, those of what drafts included."""
-        own = cache_per_sequence(self.kinds, self.layout, self.precision, context)
+        own = cached_bytes(self._cached, self.precision, context)
         return own if self.draft is None else own + self.draft.cache_bytes(context)
 
-    def accepting(self, acceptance: float) -> Deployment:
-        """The same, draws and all, with another rate at which drafts are accepted."""
+    def but(self, acceptance: float | None = None, launch_s: float | None = None) -> Deployment:
+        """The same, draws and all, but for how often drafts are accepted or what starting a kernel costs."""
         other = copy(self)
-        other.speculation = replace(self.speculation, acceptance=acceptance)
+        if acceptance is not None:
+            other.speculation = replace(self.speculation, acceptance=acceptance)
+        if launch_s is not None:
+            other.launch_s, other._prompts = launch_s, {}
+            other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
 
     def decode(self, sequences: Array, context: Array) -> Decode:
@@ -185,11 +204,14 @@ class Deployment:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
         whole = self._sequential(batch, phase)
-        if self.overlap == "none" or not whole.groups:
-            return whole
-        overlapped = self._overlapped(self._sequential(batch.half(), phase))
-        # An engine switches overlap off where it does not pay.
-        return replace(whole, seconds=np.minimum(whole.seconds, overlapped))
+        seconds = whole.seconds
+        if self.overlap != "none" and whole.groups:
+            # An engine switches overlap off where it does not pay.
+            seconds = np.minimum(seconds, self._overlapped(self._sequential(batch.half(), phase)))
+        waiting = np.zeros(len(seconds))
+        if self.launch_s:
+            waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
+        return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
         work = step_work(self.model, self.layout, batch, self.precision, self.kinds)

@@ -10,7 +10,7 @@ import numpy as np
 from moesim.engine.routing import Array
 from moesim.hardware.types import Hardware
 from moesim.layout.parallelism import Parallelism
-from moesim.model import bytes_per_param, cache_shape, layer_matrices, model_matrices, params
+from moesim.model import CacheShape, bytes_per_param, cache_shape, layer_matrices, model_matrices, params
 from moesim.model.types import (
     Compressed,
     GroupedQuery,
@@ -120,12 +120,24 @@ def weights_per_device(model: Model, layout: Parallelism, precision: Precision, 
 
 def cache_per_sequence(kinds: LayerKinds, layout: Parallelism, precision: Precision, context: Array) -> Array:
     """Bytes a sequence of `context` tokens keeps on one device, ``[batches]``."""
+    return cached_bytes(cached_layers(kinds, layout), precision, context)
+
+
+def cached_layers(kinds: LayerKinds, layout: Parallelism) -> tuple[tuple[float, CacheShape], ...]:
+    """What layers keep for a sequence, each kind with how many of it count on one device."""
+    return tuple(
+        (count / _cache_shards(layer, layout.tp) / layout.pp, cache_shape(layer.attention))
+        for layer, count in kinds.layers
+    )
+
+
+def cached_bytes(layers: tuple[tuple[float, CacheShape], ...], precision: Precision, context: Array) -> Array:
+    """Bytes that `layers` keep for a sequence of `context` tokens, ``[batches]``."""
     blocks = np.ceil(np.asarray(context, dtype=np.float64) / BLOCK_TOKENS) * BLOCK_TOKENS
     total = np.zeros_like(blocks)
-    for layer, count in kinds.layers:
-        shards = _cache_shards(layer, layout.tp)
-        total = total + count / shards * cache_shape(layer.attention).bytes(blocks, precision.cache_bytes)
-    return np.asarray(total / layout.pp)
+    for count, shape in layers:
+        total = total + count * shape.bytes(blocks, precision.cache_bytes)
+    return total
 
 
 def _cache_shards(layer: Layer, tp: int) -> int:

@@ -19,7 +19,7 @@ from moesim.ops.primitives import ACTIVATION_BYTES
 RESOURCES = ("compute", "memory", "scale-up", "scale-out", "launch", "host")
 #: Parts of a layer, in order; what is not named here belongs to the attention block.
 BLOCKS = ("attention", "dispatch", "experts", "combine", "other")
-_BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host"), "other") | dict.fromkeys(
+_BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host", "launches"), "other") | dict.fromkeys(
     (
         "router",
         "top_k",
@@ -79,6 +79,8 @@ class StepTimes:
         The cluster.
     traits
         What the engine added to its kernels.
+    waiting_s
+        Of `seconds`, those in which devices wait for the host to start kernels.
     """
 
     work: StepWork
@@ -89,6 +91,7 @@ class StepTimes:
     bound_s: Array
     hardware: Hardware
     traits: Traits
+    waiting_s: Array | float = 0.0
 
     def expert_mean(self, name: str) -> Array:
         """One of `moesim.engine.experts.FIELDS`: summed over layers, or for ratios their mean."""
@@ -127,6 +130,9 @@ class StepTimes:
         if self.traits.host_s:
             seconds = np.full(len(self.seconds), self.traits.host_s)
             _merge(merged, Entry("host", seconds, {"host": seconds}, "other"))
+        if np.any(self.waiting_s):
+            seconds = np.broadcast_to(self.waiting_s, self.seconds.shape)
+            _merge(merged, Entry("launches", seconds, {"host": seconds}, "other"))
         return list(merged.values())
 
 

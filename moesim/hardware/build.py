@@ -165,6 +165,7 @@ def _processor(
         if spec.efficiency
         else {},
         kernels=_kernels(spec, kernels),
+        measured_on=spec.kernels or "",
     )
 
 

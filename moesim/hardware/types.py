@@ -145,6 +145,8 @@ class Processor:
         Kinds: ``gemm expert_gemm attention_prefill attention_decode elementwise``.
     kernels
         Measured kernels; where there is one it takes the place of the efficiency of its kind.
+    measured_on
+        Device whose kernels those are: this one, or a near relative; empty without any.
     """
 
     name: str
@@ -153,6 +155,7 @@ class Processor:
     bandwidth_bytes_per_s: Mapping[str, float]
     efficiency: Mapping[str, Efficiency]
     kernels: Surfaces = field(default_factory=dict, repr=False)
+    measured_on: str = ""
 
     def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
         """Efficiency of one kind of operation in one data type; ``nvfp4`` computes as ``fp4``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,22 +63,18 @@ def layer_ops(
     tokens = batch.tokens
     launches = 0 if fused else 1
     yield norm("norm", tokens, hidden)
-    matrices = [m for m in layer_matrices(layer, hidden) if m.module != "expert"]
-    attention = [m for m in matrices if m.module in ("attention", "indexer")]
-    yield from _projections(
-        [m for m in attention if m.name not in ("o", "o_b", "kv_b")], tokens, tp, precision, fused
-    )
+    before, after, router, feed_forward = _groups(layer, hidden, tp, fused)
+    yield from _projections(before, tokens, precision)
     yield from _rotary(layer, tokens, tp, precision)
     if fused or not isinstance(layer.attention, GroupedQuery):
         yield from attention_ops(layer.attention, batch, tp, precision)
     else:
         yield from _unfused_attention(layer.attention, batch, tp)
-    yield from _projections([m for m in attention if m.name in ("o", "o_b")], tokens, tp, precision, fused)
+    yield from _projections(after, tokens, precision)
     yield add("add", tokens, hidden, launches)
     yield norm("norm", tokens, hidden)
-    yield from _projections([m for m in matrices if m.module == "router"], tokens, tp, precision, fused)
-    feed_forward = [m for m in matrices if m.module in ("dense", "shared")]
-    yield from _projections(feed_forward, tokens, tp, precision, fused)
+    yield from _projections(router, tokens, precision)
+    yield from _projections(feed_forward, tokens, precision)
     yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp)
     yield add("add", tokens, hidden, launches)
 
@@ -95,36 +92,75 @@ def local_shape(matrix: Matrix, tp: int) -> tuple[float, float, float]:
     return inputs, outputs, copies
 
 
-def _projections(
-    matrices: list[Matrix], rows: Number, tp: int, precision: Precision, fused: bool
-) -> Iterator[Op]:
+@dataclass(frozen=True, slots=True)
+class _Projection:
+    """One GEMM over matrices that read the same rows.
+
+    Parameters
+    ----------
+    name, module
+        In the breakdown, and of the weights.
+    inputs, outputs, weights
+        Of all matrices together, on one rank.
+    """
+
+    name: str
+    module: str
+    inputs: float
+    outputs: float
+    weights: float
+
+
+@functools.lru_cache(maxsize=4096)
+def _groups(layer: Layer, hidden: int, tp: int, fused: bool) -> tuple[tuple[_Projection, ...], ...]:
+    """Projections before and behind the attention, of the router, and of dense or shared blocks."""
+    matrices = layer_matrices(layer, hidden)
+    attention = [m for m in matrices if m.module in ("attention", "indexer")]
+    return tuple(
+        _fuse(part, tp, fused)
+        for part in (
+            [m for m in attention if m.name not in ("o", "o_b", "kv_b")],
+            [m for m in attention if m.name in ("o", "o_b")],
+            [m for m in matrices if m.module == "router"],
+            [m for m in matrices if m.module in ("dense", "shared")],
+        )
+    )
+
+
+def _fuse(matrices: list[Matrix], tp: int, fused: bool) -> tuple[_Projection, ...]:
     groups: dict[str, list[Matrix]] = {}
     for m in matrices:
         name = _FUSED.get(m.name, f"{m.name}_proj") if fused else f"{m.name}_proj"
         if m.module in ("shared", "router"):
             name = m.module if m.module == "router" else f"shared_{name}"
         groups.setdefault(name, []).append(m)
-    for name, members in groups.items():
-        yield fused_gemm(name, members, rows, tp, precision)
+    return tuple(
+        _Projection(name, members[0].module, *_together(tuple(members), tp))
+        for name, members in groups.items()
+    )
+
+
+def _projections(group: tuple[_Projection, ...], rows: Number, precision: Precision) -> Iterator[Op]:
+    for p in group:
+        yield gemm(p.name, rows, p.inputs, p.outputs, precision.weight(p.module), weights=p.weights)
 
 
 def fused_gemm(name: str, members: list[Matrix], rows: Number, tp: int, precision: Precision) -> Op:
     """One GEMM launch over matrices that read the same rows."""
-    dtype = precision.weight(members[0].module)
-    weights, outputs, read = _together(tuple(members), tp)
-    return gemm(name, rows, read, outputs, dtype, weights=weights)
+    inputs, outputs, weights = _together(tuple(members), tp)
+    return gemm(name, rows, inputs, outputs, precision.weight(members[0].module), weights=weights)
 
 
 @functools.lru_cache(maxsize=4096)
 def _together(members: tuple[Matrix, ...], tp: int) -> tuple[float, float, float]:
-    """Weights, outputs and inputs of matrices that are multiplied at once."""
+    """Inputs, outputs and weights of matrices that are multiplied at once."""
     weights, outputs, read = 0.0, 0.0, 0.0
     for m in members:
         k, n, copies = local_shape(m, tp)
         weights += k * n * copies
         outputs += n * copies
         read = max(read, k * copies)
-    return weights, outputs, read
+    return read, outputs, weights
 
 
 def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iterator[Op]:

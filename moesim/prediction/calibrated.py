@@ -9,9 +9,7 @@ import numpy as np
 from moesim.bounds import Bounds
 from moesim.correction import Calibration, Corrected, Identity, known_as
 from moesim.engine.deployment import Deployment
-from moesim.engine.load import Load
 from moesim.engine.routing import Array
-from moesim.engine.steady import Steady
 from moesim.engine.traits import Traits
 
 #: Metrics that fall as the end-to-end latency rises, by Little's law.
@@ -28,31 +26,21 @@ def traits_of(calibration: Calibration, backend: str) -> Traits:
     return calibration.traits.get(backend, Traits())
 
 
-def corrected(
-    state: Steady,
-    load: Load,
+def identity_of(
     decode: Deployment,
-    calibration: Calibration,
     prefill: Deployment | None = None,
     workers: tuple[int | None, int | None] = (None, None),
-) -> tuple[Steady, Corrected | None]:
-    """The steady state that measured runs say, and how sure it is.
+) -> Identity:
+    """What a deployment is among measured ones.
 
     Parameters
     ----------
-    state
-        Physical times at `load`.
     decode, prefill
         The deployment; of a disaggregated one, a worker of either pool.
     workers
         Prefill and decode workers.
-
-    Returns
-    -------
-    tuple
-        The second is None if the calibration is of no such deployment.
     """
-    identity = Identity(
+    return Identity(
         known_as(decode.model.name),
         decode.hardware.device.name,
         decode.backend,
@@ -61,12 +49,6 @@ def corrected(
         prefill.layout if prefill is not None else None,
         workers,
     )
-    family = calibration.family_of(identity, decode.model.moe is not None)
-    if family is None:
-        return state, None
-    kernels = bool(decode.hardware.device.processor.kernels)
-    found = family.correct(identity, load.input_len, load.output_len, load.concurrency, kernels=kernels)
-    return state.corrected(found.tpot_factor, found.ttft_factor), found
 
 
 def interval_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from moesim.engine.deployment import Deployment
+from moesim.engine.eager import LAUNCH_S
 from moesim.engine.routing import source_of
 from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
@@ -40,6 +41,7 @@ def deployment_of(
         seed,
         engine.backend,
         engine.speculation,
+        engine.enforce_eager,
         traits,
     )
     if key in _KEPT:
@@ -57,6 +59,7 @@ def deployment_of(
         engine.backend,
         traits or Traits(),
         engine.speculation,
+        LAUNCH_S if engine.enforce_eager else 0.0,
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ def predict(
     if not stable[0]:
         raise _too_fast(served, workload, float(served.most_rate(load)[0]))
     state, found = served.answer(load)
-    limits = bounds_of(state, load)
+    limits = _limits(served, load, state)
     values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
     concurrency = values["request_throughput"] * values["e2el_s"]
     running = min(float(state.running[0]), concurrency)
@@ -151,25 +150,31 @@ def predict(
             "tpot_factor": float(np.asarray(state.tpot_factor)[0]),
             "ttft_factor": float(np.asarray(state.ttft_factor)[0]),
             "novelty": found.novelty,
+            "digest": calibration.provenance.get("digest", ""),
         },
         request_rate=workload.request_rate,
         pools=served.pools,
     )
 
 
+def _limits(served: Served, load: Load, state: Steady) -> Bounds:
+    """What cannot be beaten, whatever nobody said of the settings."""
+    limits = bounds_of(state, load)
+    fastest = served.extremes()[:1]
+    return limits.loosened(bounds_of(fastest[0].physical(load), load)) if fastest else limits
+
+
 def _interval(
     served: Served, load: Load, values: dict[str, float], found: Corrected | None, limits: Bounds
 ) -> dict[str, Any] | None:
-    """Interval of an answer; where nobody said how many drafts are accepted, from none to all."""
+    """Interval of an answer, over all that nobody said of its settings."""
     own = interval_of(values, found, limits, served.calibration)
-    engine = served.engine
-    if own is None or not engine.speculative_tokens or engine.acceptance_rate is not None:
-        return own
-    for acceptance in (0.0, 1.0):
-        sure = replace(served, decode=served.decode.accepting(acceptance))
-        state, other = sure.answer(load)
-        answers = {name: float(np.asarray(value)[0]) for name, value in sure.metrics(state, load).items()}
-        own = widened(own, interval_of(answers, other, bounds_of(state, load), served.calibration))
+    if own is None:
+        return None
+    for other in served.extremes():
+        state, known = other.answer(load)
+        answers = {name: float(np.asarray(value)[0]) for name, value in other.metrics(state, load).items()}
+        own = widened(own, interval_of(answers, known, limits, served.calibration))
     return own
 
 
@@ -187,7 +192,8 @@ def _too_fast(served: Served, workload: Workload, most: float) -> InfeasibleErro
 
 
 def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: Steady) -> dict[str, float]:
-    layers, layout, step = len(model.moe_layer_ids), served.decode.layout, state.decode.step
+    layout, step = served.decode.layout, state.decode.step
+    layers = sum(len(group.layers) for group in step.work.experts)
     return {
         "tokens_per_step": float(step.work.experts[0].tokens[0]),
         "distinct_experts": float(step.expert_mean("distinct_fraction")[0]) * model.num_experts,
@@ -201,7 +207,7 @@ def _notes(
 ) -> tuple[str, ...]:
     model, layout, concurrency = served.decode.model, served.decode.layout, float(load.concurrency[0])
     notes = list(model.warnings)
-    if state.running[0] < concurrency:
+    if state.limit[0] < concurrency:
         notes.append(
             f"cache and --max-num-seqs let {state.limit[0]:.0f} of {concurrency:.0f} concurrent "
             "requests run; the others wait, and their waiting is in TTFT"
@@ -214,11 +220,15 @@ def _notes(
     ranks = layout.dp * served.decoders.count
     if workload.concurrency is not None and concurrency < ranks:
         notes.append(f"{concurrency:.0f} requests keep no more of {ranks} data-parallel ranks busy")
+    device = served.decode.hardware.device
+    measured_on = device.processor.measured_on
+    if measured_on != device.name:
+        stand = f"those of {measured_on}" if measured_on else "efficiencies of its family"
+        notes.append(f"kernels of {device.name} were not measured, {stand} stand for them")
     if found is None:
         notes.append("physics alone, without an interval: the calibration is of no such deployment")
     elif not found.known_system:
-        device = served.decode.hardware.device.name
-        notes.append(f"no measured run is on {device}: the interval is that of machines nobody measured")
+        notes.append(f"no measured run is on {device.name}: the interval is that of machines nobody measured")
     elif found.why:
         notes.append(f"{found.why}: the interval is that of such cases")
     return tuple(notes)

@@ -87,6 +87,8 @@ class Engine:
     acceptance_rate
         Probability that a draft is accepted once those before it were. None is a usual one, and the interval
         then reaches from no draft accepted to all.
+    enforce_eager
+        Whether steps run without CUDA graphs; see `moesim.engine.eager`.
     """
 
     dtype: str = "auto"
@@ -99,6 +101,7 @@ class Engine:
     backend: str = "vllm"
     speculative_tokens: int = 0
     acceptance_rate: float | None = None
+    enforce_eager: bool = False
 
     @property
     def speculation(self) -> Speculation:

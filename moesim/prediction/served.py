@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.correction import Calibration, Corrected
+from moesim.correction import Calibration, Corrected, Family, Identity
 from moesim.engine.deployment import Deployment
 from moesim.engine.disaggregated import Side, disaggregated
+from moesim.engine.eager import LAUNCH_RANGE_S
 from moesim.engine.load import Load
 from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import Array
@@ -19,7 +20,7 @@ from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.metrics import e2el_s, output_throughput, request_throughput, total_token_throughput
 from moesim.model.types import Model
-from moesim.prediction.calibrated import corrected, traits_of
+from moesim.prediction.calibrated import identity_of, traits_of
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.open_loop import Bools, most_rate, settled
 from moesim.prediction.question import Engine
@@ -38,6 +39,8 @@ class Served:
         Layout of a disaggregated deployment.
     engine, calibration
         Settings, and what measured runs taught.
+    identity, family
+        What it is among measured deployments, and what those of its family taught; None of nothing.
     """
 
     decode: Deployment
@@ -45,6 +48,15 @@ class Served:
     pools: Disaggregated | None
     engine: Engine
     calibration: Calibration
+    identity: Identity = field(init=False)
+    family: Family | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = (None, None) if self.pools is None else (self.pools.prefill.count, self.pools.decode.count)
+        identity = identity_of(self.decode, self.prefill, counts)
+        family = self.calibration.family_of(identity, self.decode.model.moe is not None)
+        object.__setattr__(self, "identity", identity)
+        object.__setattr__(self, "family", family)
 
     @classmethod
     def of(
@@ -95,24 +107,45 @@ class Served:
             )
         return fits
 
-    def answer(self, load: Load) -> tuple[Steady, Corrected | None]:
-        """Steady state at a load, with what measured runs say."""
+    def physical(self, load: Load) -> Steady:
+        """Steady state at a load by physics alone."""
         if self.prefill is None or self.pools is None:
-            return corrected(steady(self.decode, load, self.memory), load, self.decode, self.calibration)
-        counts = self.pools.prefill.count, self.pools.decode.count
-        sides = Side(self.prefill, counts[0]), Side(self.decode, counts[1])
-        state = disaggregated(*sides, load, self.engine.memory_utilisation)
-        return corrected(state, load, self.decode, self.calibration, self.prefill, counts)
+            return steady(self.decode, load, self.memory)
+        sides = Side(self.prefill, self.pools.prefill.count), Side(self.decode, self.pools.decode.count)
+        return disaggregated(*sides, load, self.engine.memory_utilisation)
+
+    def state(self, load: Load) -> Steady:
+        """Steady state at a load, as measured runs have it."""
+        state = self.physical(load)
+        if self.family is None:
+            return state
+        return state.corrected(
+            *self.family.factors(self.identity, load.input_len, load.output_len, load.concurrency)
+        )
+
+    def answer(self, load: Load) -> tuple[Steady, Corrected | None]:
+        """The state, and how sure measured runs are of it; None without such runs."""
+        state = self.physical(load)
+        if self.family is None:
+            return state, None
+        found = self.family.correct(
+            self.identity,
+            load.input_len,
+            load.output_len,
+            load.concurrency,
+            kernels=bool(self.decode.hardware.device.processor.kernels),
+        )
+        return state.corrected(found.tpot_factor, found.ttft_factor), found
 
     def settled(self, load: Load) -> tuple[Load, Bools]:
         """Where a load settles, and whether it does; a closed loop is as it is."""
         if load.request_rate is None:
             return load, np.ones(len(load.input_len), dtype=bool)
-        return settled(lambda trial: self.answer(trial)[0], load, self.decode.traits)
+        return settled(self.state, load, self.decode.traits)
 
     def most_rate(self, load: Load) -> Array:
         """Requests per second that can be kept up with, ``[batches]``."""
-        return most_rate(lambda trial: self.answer(trial)[0], load, self.decode.traits)
+        return most_rate(self.state, load, self.decode.traits)
 
     def metrics(self, state: Steady, load: Load) -> dict[str, Array | float]:
         """Latencies and throughputs of a steady state, by metric."""
@@ -130,6 +163,25 @@ class Served:
             "total_token_throughput": total_token_throughput(requests, load.input_len, load.output_len),
             "output_throughput_per_device": output / self.world,
         }
+
+    def extremes(self) -> list[Served]:
+        """The same with settings that are known only roughly at either end, all fast and all slow."""
+        unsure = self.engine.speculative_tokens and self.engine.acceptance_rate is None
+        changes: list[dict[str, float]] = [{}, {}]
+        for i in range(2):
+            if unsure:
+                changes[i]["acceptance"] = 1.0 - i
+            if self.engine.enforce_eager:
+                changes[i]["launch_s"] = LAUNCH_RANGE_S[i]
+        return [
+            replace(
+                self,
+                decode=self.decode.but(**change),
+                prefill=self.prefill.but(**change) if self.prefill is not None else None,
+            )
+            for change in changes
+            if change
+        ]
 
     @property
     def decoders(self) -> Workers:

@@ -92,7 +92,7 @@ def _answers(served: Served, load: Load) -> tuple[np.ndarray[Any, np.dtype[np.bo
     fits[fits] = stable
     if fits.any():
         part = part.part(stable)
-        for name, value in served.metrics(served.answer(part)[0], part).items():
+        for name, value in served.metrics(served.state(part), part).items():
             values[name][fits] = value
     return fits, values
 

@@ -1,4 +1,8 @@
-"""The last result that was accepted: what a change of the model is held against."""
+"""The last result that was accepted: what a change of the model is held against.
+
+Physics alone is scored, which no row was fitted to, and errors on held-out runs stand for the calibration:
+its errors on the rows that it was fitted to would accept any overfitting.
+"""
 
 from __future__ import annotations
 
@@ -52,22 +56,29 @@ def write_accepted(
     date: str,
     note: str = "",
     path: Path = SHIPPED,
+    *,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a result the accepted one.
 
     Parameters
     ----------
     scores
-        By metric, then by set of rows, as in `moesim.validate.report.Evaluation`.
+        Of physics alone, by metric, then by set of rows, as in `moesim.validate.report.Evaluation`.
     file_sha256
         Of the measurements: another file's scores are not compared.
     date, note
         When and why it was accepted.
+    provenance
+        Of the calibration whose errors on held-out runs are accepted.
     """
+    learnt = provenance or {}
     document = {
         "file_sha256": file_sha256,
         "date": date,
         "note": note,
+        "calibration": learnt.get("digest"),
+        "held_out": learnt.get("held_out", {}),
         "scores": {
             metric: {name: _finite(asdict(found)) for name, found in table.items() if found.n}
             for metric, table in scores.items()

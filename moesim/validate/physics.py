@@ -19,22 +19,17 @@ from moesim.engine.memory import cache_per_sequence
 from moesim.engine.steady import Steady, steady
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError
-from moesim.hardware import Hardware, load_hardware
-from moesim.layout import Parallelism
 from moesim.model import load_model
-from moesim.prediction import Engine
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import check
 from moesim.units import show
-from moesim.validate.rows import Pool, ServingRow
+from moesim.validate.rows import ServingRow
+from moesim.validate.served import MEMORY_UTILISATION, engine_of, machine_of
 
 Array = npt.NDArray[np.float64]
 
 #: Benchmarks draw lengths between 0.8 and 1 of the longest.
 LENGTH = 0.9
-#: Assumed of quantised models, whose cache nobody recorded: with 16 bits, measured runs would not fit.
-CACHE_DTYPE = "fp8"
-MEMORY_UTILISATION = 0.92
 PREDICTED, UNSUPPORTED, INFEASIBLE = "predicted", "unsupported", "infeasible"
 
 
@@ -119,6 +114,7 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
                 row.layout,
                 row.prefill,
                 row.decode,
+                row.stand_ins,
             )
             together[key].append(i)
     for members in together.values():
@@ -132,7 +128,7 @@ def _fill(
     """Answer the rows of one deployment; those that do not fit are left out one by one."""
     one = rows[members[0]]
     try:
-        sides = [_side(one, pool, traits) for pool in _pools(one)]
+        sides = _sides(one, traits)
     except ConfigError as error:
         for i in members:
             table.status[i], table.reason[i] = UNSUPPORTED, str(error.faults[0])
@@ -181,51 +177,16 @@ def _load(rows: Sequence[ServingRow]) -> Load:
     return Load(lengths[0], lengths[1], lengths[2])
 
 
-def _pools(row: ServingRow) -> list[Pool]:
-    if row.layout is not None:
-        return [Pool(row.layout, 1)]
-    assert row.prefill is not None
-    assert row.decode is not None
-    return [row.prefill, row.decode]
-
-
-def _side(row: ServingRow, pool: Pool, traits: Mapping[str, Traits]) -> Side:
-    """One pool of a row. Layouts that cannot be are read as that many devices in data and expert parallel."""
-    model = load_model(row.model)
-    engine = Engine(
-        dtype=row.dtype,
-        kv_cache_dtype="auto" if row.dtype == "bf16" else CACHE_DTYPE,
-        memory_utilisation=MEMORY_UTILISATION,
-        backend=row.backend,
-    )
-    hardware = load_hardware(row.hardware, nodes=row.nodes)
-    layout = pool.layout
-    if layout.faults(model, None):
-        layout = _instead(layout, model.moe is not None)
-    machine = _large_enough(hardware, layout)
-    deployment = deployment_of(
-        model, machine, layout, engine, None, None, 0, traits.get(row.backend, Traits())
-    )
-    if row.layout is None:
-        room = deployment.memory(engine.chunk_tokens, MEMORY_UTILISATION)
-        while room.cache_budget_bytes <= 0.0 and layout.world < 64:
-            # Some rows record one device for a model that needs many.
-            layout = Parallelism(tp=2 * layout.tp, dp=layout.dp, ep=2 * layout.ep if layout.ep > 1 else 1)
-            machine = _large_enough(hardware, layout)
-            check(model, machine, layout, [], None, None, engine)
-            deployment = deployment_of(
-                model, machine, layout, engine, None, None, 0, traits.get(row.backend, Traits())
-            )
-            room = deployment.memory(engine.chunk_tokens, MEMORY_UTILISATION)
-    check(model, machine, layout, [], None, None, engine)
-    return Side(deployment, pool.workers)
-
-
-def _instead(layout: Parallelism, moe: bool) -> Parallelism:
-    devices = 2 ** int(np.log2(layout.world))
-    return Parallelism(dp=devices, ep=devices if moe else 1)
-
-
-def _large_enough(hardware: Hardware, layout: Parallelism) -> Hardware:
-    nodes = -(-layout.world // hardware.devices_per_node)
-    return hardware if hardware.nodes >= nodes else hardware.with_nodes(nodes)
+def _sides(row: ServingRow, traits: Mapping[str, Traits]) -> list[Side]:
+    """Workers of a row: one, or those of both pools."""
+    model, engine = load_model(row.model), engine_of(row)
+    workers = [1] if row.layout is not None else [pool.workers for pool in row.pools]
+    sides = []
+    for layout, count in zip(row.evaluated, workers, strict=True):
+        machine = machine_of(row.hardware, row.nodes, layout)
+        check(model, machine, layout, [], None, None, engine)
+        deployment = deployment_of(
+            model, machine, layout, engine, None, None, 0, traits.get(row.backend, Traits())
+        )
+        sides.append(Side(deployment, count))
+    return sides

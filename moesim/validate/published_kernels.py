@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
-from moesim.cost import ExpertShape, expert_times, op_times
+from moesim.cost import Choice, Rates, op_times
 from moesim.hardware import Device, load_hardware
 from moesim.layout import Parallelism
 from moesim.model import load_model
@@ -14,8 +15,10 @@ from moesim.ops import Batch, OpTable, Precision, step_work
 from moesim.ops.primitives import gemm
 from moesim.validate.published_rows import Answer, PublishedRow
 
-#: Sequences and tokens that fill an attention kernel, where a figure does not say how many there were.
-_SEQUENCES, _CONTEXT = 128.0, 8192.0
+#: Sequences and tokens that fill an attention kernel: its figures are "up to".
+_SEQUENCES, _CONTEXT = 128.0, 32768.0
+#: The engine whose block-scaled layers call DeepGEMM.
+_CALLER = "sglang"
 
 
 def kernel_answer(row: PublishedRow) -> Answer | None:
@@ -47,17 +50,21 @@ def _deepgemm(row: PublishedRow) -> Answer:
     if dtype not in ("fp8", "bf16"):
         return Answer(reason=f"no efficiency of a GEMM in {row.text('precision') or 'no stated type'}")
     flops = 2.0 * groups * m * n * k
+    choice = Choice(_CALLER, block_scaled=True)
+    op = gemm("gemm", float(groups * m), k, n, dtype)
+    # Rows of all groups go through the same tiles; each group has weights of its own.
+    op = replace(op, weight_bytes=groups * op.weight_bytes)
+    table = OpTable(((op, 1),), (), 1)
+    times = op_times(table, device, Rates.of(table, device, choice))
+    seconds = float((times.seconds - times.floor_s)[0, 0])
     assumed = ""
-    if "grouped" in row.system:
-        # An up and a down projection of this size take as long as each other.
-        shape = ExpertShape(k, n, 2, dtype)
-        seconds = float(expert_times(np.full((1, groups), float(m)), shape, device).seconds[0]) / 2
-        data = groups * (n * k * (1.0 if dtype == "fp8" else 2.0) + m * (k + 2.0 * n))
-        assumed = "half of an up and a down projection of the same size"
-    else:
-        op = gemm("gemm", float(m), k, n, dtype)
-        seconds, data = float(op_times(OpTable(((op, 1),), (), 1), device).seconds[0, 0]), float(op.bytes)
-    return _rate(row, flops, data, seconds, assumed)
+    if dtype == "fp8":
+        # Tables time a layer of the engine that calls the kernel, which reads its input in 16 bits and writes
+        # it in 8.
+        bandwidth = device.processor.bandwidth_bytes_per_s[device.memory.name]
+        seconds -= groups * m * k * 3.0 / bandwidth
+        assumed = f"{_CALLER}'s layer that calls it, less launches and quantising its input"
+    return _rate(row, flops, float(np.ravel(op.bytes)[0]), seconds, assumed)
 
 
 def _rate(row: PublishedRow, flops: float, data: float, seconds: float, assumed: str) -> Answer:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.batching import MIXED, PREFILL_FIRST, Batcher, EngineClock, Schedule, StepTime, schedule
+from moesim.correction import shipped
 from moesim.engine.deployment import Deployment
 from moesim.engine.load import Load
 from moesim.engine.memory import cache_per_sequence
@@ -108,7 +109,8 @@ def replay(
     """
     layout, engine = setup.layout, setup.engine
     layout.check(setup.model, setup.hardware)
-    deployment = deployment_of(setup.model, setup.hardware, layout, engine, None, None, 0)
+    traits = shipped().traits.get(setup.backend)
+    deployment = deployment_of(setup.model, setup.hardware, layout, engine, None, None, 0, traits)
     clock = clock_of(deployment)
     lanes = min(layout.dp * layout.pp, len(requests))
     batcher = Batcher(int(engine.chunk_tokens), _most(requests, deployment, engine), _policy(setup.backend))

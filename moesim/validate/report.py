@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction import shipped
 from moesim.validate.groups import first_of_each, group_of
 from moesim.validate.inconsistent import Flag, inconsistent
 from moesim.validate.names import is_moe
@@ -41,6 +40,8 @@ class Evaluation:
         One each per line of the file.
     first
         Index of the first row that is the same measurement, ``[rows]``.
+    seen
+        Whether the calibration was fitted to the measurement, bool ``[rows]``.
     sets
         Rows of each set by name, bool ``[rows]``, by metric.
     scores
@@ -56,6 +57,7 @@ class Evaluation:
     predictions: Sequence[RowPrediction]
     flags: Sequence[tuple[Flag, ...]]
     first: npt.NDArray[np.int64]
+    seen: Mask
     sets: dict[str, dict[str, Mask]]
     scores: dict[str, dict[str, Score]]
     by: dict[str, dict[str, dict[str, Score]]]
@@ -74,6 +76,7 @@ class Evaluation:
             "repaired": sum(bool(row.repairs) for row in self.rows),
             "doubtful": sum(bool(row.doubtful) for row in self.rows),
             "inconsistent": sum(map(bool, self.flags)),
+            "seen": int(self.seen.sum()),
         }
 
     @property
@@ -102,7 +105,7 @@ class Evaluation:
 
     def row_documents(self) -> list[dict[str, Any]]:
         """One plain mapping per row of the file."""
-        table = zip(self.rows, self.predictions, self.flags, self.first.tolist(), strict=True)
+        columns = self.rows, self.predictions, self.flags, self.first.tolist(), self.seen.tolist()
         return [
             {
                 "id": row.id,
@@ -113,6 +116,7 @@ class Evaluation:
                 "mode": row.mode,
                 "dtype": row.dtype,
                 "layout": row.layout_text,
+                "evaluated": " + ".join(map(str, row.evaluated)),
                 "isl": row.isl,
                 "osl": row.osl,
                 "concurrency": row.concurrency,
@@ -121,12 +125,13 @@ class Evaluation:
                 **milliseconds(prediction),
                 "status": prediction.status,
                 "reason": prediction.reason,
+                "seen": seen,
                 "repairs": row.repairs,
                 "doubtful": row.doubtful,
                 "inconsistent": [flag.reason for flag in flags],
                 "duplicate_of": self.rows[first].id if self.rows[first] is not row else None,
             }
-            for row, prediction, flags, first in table
+            for row, prediction, flags, first, seen in zip(*columns, strict=True)
         ]
 
 
@@ -142,19 +147,25 @@ def milliseconds(prediction: RowPrediction) -> dict[str, float]:
     }
 
 
-def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -> Evaluation:
+def evaluate(
+    rows: Sequence[ServingRow], predictions: Sequence[RowPrediction], level: float = 0.9
+) -> Evaluation:
     """Score predictions of rows.
 
     Parameters
     ----------
     rows, predictions
         One each per line of the file, in order. Rows without measurements are left out of the scores.
+    level
+        Share of measurements that the intervals claim to hold.
 
     Returns
     -------
     Evaluation
-        Sets: ``all`` distinct rows; ``judged``, those neither doubtful nor inconsistent; and ``moe``,
-        ``dense``, ``repaired``, ``doubtful`` and ``inconsistent`` apart.
+        Sets: ``all`` distinct rows; ``consistent``, those that contradict no other; ``judged``, those that
+        are not doubtful either, and what they are made of, ``judged seen`` being those that the calibration
+        was fitted to; and apart, those ``repaired`` with certainty (they are judged), ``doubtful`` and
+        ``inconsistent``.
     """
     first = first_of_each(rows)
     distinct = first == np.arange(len(rows))
@@ -163,7 +174,9 @@ def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -
     for i, found in zip(kept, inconsistent([rows[i] for i in kept]), strict=True):
         flags[i] = found
     flags = [flags[i] for i in first.tolist()]
-    level = shipped().level
+    seen = np.array([p.seen for p in predictions], dtype=bool)
+    # A repeated measurement was seen if the first was, whatever else is recorded of it.
+    seen |= seen[first]
     line = peaks(rows)
     sets: dict[str, dict[str, Mask]] = {}
     scores: dict[str, dict[str, Score]] = {}
@@ -171,7 +184,7 @@ def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -
     roofline: dict[str, dict[str, Score]] = {}
     for metric in METRICS:
         table = _Table.of(rows, predictions, metric)
-        sets[metric] = _sets(rows, flags, distinct, metric)
+        sets[metric] = _sets(rows, flags, distinct, seen, metric)
         scores[metric] = {name: table.part(chosen).score(level) for name, chosen in sets[metric].items()}
         judged = sets[metric]["judged"]
         part = [row for row, chosen in zip(rows, judged, strict=True) if chosen]
@@ -185,7 +198,7 @@ def evaluate(rows: Sequence[ServingRow], predictions: Sequence[RowPrediction]) -
             "roofline": score(fitted[both], within.measured[both]),
             "predicted": within.part(both).score(level),
         }
-    return Evaluation(rows, predictions, flags, first, sets, scores, by, roofline)
+    return Evaluation(rows, predictions, flags, first, seen, sets, scores, by, roofline)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +230,11 @@ class _Table:
 
 
 def _sets(
-    rows: Sequence[ServingRow], flags: Sequence[tuple[Flag, ...]], distinct: Mask, metric: str
+    rows: Sequence[ServingRow],
+    flags: Sequence[tuple[Flag, ...]],
+    distinct: Mask,
+    seen: Mask,
+    metric: str,
 ) -> dict[str, Mask]:
     doubtful = np.array([bool(row.doubtful) for row in rows])
     wrong = np.array([any(flag.metric in (metric, "both") for flag in found) for found in flags])
@@ -226,11 +243,14 @@ def _sets(
     judged = distinct & ~doubtful & ~wrong
     return {
         "all": distinct,
+        "consistent": distinct & ~wrong,
         "judged": judged,
         "judged moe agg": judged & moe & agg,
         "judged dense agg": judged & ~moe & agg,
         "judged disagg": judged & ~agg,
-        "repaired": distinct & np.array([bool(row.repairs) for row in rows]),
+        "judged seen": judged & seen,
+        "judged new": judged & ~seen,
+        "repaired": distinct & ~doubtful & np.array([bool(row.repairs) for row in rows]),
         "doubtful": distinct & doubtful,
         "inconsistent": distinct & wrong,
     }

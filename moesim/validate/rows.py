@@ -81,6 +81,9 @@ class ServingRow:
         Measured; None where blank: the row is predicted, not scored.
     status, reason
         ``supported``, or ``unsupported`` and why.
+    stand_ins
+        Layouts that are evaluated in the place of recorded ones that cannot have been: of the deployment, or
+        of one worker of each side. Empty where the recorded ones are. See `moesim.validate.stand_ins`.
     """
 
     line: int
@@ -111,11 +114,23 @@ class ServingRow:
     tpot_ms: float | None
     status: str = SUPPORTED
     reason: str = ""
+    stand_ins: tuple[Parallelism, ...] = ()
 
     @property
     def supported(self) -> bool:
         """Whether the row says enough to be predicted."""
         return self.status == SUPPORTED
+
+    @property
+    def evaluated(self) -> tuple[Parallelism, ...]:
+        """Layouts that are evaluated: of the deployment, or of one worker of each side."""
+        recorded = [self.layout] if self.layout is not None else [p.layout for p in self.pools]
+        return self.stand_ins or tuple(recorded)
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Both sides of a disaggregated row, as recorded; else empty."""
+        return tuple(pool for pool in (self.prefill, self.decode) if pool is not None)
 
     @property
     def devices(self) -> int | None:

@@ -13,6 +13,7 @@ from moesim.validate.identity import identity_of
 from moesim.validate.names import is_moe
 from moesim.validate.physics import INFEASIBLE, LENGTH, PREDICTED, UNSUPPORTED, Physics, physics_of
 from moesim.validate.rows import ServingRow
+from moesim.validate.seen import was_seen
 
 __all__ = ["INFEASIBLE", "LENGTH", "PREDICTED", "UNSUPPORTED", "RowPrediction", "predict_rows"]
 
@@ -31,6 +32,8 @@ class RowPrediction:
         Ends of the intervals, in seconds.
     status, reason
         ``predicted``, ``unsupported`` or ``infeasible``, and why.
+    seen
+        Whether the calibration was fitted to this very row: its error is no measure of accuracy.
     """
 
     id: str
@@ -42,6 +45,7 @@ class RowPrediction:
     tpot_hi: float = nan
     status: str = PREDICTED
     reason: str = ""
+    seen: bool = False
 
 
 def predict_rows(rows: Sequence[ServingRow], calibration: Calibration | None = None) -> list[RowPrediction]:
@@ -68,10 +72,19 @@ def _one(row: ServingRow, physics: Physics, i: int, calibration: Calibration) ->
     family = calibration.family_of(identity, is_moe(row.model))
     if family is None:
         return RowPrediction(row.id, fixed + steps * tpot, tpot)
-    load = (np.array([value]) for value in (row.isl, row.osl, row.concurrency))
+    load = np.array([row.isl]), np.array([row.osl]), np.array([row.concurrency])
     found = family.correct(identity, *load)
     tpot *= float(found.tpot_factor[0])
     ttft = (fixed + steps * tpot) * float(found.ttft_factor[0])
     low, high = (float(end[0]) for end in found.spans["ttft"])
     least, most = (float(end[0]) for end in found.spans["tpot"])
-    return RowPrediction(row.id, ttft, tpot, ttft * low, ttft * high, tpot * least, tpot * most)
+    return RowPrediction(
+        row.id,
+        ttft,
+        tpot,
+        ttft * low,
+        ttft * high,
+        tpot * least,
+        tpot * most,
+        seen=was_seen(family, identity, load),
+    )

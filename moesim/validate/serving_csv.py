@@ -21,6 +21,7 @@ from moesim.validate.cells import Cells, read_cells
 from moesim.validate.degrees import Degrees, read_aggregated, read_pools
 from moesim.validate.rows import AGG, MODES, SUPPORTED, UNSUPPORTED, Pool, ServingRow
 from moesim.validate.source_text import campaign_of, concurrency_in, config_in, measured_in
+from moesim.validate.stand_ins import with_stand_ins
 
 REQUIRED = ("id", "backend", "model_path", "system", "precision", "mode", "isl", "osl")
 _DEGREES = ("tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
@@ -94,7 +95,7 @@ def _row(cells: Cells) -> ServingRow:
     elif mode in MODES:
         found.disaggregated(moe, names.backend_of(backend))
     concurrency = found.concurrency(source)
-    return ServingRow(
+    row = ServingRow(
         line=cells.line,
         id=cells.needed("id"),
         source=source,
@@ -124,6 +125,7 @@ def _row(cells: Cells) -> ServingRow:
         status=UNSUPPORTED if found.reasons else SUPPORTED,
         reason="; ".join(found.reasons),
     )
+    return with_stand_ins(row)
 
 
 class _Found:

@@ -61,6 +61,43 @@ def test_predict_twice_is_the_same_to_the_byte():
     assert run(*PREDICT, "--json").stdout == run(*PREDICT, "--json").stdout
 
 
+def test_physics_alone_has_no_interval():
+    answer = _no_nan(run(*PREDICT, "--calibration", "none", "--json").stdout)
+    assert answer["interval"] is None
+    assert answer["calibration"] == {}
+    assert any("physics alone" in note for note in answer["warnings"])
+    learnt = _no_nan(run(*PREDICT, "--json").stdout)
+    assert learnt["calibration"]["digest"]
+    text = run(*PREDICT, "--calibration", "none")
+    assert text.returncode == 0
+    assert "no interval" in text.stdout
+
+
+def test_a_rate_two_pools_and_drafts_on_one_line():
+    words = "predict --model deepseek-r1 --hardware h200-sxm-8 --nodes 3 --tp 8 --backend sglang".split()
+    pools = "--request-rate 3 --prefill-workers 2 --prefill-ep 8 --speculative-tokens 1".split()
+    done = run(*words, *pools, "--acceptance-rate", "0.8", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = _no_nan(done.stdout)
+    assert answer["request_rate"] == answer["request_throughput"] == 3
+    assert answer["concurrency"] == pytest.approx(3 * answer["e2el_s"])
+    assert answer["devices"] == 24
+    assert answer["pools"]["prefill"]["workers"] == 2
+    assert answer["pools"]["prefill"]["layout"]["ep"] == 8
+    assert answer["pools"]["decode"]["layout"] == answer["layout"]
+    assert answer["tokens_per_step"] == pytest.approx(1.8)
+    text = run(*words, *pools)
+    assert "2 x (tp=8 pp=1 dp=1 ep=8) prefill, 1 x (tp=8 pp=1 dp=1 ep=1) decode, 3 requests/s" in text.stdout
+
+
+def test_a_rate_beyond_all_is_infeasible_and_says_the_most():
+    done = run(*PREDICT[:-2], "--request-rate", "1e6", "--json")
+    assert done.returncode == 1
+    answer = _no_nan(done.stdout)
+    assert answer["feasible"] is False
+    assert 1 < answer["most_request_rate"] < 1e6
+
+
 def test_real_routing_is_visible_in_the_breakdown(shared):
     trace = shared("traces/gpt-oss-20b/decode.npz")
     plain, real = (_no_nan(run(*PREDICT, *extra, "--json").stdout) for extra in ((), ("--trace", trace)))
@@ -117,6 +154,28 @@ def test_a_full_cache_is_an_answer_not_an_error():
         (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--nodes", "0"], ["--nodes"]),
         (["--model", "gpt-oss-20b"], ["--hardware"]),
         (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--bogus"], ["--bogus"]),
+        (["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--calibration", "no.json"], ["no.json"]),
+        (
+            ["--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--calibration", COUNTS],
+            ["is not a calibration", "moesim calibrate serving"],
+        ),
+        (
+            [
+                "--model",
+                "gpt-oss-20b",
+                "--hardware",
+                "h100-sxm-8",
+                "--prefill-tp",
+                "2",
+                "--decode-workers",
+                "2",
+            ],
+            ["--prefill-tp", "--prefill-workers", "--decode-workers"],
+        ),
+        (
+            "--model gpt-oss-20b --hardware h100-sxm-8 --request-rate 0 --speculative-tokens 99".split(),
+            ["--request-rate", "--speculative-tokens", "0 to 16", "either says"],
+        ),
     ],
 )
 def test_wrong_arguments(words, parts, tmp_path):

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import moesim as ms
 from moesim.correction import calibration_of
+from moesim.engine.deployment import Deployment
 from moesim.engine.speculation import Speculation, draft_model
+from moesim.layout import ExpertMap
 from moesim.ops import Batch, LayerKinds, Precision, step_work
 from moesim.ops.table import OpTable
 
@@ -114,6 +116,8 @@ def test_unknown_acceptance_widens_the_interval_from_none_to_all():
         for answer in sure:
             assert low <= answer.interval[metric][0] * (1 + 1e-9)
             assert high >= answer.interval[metric][1] * (1 - 1e-9)
+        assert unknown.bounds["tpot_s"] <= unknown.interval["tpot_s"][0] * (1 + 1e-9)
+    assert unknown.bounds["tpot_s"] == pytest.approx(sure[1].bounds["tpot_s"])
     assert unknown.interval["tpot_s"][1] == pytest.approx(sure[0].interval["tpot_s"][1])
 
 
@@ -153,3 +157,14 @@ def test_placement_is_of_the_model_and_not_of_what_drafts():
         calibration=PHYSICS,
     )
     assert with_plan.draft_s > 0
+
+
+def test_drafts_lie_where_the_experts_do():
+    """256 experts on 40 ranks divide with 24 spares alone; the head that drafts has as many."""
+    layout, machine = ms.Parallelism(dp=40, ep=40), ms.load_hardware("h200-sxm-8", nodes=5)
+    plan = ExpertMap.contiguous(len(MODEL.moe_layer_ids), MODEL.num_experts, 40, 24)
+    answer = Deployment(
+        MODEL, machine, layout, Precision.of(MODEL), plan=plan, speculation=Speculation(1, 0.7)
+    ).decode(np.array([400.0]), np.array([1000.0]))
+    assert answer.draft_s[0] > 0
+    assert answer.token_s[0] == pytest.approx(answer.seconds[0] / 1.7)

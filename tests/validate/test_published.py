@@ -141,7 +141,7 @@ def test_deepep_v2_is_predicted_from_v1(tmp_path, changes, published, within):
         ({"system": "FlexGen", "phase": "offline gen"}, "outside of device memory"),
         ({"system": "Somebody", "phase": "decode", "unit": "x"}, "ratio"),
         ({"system": "Somebody", "phase": "decode"}, "no predictor"),
-        ({"system": "SGLang MTP", "phase": "decode", "metric": "TPOT", "hardware": "H100"}, "MTP"),
+        ({"system": "SGLang MTP", "phase": "decode", "metric": "TPOT", "hardware": "H100"}, "imitates"),
         ({"system": "DeepSeek blog", "phase": "decode", "metric": "TPOT", "hardware": "TPU"}, "hardware"),
         ({"system": "DeepSeek blog", "phase": "decode", "metric": "TPOT", "hardware": "H800"}, "how long"),
         ({"system": "DeepGEMM dense", "hardware": "H800 SXM", "model": "large"}, "matrices"),
@@ -168,6 +168,48 @@ def test_a_deployment_answers_per_node_and_per_device_alike(tmp_path):
     step_ms = one(tmp_path, **changes, metric="TPOT", unit="ms")["ours"]
     assert per_node == pytest.approx(8 * per_device)
     assert per_device == pytest.approx(128 / (step_ms * 1e-3))
+
+
+def test_drafts_of_a_deployment_are_checked_in_one_step(tmp_path):
+    """CloudMatrix counts sequences by package of two dies, and 256 experts lie on 320 of them."""
+    changes = {
+        "system": "CloudMatrix-Infer",
+        "hardware": "CloudMatrix384 Ascend 910C",
+        "num_devices": "160",
+        "phase": "decode",
+        "batch": "96",
+        "input_len": "4096",
+        "metric": "TPOT",
+        "unit": "ms",
+    }
+    plain = one(tmp_path, **changes, parallelism="EP320")
+    drafted = one(tmp_path, **changes, parallelism="EP320, MTP1 (0.70 accept)")
+    never = one(tmp_path, **changes, parallelism="EP320, MTP1 (0 accept)")
+    assert never["ours"] == pytest.approx(1.7 * drafted["ours"])
+    assert drafted["ours"] < plain["ours"] < never["ours"]
+    assert "1 draft(s)" in drafted["assumed"]
+    rate = changes | {"metric": "throughput_per_device", "unit": "tok/s/NPU"}
+    assert one(tmp_path, **rate, parallelism="EP320")["ours"] == pytest.approx(96 / (plain["ours"] * 1e-3))
+
+
+def test_groups_of_a_kernel_share_tiles_and_not_weights(tmp_path):
+    changes = {
+        "hardware": "H800 SXM",
+        "precision": "FP8",
+        "phase": "kernel",
+        "metric": "compute",
+        "unit": "us",
+    }
+
+    def micros(system, sizes):
+        return one(tmp_path, **changes, system=system, model=sizes)["ours"]
+
+    dense = micros("DeepGEMM dense", "M=1024 N=4096 K=7168")
+    assert micros("DeepGEMM grouped masked", "G=1 m=1024 N=4096 K=7168") == pytest.approx(dense)
+    assert micros("DeepGEMM grouped masked", "G=4 m=256 N=4096 K=7168") > dense
+    # Whoever reads weights once more takes at least as long as that traffic.
+    many = micros("DeepGEMM grouped masked", "G=256 m=4 N=4096 K=7168")
+    assert many > 256 * 4096 * 7168 / 3.43e12 * 1e6
 
 
 def test_a_kernel_answers_with_flops_or_bytes_over_one_time(tmp_path):

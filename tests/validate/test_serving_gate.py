@@ -3,15 +3,16 @@
 `serving_sample.csv` holds 48 rows, chosen by a hash of their ids before they were predicted, of the public
 measurements in ai-dynamo/aiconfigurator@095f58a (Apache-2.0; upstream InferenceX). The shipped calibration
 has seen them: this is no measure of accuracy on new runs, for which see docs/serving.md, but an alarm.
+Physics alone has seen none, and is held to its own errors. `benchmarks/accept_serving.py` writes both.
 """
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from moesim.validate import predict_rows, read_serving
+from moesim.correction import calibration_of
+from moesim.validate import evaluate, predict_rows, read_serving
 
 SAMPLE = Path(__file__).with_name("serving_sample.csv")
 ACCEPTED = json.loads(Path(__file__).with_name("serving_accepted.json").read_text())
@@ -29,11 +30,12 @@ def predictions(rows):
 
 
 @pytest.mark.parametrize("metric", ["tpot", "ttft"])
-def test_median_error_is_no_worse_than_accepted(rows, predictions, metric):
-    measured = np.array([getattr(row, f"{metric}_ms") for row in rows]) / 1e3
-    predicted = np.array([getattr(p, f"{metric}_s") for p in predictions])
-    error = float(np.median(np.abs(predicted / measured - 1.0)))
-    assert error <= ACCEPTED[metric] + POINT
+@pytest.mark.parametrize("name", ["physics", "calibrated"])
+def test_median_error_is_no_worse_than_accepted(rows, predictions, name, metric):
+    used = predictions if name == "calibrated" else predict_rows(rows, calibration_of("none"))
+    found = evaluate(rows, used).scores[metric]["all"]
+    assert found.n == len(rows)
+    assert found.median <= ACCEPTED[name][metric] + POINT
 
 
 def test_every_row_is_predicted_inside_its_own_interval(predictions):

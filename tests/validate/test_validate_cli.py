@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from bench_files import folder_rows, run_folder, vllm_result
@@ -48,7 +49,12 @@ def test_predictions_are_written_in_order(moesim, table, tmp_path):
         "tpot_hi_ms",
         "status",
         "reason",
+        "layout",
+        "repaired",
+        "doubtful",
     ]
+    assert lines[1]["repaired"] == "TP 64 with EP 8 read as TP 8"
+    assert lines[1]["layout"] == "tp=8 pp=1 dp=1 ep=8"
     for line in lines[:3]:
         assert line["status"] == "predicted"
         assert float(line["tpot_lo_ms"]) < float(line["pred_tpot_ms"]) < float(line["tpot_hi_ms"])
@@ -90,6 +96,38 @@ def test_json(moesim, table):
     assert set(summary["tpot"]["by"]) == {"mode", "system", "backend", "model"}
     assert set(summary["tpot"]["roofline"]) == {"roofline", "predicted"}
     assert summary["accepted"] is None
+
+
+def test_rows_of_the_calibration_are_warned_of(moesim):
+    path = Path(__file__).with_name("serving_sample.csv")
+    code, stdout, stderr = moesim("validate", "serving", path)
+    assert code == 0
+    assert "the calibration was fitted to 48 of these 48 rows" in stderr
+    assert "Held-out runs of the calibration" in stdout
+    assert "judged seen" in stdout
+    assert "judged new" not in stdout
+    document = json.loads(moesim("validate", "serving", path, "--json")[1])
+    known = document["summary"]["calibration"]
+    assert (known["name"], known["seen"]) == ("shipped", 48)
+    assert known["held_out"]["moe"]["model"]["tpot"]["median"] > document["summary"]["tpot"]["all"]["median"]
+    assert all(row["seen"] for row in document["rows"])
+
+
+def test_physics_alone_has_seen_nothing(moesim, table, tmp_path):
+    path = Path(__file__).with_name("serving_sample.csv")
+    code, stdout, stderr = moesim("validate", "serving", path, "--calibration", "none")
+    assert code == 0
+    assert "0 seen" in stdout
+    assert "judged new" in stdout
+    assert "warning" not in stderr
+    assert "Held-out" not in stdout
+    code, _, stderr = moesim("validate", "serving", path, "--calibration", tmp_path / "absent.json")
+    assert (code, "cannot be read" in stderr) == (2, True)
+    code, _, stderr = moesim("validate", "serving", path, "--calibration", table)
+    assert (code, "is not a calibration" in stderr) == (2, True)
+    folder = run_folder(tmp_path / "H100" / "run", folder_rows())
+    code, _, stderr = moesim("validate", "serving", folder, "--calibration", "none")
+    assert (code, "is of tables" in stderr) == (2, True)
 
 
 def test_a_pipe(moesim, tmp_path):

@@ -137,6 +137,21 @@ def test_evaluation_keeps_kinds_of_rows_apart():
     assert found.summary()["tpot"]["by"]["model"]["gpt-oss-120b"]["n"] == 5
 
 
+def test_what_the_calibration_has_seen_is_scored_apart():
+    rows = [
+        *sweep((4.0, 50.0, 8.0), (8.0, 70.0, 9.0)),
+        replace(ROW, id="again", concurrency=4.0, campaign="x"),
+    ]
+    rows[2] = replace(rows[2], ttft_ms=50.0, tpot_ms=8.0)
+    predictions = [RowPrediction(r.id, 0.1, 0.01, seen=r.id == "c4") for r in rows]
+    found = evaluate(rows, predictions)
+    # The repetition was measured once, so it was seen too; it is not scored twice.
+    assert found.seen.tolist() == [True, False, True]
+    assert found.counts["seen"] == 2
+    assert found.scores["tpot"]["judged seen"].n == 1
+    assert found.scores["tpot"]["judged new"].n == 1
+
+
 def test_accepted_result_is_kept_and_checked(tmp_path):
     path = tmp_path / "accepted.json"
     assert read_accepted(path) is None
@@ -146,6 +161,12 @@ def test_accepted_result_is_kept_and_checked(tmp_path):
     assert accepted_score(found, "tpot", "all").median == pytest.approx(0.1)
     assert math.isnan(accepted_score(found, "tpot", "all").coverage)
     assert accepted_score(found, "tpot", "none") is None
+    assert found["held_out"] == {}
+    learnt = {"digest": "d", "held_out": {"moe": {}}}
+    write_accepted({}, "abc", "2026-01-02", "", path, provenance=learnt)
+    assert (read_accepted(path)["calibration"], read_accepted(path)["held_out"]) == ("d", {"moe": {}})
+    write_accepted({"tpot": {"all": known}}, "abc", "2026-01-02", "first", path)
+    found = read_accepted(path)
     assert accepted_score(found, "ttft", "all") is None
     path.write_text("[1]")
     with pytest.raises(ConfigError, match="no accepted result"):
