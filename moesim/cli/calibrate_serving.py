@@ -18,6 +18,12 @@ def serving(
         Path | None, typer.Option("--output", "-o", help="Where to write the calibration.")
     ] = None,
     source: Annotated[str, typer.Option(help="Where the runs are from, for the record.")] = "",
+    nested: Annotated[
+        bool,
+        typer.Option(
+            help="Find strengths of effects anew for every group held out: far slower, stricter errors."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fit constants of engines, effects beyond physics and intervals to measured runs."""
@@ -31,7 +37,9 @@ def serving(
     faults = check_writable(output, "--output") if output is not None else []
     if faults:
         raise ConfigError(faults)
-    calibration, _ = calibrate_serving(read_serving(runs), source=source or runs.name, tell=stderr)
+    calibration, _ = calibrate_serving(
+        read_serving(runs), source=source or runs.name, nested=nested, tell=stderr
+    )
     if output is not None:
         with atomic_write(output) as stream:
             cast(IO[str], stream).write(dumps(calibration.to_dict(), separators=(",", ":")) + "\n")
@@ -40,26 +48,41 @@ def serving(
         print_json({"traits": calibration.to_dict()["traits"], **found}, inputs=[runs])
         return
     print_table(
-        ["family", "held out", "metric", "median", "p90", "90% interval holds", "median hi/lo"],
-        [_line(*place, row) for place, row in _rows(found["held_out"])],
+        ["family", "held out", *_COLUMNS, "score", "of one width"],
+        [
+            [*place, *_line(row), f"{row['score']:.2f}", f"{row['constant_score']:.2f}"]
+            for family, by_kind in found["held_out"].items()
+            for place, row in _rows(family, by_kind)
+        ],
         title=f"errors of held-out runs: {', '.join(f'{n} {name}' for name, n in found['rows'].items())}",
+    )
+    print_table(
+        ["family", "rows", "held out", *_COLUMNS],
+        [
+            [family, name, kind, *_line(row)]
+            for family, by_name in found["apart"].items()
+            for name, by_kind in by_name.items()
+            for (_, kind), row in _rows(family, by_kind)
+        ],
+        title="the same of runs that data alone sets apart",
     )
 
 
-def _rows(held_out: dict[str, Any]) -> list[tuple[tuple[str, str, str], dict[str, float]]]:
+_COLUMNS = ("metric", "runs", "median", "p90", "90% interval holds", "median hi/lo")
+
+
+def _rows(family: str, by_kind: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str, Any]]]:
     return [
-        ((family, kind, metric), row)
-        for family, kinds in held_out.items()
-        for kind, metrics in kinds.items()
+        ((family, f"{kind}s"), {"metric": metric, **row})
+        for kind, metrics in by_kind.items()
         for metric, row in metrics.items()
     ]
 
 
-def _line(family: str, kind: str, metric: str, row: dict[str, float]) -> list[str]:
+def _line(row: dict[str, Any]) -> list[str]:
     return [
-        family,
-        f"{kind}s",
-        metric.upper(),
+        row["metric"].upper(),
+        f"{row['n']:,}",
         f"{row['median']:.1%}",
         f"{row['p90']:.1%}",
         f"{row['coverage']:.1%}",

@@ -1,5 +1,8 @@
 """What measured serving runs taught: constants, effects beyond physics, and how far off answers are.
 
+How far effects are believed depends on how new a deployment is: between layouts of one deployment they hold,
+for an unseen model physics alone may be better.
+
 An answer's interval is its prediction times two factors. They are quantiles of what was left of held-out
 runs, in units of the error to be expected there: of other sweeps of a measured layout, of layouts, of
 whole systems or of whole models that were not (split-conformal prediction by group; Lei et al.,
@@ -25,13 +28,30 @@ Array = npt.NDArray[np.float64]
 NOVELTY = ("layout known", "layout new", "system new", "model new", "all new")
 METRICS = ("tpot", "ttft", "e2el")
 #: The metric whose expected error stands for that of another.
-_SCALE_OF = {"tpot": "tpot", "ttft": "ttft", "e2el": "tpot"}
+SCALE_OF = {"tpot": "tpot", "ttft": "ttft", "e2el": "tpot"}
 _WHY = {
     "layout new": "no measured run has this layout",
     "system new": "no measured run has this model on this device with this engine",
     "model new": "no measured run is of this model with this engine",
     "all new": "no measured run is like this model, device and engine",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An interval around a prediction, in logarithm.
+
+    Parameters
+    ----------
+    strength
+        Power of the expected error that its ends are in units of; 0 if all rows have one width.
+    low, high
+        Its ends.
+    """
+
+    strength: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,16 +91,18 @@ class Family:
     tpot, ttft
         Logarithm of measured over physical.
     scales
-        By metric, the logarithm of the error to be expected.
-    quantiles
-        By whether the campaign is known (``"campaign"``, ``"anonymous"``), novelty and metric: the lower
-        and upper quantile of residuals in units of the expected error.
+        By novelty and metric, the logarithm of the error to be expected.
+    spans
+        By whether the campaign is known (``"campaign"``, ``"anonymous"``), novelty and metric.
+    trust
+        By novelty, the shares of TPOT's and TTFT's effects that are believed.
     """
 
     tpot: Process
     ttft: Process
-    scales: Mapping[str, Process]
-    quantiles: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
+    scales: Mapping[str, Mapping[str, Process]]
+    spans: Mapping[str, Mapping[str, Mapping[str, Span]]]
+    trust: Mapping[str, tuple[float, float]]
     _seen: tuple[frozenset[tuple[int, ...]], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -130,27 +152,43 @@ class Family:
         """
         codes, values = self._queries(identity, input_len, output_len, concurrency)
         novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
-        quantiles = self.quantiles["campaign" if identity.campaign else "anonymous"][novelty]
-        scales = {name: np.exp(process.mean(codes, values)) for name, process in self.scales.items()}
-        spans = {}
-        for metric in METRICS:
-            low, high = quantiles[metric]
-            scale = scales[_SCALE_OF[metric]]
-            spans[metric] = (np.exp(low * scale), np.exp(high * scale))
+        spans = self.spans["campaign" if identity.campaign else "anonymous"][novelty]
+        scales = {
+            metric: process.mean(codes, values)
+            for metric, process in self.scales[novelty].items()
+            if any(spans[m].strength for m in METRICS if SCALE_OF[m] == metric)
+        }
+        found = {}
+        for metric, span in spans.items():
+            unit = np.exp(span.strength * scales[SCALE_OF[metric]]) if span.strength else np.ones(len(values))
+            found[metric] = (np.exp(span.low * unit), np.exp(span.high * unit))
         return Corrected(
-            np.exp(self.tpot.mean(codes, values)),
-            np.exp(self.ttft.mean(codes, values)),
-            spans,
+            *self._factors(novelty, codes, values),
+            found,
             novelty,
             bool(codes[0, CATEGORIES.index("system")] >= 0),
         )
 
     def factors(
-        self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
+        self,
+        identity: Identity,
+        input_len: Array,
+        output_len: Array,
+        concurrency: Array,
+        *,
+        kernels: bool = True,
     ) -> tuple[Array, Array]:
         """The factors of `correct` alone: of TPOT, and of TTFT beyond them."""
-        queries = self._queries(identity, input_len, output_len, concurrency)
-        return np.exp(self.tpot.mean(*queries)), np.exp(self.ttft.mean(*queries))
+        codes, values = self._queries(identity, input_len, output_len, concurrency)
+        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
+        return self._factors(novelty, codes, values)
+
+    def _factors(self, novelty: str, codes: npt.NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+        tpot, ttft = (
+            np.exp(share * process.mean(codes, values)) if share else np.ones(len(values))
+            for share, process in zip(self.trust[novelty], (self.tpot, self.ttft), strict=True)
+        )
+        return tpot, ttft
 
     def _queries(
         self, identity: Identity, input_len: Array, output_len: Array, concurrency: Array
@@ -189,7 +227,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, written so that a fit to the same rows gives the same text."""
         return {
-            "schema_version": 1,
+            "schema_version": 2,
             "level": self.level,
             "provenance": dict(self.provenance),
             "traits": {
@@ -211,18 +249,29 @@ class Calibration:
 
 
 def _family_dict(family: Family) -> dict[str, Any]:
-    processes = {"tpot": family.tpot, "ttft": family.ttft} | {
-        f"{name} scale": process for name, process in family.scales.items()
+    scales = {
+        f"{novelty}: {metric}": process
+        for novelty, by_metric in family.scales.items()
+        for metric, process in by_metric.items()
     }
     return {
         "rows": family.tpot.rows_dict(),
-        "processes": {name: process.effects_dict() for name, process in processes.items()},
-        "quantiles": {
+        "processes": {
+            name: process.effects_dict()
+            for name, process in {"tpot": family.tpot, "ttft": family.ttft, **scales}.items()
+        },
+        "trust": {
+            novelty: [float(f"{share:.4g}") for share in pair] for novelty, pair in family.trust.items()
+        },
+        "spans": {
             known: {
-                novelty: {metric: [float(f"{q:.4g}") for q in pair] for metric, pair in by_metric.items()}
+                novelty: {
+                    metric: [float(f"{value:.4g}") for value in (span.strength, span.low, span.high)]
+                    for metric, span in by_metric.items()
+                }
                 for novelty, by_metric in by_novelty.items()
             }
-            for known, by_novelty in family.quantiles.items()
+            for known, by_novelty in family.spans.items()
         },
     }
 
@@ -231,15 +280,21 @@ def _family(table: Mapping[str, Any]) -> Family:
     processes = {
         name: Process.from_dicts(table["rows"], effects) for name, effects in table["processes"].items()
     }
+    scales: dict[str, dict[str, Process]] = {novelty: {} for novelty in table["trust"]}
+    for name, process in processes.items():
+        if ": " in name:
+            novelty, metric = name.split(": ")
+            scales[novelty][metric] = process
     return Family(
         processes["tpot"],
         processes["ttft"],
-        {name.removesuffix(" scale"): p for name, p in processes.items() if name.endswith(" scale")},
+        scales,
         {
             known: {
-                novelty: {metric: (pair[0], pair[1]) for metric, pair in by_metric.items()}
+                novelty: {metric: Span(*values) for metric, values in by_metric.items()}
                 for novelty, by_metric in by_novelty.items()
             }
-            for known, by_novelty in table["quantiles"].items()
+            for known, by_novelty in table["spans"].items()
         },
+        {novelty: (pair[0], pair[1]) for novelty, pair in table["trust"].items()},
     )

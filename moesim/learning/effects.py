@@ -7,6 +7,8 @@ carried to another model. What is left for all is a slow drift with load and len
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.correction.features import CATEGORIES, VALUES
 from moesim.correction.process import Component
 
@@ -67,8 +69,7 @@ DISAGGREGATED = (
 
 
 def _error(categories: str, values: str, variance: float) -> Component:
-    c = effect(categories, values)
-    return Component(c.categories, tuple((i, s) for i, s in c.scales), variance)
+    return replace(effect(categories, values), variance=variance)
 
 
 #: Effects on the size of errors, in logarithm; fixed, for errors are too few to learn more from.
@@ -80,3 +81,5 @@ ERRORS = (
     _error("backend", "concurrency input output", 0.1),
     _error("model system backend dtype", "concurrency input output", 0.1),
 )
+#: Those that a new system or model shares.
+ERRORS_OF_LOADS = (_error("", "concurrency input output", 0.1),)

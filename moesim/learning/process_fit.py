@@ -2,7 +2,10 @@
 
 The likelihood of the residuals is maximised over the logarithms of all variances and ranges, each held by a
 broad prior (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 5.4). Rows that
-contradict the others get more noise, as under Student's t, so that single strange runs do not bend others.
+contradict the others get more noise, as under Student's t, so that single strange runs do not bend others
+(iteratively reweighted; Lange, Little and Taylor, Robust statistical modeling using the t distribution,
+JASA 1989). Strengths are found twice, the second time with that noise: else what is strange in few rows
+would pass for large effects of all.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import lapack
 from scipy.optimize import minimize
 
-from moesim.correction.process import Component, Process
+from moesim.correction.process import Component, Process, tables
+from moesim.learning.covariance import covariance, slopes
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -24,7 +28,8 @@ IntArray = npt.NDArray[np.int64]
 FREEDOM, ROUNDS = 4.0, 4
 #: Width of the prior of a logarithm, around the value that a component starts with.
 PRIOR = 1.5
-ITERATIONS = 40
+#: Steps of the first and second search.
+ITERATIONS = (20, 20)
 #: Noise of a row beyond which nothing is learnt from it.
 MOST_NOISE = 1e3
 
@@ -54,67 +59,88 @@ class Fitted:
 @dataclass(slots=True, eq=False)
 class _Problem:
     components: Sequence[Component]
-    equal: list[Array | None]
-    squares: list[list[Array]]
+    equal: IntArray
+    values: Array
     y: Array
     start: Array
     weights: Array
 
-    def split(self, parameters: Array) -> tuple[list[float], list[Array], float]:
-        """Log variances, log ranges, log noise."""
-        variances, ranges, i = [], [], 0
+    def fitted(self, parameters: Array) -> tuple[tuple[Component, ...], float]:
+        """Components with these parameters, and the noise."""
+        found, at = [], 0
         for c in self.components:
-            variances.append(float(parameters[i]))
-            ranges.append(parameters[i + 1 : i + 1 + len(c.scales)])
-            i += 1 + len(c.scales)
-        return variances, ranges, float(parameters[-1])
+            scales = np.exp(parameters[at + 1 : at + 1 + len(c.scales)])
+            own = tuple((column, float(s)) for (column, _), s in zip(c.scales, scales, strict=True))
+            found.append(Component(c.categories, own, float(np.exp(parameters[at]))))
+            at += 1 + len(c.scales)
+        return tuple(found), float(np.exp(parameters[-1]))
 
-    def parts(self, parameters: Array) -> list[Array]:
-        """Covariance of each component."""
-        variances, ranges, _ = self.split(parameters)
-        n = len(self.y)
-        found = []
-        for equal, squares, v, scale in zip(self.equal, self.squares, variances, ranges, strict=True):
-            part = np.full((n, n), np.exp(v)) if equal is None else np.exp(v) * equal
-            if squares:
-                distance = sum(s * np.exp(-2.0 * r) for s, r in zip(squares, scale, strict=True))
-                part = part * np.exp(-0.5 * distance)
-            found.append(part)
-        return found
+    def covariance(self, parameters: Array) -> Array:
+        """Covariance of what rows share."""
+        components, _ = self.fitted(parameters)
+        masks, rates, variances, _ = tables(components, self.values.shape[1])
+        return np.asarray(covariance(self.equal, self.values, masks, rates, variances))
+
+    def inverse(self, shared: Array, noise: float) -> tuple[Array, float] | None:
+        """Inverse of the covariance of the measurements, and half its log determinant."""
+        whole = shared.copy()
+        whole[np.diag_indices_from(whole)] += noise * self.weights + 1e-9
+        factor, failed = lapack.dpotrf(whole.T, lower=1, overwrite_a=1)
+        if failed:
+            return None
+        half = float(np.log(np.diag(factor)).sum())
+        low = np.tril(lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
+        return low + np.tril(low, -1).T, half
 
     def objective(self, parameters: Array) -> tuple[float, Array]:
         """Negative log posterior of the parameters, and its gradient."""
-        parts = self.parts(parameters)
-        noise = np.exp(parameters[-1]) * self.weights
-        whole = np.sum(parts, axis=0)
-        whole[np.diag_indices_from(whole)] += noise + 1e-9
-        try:
-            factor = cho_factor(whole, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        components, noise = self.fitted(parameters)
+        found = self.inverse(self.covariance(parameters), noise)
+        if found is None:
             return 1e12, np.zeros_like(parameters)
-        solved = cho_solve(factor, self.y, check_finite=False)
-        value = 0.5 * self.y @ solved + np.log(np.diag(factor[0])).sum()
-        pull = cho_solve(factor, np.eye(len(self.y)), check_finite=False) - np.outer(solved, solved)
-        slopes = []
-        _, ranges, _ = self.split(parameters)
-        for part, squares, scale in zip(parts, self.squares, ranges, strict=True):
-            weighted = pull * part
-            slopes.append(0.5 * weighted.sum())
-            slopes += [
-                0.5 * np.vdot(weighted, s) * np.exp(-2.0 * r) for s, r in zip(squares, scale, strict=True)
-            ]
-        slopes.append(0.5 * np.sum(np.diag(pull) * noise))
-        off = (parameters - self.start) / PRIOR
-        return float(value + 0.5 * off @ off), np.array(slopes) + off / PRIOR
-
-    def solve(self, parameters: Array) -> tuple[Array, Array, Array]:
-        """Weights of the rows, and residuals and variances when each is left out."""
-        whole = np.sum(self.parts(parameters), axis=0)
-        whole[np.diag_indices_from(whole)] += np.exp(parameters[-1]) * self.weights + 1e-9
-        inverse = cho_solve(cho_factor(whole, lower=True, check_finite=False), np.eye(len(self.y)))
+        inverse, half = found
         solved = inverse @ self.y
-        diagonal = np.diag(inverse)
+        value = 0.5 * self.y @ solved + half
+        pull = 0.5 * (inverse - np.outer(solved, solved))
+        masks, rates, variances, _ = tables(components, self.values.shape[1])
+        of_variances, of_ranges = slopes(self.equal, self.values, masks, rates, variances, pull)
+        slope: list[float] = []
+        for k, c in enumerate(components):
+            slope += [of_variances[k], *(of_ranges[k, column] for column, _ in c.scales)]
+        slope.append(float(np.sum(np.diag(pull) * noise * self.weights)))
+        off = (parameters - self.start) / PRIOR
+        return float(value + 0.5 * off @ off), np.array(slope) + off / PRIOR
+
+    def search(self, parameters: Array, iterations: int) -> Array:
+        """Parameters of the highest posterior."""
+        return np.asarray(
+            minimize(
+                self.objective,
+                parameters,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[(s - 6.0, s + 5.0) for s in self.start],
+                options={"maxiter": iterations},
+            ).x
+        )
+
+    def solve(self, shared: Array, noise: float) -> tuple[Array, Array, Array]:
+        """Weights of the rows, and residuals and variances when each is left out."""
+        found = self.inverse(shared, noise)
+        assert found is not None  # The search stays where it has found values.
+        solved = found[0] @ self.y
+        diagonal = np.diag(found[0])
         return solved, solved / diagonal, 1.0 / diagonal
+
+    def reweighted(self, parameters: Array, rounds: int = ROUNDS) -> tuple[Array, Array]:
+        """Give strange rows more noise; weights and left-out residuals then."""
+        shared, noise = self.covariance(parameters), self.fitted(parameters)[1]
+        self.weights = np.ones_like(self.y)
+        solved, residual, variance = self.solve(shared, noise)
+        for _ in range(rounds):
+            self.weights = np.clip((residual**2 / variance + FREEDOM) / (FREEDOM + 1.0), 0.6, MOST_NOISE)
+            solved, residual, variance = self.solve(shared, noise)
+        return solved, residual
 
 
 def fit_process(
@@ -125,6 +151,7 @@ def fit_process(
     *,
     noise: float = 0.003,
     parameters: Array | None = None,
+    rounds: int = ROUNDS,
 ) -> Fitted:
     """Fit a process to residuals.
 
@@ -142,6 +169,8 @@ def fit_process(
         Variance to start from.
     parameters
         Known parameters; then only the rows' weights are found.
+    rounds
+        Of giving strange rows more noise.
 
     Returns
     -------
@@ -150,55 +179,30 @@ def fit_process(
     columns = [tuple(sorted({row[i] for row in labels} - {""})) for i in range(len(labels[0]))]
     where = [{label: code for code, label in enumerate(column)} for column in columns]
     codes = np.array([[where[i].get(v, -1) for i, v in enumerate(row)] for row in labels], dtype=np.int64)
-    problem = _problem(components, codes, values, np.asarray(y, dtype=np.float64), noise)
+    values, y = np.ascontiguousarray(values, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    start = _start(components, noise)
+    problem = _Problem(components, _equal(codes), values, y, start, np.ones_like(y))
     if parameters is None:
-        bounds = [(s - 6.0, s + 5.0) for s in problem.start]
-        parameters = np.asarray(
-            minimize(
-                problem.objective,
-                problem.start,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=bounds,
-                options={"maxiter": ITERATIONS},
-            ).x
-        )
-    weights, residual, variance = problem.solve(parameters)
-    for _ in range(ROUNDS):
-        problem.weights = np.clip((residual**2 / variance + FREEDOM) / (FREEDOM + 1.0), 0.6, MOST_NOISE)
-        weights, residual, variance = problem.solve(parameters)
-    variances, ranges, log_noise = problem.split(parameters)
-    fitted = tuple(
-        Component(
-            c.categories,
-            tuple((column, float(np.exp(r))) for (column, _), r in zip(c.scales, scale, strict=True)),
-            float(np.exp(v)),
-        )
-        for c, v, scale in zip(components, variances, ranges, strict=True)
-    )
-    process = Process(fitted, tuple(columns), codes, values, weights)
-    return Fitted(process, parameters, float(np.exp(log_noise)), residual)
+        first, second = ITERATIONS
+        parameters = problem.search(start, first)
+        problem.reweighted(parameters)
+        parameters = problem.search(parameters, second)
+    weights, residual = problem.reweighted(parameters, rounds)
+    fitted, found_noise = problem.fitted(parameters)
+    return Fitted(Process(fitted, tuple(columns), codes, values, weights), parameters, found_noise, residual)
 
 
-def _problem(
-    components: Sequence[Component], codes: IntArray, values: Array, y: Array, noise: float
-) -> _Problem:
-    equal: list[Array | None] = []
-    squares = []
-    same = [
-        (codes[:, None, i] == codes[None, :, i]) & (codes[:, None, i] >= 0) for i in range(codes.shape[1])
-    ]
-    apart = [(values[:, None, i] - values[None, :, i]) ** 2 for i in range(values.shape[1])]
-    # A value that was not recorded is far from every other.
-    apart = [np.where(np.isfinite(a), a, 1e6) for a in apart]
-    start = []
+def _start(components: Sequence[Component], noise: float) -> Array:
+    found: list[float] = []
     for c in components:
-        table = None
-        for i in c.categories:
-            table = same[i] if table is None else table & same[i]
-        equal.append(None if table is None else table.astype(np.float64))
-        squares.append([apart[column] for column, _ in c.scales])
-        start += [np.log(c.variance), *(np.log(scale) for _, scale in c.scales)]
-    return _Problem(
-        components, equal, squares, y, np.array([*start, np.log(noise)]), np.ones(len(y), dtype=np.float64)
-    )
+        found += [np.log(c.variance), *(np.log(scale) for _, scale in c.scales)]
+    return np.array([*found, np.log(noise)])
+
+
+def _equal(codes: IntArray) -> IntArray:
+    """Bits of the categories in which rows agree; one not recorded agrees with none."""
+    found = np.zeros((len(codes), len(codes)), dtype=np.int64)
+    for i, column in enumerate(codes.T):
+        same = (column[:, None] == column[None, :]) & (column[:, None] >= 0)
+        found |= same.astype(np.int64) << i
+    return found

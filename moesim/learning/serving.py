@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family
+from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family, Process
+from moesim.correction.calibration import Span
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.learning.effects import AGGREGATED, DISAGGREGATED
-from moesim.learning.held_out import Table, fit_pair, held_out, sides
-from moesim.learning.spread import coverage, left_out_scale, quantile_table, residuals, scale_process
-from moesim.learning.traits_fit import fit_traits
+from moesim.learning.held_out import Means, Table, TraitsWithout, fit_pair, held_out, sides, table_of
+from moesim.learning.spread import (
+    bounds_of,
+    constant_bounds,
+    error_effects,
+    left_out_scale,
+    residuals,
+    scale_process,
+    spans_of,
+    strengths_of,
+)
+from moesim.learning.summary import HeldOut, apart, summary
+from moesim.learning.traits_fit import Probes, fit_traits, probes_of
+from moesim.learning.trust import trust, trusted
 from moesim.model import load_model
-from moesim.validate import ServingRow, dedupe
-from moesim.validate.identity import identity_of
+from moesim.validate import ServingRow, dedupe, group_of
+from moesim.validate.groups import Kind
 from moesim.validate.physics import physics_of
 from moesim.validate.rows import AGG
 
@@ -28,7 +38,12 @@ Tell = Callable[[str], None]
 
 LEVEL = 0.9
 #: How a group is held out, and how new its configurations are then.
-KINDS = {"sweep": "layout known", "layout": "layout new", "system": "system new", "model": "model new"}
+KINDS: Mapping[Kind, str] = {
+    "sweep": "layout known",
+    "layout": "layout new",
+    "system": "system new",
+    "model": "model new",
+}
 #: Fewer rows teach nothing that their noise does not hide.
 FEWEST = 20
 EFFECTS: Mapping[str, tuple[Component, ...]] = {
@@ -38,25 +53,6 @@ EFFECTS: Mapping[str, tuple[Component, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
-    """What held-out predictions of one family were.
-
-    Parameters
-    ----------
-    table
-        The rows.
-    predicted
-        By kind of split and by whether the campaign was known: TPOT and TTFT, in seconds.
-    coverage
-        By kind of split and metric, see `moesim.learning.spread.coverage`.
-    """
-
-    table: Table
-    predicted: Mapping[str, Mapping[str, tuple[Array, Array]]]
-    coverage: Mapping[str, Mapping[str, Mapping[str, float]]]
-
-
 def family_of(row: ServingRow) -> str:
     """``moe``, ``dense`` or ``disaggregated``."""
     if row.mode != AGG:
@@ -64,27 +60,8 @@ def family_of(row: ServingRow) -> str:
     return "moe" if load_model(row.model).moe is not None else "dense"
 
 
-def table_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Table:
-    """Measured rows with their physical times; what has none is left out."""
-    used = [r for r in rows if r.supported and r.ttft_ms and r.tpot_ms]
-    physics = physics_of(used, traits)
-    index = np.flatnonzero(physics.predicted)
-    physics = physics.part(index)
-    chosen = tuple(used[i] for i in index)
-    identities = [identity_of(r, d) for r, d in zip(chosen, physics.expert_dtype, strict=True)]
-    one = [np.array([[r.isl], [r.osl], [r.concurrency]], dtype=np.float64) for r in chosen]
-    return Table(
-        chosen,
-        tuple(i.labels() for i in identities),
-        np.vstack([i.values(*load) for i, load in zip(identities, one, strict=True)]),
-        physics,
-        np.array([r.tpot_ms for r in chosen], dtype=np.float64) / 1e3,
-        np.array([r.ttft_ms for r in chosen], dtype=np.float64) / 1e3,
-    )
-
-
 def calibrate_serving(
-    rows: Sequence[ServingRow], *, source: str = "", tell: Tell = lambda _: None
+    rows: Sequence[ServingRow], *, source: str = "", nested: bool = False, tell: Tell = lambda _: None
 ) -> tuple[Calibration, dict[str, HeldOut]]:
     """Calibrate to measured rows.
 
@@ -94,6 +71,9 @@ def calibrate_serving(
         As `moesim.validate.read_serving` reads them; repeated measurements count once.
     source
         Where they are from, for the provenance.
+    nested
+        Find strengths and ranges of effects anew for every group that is held out, instead of once from all
+        rows: ten times as long, for errors that nothing of the held-out rows has touched.
     tell
         Told what is going on.
 
@@ -115,80 +95,154 @@ def calibrate_serving(
     parts = {name: part for name, part in sorted(parts.items()) if len(part) >= FEWEST}
     if not parts:
         raise ConfigError(Fault(f"holds fewer than {FEWEST} measured runs of one kind"), source or None)
-    tell("constants of engines")
-    traits = fit_traits([r for name in ("moe", "dense") for r in parts.get(name, [])])
+    tell("physics of all runs, constants of engines")
+    probes = {name: probes_of(part) for name, part in parts.items()}
+    aggregated = [probes[name] for name in ("moe", "dense") if name in probes]
+    traits = fit_traits(aggregated)
+    without = _without(aggregated)
     families, reports = {}, {}
-    for name, part in parts.items():
-        tell(f"{name}: {len(part)} runs")
-        families[name], reports[name] = _family(table_of(part, traits), EFFECTS[name], tell)
+    for name, own in probes.items():
+        tell(f"{name}: {len(own.rows)} runs")
+        families[name], reports[name] = _family(own, traits, without, EFFECTS[name], nested, tell)
     provenance = {
         "source": source,
         "rows": {name: len(report.table.rows) for name, report in reports.items()},
         "digest": f"{zlib.crc32(repr([(r.id, r.ttft_ms, r.tpot_ms) for r in rows]).encode()):08x}",
+        "nested": nested,
         "held_out": {name: summary(report) for name, report in reports.items()},
+        "apart": {name: apart(report) for name, report in reports.items() if name != "disaggregated"},
     }
     return Calibration(traits, families, LEVEL, provenance), reports
 
 
-def _family(table: Table, effects: Sequence[Component], tell: Tell) -> tuple[Family, HeldOut]:
+def _without(aggregated: Sequence[Probes]) -> TraitsWithout:
+    """Constants of engines from the rows of other groups; each asked for once."""
+    known: dict[tuple[Kind, frozenset[str]], Mapping[str, Traits]] = {}
+
+    def traits(kind: Kind, groups: frozenset[str]) -> Mapping[str, Traits]:
+        if (kind, groups) not in known:
+            known[kind, groups] = fit_traits(aggregated, lambda row: group_of(row, kind) not in groups)
+        return known[kind, groups]
+
+    return traits
+
+
+def _family(
+    probes: Probes,
+    traits: Mapping[str, Traits],
+    without: TraitsWithout,
+    effects: Sequence[Component],
+    nested: bool,
+    tell: Tell,
+) -> tuple[Family, HeldOut]:
+    table = table_of(probes.rows, physics_of(probes.rows, traits))
     pair = fit_pair(effects, table)
-    parameters = pair.tpot.parameters, pair.ttft.parameters
-    predicted = {}
+    parameters = None if nested else (pair.tpot.parameters, pair.ttft.parameters)
+    means: dict[Kind, dict[str, Means]] = {}
     for kind in KINDS:
         if len(sides(table, kind)) > 1:
             tell(f"  {kind}s held out")
-            predicted[kind] = held_out(effects, table, kind, parameters)
+            means[kind] = held_out(effects, probes, kind, without, parameters)
+    predicted = {
+        kind: {known: trusted(table, found, kind) for known, found in by.items()}
+        for kind, by in means.items()
+    }
     off = {
         kind: {known: residuals(table, found) for known, found in by.items()}
         for kind, by in predicted.items()
     }
-    # Layouts held out tell most about where errors are large: their errors are the units of all others.
-    usual = off["layout" if "layout" in off else "sweep"]["campaign"]
-    scales = {metric: scale_process(table, usual[metric]) for metric in ("tpot", "ttft")}
-    units = {metric: left_out_scale(table, usual[metric]) for metric in ("tpot", "ttft")}
-    quantiles = {
-        known: by_novelty({kind: quantile_table(by[known], units, LEVEL) for kind, by in off.items()})
+    scales = {kind: _units(table, _source(off, kind), kind) for kind in off}
+    spans = {
+        known: by_novelty(
+            {kind: spans_of(table, by[known], scales[kind], kind, LEVEL) for kind, by in off.items()}
+        )
         for known in ("campaign", "anonymous")
     }
-    held = {kind: coverage(table, kind, by["campaign"], units, LEVEL) for kind, by in off.items()}
-    return Family(pair.tpot.process, pair.ttft.process, scales, quantiles), HeldOut(table, predicted, held)
+    every = np.ones(len(table.rows), dtype=bool)
+    shares = {KINDS[kind]: trust(table, by["campaign"], kind, every) for kind, by in means.items()}
+    family = Family(
+        pair.tpot.process,
+        pair.ttft.process,
+        _scale_processes(table, off),
+        spans,
+        _filled(shares),
+    )
+    return family, _report(table, predicted, off, scales)
 
 
-def by_novelty(
-    by_kind: Mapping[str, Mapping[str, tuple[float, float]]],
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """Quantiles by how new a configuration is: never narrower than for one better known."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    widest = dict.fromkeys(METRICS, (0.0, 0.0))
+def _source(off: Mapping[Kind, Mapping[str, Mapping[str, Array]]], kind: Kind) -> Mapping[str, Array]:
+    """Residuals that tell where errors are large: those of layouts for whole systems and models, too."""
+    return off["sweep" if kind == "sweep" or "layout" not in off else "layout"]["campaign"]
+
+
+def _units(table: Table, residual: Mapping[str, Array], kind: Kind) -> dict[str, Array]:
+    return {metric: left_out_scale(table, residual[metric], kind) for metric in ("tpot", "ttft")}
+
+
+def _scale_processes(
+    table: Table, off: Mapping[Kind, Mapping[str, Mapping[str, Array]]]
+) -> dict[str, dict[str, Process]]:
+    found = {
+        novelty: {
+            metric: scale_process(error_effects(kind), table, _source(off, kind)[metric])
+            for metric in ("tpot", "ttft")
+        }
+        for kind, novelty in KINDS.items()
+    }
+    return {**found, NOVELTY[4]: found[NOVELTY[3]]}
+
+
+def _filled(shares: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Trust for every novelty; where none could be held out, that of the better known."""
+    found: dict[str, tuple[float, float]] = {}
+    last = (1.0, 1.0)
+    for novelty in KINDS.values():
+        last = found[novelty] = shares.get(novelty, last)
+    system, model = found[NOVELTY[2]], found[NOVELTY[3]]
+    return {**found, NOVELTY[4]: (min(system[0], model[0]), min(system[1], model[1]))}
+
+
+def by_novelty(by_kind: Mapping[Kind, Mapping[str, Span]]) -> dict[str, dict[str, Span]]:
+    """Intervals by how new a configuration is."""
+    found: dict[str, dict[str, Span]] = {}
+    last: Mapping[str, Span] = {metric: Span(0.0, 0.0, 0.0) for metric in METRICS}
     for kind, novelty in KINDS.items():
-        pairs = by_kind.get(kind, {})
-        for metric, (low, high) in pairs.items():
-            widest[metric] = min(widest[metric][0], low), max(widest[metric][1], high)
-        found[novelty] = dict(widest)
+        last = by_kind.get(kind, last)
+        found[novelty] = dict(last)
     # Neither model nor machine is known: both errors, as if independent.
     system, model = found[NOVELTY[2]], found[NOVELTY[3]]
     found[NOVELTY[4]] = {
-        m: (-float(np.hypot(system[m][0], model[m][0])), float(np.hypot(system[m][1], model[m][1])))
+        m: Span(
+            model[m].strength,
+            -float(np.hypot(system[m].low, model[m].low)),
+            float(np.hypot(system[m].high, model[m].high)),
+        )
         for m in METRICS
     }
     return found
 
 
-def summary(report: HeldOut) -> dict[str, Any]:
-    """Errors of held-out predictions by kind of split, rounded."""
-    found: dict[str, Any] = {}
-    for kind, by in report.predicted.items():
-        tpot, ttft = by["campaign"]
-        lines = {}
-        for metric, predicted, measured in (
-            ("tpot", tpot, report.table.tpot),
-            ("ttft", ttft, report.table.ttft),
-        ):
-            error = np.abs(predicted / measured - 1.0)
-            lines[metric] = {
-                "median": round(float(np.median(error)), 4),
-                "p90": round(float(np.quantile(error, 0.9)), 4),
-                **{name: round(v, 4) for name, v in report.coverage[kind][metric].items()},
+def _report(
+    table: Table,
+    predicted: Mapping[Kind, Mapping[str, tuple[Array, Array]]],
+    off: Mapping[Kind, Mapping[str, Mapping[str, Array]]],
+    scales: Mapping[Kind, Mapping[str, Array]],
+) -> HeldOut:
+    known = {kind: by["campaign"] for kind, by in off.items()}
+    return HeldOut(
+        table,
+        predicted,
+        known,
+        {
+            kind: {
+                m: bounds_of(table, by[m], scales[kind][m], kind, LEVEL, strengths_of(kind, m))
+                for m in ("tpot", "ttft")
             }
-        found[kind] = lines
-    return found
+            for kind, by in known.items()
+        },
+        {
+            kind: {m: constant_bounds(table, by[m], kind, LEVEL) for m in ("tpot", "ttft")}
+            for kind, by in known.items()
+        },
+        LEVEL,
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction import METRICS, Process
-from moesim.learning.effects import ERRORS
+from moesim.correction import METRICS, Component, Process
+from moesim.correction.calibration import SCALE_OF, Span
+from moesim.learning.effects import ERRORS, ERRORS_OF_LOADS
 from moesim.learning.held_out import Table, mean_of, sides
 from moesim.learning.process_fit import fit_process
+from moesim.validate import group_of
+from moesim.validate.groups import Kind
 
 Array = npt.NDArray[np.float64]
 
@@ -18,6 +21,10 @@ Array = npt.NDArray[np.float64]
 LEAST = 0.01
 #: Mean of log |z| of a Gaussian z: what makes a mean of logarithms of errors a standard deviation.
 _GAUSSIAN = -0.635
+#: How far an interval may follow the expected error: not at all, by its root, in proportion.
+STRENGTHS = (0.0, 0.5, 1.0)
+#: Quantiles of a group of fewer rows are not looked at alone.
+OWN_QUANTILES = 20
 
 
 def residuals(table: Table, predicted: tuple[Array, Array]) -> dict[str, Array]:
@@ -31,25 +38,45 @@ def residuals(table: Table, predicted: tuple[Array, Array]) -> dict[str, Array]:
     }
 
 
-def scale_process(table: Table, residual: Array) -> Process:
+def error_effects(kind: Kind) -> tuple[Component, ...]:
+    """What errors of a held-out group may depend on: names say nothing of a system or model not seen."""
+    return ERRORS if kind in ("sweep", "layout") else ERRORS_OF_LOADS
+
+
+def scale_process(effects: Sequence[Component], table: Table, residual: Array) -> Process:
     """Logarithm of the error to be expected of a configuration."""
     size = np.log(np.maximum(np.abs(residual), LEAST)) - _GAUSSIAN
     centre = float(size.mean())
     fitted = fit_process(
-        ERRORS, table.labels, table.values, size - centre, noise=1.0, parameters=_fixed(len(ERRORS))
+        effects,
+        table.labels,
+        table.values,
+        size - centre,
+        noise=1.0,
+        parameters=_fixed(effects),
+        rounds=0,
     ).process
     return Process(
         fitted.components, fitted.labels, fitted.codes, fitted.values, fitted.weights, offset=centre
     )
 
 
-def _fixed(count: int) -> Array:
+def _fixed(effects: Sequence[Component]) -> Array:
     """Parameters as the effects have them: errors are too few to tell more."""
     found: list[float] = []
-    for c in ERRORS:
+    for c in effects:
         found += [np.log(c.variance), *(np.log(scale) for _, scale in c.scales)]
-    assert count == len(ERRORS)
     return np.array([*found, 0.0])
+
+
+def left_out_scale(table: Table, residual: Array, kind: Kind) -> Array:
+    """Error to be expected of every row, learnt from errors of other groups, ``[rows]``."""
+    found = np.empty(len(residual))
+    for side in sides(table, kind):
+        rest = ~side if not side.all() else side
+        process = scale_process(error_effects(kind), table.part(rest), residual[rest])
+        found[side] = np.exp(mean_of(process, table.part(side)))
+    return found
 
 
 def quantiles_of(units: Array, level: float) -> tuple[float, float]:
@@ -60,59 +87,95 @@ def quantiles_of(units: Array, level: float) -> tuple[float, float]:
     return float(-np.quantile(-units, share)), float(np.quantile(units, share))
 
 
-def quantile_table(
-    found: Mapping[str, Array], scales: Mapping[str, Array], level: float
-) -> dict[str, tuple[float, float]]:
-    """Quantiles of every metric in units of the expected error."""
+def group_quantiles(units: Array, groups: npt.NDArray[np.str_], level: float) -> tuple[float, float]:
+    """Quantiles for a row of yet another group: half way from those of all to those of the worst group.
+
+    With a handful of groups, rows of a new one are not exchangeable with those of the others, and a guarantee
+    would need an infinite interval (Lee, Barber and Willett, Distribution-free inference with hierarchical
+    data, 2023).
+    """
+    low, high = quantiles_of(units, level)
+    tail = (1.0 - level) / 2.0
+    own = [units[groups == name] for name in sorted(set(groups.tolist()))]
+    ends = [np.quantile(part, (tail, 1.0 - tail)) for part in own if len(part) >= OWN_QUANTILES]
+    least = min([low, *(float(end[0]) for end in ends)])
+    most = max([high, *(float(end[1]) for end in ends)])
+    return (low + least) / 2.0, (high + most) / 2.0
+
+
+def strengths_of(kind: Kind, metric: str) -> tuple[float, ...]:
+    """Powers of the expected error to try for a metric.
+
+    Of a system or model not seen, loads tell where queues, and so errors of TTFT, are large; of TPOT, the
+    errors of others tell nothing.
+    """
+    return STRENGTHS if kind in ("sweep", "layout") or metric == "ttft" else STRENGTHS[:1]
+
+
+def span_of(
+    residual: Array,
+    scale: Array,
+    groups: npt.NDArray[np.str_],
+    kind: Kind,
+    level: float,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Span:
+    """The interval, relative to a prediction, of the best interval score."""
+    best = (np.inf, Span(0.0, 0.0, 0.0))
+    for strength in strengths:
+        unit = scale**strength
+        if kind == "model":
+            low, high = group_quantiles(residual / unit, groups, level)
+        else:
+            low, high = quantiles_of(residual / unit, level)
+        # The prediction itself is always held.
+        span = Span(strength, min(low, 0.0), max(high, 0.0))
+        score = interval_score(residual, span.low * unit, span.high * unit, level)
+        if score < best[0]:
+            best = score, span
+    return best[1]
+
+
+def spans_of(
+    table: Table, found: Mapping[str, Array], scales: Mapping[str, Array], kind: Kind, level: float
+) -> dict[str, Span]:
+    """Interval of every metric, from all groups."""
+    groups = np.array([group_of(row, kind) for row in table.rows])
     return {
-        metric: quantiles_of(found[metric] / scales["ttft" if metric == "ttft" else "tpot"], level)
+        metric: span_of(
+            found[metric], scales[SCALE_OF[metric]], groups, kind, level, strengths_of(kind, metric)
+        )
         for metric in METRICS
     }
 
 
-def coverage(
-    table: Table, kind: str, found: Mapping[str, Array], scales: Mapping[str, Array], level: float
-) -> dict[str, dict[str, float]]:
-    """Intervals of every group from the residuals of the other groups: how many hold, how wide they are.
-
-    Returns
-    -------
-    dict
-        By metric: ``coverage``, ``width`` (median of highest over lowest), ``score`` (mean interval score of
-        the logarithm) and ``constant_score``, the score of one width for all.
-    """
-    answer = {}
-    for metric in METRICS:
-        scale = scales["ttft" if metric == "ttft" else "tpot"]
-        bounds = {}
-        for name, unit in (("own", scale), ("constant", np.ones_like(scale))):
-            low, high = np.empty(len(scale)), np.empty(len(scale))
-            for side in sides(table, kind):
-                rest = ~side if not side.all() else side
-                a, b = quantiles_of(found[metric][rest] / unit[rest], level)
-                low[side], high[side] = a * unit[side], b * unit[side]
-            bounds[name] = low, high
-        low, high = bounds["own"]
-        answer[metric] = {
-            "coverage": float(np.mean((found[metric] >= low) & (found[metric] <= high))),
-            "width": float(np.median(np.exp(high - low))),
-            "score": _score(found[metric], *bounds["own"], level),
-            "constant_score": _score(found[metric], *bounds["constant"], level),
-        }
-    return answer
+def bounds_of(
+    table: Table,
+    residual: Array,
+    scale: Array,
+    kind: Kind,
+    level: float,
+    strengths: Sequence[float] = STRENGTHS,
+) -> tuple[Array, Array]:
+    """Ends of the interval of every row, relative to its prediction, from residuals of other groups."""
+    groups = np.array([group_of(row, kind) for row in table.rows])
+    low, high = np.empty(len(residual)), np.empty(len(residual))
+    for side in sides(table, kind):
+        rest = ~side if not side.all() else side
+        span = span_of(residual[rest], scale[rest], groups[rest], kind, level, strengths)
+        low[side], high[side] = (end * scale[side] ** span.strength for end in (span.low, span.high))
+    return low, high
 
 
-def _score(y: Array, low: Array, high: Array, level: float) -> float:
+def constant_bounds(table: Table, residual: Array, kind: Kind, level: float) -> tuple[Array, Array]:
+    """What the intervals are measured against: one width for all, from residuals of other groups."""
+    low, high = np.empty(len(residual)), np.empty(len(residual))
+    for side in sides(table, kind):
+        low[side], high[side] = quantiles_of(residual[~side if not side.all() else side], level)
+    return low, high
+
+
+def interval_score(y: Array, low: Array, high: Array, level: float) -> float:
     """Mean interval score (Gneiting and Raftery, JASA 2007, eq. 43)."""
     out = np.maximum(low - y, 0.0) + np.maximum(y - high, 0.0)
     return float(np.mean(high - low + 2.0 / (1.0 - level) * out))
-
-
-def left_out_scale(table: Table, residual: Array) -> Array:
-    """Error to be expected of every row, learnt from other layouts, ``[rows]``."""
-    found = np.empty(len(residual))
-    for side in sides(table, "layout"):
-        rest = ~side if not side.all() else side
-        process = scale_process(table.part(rest), residual[rest])
-        found[side] = np.exp(mean_of(process, table.part(side)))
-    return found

@@ -5,8 +5,8 @@ Physical times are linear in every constant, so that each one's share is the dif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,101 +15,172 @@ from scipy.optimize import least_squares
 from moesim.engine.traits import Traits
 from moesim.validate.names import is_moe
 from moesim.validate.physics import Physics, physics_of
-from moesim.validate.rows import AGG, ServingRow
+from moesim.validate.rows import ServingRow
 
 Array = npt.NDArray[np.float64]
 
-#: Where nothing is known: a tenth of the start-up queue, as for ten waves, and no waiting.
+#: Where nothing is known: a tenth of the start-up queue, as for ten waves.
 PRIOR = Traits(host_s=1e-4, communication=1.5, request_s=0.01, first_steps=5.0, start_up=0.1)
 #: Width of the priors of the logarithms.
 WIDTH = {"host_s": 2.0, "communication": 0.3, "request_s": 1.0, "first_steps": 1.0, "start_up": 0.5}
+#: What each metric tells.
+OF_TPOT, OF_TTFT = ("host_s", "communication"), ("request_s", "first_steps", "start_up")
 #: Error of a row, in logarithm, at which it starts to count less.
 ERROR = {"tpot": 0.1, "ttft": 0.2}
-#: Rows of one model on one machine count together as so many at most.
-_SQRT = 0.5
+#: Constants at which they do nothing, and how far each is moved to see what it does.
+_NONE = Traits(start_up=0.0)
+_MOVED = {"host_s": 1e-3, "communication": 1.0, "request_s": 1.0, "start_up": 1.0}
 
 
-def fit_traits(rows: Sequence[ServingRow]) -> dict[str, Traits]:
-    """Constants of every backend that has rows.
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """Physical times of measured rows for any constants; arrays are ``[rows]``.
 
     Parameters
     ----------
     rows
-        Measured; aggregated rows with both measurements and a layout that can be believed are used, those of
-        dense models only for backends without any of mixtures: dense runs are of few models and old versions,
-        and bend constants that they share with mixtures.
+        Those that physics can answer.
+    none
+        Without any of the constants.
+    fixed
+        By constant, what the fixed part of TTFT gains per unit of it.
+    step
+        The same of TPOT.
     """
-    known = [r for r in rows if r.supported and r.mode == AGG and not r.doubtful]
-    used = [r for r in known if r.ttft_ms and r.tpot_ms]
-    mixed = {r.backend for r in used if is_moe(r.model)}
-    used = [r for r in used if is_moe(r.model) or r.backend not in mixed]
-    return {
-        backend: _fit([r for r in used if r.backend == backend], backend)
-        for backend in sorted({r.backend for r in used})
-    }
+
+    rows: tuple[ServingRow, ...]
+    none: Physics
+    fixed: Mapping[str, Array]
+    step: Mapping[str, Array] = field(default_factory=dict)
+
+    def physics(self, traits: Mapping[str, Traits]) -> Physics:
+        """Times with these constants: exact for one pool, within a few percent of TTFT for two."""
+        own = [traits.get(row.backend, Traits()) for row in self.rows]
+
+        def moved(name: str) -> Array:
+            return np.array([getattr(t, name) for t in own]) - getattr(_NONE, name)
+
+        return replace(
+            self.none,
+            tpot_s=self.none.tpot_s + sum(moved(name) * slope for name, slope in self.step.items()),
+            ttft_fixed_s=self.none.ttft_fixed_s
+            + sum(moved(name) * slope for name, slope in self.fixed.items()),
+            ttft_steps=self.none.ttft_steps + moved("first_steps"),
+        )
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> Probes:
+        """Some of the rows."""
+        index = np.flatnonzero(chosen)
+        return Probes(
+            tuple(self.rows[i] for i in index.tolist()),
+            self.none.part(index),
+            {name: slope[index] for name, slope in self.fixed.items()},
+            {name: slope[index] for name, slope in self.step.items()},
+        )
 
 
-def _fit(rows: list[ServingRow], backend: str) -> Traits:
-    at = {name: _physics(rows, backend, **change) for name, change in _PROBES.items()}
-    good = at["none"].predicted
-    tpot = np.array([r.tpot_ms for r in rows], dtype=np.float64)[good] / 1e3
-    ttft = np.array([r.ttft_ms for r in rows], dtype=np.float64)[good] / 1e3
-    weight = _weights([r for r, g in zip(rows, good, strict=True) if g])
-    none = at["none"]
-    base = none.tpot_s[good]
-    slopes = {
-        "host_s": (at["host_s"].tpot_s[good] - base) / 1e-3,
-        "communication": at["communication"].tpot_s[good] - base,
-    }
-    host, communication = _solve(
-        ("host_s", "communication"),
-        lambda x: np.log(base + x[0] * slopes["host_s"] + (x[1] - 1.0) * slopes["communication"]),
-        np.log(tpot),
-        weight,
-        ERROR["tpot"],
+def probes_of(rows: Sequence[ServingRow]) -> Probes:
+    """Physical times of those rows that have any."""
+    backends = {row.backend for row in rows}
+
+    def at(traits: Traits) -> Physics:
+        return physics_of(rows, dict.fromkeys(backends, traits))
+
+    none = at(_NONE)
+    index = np.flatnonzero(none.predicted)
+    none = none.part(index)
+    fixed, step = {}, {}
+    for name, by in _MOVED.items():
+        moved = at(replace(_NONE, **{name: getattr(_NONE, name) + by})).part(index)
+        fixed[name] = (moved.ttft_fixed_s - none.ttft_fixed_s) / by
+        if name in OF_TPOT:
+            step[name] = (moved.tpot_s - none.tpot_s) / by
+    return Probes(tuple(rows[i] for i in index.tolist()), none, fixed, step)
+
+
+def fit_traits(
+    probes: Sequence[Probes], use: Callable[[ServingRow], bool] = lambda _: True
+) -> dict[str, Traits]:
+    """Constants of every backend that has rows.
+
+    Doubtful layouts tell nothing, and dense models only of backends without any mixture: dense runs are of few
+    models and old versions, and bend constants that they share with mixtures.
+
+    Parameters
+    ----------
+    probes
+        Of aggregated rows, by family.
+    use
+        Which of their rows to learn from.
+    """
+    usable = [p.part(np.array([use(r) and not r.doubtful for r in p.rows], dtype=bool)) for p in probes]
+    mixed = {r.backend for p in usable for r in p.rows if is_moe(r.model)}
+    found = {}
+    for backend in sorted({r.backend for p in usable for r in p.rows}):
+        own = [
+            p.part(
+                np.array([r.backend == backend and (is_moe(r.model) or backend not in mixed) for r in p.rows])
+            )
+            for p in usable
+            if p.rows
+        ]
+        found[backend] = _fit([p for p in own if p.rows])
+    return found
+
+
+def _fit(probes: Sequence[Probes]) -> Traits:
+    rows = [row for p in probes for row in p.rows]
+    tpot, ttft = (
+        np.array([getattr(r, name) for r in rows], dtype=np.float64) / 1e3 for name in ("tpot_ms", "ttft_ms")
     )
-    fixed, steps = none.ttft_fixed_s[good], none.ttft_steps[good]
-    each_request = at["request_s"].ttft_fixed_s[good] - fixed
-    queue = at["start_up"].ttft_fixed_s[good] - fixed
+    weight = _weights(rows)
+
+    def slopes(kind: str, names: Sequence[str]) -> Array:
+        return np.array(
+            [
+                np.concatenate([getattr(p, kind).get(name, np.zeros(len(p.rows))) for p in probes])
+                for name in names
+            ]
+        )
+
+    base = np.concatenate([p.none.tpot_s for p in probes])
+    by_step = slopes("step", OF_TPOT)
+    neutral = np.array([getattr(_NONE, name) for name in OF_TPOT])
+    step = _solve(
+        OF_TPOT, lambda x: np.log(base + (x - neutral) @ by_step), np.log(tpot), weight, ERROR["tpot"]
+    )
+    fixed = np.concatenate([p.none.ttft_fixed_s for p in probes])
+    fixed = fixed + (step - neutral) @ slopes("fixed", OF_TPOT)
+    steps = np.concatenate([p.none.ttft_steps for p in probes])
+    request_s, queue = slopes("fixed", ("request_s", "start_up"))
     # Measured TPOT stands for the step here: its error is not TTFT's.
-    request, first, start_up = _solve(
-        ("request_s", "first_steps", "start_up"),
-        lambda x: np.log(fixed + x[0] * each_request + x[2] * queue + (steps + x[1]) * tpot),
+    first = _solve(
+        OF_TTFT,
+        lambda x: np.log(fixed + x[0] * request_s + x[2] * queue + (steps + x[1]) * tpot),
         np.log(ttft),
         weight,
         ERROR["ttft"],
     )
-    return Traits(host, communication, request, first, start_up)
+    return Traits(**dict(zip((*OF_TPOT, *OF_TTFT), map(float, (*step, *first)), strict=True)))
 
 
-_NONE = Traits(start_up=0.0)
-_PROBES: Mapping[str, dict[str, float]] = {
-    "none": {},
-    "host_s": {"host_s": 1e-3},
-    "communication": {"communication": 2.0},
-    "request_s": {"request_s": 1.0},
-    "start_up": {"start_up": 1.0},
-}
-
-
-def _physics(rows: list[ServingRow], backend: str, **change: float) -> Physics:
-    return physics_of(rows, {backend: replace(_NONE, **change)})
-
-
-def _weights(rows: list[ServingRow]) -> Array:
-    cells = [(r.model, r.hardware) for r in rows]
-    count = {cell: cells.count(cell) for cell in set(cells)}
-    weight = np.array([count[cell] ** -_SQRT for cell in cells])
-    return np.asarray(weight / np.sqrt(np.mean(weight**2)))
-
-
-def _solve(names: Sequence[str], model: object, y: Array, weight: Array, error: float) -> list[float]:
+def _solve(
+    names: Sequence[str], model: Callable[[Array], Array], y: Array, weight: Array, error: float
+) -> Array:
     start = np.log([getattr(PRIOR, name) for name in names])
     width = np.array([WIDTH[name] for name in names])
 
     def residual(x: Array) -> Array:
-        off = weight * (model(np.exp(x)) - y) / error  # type: ignore[operator]
+        off = weight * (model(np.exp(x)) - y) / error
         return np.concatenate([off, (x - start) / width * np.sqrt(len(y) / 100.0)])
 
     found = least_squares(residual, start, loss="soft_l1", bounds=(start - 7.0, start + 7.0)).x
-    return [float(np.exp(x)) for x in found]
+    return np.asarray(np.exp(found))
+
+
+def _weights(rows: Sequence[ServingRow]) -> Array:
+    """Every model counts alike, however many of its runs were measured."""
+    models = [row.model for row in rows]
+    count = {model: models.count(model) for model in set(models)}
+    weight = np.array([1.0 / count[model] for model in models])
+    return np.asarray(weight / np.sqrt(np.mean(weight**2)))
