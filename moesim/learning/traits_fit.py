@@ -58,7 +58,7 @@ class Probes:
         own = [traits.get(row.backend, Traits()) for row in self.rows]
 
         def moved(name: str) -> Array:
-            return np.array([getattr(t, name) for t in own]) - getattr(_NONE, name)
+            return np.array([getattr(t, name) - getattr(_NONE, name) for t in own], dtype=np.float64)
 
         return replace(
             self.none,
@@ -103,8 +103,8 @@ def fit_traits(
 ) -> dict[str, Traits]:
     """Constants of every backend that has rows.
 
-    Doubtful layouts tell nothing, and dense models only of backends without any mixture: dense runs are of few
-    models and old versions, and bend constants that they share with mixtures.
+    Doubtful layouts tell nothing, and dense models only of backends without any mixture: dense runs are of
+    few models and old versions, and bend constants that they share with mixtures.
 
     Parameters
     ----------
@@ -179,8 +179,8 @@ def _solve(
 
 
 def _weights(rows: Sequence[ServingRow]) -> Array:
-    """Every model counts alike, however many of its runs were measured."""
-    models = [row.model for row in rows]
-    count = {model: models.count(model) for model in set(models)}
-    weight = np.array([1.0 / count[model] for model in models])
+    """Runs of one model on one machine weigh as the square root of their number together."""
+    cells = [(row.model, row.hardware) for row in rows]
+    count = {cell: cells.count(cell) for cell in set(cells)}
+    weight = np.array([count[cell] ** -0.5 for cell in cells])
     return np.asarray(weight / np.sqrt(np.mean(weight**2)))

@@ -8,7 +8,7 @@ from known_runs import ROW
 
 from moesim.engine.traits import Traits
 from moesim.layout import Parallelism
-from moesim.learning.traits_fit import PRIOR, fit_traits, probes_of
+from moesim.learning.traits_fit import fit_traits, probes_of
 from moesim.validate.physics import physics_of
 
 TRUTH = {
@@ -68,7 +68,7 @@ def test_rows_not_used_have_no_say(rows, probes):
     assert fit_traits([other]) != fit_traits([probes])
 
 
-def test_models_count_alike_however_many_their_runs(probes):
+def test_repeated_runs_change_nothing_but_against_the_prior(probes):
     many = replace(
         probes,
         rows=probes.rows * 2,
@@ -79,10 +79,9 @@ def test_models_count_alike_however_many_their_runs(probes):
     once, twice = fit_traits([probes]), fit_traits([many])
     for backend in TRUTH:
         # All runs twice weigh as once against each other, and the prior grows along.
-        assert twice[backend].first_tokens == pytest.approx(once[backend].first_tokens, rel=0.01)
+        assert twice[backend].first_steps == pytest.approx(once[backend].first_steps, rel=0.01)
 
 
 def test_nothing_measured_nothing_found(probes):
     assert fit_traits([]) == {}
     assert fit_traits([probes], lambda _: False) == {}
-    assert PRIOR.host_s == 0.0
