@@ -25,8 +25,10 @@ DTYPES = {
     "w4a16_mxfp4": ("mxfp4", "mxfp4"),
     "w4a8_mxfp4_mxfp8": ("mxfp4", "mxfp4"),
 }
-#: Which activations go with mxfp4 weights by default, where both were measured.
-MXFP4 = {"vllm": "w4a16_mxfp4", "sglang": "w4a8_mxfp4_mxfp8", "trtllm": "w4a8_mxfp4_mxfp8"}
+#: Activations that go with mxfp4 weights where more than one was measured: 8 bits, which engines are served
+#: with on Blackwell (vLLM by ``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1``, as in its recipe for gpt-oss and in
+#: benchmarks/gptoss_fp4_b200.sh of SemiAnalysisAI/InferenceX).
+MXFP4 = "w4a8_mxfp4_mxfp8"
 #: Fewest rows of a data type that are worth a fit.
 FEWEST = 200
 #: Kernels of other blocks than gated experts, and the hidden and inner widths of such blocks where the kernel
@@ -54,7 +56,7 @@ def expert_rows(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
     names = np.array([str(s) for s in table["moe_dtype"].to_pylist()])
     counts = {name: int((usable & (names == name)).sum()) for name in DTYPES}
     for name, (dtype, weights) in DTYPES.items():
-        if counts[name] < FEWEST or _other_preferred(name, backend, counts):
+        if counts[name] < FEWEST or (dtype == "mxfp4" and name != MXFP4 and counts[MXFP4] >= FEWEST):
             continue
         part = table.filter(pa.array(usable & (names == name)))
         t = fastest(part, KEYS, "num_tokens")
@@ -65,12 +67,6 @@ def expert_rows(table: pa.Table, backend: str, version: str) -> Iterator[Rows]:
             picked = rows.pick(chosen & ~odd & (rows.flops > 0))
             if len(picked) >= FEWEST:
                 yield replace(picked, kernel=kernel)
-
-
-def _other_preferred(name: str, backend: str, counts: dict[str, int]) -> bool:
-    """Whether mxfp4 weights were also measured with the activations that the backend prefers."""
-    preferred = MXFP4.get(backend, "")
-    return name in MXFP4.values() and name != preferred and counts.get(preferred, 0) >= FEWEST
 
 
 def grouped_routing(t: dict[str, npt.NDArray[np.float64]], backend: str) -> npt.NDArray[np.bool_]:

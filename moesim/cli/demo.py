@@ -88,13 +88,13 @@ def _gpt_oss() -> tuple[Prediction, Prediction]:
     from moesim.hardware import load_hardware
     from moesim.layout import Parallelism
     from moesim.model import load_model
-    from moesim.prediction import Workload, predict
+    from moesim.prediction import Engine, Workload, predict
     from moesim.trace import load_trace
 
     model, hardware = load_model("gpt-oss-20b"), load_hardware("h100-sxm-8")
     trace = load_trace(data_dir("traces") / "gpt-oss-20b-synthetic.npz", shape=model)
     layout, workload = Parallelism(dp=8, ep=8), Workload(1024, 1024, 256)
-    uniform = predict(model, hardware, layout, workload, seed=_SEED)
+    uniform = predict(model, hardware, layout, workload, engine=Engine(routing="uniform"), seed=_SEED)
     return uniform, predict(model, hardware, layout, workload, trace=trace, seed=_SEED)
 
 

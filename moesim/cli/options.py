@@ -16,7 +16,7 @@ HardwareName = Annotated[str, typer.Option("--hardware", help="Catalogue name or
 Nodes = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes of the cluster.")]
 TracePath = Annotated[
     str | None,
-    typer.Option("--trace", help="Routing trace or load counts; without it every expert is equally likely."),
+    typer.Option("--trace", help="Routing trace or load counts; without it, see --routing."),
 ]
 Tp = Annotated[int, typer.Option("--tensor-parallel-size", "--tp", help="Attention tensor parallelism.")]
 Pp = Annotated[int, typer.Option("--pipeline-parallel-size", "--pp", help="Pipeline parallelism.")]
@@ -31,6 +31,9 @@ Dtype = Annotated[
 KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="Cache: auto (16 bits), bf16, fp16, fp8.")]
 Overlap = Annotated[
     str, typer.Option("--overlap", help="none, or two-batch: hide communication behind compute.")
+]
+AssumedRouting = Annotated[
+    str, typer.Option("--routing", help="Expert loads without a trace: typical of recorded ones, or uniform.")
 ]
 Chunk = Annotated[
     float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")

@@ -52,6 +52,7 @@ def predict(
     speculative_tokens: opt.SpeculativeTokens = 0,
     acceptance_rate: opt.AcceptanceRate = None,
     enforce_eager: opt.EnforceEager = False,
+    assumed_routing: opt.AssumedRouting = "typical",
     prefill_workers: Annotated[
         int | None,
         typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
@@ -92,6 +93,7 @@ def predict(
         speculative_tokens,
         acceptance_rate,
         enforce_eager,
+        assumed_routing,
     )
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]

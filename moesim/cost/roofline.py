@@ -112,6 +112,8 @@ class Rates:
         Bare.
     floor, sharpness
         Of the roofline, without launches.
+    launched
+        Whether a row is launched on its own, bool ``[ops, 1]``.
     compute, memory
         Efficiency curves of the rows that were not measured.
     curved, measured
@@ -124,6 +126,7 @@ class Rates:
     bandwidth: float
     floor: Array
     sharpness: Array
+    launched: npt.NDArray[np.bool_]
     compute: tuple[Curve, ...]
     memory: tuple[Curve, ...]
     curved: npt.NDArray[np.int64]
@@ -157,6 +160,7 @@ class Rates:
             bandwidth,
             floors,
             sharp,
+            np.array([[op.launches > 0] for op, _ in table.ops], dtype=bool).reshape(-1, 1),
             tuple(c[1] for c in curves),
             tuple(c[2] for c in curves),
             np.array([c[0] for c in curves], dtype=np.int64),
@@ -194,8 +198,10 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
         factor = np.exp(rates.stack.log_correction(_sizes(table, measured)))
         # Weights that stay in a cache between runs can beat the roofline in a table, but not in a step.
         roof = np.maximum(peak_compute[measured], peak_memory[measured])
-        seconds[measured] = np.maximum(seconds[measured] * factor, roof)
-        floors[measured] = np.minimum(floors[measured] * factor, seconds[measured])
+        # What runs beside something else is launched while that works.
+        hidden = np.where(rates.launched[measured], 0.0, floors[measured] * factor)
+        seconds[measured] = np.maximum(seconds[measured] * factor - hidden, roof)
+        floors[measured] = np.minimum(floors[measured] * factor - hidden, seconds[measured])
     return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory)
 
 

@@ -23,12 +23,20 @@ IntArray = npt.NDArray[np.int64]
 def find_surface(surfaces: Surfaces, kernel: str, dtype: str, backend: str) -> Surface | None:
     """The surface of a kernel: the backend's own, else the nearest that was measured; None if nobody did.
 
-    Dense GEMMs of one data type are alike in all engines, most of which call the same libraries; grouped ones
-    are more alike in one engine, whose kernels take either kind of fp8 scales.
+    Dense GEMMs of one data type are alike in all engines, which choose among the same libraries. In tables of
+    quantised types they differ where the host, or a kernel that quantises activations, was timed as well;
+    engines hide or fuse these, so that the lowest floor is the GEMM's. Grouped ones are more alike in one
+    engine, whose kernels take either kind of fp8 scales.
     """
     if not surfaces:
         return None
     owners = tuple(dict.fromkeys((backend, *ORDER)))
+    if kernel == "gemm" and dtype in _QUANTISED:
+        for d in (dtype, "fp8") if dtype == "fp8_block" else (dtype,):
+            found = [surfaces[kernel, d, owner] for owner in owners if (kernel, d, owner) in surfaces]
+            if found:
+                return min(found, key=lambda surface: surface.floor_s)
+        return None
     if kernel.startswith("experts"):
         dtypes = (dtype, *_OTHER_SCALES.get(dtype, ()))
         keys = [(name, d, owner) for owner in owners for d in dtypes for name in (kernel, "experts")]
@@ -38,6 +46,7 @@ def find_surface(surfaces: Surfaces, kernel: str, dtype: str, backend: str) -> S
     return next((surfaces[key] for key in keys if key in surfaces), None)
 
 
+_QUANTISED = ("fp8", "fp8_block", "nvfp4")
 _OTHER_SCALES = {"fp8": ("fp8_block",), "fp8_block": ("fp8",)}
 
 

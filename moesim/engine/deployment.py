@@ -12,7 +12,7 @@ from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
 from moesim.engine.prefill import prefill_times
-from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, uniform
+from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.timeline import makespan, two_batch_layers
@@ -78,7 +78,7 @@ class Deployment:
     model, hardware, layout, precision
         What is served, on what, how.
     source
-        Routing; None is uniform.
+        Routing; None is what `routing` says.
     plan
         Placement; None is contiguous without replicas.
     overlap
@@ -94,6 +94,8 @@ class Deployment:
         Drafts of every decode step.
     launch_s
         Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
+    routing
+        What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
     """
 
     model: Model
@@ -108,6 +110,7 @@ class Deployment:
     traits: Traits = field(default_factory=Traits)
     speculation: Speculation = field(default_factory=Speculation)
     launch_s: float = 0.0
+    routing: str = "typical"
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
@@ -250,7 +253,8 @@ class Deployment:
         source, plan, repeat = self.source, self.plan, 1.0
         if source is None:
             # Layers differ only if their placement does; else as many are drawn as make a sample.
-            source = uniform(moe.num_experts, moe.top_k, layers if plan is not None else SAMPLES)
+            many = layers if plan is not None else SAMPLES
+            source = assumed(self.routing, moe.num_experts, moe.top_k, many)
         elif layers < source.layers:
             source = _Layers(source, group.layers)
         if plan is None:

@@ -29,7 +29,8 @@ def launches(work: StepWork) -> int:
     layers = sum(len(group.layers) for group in work.experts)
     each = _EXPERT_KERNELS + (_EXCHANGE_KERNELS if layout.stage > 1 else 0)
     return (
-        sum(op.launches * count for op, count in table.ops)
+        # The host starts shared experts too, though devices work on something else meanwhile.
+        sum(max(op.launches, op.name.startswith("shared_")) * count for op, count in table.ops)
         + sum(count for _, count in table.messages)
         + each * layers
     )

@@ -7,6 +7,7 @@ placements are compared on the same batches.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,7 @@ from moesim.cost import (
     hit_parts_limited,
 )
 from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
-from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, RoutingSource
+from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, LoadSource, RoutingSource
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
@@ -32,6 +33,8 @@ from moesim.ops.primitives import ACTIVATION_BYTES
 
 #: Layer batches drawn per grid point; fewer where a batch is large and its average is sharp by itself.
 SAMPLES = 32
+#: Sizes whose batches are kept between layouts of a model; each holds at most `TOKEN_BUDGET` choices.
+KEPT = 48
 #: Grid points per doubling of the batch.
 PER_OCTAVE = 4
 
@@ -125,12 +128,16 @@ class ExpertStep:
 
     def _replay(self, tokens: int) -> Array:
         """Draw, dispatch and time batches of one size."""
-        rng = np.random.default_rng([self.seed, self.phase, tokens])
         size = tokens * self.source.layers * self.source.top_k
         draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
-        total = np.zeros(len(FIELDS))
-        for _ in range(draws):
-            draw = self.source.draw(tokens, self.phase, rng)
+        # Loads are small enough to be kept for other layouts; a recording is not.
+        source, total = self.source, np.zeros(len(FIELDS))
+        batches = (
+            _kept_batches(source, tokens, self.phase, self.seed, draws)
+            if isinstance(source, LoadSource)
+            else _batches(source, tokens, self.phase, self.seed, draws)
+        )
+        for draw in batches:
             sent = dispatch(draw, self.plan)
             times = expert_times(
                 sent.slot_tokens,
@@ -240,6 +247,17 @@ class ExpertStep:
     @property
     def _mode(self) -> str:
         return LOW_LATENCY if self.phase == DECODE else HIGH_THROUGHPUT
+
+
+def _batches(source: RoutingSource, tokens: int, phase: int, seed: int, draws: int) -> tuple[Draw, ...]:
+    """Batches of one size, the same whatever was asked before."""
+    rng = np.random.default_rng([seed, phase, tokens])
+    return tuple(source.draw(tokens, phase, rng) for _ in range(draws))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _kept_batches(source: LoadSource, tokens: int, phase: int, seed: int, draws: int) -> tuple[Draw, ...]:
+    return _batches(source, tokens, phase, seed, draws)
 
 
 def _size(step: IntArray) -> IntArray:

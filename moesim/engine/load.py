@@ -32,6 +32,10 @@ class Load:
         Tokens the engine collects before it sends them, the first included; None as its traits say.
     request_rate
         Requests per second of an open loop; None for a closed one.
+    wait_steps
+        Decode steps that a request waits on average before the engine takes it in, beyond half of the running
+        one: half of SGLang's ``--scheduler-recv-interval``, TensorRT-LLM's ``batch_wait_timeout_iters``. One
+        number, or one of each alternative.
     """
 
     input_len: Array
@@ -41,6 +45,7 @@ class Load:
     max_sequences: float = 1024.0
     stream_interval: float | None = None
     request_rate: Array | None = None
+    wait_steps: Array | float = 0.0
 
     def sent_first(self, traits: Traits) -> Array:
         """Tokens that reach the client together with the first."""
@@ -55,6 +60,7 @@ class Load:
             output_len=self.output_len[chosen],
             concurrency=self.concurrency[chosen],
             request_rate=None if self.request_rate is None else self.request_rate[chosen],
+            wait_steps=np.broadcast_to(self.wait_steps, chosen.shape)[chosen],
         )
 
     def at(self, concurrency: Array) -> Load:
@@ -69,6 +75,7 @@ class Load:
             output_len=np.tile(self.output_len, times),
             concurrency=np.tile(self.concurrency, times),
             request_rate=None if self.request_rate is None else np.tile(self.request_rate, times),
+            wait_steps=np.tile(np.broadcast_to(self.wait_steps, self.input_len.shape), times),
         )
 
     def queue_s(self, traits: Traits, rivals: Array, prompt_s: Array) -> Array:

@@ -1,11 +1,13 @@
-"""Where tokens want to go: batches of expert choices, drawn from a trace, from loads, or uniformly.
+"""Where tokens want to go: batches of expert choices, drawn from a trace, from loads, or by an assumption.
 
 A draw holds the choices of each token where that is affordable, else how many tokens chose each expert.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +22,18 @@ IntArray = npt.NDArray[np.int64]
 TOKEN_BUDGET = 300_000
 #: Orders of the experts that the tokens of a batch take in turn.
 SHUFFLES = 32
+
+#: What is assumed of models without a trace: loads as skewed as recorded ones, or all experts alike.
+ASSUMED = ("typical", "uniform")
+#: Standard deviation of the logarithm of an expert's load, with which log-normal loads let a batch of
+#: ``experts / top_k`` tokens hit as many experts as recorded ones do. The median of DeepSeek-V3 0.71 (0.67 to
+#: 0.88, six workloads), gpt-oss-20b 0.77, DeepSeek-V2-Lite 0.72 (two tasks) and OLMoE 0.96 (0.41 to 1.00,
+#: five domains), by `benchmarks/routing_skew.py`. For a quarter of that batch and for four times as many
+#: tokens it is nearly the same, which the exponent of a power law is not.
+SKEW = 0.75
+#: The same of experts that are few and wide: Mixtral (five domains, 0.12 to 0.19).
+SKEW_OF_FEW = 0.16
+FEW = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +172,24 @@ def uniform(num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
     return LoadSource(np.full((layers, num_experts), top_k / num_experts), top_k)
 
 
+def typical(num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
+    """Experts as unequally loaded as in recorded traffic: log-normal shares, in another order in each layer.
+
+    Shares are quantiles of the distribution: layers differ in which experts are hot, not in how hot they are.
+    """
+    normal = NormalDist()
+    quantiles = [normal.inv_cdf((i + 0.5) / num_experts) for i in range(num_experts)]
+    share = np.exp((SKEW if num_experts > FEW else SKEW_OF_FEW) * np.array(quantiles))
+    orders = np.random.default_rng([num_experts, top_k, layers])
+    return LoadSource(_inclusion(orders.permuted(np.tile(share, (layers, 1)), axis=1), top_k), top_k)
+
+
+@functools.lru_cache(maxsize=64)
+def assumed(name: str, num_experts: int, top_k: int, layers: int = 1) -> LoadSource:
+    """The source that one of `ASSUMED` makes, the same one every time."""
+    return (uniform if name == "uniform" else typical)(num_experts, top_k, layers)
+
+
 def source_of(routing: RoutingTrace | LoadCounts, top_k: int) -> RoutingSource:
     """The source that a trace or load counts make."""
     return TokenSource(routing) if isinstance(routing, RoutingTrace) else LoadSource.of(routing, top_k)
@@ -235,4 +267,16 @@ def _capped_multinomial(share: Array, tokens: int, top_k: int, rng: np.random.Ge
     return counts
 
 
-__all__ = ["DECODE", "PREFILL", "Draw", "LoadSource", "RoutingSource", "TokenSource", "source_of", "uniform"]
+__all__ = [
+    "ASSUMED",
+    "DECODE",
+    "PREFILL",
+    "Draw",
+    "LoadSource",
+    "RoutingSource",
+    "TokenSource",
+    "assumed",
+    "source_of",
+    "typical",
+    "uniform",
+]

@@ -115,7 +115,7 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     collected = load.sent_first(traits) - 1.0
     return Steady(
         ttft_fixed_s=(1.0 + waves) * alone,
-        ttft_steps=waves * (outputs - 1.0) + collected,
+        ttft_steps=waves * (outputs - 1.0) + collected + load.wait_steps,
         tpot_s=tpot,
         running=running,
         limit=limit,

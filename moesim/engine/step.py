@@ -28,6 +28,7 @@ _BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host", "launches
         "shared_up_proj",
         "shared_down_proj",
         "shared_shared_gate_proj",
+        "shared_activation",
     ),
     "experts",
 )

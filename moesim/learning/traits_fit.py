@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from moesim.engine.traits import Traits
+from moesim.validate.names import is_moe
 from moesim.validate.physics import Physics, physics_of
 from moesim.validate.rows import ServingRow
 
@@ -84,14 +85,33 @@ def fit_traits(
 ) -> dict[str, Traits]:
     """Constants of every backend that has rows.
 
+    Rows are used if their layout can be believed, those of dense models only for backends without any of
+    mixtures: dense runs are of few models and old versions, and bend constants that they share with mixtures.
+
     Parameters
     ----------
     probes
         Of aggregated rows, by family.
     use
-        Which of their rows to learn from.
+        Which of their rows may be learnt from.
     """
-    chosen = [np.array([use(row) for row in p.rows], dtype=bool) for p in probes]
+    believed = [[not row.doubtful and use(row) for row in p.rows] for p in probes]
+    mixed = {
+        row.backend
+        for p, good in zip(probes, believed, strict=True)
+        for row, known in zip(p.rows, good, strict=True)
+        if known and is_moe(row.model)
+    }
+    chosen = [
+        np.array(
+            [
+                known and (is_moe(row.model) or row.backend not in mixed)
+                for row, known in zip(p.rows, good, strict=True)
+            ],
+            dtype=bool,
+        )
+        for p, good in zip(probes, believed, strict=True)
+    ]
     rows = [p.rows[i] for p, c in zip(probes, chosen, strict=True) for i in np.flatnonzero(c).tolist()]
     backend = np.array([row.backend for row in rows])
     # By column: TTFT without constants, steps in it, and its slopes.

@@ -1,33 +1,44 @@
 """One decoder layer as ops: projections from its matrices, attention, feed-forward, and what is between.
 
 Serving engines fuse projections that read the same input, the residual addition with the norm that follows,
-and rotary embedding with the cache write; `fused=False` counts every operation on its own, as frameworks
-without fused kernels run them.
+and rotary embedding with the cache write and with norms of single heads. Shared experts run beside the routed
+ones, as one more expert of the grouped GEMM or on a second stream, so that their launches take no time of
+their own. `fused=False` counts every operation on its own, as frameworks without fused kernels run them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moesim.model.matrices import layer_matrices
-from moesim.model.types import Dense, GroupedQuery, Latent, Layer, LinearAttention, Matrix, MoE, StateSpace
+from moesim.model.types import (
+    Attention,
+    Dense,
+    GroupedQuery,
+    Latent,
+    Layer,
+    LinearAttention,
+    Matrix,
+    MoE,
+    StateSpace,
+)
 from moesim.ops.attention import DECODE, PREFILL, attention_ops
 from moesim.ops.batch import Batch
 from moesim.ops.precision import Precision
 from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, gemm, norm, scores, softmax
 from moesim.ops.table import Op
 
-#: Projections of the same input that run as one GEMM.
+#: Projections of the same input that run as one GEMM. The two rates of a delta rule have one of their own, as
+#: ``in_proj_ba`` of engines.
 _FUSED = {
     "q": "qkv_proj",
     "k": "qkv_proj",
     "v": "qkv_proj",
     "gate_z": "qkv_proj",
-    "beta_alpha": "qkv_proj",
     "q_a": "qkv_a_proj",
     "kv_a": "qkv_a_proj",
     "kv": "qkv_a_proj",
@@ -65,18 +76,39 @@ def layer_ops(
     yield norm("norm", tokens, hidden)
     before, after, router, feed_forward = _groups(layer, hidden, tp, fused)
     yield from _projections(before, tokens, precision)
+    if whole_width_norm(layer.attention):
+        yield norm("qk_norm", tokens, _query_key_width(layer.attention, tp))
     yield from _rotary(layer, tokens, tp, precision)
     if fused or not isinstance(layer.attention, GroupedQuery):
         yield from attention_ops(layer.attention, batch, tp, precision)
     else:
         yield from _unfused_attention(layer.attention, batch, tp)
+    if isinstance(layer.attention, LinearAttention):
+        # Output norm and gate are one kernel behind that of the state.
+        width = layer.attention.value_heads * layer.attention.value_dim / tp
+        yield elementwise("gated_norm", tokens * width, flops_each=12.0, tensors=3.0)
     yield from _projections(after, tokens, precision)
     yield add("add", tokens, hidden, launches)
     yield norm("norm", tokens, hidden)
     yield from _projections(router, tokens, precision)
-    yield from _projections(feed_forward, tokens, precision)
-    yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp)
+    for op in _projections(feed_forward, tokens, precision):
+        yield replace(op, launches=launches) if op.name.startswith("shared_") else op
+    yield from _feed_forward_elementwise(layer.ffn, hidden, tokens, tp, launches)
     yield add("add", tokens, hidden, launches)
+
+
+def whole_width_norm(attention: Attention) -> bool:
+    """Whether queries and keys are normed over all heads together, which ranks must agree on."""
+    match attention:
+        case GroupedQuery() as a:
+            return a.norm_params >= (a.heads + a.kv_heads) * a.qk_dim
+        case _:
+            return False
+
+
+def _query_key_width(attention: Attention, tp: int) -> float:
+    assert isinstance(attention, GroupedQuery)
+    return (attention.heads / tp + max(1.0, attention.kv_heads / tp)) * attention.qk_dim
 
 
 def local_shape(matrix: Matrix, tp: int) -> tuple[float, float, float]:
@@ -190,11 +222,20 @@ def _rotary(layer: Layer, tokens: Number, tp: int, precision: Precision) -> Iter
     )
 
 
-def _feed_forward_elementwise(ffn: Dense | MoE, hidden: int, tokens: Number, tp: int) -> Iterator[Op]:
+def _feed_forward_elementwise(
+    ffn: Dense | MoE, hidden: int, tokens: Number, tp: int, shared_launches: int
+) -> Iterator[Op]:
     """Gated activation of dense or shared blocks, and the router's selection."""
+    dense = isinstance(ffn, Dense)
     width = ffn.intermediate if isinstance(ffn, Dense) else ffn.shared_intermediate
     if width:
-        yield elementwise("activation", tokens * width / tp, flops_each=5.0, tensors=float(ffn.matrices))
+        yield elementwise(
+            "activation" if dense else "shared_activation",
+            tokens * width / tp,
+            flops_each=5.0,
+            tensors=float(ffn.matrices),
+            launches=1 if dense else shared_launches,
+        )
     if isinstance(ffn, MoE):
         yield elementwise("top_k", tokens * ffn.num_experts, flops_each=6.0, tensors=2.0)
         yield elementwise(

@@ -11,10 +11,13 @@ from moesim.layout.parallelism import Parallelism
 from moesim.model.matrices import model_matrices
 from moesim.model.types import Layer, Model, MoE
 from moesim.ops.batch import Batch
-from moesim.ops.layer import fused_gemm, layer_ops
+from moesim.ops.layer import fused_gemm, layer_ops, whole_width_norm
 from moesim.ops.precision import Precision
 from moesim.ops.primitives import ACTIVATION_BYTES, add, elementwise, norm
 from moesim.ops.table import Array, Message, Op, OpTable
+
+#: Engines add up mean squares of norms in 32 bits.
+NORM_SUM_BYTES = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +156,14 @@ def _layer_messages(layer: Layer, hidden: int, batch: Batch, layout: Parallelism
     # Behind the attention always; behind the feed-forward block unless routed experts end with their own
     # combine, into which the shared expert's partial sums are added before.
     alone = not isinstance(layer.ffn, MoE) or (layout.dp > 1 and layer.ffn.shared_intermediate > 0)
-    return [reduce, reduce] if alone else [reduce]
+    found = [reduce, reduce] if alone else [reduce]
+    if whole_width_norm(layer.attention):
+        # The mean squares of queries and keys, one number each per token.
+        sums = Message(
+            "qk_norm_reduce", "all_reduce", layout.tp, layout.tp, batch.tokens * 2.0 * NORM_SUM_BYTES
+        )
+        found.append(sums)
+    return found
 
 
 def _ends(model: Model, batch: Batch, layout: Parallelism, precision: Precision) -> list[Op]:

@@ -42,6 +42,7 @@ def deployment_of(
         engine.backend,
         engine.speculation,
         engine.enforce_eager,
+        engine.routing,
         traits,
     )
     if key in _KEPT:
@@ -60,6 +61,7 @@ def deployment_of(
         traits or Traits(),
         engine.speculation,
         LAUNCH_S if engine.enforce_eager else 0.0,
+        engine.routing,
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

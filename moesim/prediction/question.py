@@ -10,6 +10,7 @@ import numpy as np
 from moesim.engine.deployment import BACKENDS, OVERLAPS
 from moesim.engine.load import Load
 from moesim.engine.memory import UTILISATION
+from moesim.engine.routing import ASSUMED
 from moesim.engine.speculation import Speculation
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
@@ -89,6 +90,9 @@ class Engine:
         then reaches from no draft accepted to all.
     enforce_eager
         Whether steps run without CUDA graphs; see `moesim.engine.eager`.
+    routing
+        How unequally experts are assumed to be loaded where there is no trace: ``typical`` of recorded
+        traffic, or ``uniform``; see `moesim.engine.routing`.
     """
 
     dtype: str = "auto"
@@ -102,6 +106,7 @@ class Engine:
     speculative_tokens: int = 0
     acceptance_rate: float | None = None
     enforce_eager: bool = False
+    routing: str = "typical"
 
     @property
     def speculation(self) -> Speculation:
@@ -117,6 +122,8 @@ class Engine:
             found.append(Fault("unknown overlap", "--overlap", self.overlap, ", ".join(OVERLAPS)))
         if self.backend not in BACKENDS:
             found.append(Fault("unknown backend", "--backend", self.backend, ", ".join(BACKENDS)))
+        if self.routing not in ASSUMED:
+            found.append(Fault("unknown routing", "--routing", self.routing, ", ".join(ASSUMED)))
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),

@@ -23,6 +23,7 @@ from moesim.model import load_model
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import check
 from moesim.units import show
+from moesim.validate.recipes import recipe_of
 from moesim.validate.rows import ServingRow
 from moesim.validate.served import MEMORY_UTILISATION, engine_of, machine_of
 
@@ -115,9 +116,11 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
                 row.prefill,
                 row.decode,
                 row.stand_ins,
+                recipe_of(row).kv_cache_dtype,
             )
             together[key].append(i)
-    for members in together.values():
+    # Layouts of one model share draws of routing, which are kept for a while.
+    for _, members in sorted(together.items(), key=lambda item: str(item[0][0])):
         _fill(table, rows, members, traits)
     return table
 
@@ -174,7 +177,8 @@ def _state(sides: list[Side], load: Load) -> Steady:
 
 def _load(rows: Sequence[ServingRow]) -> Load:
     lengths = np.array([(max(LENGTH * r.isl, 1.0), max(LENGTH * r.osl, 1.0), r.concurrency) for r in rows]).T
-    return Load(lengths[0], lengths[1], lengths[2])
+    waits = np.array([recipe_of(r).wait_steps for r in rows])
+    return Load(lengths[0], lengths[1], lengths[2], wait_steps=waits)
 
 
 def _sides(row: ServingRow, traits: Mapping[str, Traits]) -> list[Side]:

@@ -100,7 +100,10 @@ def test_a_rate_beyond_all_is_infeasible_and_says_the_most():
 
 def test_real_routing_is_visible_in_the_breakdown(shared):
     trace = shared("traces/gpt-oss-20b/decode.npz")
-    plain, real = (_no_nan(run(*PREDICT, *extra, "--json").stdout) for extra in ((), ("--trace", trace)))
+    plain, real = (
+        _no_nan(run(*PREDICT, *extra, "--json").stdout)
+        for extra in (("--routing", "uniform"), ("--trace", trace))
+    )
     assert real["experts"]["distinct_experts"] < plain["experts"]["distinct_experts"]
     assert real["load_imbalance"] > plain["load_imbalance"]
     waits = [

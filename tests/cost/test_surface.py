@@ -117,6 +117,36 @@ def test_whose_kernel_is_used():
     assert used("mla_decode", "bf16", "vllm") is None
 
 
+def test_a_quantised_gemm_is_the_one_with_the_lowest_floor():
+    """Tables of some engines time the quantising of activations, or the host, with it."""
+    floors = {
+        ("fp8", "vllm"): 5e-6,
+        ("fp8", "trtllm"): 13e-6,
+        ("bf16", "vllm"): 5e-6,
+        ("bf16", "trtllm"): 13e-6,
+    }
+    table = {
+        ("gemm", dtype, backend): replace(GEMM, dtype=dtype, backend=backend, floor_s=floor)
+        for (dtype, backend), floor in floors.items()
+    }
+    assert find_surface(table, "gemm", "fp8", "trtllm").backend == "vllm"
+    assert find_surface(table, "gemm", "fp8_block", "trtllm").backend == "vllm"
+    assert find_surface(table, "gemm", "bf16", "trtllm").backend == "trtllm"
+
+
+@pytest.mark.parametrize("surfaces", [(GEMM,), ()])
+def test_what_runs_beside_something_else_has_no_floor_of_its_own(surfaces):
+    on = device(*surfaces)
+    op = gemm("g", 64.0, 2048, 2048)
+    beside = replace(op, launches=0)
+    one, both = (OpTable(tuple((o, 1) for o in ops), (), 1) for ops in ((op,), (op, beside)))
+    alone = op_times(one, on)
+    found = op_times(both, on)
+    assert found.seconds[0] == pytest.approx(alone.seconds[0])
+    assert found.floor_s[1] == pytest.approx(0.0)
+    assert found.seconds[1] == pytest.approx(found.seconds[0] - found.floor_s[0])
+
+
 def test_experts_by_hand():
     shape = ExpertShape(1024, 1024.0, 3, "bf16")
     tokens = np.array([[1.0, 100.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.engine.dispatch import direct, dispatch, two_level
-from moesim.engine.routing import TOKEN_BUDGET, LoadSource, TokenSource, uniform
+from moesim.engine.routing import TOKEN_BUDGET, LoadSource, TokenSource, assumed, typical, uniform
 from moesim.layout import ExpertMap
 from moesim.placement import solve
 from moesim.trace.types import DECODE, PREFILL, LoadCounts, RoutingTrace
@@ -71,6 +71,37 @@ def test_uniform_draws_hit_as_many_experts_as_theory_says():
     for tokens in (1, 8, 32):
         hit = (source.draw(tokens, DECODE, np.random.default_rng(1)).counts > 0).mean()
         assert hit == pytest.approx(1 - (1 - 8 / 64) ** tokens, abs=0.01)
+
+
+def test_typical_loads_are_alike_in_all_layers_but_for_the_order():
+    source = typical(64, 8, layers=6)
+    assert source.inclusion.sum(axis=1) == pytest.approx(np.full(6, 8.0))
+    assert source.inclusion.max() <= 1.0
+    shares = np.sort(source.inclusion, axis=1)
+    assert shares == pytest.approx(np.broadcast_to(shares[0], shares.shape))
+    assert len({tuple(np.argsort(row)) for row in source.inclusion}) == 6
+    # Log-normal: the logarithm of the load is symmetric about its median.
+    assert np.log(shares[0]) + np.log(shares[0, ::-1]) == pytest.approx(
+        2 * np.log(np.median(shares[0])), abs=0.01
+    )
+
+
+def test_typical_batches_hit_fewer_experts_and_skew_is_less_with_few_experts():
+    def hit(source, tokens):
+        return (source.draw(tokens, DECODE, np.random.default_rng(3)).counts > 0).mean()
+
+    for experts, top_k in ((256, 8), (128, 4), (64, 6)):
+        tokens = experts // top_k
+        assert hit(typical(experts, top_k, 64), tokens) < 0.95 * hit(uniform(experts, top_k, 64), tokens)
+        # One token takes as many experts whatever the loads.
+        assert hit(typical(experts, top_k, 64), 1) == hit(uniform(experts, top_k, 64), 1)
+    few, many = typical(8, 2).inclusion, typical(128, 2).inclusion
+    assert few.max() / few.mean() < 1.5 < many.max() / many.mean()
+
+
+def test_an_assumed_source_is_the_same_every_time():
+    assert assumed("typical", 64, 8, 4) is assumed("typical", 64, 8, 4)
+    assert np.ptp(assumed("uniform", 64, 8, 4).inclusion) == 0.0
 
 
 def test_experts_are_chosen_together_as_often_as_chance_says():

@@ -149,6 +149,25 @@ def test_messages_follow_the_layout():
     assert [(m.collective, n) for m, n in pp.table.messages] == [("send", 3)]
 
 
+@pytest.mark.parametrize(
+    ("name", "whole"), [("minimax-m2.5", True), ("qwen3-30b-a3b", False), ("olmoe-1b-7b", True)]
+)
+def test_norms_over_all_heads_are_agreed_on_by_ranks(name, whole):
+    """MiniMax-M2 and OLMoE norm queries and keys over all heads; Qwen3 each head on its own."""
+    for tp in (1, 4):
+        _, work = _work(name, Parallelism(tp=tp), Batch.decode(2.0, 100.0))
+        names = [message.name for message, _ in work.table.messages]
+        assert ("qk_norm_reduce" in names) == (whole and tp > 1)
+        assert any(op.name == "qk_norm" for op, _ in work.table.ops) == whole
+
+
+def test_shared_experts_are_launched_beside_the_routed_ones():
+    _, fused = _work("deepseek-v3", Parallelism(), Batch.decode(2.0, 100.0))
+    _, apart = _work("deepseek-v3", Parallelism(), Batch.decode(2.0, 100.0), fused=False)
+    for work, launches in ((fused, {0}), (apart, {1})):
+        assert {op.launches for op, _ in work.table.ops if op.name.startswith("shared_")} == launches
+
+
 def test_encoder_decoders_are_refused():
     model = load_model("switch-base-128")
     with pytest.raises(ConfigError, match="encoder-decoder"):

@@ -37,8 +37,9 @@ def _one_hot():
 
 
 def _tpot(trace, concurrency=4096, layout=LAYOUT, **kwargs):
+    engine = ms.Engine(routing="uniform")
     return ms.predict(
-        MODEL, HARDWARE, layout, ms.Workload(128, 512, concurrency), trace=trace, **kwargs
+        MODEL, HARDWARE, layout, ms.Workload(128, 512, concurrency), trace=trace, engine=engine, **kwargs
     ).tpot_s
 
 

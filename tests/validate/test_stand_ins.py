@@ -16,7 +16,6 @@ from moesim.model import load_model
 from moesim.ops import LayerKinds, Precision
 from moesim.validate import predict_rows, read_serving
 from moesim.validate.rows import Pool
-from moesim.validate.served import cache_dtype_of
 from moesim.validate.stand_ins import MOST, with_stand_ins
 
 RACK = replace(ROW, model="deepseek-r1", hardware="gb200-nvl72", system="gb200", dtype="fp8")
@@ -117,12 +116,3 @@ def test_the_reader_records_them(tmp_path):
     blank = {"silicon_ttft_ms": "", "silicon_tpot_ms": ""}
     (same,) = read_serving(write_csv(tmp_path / "blank.csv", POOLS | ones | blank))
     assert same.stand_ins == row.stand_ins
-
-
-def test_caches_are_8_bits_but_where_engines_have_no_kernel_for_it():
-    h200 = replace(RACK, hardware="h200-sxm-8", layout=Parallelism(tp=8))
-    assert cache_dtype_of(replace(h200, backend="sglang")) == "auto"
-    assert cache_dtype_of(replace(h200, backend="trtllm")) == "fp8"
-    assert cache_dtype_of(replace(RACK, backend="sglang")) == "fp8"
-    assert cache_dtype_of(replace(h200, backend="sglang", model="gpt-oss-120b")) == "fp8"
-    assert cache_dtype_of(replace(RACK, dtype="bf16")) == "auto"
