@@ -81,5 +81,3 @@ ERRORS = (
     _error("backend", "concurrency input output", 0.1),
     _error("model system backend dtype", "concurrency input output", 0.1),
 )
-#: Those that a new system or model shares.
-ERRORS_OF_LOADS = (_error("", "concurrency input output", 0.1),)

@@ -15,14 +15,13 @@ from moesim.errors import ConfigError, Fault
 from moesim.learning.effects import AGGREGATED, DISAGGREGATED
 from moesim.learning.held_out import Means, Table, TraitsWithout, fit_pair, held_out, sides, table_of
 from moesim.learning.spread import (
+    HAVE_UNITS,
     bounds_of,
     constant_bounds,
-    error_effects,
     left_out_scale,
     residuals,
     scale_process,
     spans_of,
-    strengths_of,
 )
 from moesim.learning.summary import HeldOut, apart, summary
 from moesim.learning.traits_fit import Probes, fit_traits, probes_of
@@ -151,7 +150,7 @@ def _family(
         kind: {known: residuals(table, found) for known, found in by.items()}
         for kind, by in predicted.items()
     }
-    scales = {kind: _units(table, _source(off, kind), kind) for kind in off}
+    scales = {kind: _units(table, by["campaign"], kind) for kind, by in off.items()}
     spans = {
         known: by_novelty(
             {kind: spans_of(table, by[known], scales[kind], kind, LEVEL) for kind, by in off.items()}
@@ -170,11 +169,6 @@ def _family(
     return family, _report(table, predicted, off, scales)
 
 
-def _source(off: Mapping[Kind, Mapping[str, Mapping[str, Array]]], kind: Kind) -> Mapping[str, Array]:
-    """Residuals that tell where errors are large: those of layouts for whole systems and models, too."""
-    return off["sweep" if kind == "sweep" or "layout" not in off else "layout"]["campaign"]
-
-
 def _units(table: Table, residual: Mapping[str, Array], kind: Kind) -> dict[str, Array]:
     return {metric: left_out_scale(table, residual[metric], kind) for metric in ("tpot", "ttft")}
 
@@ -182,14 +176,13 @@ def _units(table: Table, residual: Mapping[str, Array], kind: Kind) -> dict[str,
 def _scale_processes(
     table: Table, off: Mapping[Kind, Mapping[str, Mapping[str, Array]]]
 ) -> dict[str, dict[str, Process]]:
-    found = {
-        novelty: {
-            metric: scale_process(error_effects(kind), table, _source(off, kind)[metric])
-            for metric in ("tpot", "ttft")
-        }
-        for kind, novelty in KINDS.items()
-    }
-    return {**found, NOVELTY[4]: found[NOVELTY[3]]}
+    found: dict[str, dict[str, Process]] = {novelty: {} for novelty in NOVELTY}
+    for kind in HAVE_UNITS:
+        if kind in off:
+            found[KINDS[kind]] = {
+                metric: scale_process(table, off[kind]["campaign"][metric]) for metric in ("tpot", "ttft")
+            }
+    return found
 
 
 def _filled(shares: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -234,10 +227,7 @@ def _report(
         predicted,
         known,
         {
-            kind: {
-                m: bounds_of(table, by[m], scales[kind][m], kind, LEVEL, strengths_of(kind, m))
-                for m in ("tpot", "ttft")
-            }
+            kind: {m: bounds_of(table, by[m], scales[kind][m], kind, LEVEL) for m in ("tpot", "ttft")}
             for kind, by in known.items()
         },
         {

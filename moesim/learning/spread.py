@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction import METRICS, Component, Process
+from moesim.correction import METRICS, Process
 from moesim.correction.calibration import SCALE_OF, Span
-from moesim.learning.effects import ERRORS, ERRORS_OF_LOADS
+from moesim.learning.effects import ERRORS
 from moesim.learning.held_out import Table, mean_of, sides
 from moesim.learning.process_fit import fit_process
 from moesim.validate import group_of
@@ -23,6 +23,8 @@ LEAST = 0.01
 _GAUSSIAN = -0.635
 #: How far an interval may follow the expected error: not at all, by its root, in proportion.
 STRENGTHS = (0.0, 0.5, 1.0)
+#: Splits whose errors differ by configuration in ways that other groups tell.
+HAVE_UNITS: tuple[Kind, ...] = ("sweep", "layout")
 #: Quantiles of a group of fewer rows are not looked at alone.
 OWN_QUANTILES = 20
 
@@ -38,22 +40,17 @@ def residuals(table: Table, predicted: tuple[Array, Array]) -> dict[str, Array]:
     }
 
 
-def error_effects(kind: Kind) -> tuple[Component, ...]:
-    """What errors of a held-out group may depend on: names say nothing of a system or model not seen."""
-    return ERRORS if kind in ("sweep", "layout") else ERRORS_OF_LOADS
-
-
-def scale_process(effects: Sequence[Component], table: Table, residual: Array) -> Process:
+def scale_process(table: Table, residual: Array) -> Process:
     """Logarithm of the error to be expected of a configuration."""
     size = np.log(np.maximum(np.abs(residual), LEAST)) - _GAUSSIAN
     centre = float(size.mean())
     fitted = fit_process(
-        effects,
+        ERRORS,
         table.labels,
         table.values,
         size - centre,
         noise=1.0,
-        parameters=_fixed(effects),
+        parameters=_fixed(),
         rounds=0,
     ).process
     return Process(
@@ -61,20 +58,25 @@ def scale_process(effects: Sequence[Component], table: Table, residual: Array) -
     )
 
 
-def _fixed(effects: Sequence[Component]) -> Array:
+def _fixed() -> Array:
     """Parameters as the effects have them: errors are too few to tell more."""
     found: list[float] = []
-    for c in effects:
+    for c in ERRORS:
         found += [np.log(c.variance), *(np.log(scale) for _, scale in c.scales)]
     return np.array([*found, 0.0])
 
 
 def left_out_scale(table: Table, residual: Array, kind: Kind) -> Array:
-    """Error to be expected of every row, learnt from errors of other groups, ``[rows]``."""
+    """Error to be expected of every row, learnt from errors of other groups, ``[rows]``.
+
+    Where a system or model not seen is far off, errors of others do not tell: one width serves all.
+    """
+    if kind not in HAVE_UNITS:
+        return np.ones(len(residual))
     found = np.empty(len(residual))
     for side in sides(table, kind):
         rest = ~side if not side.all() else side
-        process = scale_process(error_effects(kind), table.part(rest), residual[rest])
+        process = scale_process(table.part(rest), residual[rest])
         found[side] = np.exp(mean_of(process, table.part(side)))
     return found
 
@@ -103,26 +105,10 @@ def group_quantiles(units: Array, groups: npt.NDArray[np.str_], level: float) ->
     return (low + least) / 2.0, (high + most) / 2.0
 
 
-def strengths_of(kind: Kind, metric: str) -> tuple[float, ...]:
-    """Powers of the expected error to try for a metric.
-
-    Of a system or model not seen, loads tell where queues, and so errors of TTFT, are large; of TPOT, the
-    errors of others tell nothing.
-    """
-    return STRENGTHS if kind in ("sweep", "layout") or metric == "ttft" else STRENGTHS[:1]
-
-
-def span_of(
-    residual: Array,
-    scale: Array,
-    groups: npt.NDArray[np.str_],
-    kind: Kind,
-    level: float,
-    strengths: Sequence[float] = STRENGTHS,
-) -> Span:
+def span_of(residual: Array, scale: Array, groups: npt.NDArray[np.str_], kind: Kind, level: float) -> Span:
     """The interval, relative to a prediction, of the best interval score."""
     best = (np.inf, Span(0.0, 0.0, 0.0))
-    for strength in strengths:
+    for strength in STRENGTHS if kind in HAVE_UNITS else STRENGTHS[:1]:
         unit = scale**strength
         if kind == "model":
             low, high = group_quantiles(residual / unit, groups, level)
@@ -142,27 +128,17 @@ def spans_of(
     """Interval of every metric, from all groups."""
     groups = np.array([group_of(row, kind) for row in table.rows])
     return {
-        metric: span_of(
-            found[metric], scales[SCALE_OF[metric]], groups, kind, level, strengths_of(kind, metric)
-        )
-        for metric in METRICS
+        metric: span_of(found[metric], scales[SCALE_OF[metric]], groups, kind, level) for metric in METRICS
     }
 
 
-def bounds_of(
-    table: Table,
-    residual: Array,
-    scale: Array,
-    kind: Kind,
-    level: float,
-    strengths: Sequence[float] = STRENGTHS,
-) -> tuple[Array, Array]:
+def bounds_of(table: Table, residual: Array, scale: Array, kind: Kind, level: float) -> tuple[Array, Array]:
     """Ends of the interval of every row, relative to its prediction, from residuals of other groups."""
     groups = np.array([group_of(row, kind) for row in table.rows])
     low, high = np.empty(len(residual)), np.empty(len(residual))
     for side in sides(table, kind):
         rest = ~side if not side.all() else side
-        span = span_of(residual[rest], scale[rest], groups[rest], kind, level, strengths)
+        span = span_of(residual[rest], scale[rest], groups[rest], kind, level)
         low[side], high[side] = (end * scale[side] ** span.strength for end in (span.low, span.high))
     return low, high
 

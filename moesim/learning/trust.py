@@ -39,6 +39,9 @@ def share(measured: Array, said: Array, weights: Array) -> float:
 def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Shares of TPOT's and of TTFT's effects, from some rows; every group counts alike.
 
+    Of time to first token, none is believed for whole machines and models that were not seen: what queues and
+    settings nobody recorded do to it on one machine says nothing of another.
+
     Parameters
     ----------
     table, means
@@ -52,6 +55,8 @@ def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -
     _, which, count = np.unique(groups[rows], return_inverse=True, return_counts=True)
     weights = 1.0 / count[which]
     tpot = share(np.log(table.tpot / means.physical)[rows], means.tpot[rows], weights)
+    if kind in ("system", "model"):
+        return tpot, 0.0
     _, whole = means.predicted(tpot, 0.0)
     return tpot, share(np.log(table.ttft / whole)[rows], means.ttft[rows], weights)
 

@@ -120,7 +120,13 @@ class Served:
         if self.family is None:
             return state
         return state.corrected(
-            *self.family.factors(self.identity, load.input_len, load.output_len, load.concurrency)
+            *self.family.factors(
+                self.identity,
+                load.input_len,
+                load.output_len,
+                load.concurrency,
+                kernels=bool(self.decode.hardware.device.processor.kernels),
+            )
         )
 
     def answer(self, load: Load) -> tuple[Steady, Corrected | None]:

@@ -3,9 +3,9 @@
 import pytest
 
 from moesim.correction import CATEGORIES, VALUES
-from moesim.learning.effects import AGGREGATED, DISAGGREGATED, ERRORS, ERRORS_OF_LOADS, effect
+from moesim.learning.effects import AGGREGATED, DISAGGREGATED, ERRORS, effect
 
-ALL = (*AGGREGATED, *DISAGGREGATED, *ERRORS, *ERRORS_OF_LOADS)
+ALL = (*AGGREGATED, *DISAGGREGATED, *ERRORS)
 
 
 def names(component):
