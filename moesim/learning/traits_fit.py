@@ -1,6 +1,7 @@
 """Fit the constants of serving engines to measured runs: few, each with a meaning, each held by a prior.
 
-Physical times are linear in every constant, so that each one's share is the difference of two evaluations.
+Physical times are linear in every constant, so that each one's share is the difference of two evaluations;
+the start-up queue is one of steps, and grows with what they take.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ class Probes:
         By constant, what the fixed part of TTFT gains per unit of it.
     step
         The same of TPOT.
+    queue
+        By constant of steps, what a unit of it adds to what TTFT gains per unit of `Traits.start_up`.
     """
 
     rows: tuple[ServingRow, ...]
     none: Physics
     fixed: Mapping[str, Array]
     step: Mapping[str, Array] = field(default_factory=dict)
+    queue: Mapping[str, Array] = field(default_factory=dict)
 
     def physics(self, traits: Mapping[str, Traits]) -> Physics:
         """Times with these constants: exact for one pool, within a few percent of TTFT for two."""
@@ -64,7 +68,8 @@ class Probes:
             self.none,
             tpot_s=self.none.tpot_s + sum(moved(name) * slope for name, slope in self.step.items()),
             ttft_fixed_s=self.none.ttft_fixed_s
-            + sum(moved(name) * slope for name, slope in self.fixed.items()),
+            + sum(moved(name) * slope for name, slope in self.fixed.items())
+            + moved("start_up") * sum(moved(name) * slope for name, slope in self.queue.items()),
             ttft_steps=self.none.ttft_steps + moved("first_steps"),
         )
 
@@ -76,6 +81,7 @@ class Probes:
             self.none.part(index),
             {name: slope[index] for name, slope in self.fixed.items()},
             {name: slope[index] for name, slope in self.step.items()},
+            {name: slope[index] for name, slope in self.queue.items()},
         )
 
 
@@ -89,13 +95,20 @@ def probes_of(rows: Sequence[ServingRow]) -> Probes:
     none = at(_NONE)
     index = np.flatnonzero(none.predicted)
     none = none.part(index)
-    fixed, step = {}, {}
-    for name, by in _MOVED.items():
-        moved = at(replace(_NONE, **{name: getattr(_NONE, name) + by})).part(index)
-        fixed[name] = (moved.ttft_fixed_s - none.ttft_fixed_s) / by
-        if name in OF_TPOT:
-            step[name] = (moved.tpot_s - none.tpot_s) / by
-    return Probes(tuple(rows[i] for i in index.tolist()), none, fixed, step)
+
+    def moved(*names: str) -> Physics:
+        changes = {name: getattr(_NONE, name) + _MOVED[name] for name in names}
+        return at(replace(_NONE, **changes)).part(index)
+
+    one = {name: moved(name) for name in _MOVED}
+    fixed = {name: (p.ttft_fixed_s - none.ttft_fixed_s) / _MOVED[name] for name, p in one.items()}
+    step = {name: (one[name].tpot_s - none.tpot_s) / _MOVED[name] for name in OF_TPOT}
+    queue = {
+        name: (moved("start_up", name).ttft_fixed_s - one[name].ttft_fixed_s - fixed["start_up"])
+        / _MOVED[name]
+        for name in OF_TPOT
+    }
+    return Probes(tuple(rows[i] for i in index.tolist()), none, fixed, step, queue)
 
 
 def fit_traits(
@@ -153,6 +166,7 @@ def _fit(probes: Sequence[Probes]) -> Traits:
     fixed = fixed + (step - neutral) @ slopes("fixed", OF_TPOT)
     steps = np.concatenate([p.none.ttft_steps for p in probes])
     request_s, queue = slopes("fixed", ("request_s", "start_up"))
+    queue = queue + (step - neutral) @ slopes("queue", OF_TPOT)
     # Measured TPOT stands for the step here: its error is not TTFT's.
     first = _solve(
         OF_TTFT,
