@@ -12,13 +12,13 @@ Distribution-Free Predictive Inference for Regression, JASA 2018, section 5.2 fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.correction.features import CATEGORIES, Identity
+from moesim.correction.features import CATEGORIES, VALUES, Identity
 from moesim.correction.process import Process
 from moesim.engine.traits import Traits
 
@@ -29,6 +29,13 @@ NOVELTY = ("layout known", "layout new", "system new", "model new", "all new")
 METRICS = ("tpot", "ttft", "e2el")
 #: The metric whose expected error stands for that of another.
 SCALE_OF = {"tpot": "tpot", "ttft": "ttft", "e2el": "tpot"}
+#: Values that a load may have outside of all training rows, in words.
+_RANGES = {
+    "concurrency": "concurrency",
+    "input": "prompts",
+    "output": "outputs",
+    "devices": "numbers of devices",
+}
 _WHY = {
     "layout new": "no measured run has this layout",
     "system new": "no measured run has this model on this device with this engine",
@@ -68,6 +75,8 @@ class Corrected:
         One of `NOVELTY`.
     known_system
         Whether any measured run is on this device.
+    beyond
+        What of the loads is outside of all that was measured; empty if nothing is.
     """
 
     tpot_factor: Array
@@ -75,11 +84,25 @@ class Corrected:
     spans: Mapping[str, tuple[Array, Array]]
     novelty: str
     known_system: bool = True
+    beyond: str = ""
+
+    def lowered(self, by: Array) -> Corrected:
+        """The same with lower ends of TPOT and end-to-end latency that are `by` times as high."""
+        if np.all(by == 1.0):
+            return self
+        spans = {
+            metric: (low * by if metric != "ttft" else low, high)
+            for metric, (low, high) in self.spans.items()
+        }
+        return replace(self, spans=spans)
 
     @property
     def why(self) -> str:
         """Why the interval is wide; empty if it is not."""
-        return _WHY.get(self.novelty, "")
+        why = [_WHY[self.novelty]] if self.novelty in _WHY else []
+        if self.beyond:
+            why.append(f"no measured run has such {self.beyond}")
+        return "; ".join(why)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +127,7 @@ class Family:
     spans: Mapping[str, Mapping[str, Mapping[str, Span]]]
     trust: Mapping[str, tuple[float, float]]
     _seen: tuple[frozenset[tuple[int, ...]], ...] = field(init=False, repr=False)
+    _range: Mapping[str, tuple[float, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Columns of a layout and of a system, in the order of `CATEGORIES`.
@@ -114,13 +138,18 @@ class Family:
             frozenset((r[0], r[2]) for r in rows),
         )
         object.__setattr__(self, "_seen", seen)
+        columns = {name: self.tpot.values[:, VALUES.index(name)] for name in _RANGES}
+        ends = {name: (float(np.nanmin(v)), float(np.nanmax(v))) for name, v in columns.items()}
+        object.__setattr__(self, "_range", ends)
 
     def novelty_of(self, identity: Identity) -> str:
         """How new a deployment is."""
         return self._novelty(tuple(int(c) for c in self.tpot.encode([identity.labels()])[0]))
 
-    def _novelty(self, c: tuple[int, ...]) -> str:
+    def _novelty(self, c: tuple[int, ...], kernels: bool = True) -> str:
         layouts, systems, models = self._seen
+        if not kernels and c[1] < 0:
+            return NOVELTY[-1]
         if (c[0], c[1], c[2], c[3], c[6]) in layouts:
             return "layout known"
         if (c[0], c[1], c[2]) in systems:
@@ -147,15 +176,17 @@ class Family:
         input_len, output_len, concurrency
             Of every load, ``[loads]``.
         kernels
-            Whether kernels of the device, or of a near relative, were measured: all machines in the
-            calibration have them, so that its errors on new machines are not those of others.
+            Whether kernels of the device were measured: all machines in the calibration have them, so that
+            its errors on new machines are not those of others.
         """
         codes, values = self._queries(identity, input_len, output_len, concurrency)
-        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
-        spans = self.spans["campaign" if identity.campaign else "anonymous"][novelty]
+        novelty = self._novelty(tuple(codes[0].tolist()), kernels)
+        beyond = self._beyond(values)
+        width = NOVELTY[-1] if beyond else novelty
+        spans = self.spans["campaign" if identity.campaign else "anonymous"][width]
         scales = {
             metric: process.mean(codes, values)
-            for metric, process in self.scales[novelty].items()
+            for metric, process in self.scales[width].items()
             if any(spans[m].strength for m in METRICS if SCALE_OF[m] == metric)
         }
         found = {}
@@ -167,6 +198,7 @@ class Family:
             found,
             novelty,
             bool(codes[0, CATEGORIES.index("system")] >= 0),
+            beyond,
         )
 
     def factors(
@@ -180,8 +212,18 @@ class Family:
     ) -> tuple[Array, Array]:
         """The factors of `correct` alone: of TPOT, and of TTFT beyond them."""
         codes, values = self._queries(identity, input_len, output_len, concurrency)
-        novelty = self._novelty(tuple(codes[0].tolist())) if kernels else NOVELTY[-1]
+        novelty = self._novelty(tuple(codes[0].tolist()), kernels)
         return self._factors(novelty, codes, values)
+
+    def _beyond(self, values: Array) -> str:
+        """What is more than an octave outside of all training rows; empty if nothing is."""
+        found = []
+        for name, what in _RANGES.items():
+            low, high = self._range[name]
+            own = values[:, VALUES.index(name)]
+            if own.min() < low - 1.0 or own.max() > high + 1.0:
+                found.append(f"{what} (measured: {2.0**low:.4g} to {2.0**high:.4g})")
+        return " and ".join(found)
 
     def _factors(self, novelty: str, codes: npt.NDArray[np.int64], values: Array) -> tuple[Array, Array]:
         tpot, ttft = (

@@ -80,7 +80,7 @@ class Identity:
         )
 
     def values(self, input_len: Array, output_len: Array, concurrency: Array) -> Array:
-        """Value of each of `VALUES` for every load, ``[loads, values]``."""
+        """Value of each of `VALUES` for every load of mean lengths, ``[loads, values]``."""
         layout = self.layout
         decode_workers = self.workers[1] or 1
         own = (

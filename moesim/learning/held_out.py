@@ -77,7 +77,7 @@ class Table:
 def table_of(rows: Sequence[ServingRow], physics: Physics) -> Table:
     """Measured rows, all of which physics answers, with their times."""
     identities = [identity_of(r, d) for r, d in zip(rows, physics.expert_dtype, strict=True)]
-    one = [np.array([[r.isl], [r.osl], [r.concurrency]], dtype=np.float64) for r in rows]
+    one = [np.array([[r.input_len], [r.output_len], [r.concurrency]], dtype=np.float64) for r in rows]
     return Table(
         tuple(rows),
         tuple(i.labels() for i in identities),

@@ -29,8 +29,6 @@ from moesim.validate.served import MEMORY_UTILISATION, engine_of, machine_of
 
 Array = npt.NDArray[np.float64]
 
-#: Benchmarks draw lengths between 0.8 and 1 of the longest.
-LENGTH = 0.9
 PREDICTED, UNSUPPORTED, INFEASIBLE = "predicted", "unsupported", "infeasible"
 
 
@@ -176,7 +174,7 @@ def _state(sides: list[Side], load: Load) -> Steady:
 
 
 def _load(rows: Sequence[ServingRow]) -> Load:
-    lengths = np.array([(max(LENGTH * r.isl, 1.0), max(LENGTH * r.osl, 1.0), r.concurrency) for r in rows]).T
+    lengths = np.array([(r.input_len, r.output_len, r.concurrency) for r in rows]).T
     waits = np.array([recipe_of(r).wait_steps for r in rows])
     return Load(lengths[0], lengths[1], lengths[2], wait_steps=waits)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from moesim.layout.parallelism import Parallelism
 
+#: Benchmarks draw lengths between 0.8 and 1 of the longest.
+LENGTH = 0.9
 AGG, DISAGG = "agg", "disagg"
 MODES = (AGG, DISAGG)
 SUPPORTED, UNSUPPORTED = "supported", "unsupported"
@@ -115,6 +117,16 @@ class ServingRow:
     status: str = SUPPORTED
     reason: str = ""
     stand_ins: tuple[Parallelism, ...] = ()
+
+    @property
+    def input_len(self) -> float:
+        """Mean prompt tokens."""
+        return max(LENGTH * self.isl, 1.0)
+
+    @property
+    def output_len(self) -> float:
+        """Mean output tokens."""
+        return max(LENGTH * self.osl, 1.0)
 
     @property
     def supported(self) -> bool:

@@ -28,7 +28,7 @@ def was_seen(family: Family, identity: Identity, load: tuple[Array, Array, Array
     identity
         What the row is.
     load
-        Longest input, output and concurrency, one each.
+        Mean input, mean output and concurrency, one each.
     """
     codes = family.tpot.encode([identity.labels()])
     return _key(codes[0], identity.values(*load)[0]) in _training(family)

@@ -11,11 +11,11 @@ import numpy as np
 from moesim.correction import Calibration, shipped
 from moesim.validate.identity import identity_of
 from moesim.validate.names import is_moe
-from moesim.validate.physics import INFEASIBLE, LENGTH, PREDICTED, UNSUPPORTED, Physics, physics_of
+from moesim.validate.physics import INFEASIBLE, PREDICTED, UNSUPPORTED, Physics, physics_of
 from moesim.validate.rows import ServingRow
 from moesim.validate.seen import was_seen
 
-__all__ = ["INFEASIBLE", "LENGTH", "PREDICTED", "UNSUPPORTED", "RowPrediction", "predict_rows"]
+__all__ = ["INFEASIBLE", "PREDICTED", "UNSUPPORTED", "RowPrediction", "predict_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _one(row: ServingRow, physics: Physics, i: int, calibration: Calibration) ->
     family = calibration.family_of(identity, is_moe(row.model))
     if family is None:
         return RowPrediction(row.id, fixed + steps * tpot, tpot)
-    load = np.array([row.isl]), np.array([row.osl]), np.array([row.concurrency])
+    load = np.array([row.input_len]), np.array([row.output_len]), np.array([row.concurrency])
     found = family.correct(identity, *load)
     tpot *= float(found.tpot_factor[0])
     ttft = (fixed + steps * tpot) * float(found.ttft_factor[0])
