@@ -39,6 +39,8 @@ def share(measured: Array, said: Array, weights: Array) -> float:
 def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Shares of TPOT's and of TTFT's effects, from some rows; every group counts alike.
 
+    Rows whose layout is hard to believe have no say, unless there are no others.
+
     Parameters
     ----------
     table, means
@@ -48,6 +50,8 @@ def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -
     rows
         Those to learn from.
     """
+    believed = rows & ~np.array([bool(row.doubtful) for row in table.rows])
+    rows = believed if believed.any() else rows
     groups = np.array([group_of(row, kind) for row in table.rows])
     _, which, count = np.unique(groups[rows], return_inverse=True, return_counts=True)
     weights = 1.0 / count[which]
