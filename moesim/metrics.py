@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 DEFINITIONS: Mapping[str, tuple[str, str]] = {
     "ttft_s": ("s", "from a request's arrival to its first output token at the client, mean over requests"),
     "tpot_s": ("s", "engine time between two output tokens of a request, mean over requests"),
-    "e2el_s": ("s", "ttft_s + (output tokens - those sent first, usually 1) x tpot_s"),
+    "e2el_s": ("s", "ttft_s + (output tokens - 1) x tpot_s"),
     "request_throughput": ("requests/s", "concurrency / e2el_s, by Little's law"),
     "output_throughput": ("tokens/s", "request_throughput x output tokens"),
     "total_token_throughput": ("tokens/s", "request_throughput x (input + output tokens)"),
@@ -30,15 +30,13 @@ DEFINITIONS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def e2el_s(
-    ttft_s: Array | float, tpot_s: Array | float, output_len: Array | float, sent_first: Array | float = 1.0
-) -> Array | float:
-    """End-to-end latency of a request whose first `sent_first` tokens reach the client together.
+def e2el_s(ttft_s: Array | float, tpot_s: Array | float, output_len: Array | float) -> Array | float:
+    """End-to-end latency of a request.
 
     >>> e2el_s(0.5, 0.01, 101.0)
     1.5
     """
-    return ttft_s + (output_len - sent_first) * tpot_s
+    return ttft_s + (output_len - 1.0) * tpot_s
 
 
 def request_throughput(concurrency: Array | float, e2el: Array | float) -> Array | float:

@@ -44,11 +44,9 @@ MaxSeqs = Annotated[
 Utilisation = Annotated[
     float, typer.Option("--gpu-memory-utilization", help="Fraction of device memory the engine may use.")
 ]
-StreamInterval = Annotated[
-    float | None,
-    typer.Option(
-        "--stream-interval", help="Tokens the engine collects before it sends them, the first included."
-    ),
+RecvInterval = Annotated[
+    float,
+    typer.Option("--scheduler-recv-interval", help="Decode steps after which SGLang looks for new requests."),
 ]
 Backend = Annotated[
     str, typer.Option("--backend", help="Whose measured kernels and constants: vllm, sglang or trtllm.")

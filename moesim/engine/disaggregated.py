@@ -106,10 +106,9 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     # Whoever finds the decode workers full waits as long as Little's law says, prefill included.
     full = (load.concurrency > limit) & np.isclose(running, limit)
     rounds = np.where(full, (load.concurrency / limit - 1.0) * outputs, 0.0)
-    collected = load.sent_first(traits) - 1.0
     return Steady(
         ttft_fixed_s=np.maximum(alone + queue - rounds * tpot, 0.0) + start_up,
-        ttft_steps=rounds + collected + 1.0,
+        ttft_steps=rounds + traits.first_steps + 1.0,
         tpot_s=tpot,
         running=running,
         limit=limit,

@@ -28,8 +28,6 @@ class Load:
         Tokens that a data-parallel rank prefills in one step.
     max_sequences
         Sequences that a data-parallel rank decodes at most.
-    stream_interval
-        Tokens the engine collects before it sends them, the first included; None as its traits say.
     request_rate
         Requests per second of an open loop; None for a closed one.
     wait_steps
@@ -43,14 +41,8 @@ class Load:
     concurrency: Array
     chunk_tokens: float = 8192.0
     max_sequences: float = 1024.0
-    stream_interval: float | None = None
     request_rate: Array | None = None
     wait_steps: Array | float = 0.0
-
-    def sent_first(self, traits: Traits) -> Array:
-        """Tokens that reach the client together with the first."""
-        first = traits.first_tokens if self.stream_interval is None else self.stream_interval
-        return np.minimum(first, self.output_len)
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> Load:
         """Some of the alternatives."""

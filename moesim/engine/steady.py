@@ -111,11 +111,9 @@ def steady(deployment: Deployment, load: Load, memory: MemoryUse) -> Steady:
     alone = traits.request_s + prompt_s + middle + queue
     # Requests that find the cache full wait for others to leave: Little's law.
     waves = np.maximum(load.concurrency / running - 1.0, 0.0)
-    # The client sees the first token together with those that are collected after it.
-    collected = load.sent_first(traits) - 1.0
     return Steady(
         ttft_fixed_s=(1.0 + waves) * alone,
-        ttft_steps=waves * (outputs - 1.0) + collected + load.wait_steps,
+        ttft_steps=waves * (outputs - 1.0) + traits.first_steps + load.wait_steps,
         tpot_s=tpot,
         running=running,
         limit=limit,

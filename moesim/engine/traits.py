@@ -18,8 +18,8 @@ class Traits:
         at different times.
     request_s
         Seconds a request spends outside of steps: parsing, tokenising, the way back.
-    first_tokens
-        Tokens the engine collects before it sends any, the first included.
+    first_steps
+        Decode steps that pass between a request's prefill and its first token at the client.
     start_up
         Share of the queue of a benchmark that starts all its requests at once, that is in its mean time to
         first token; ``1 / 10`` for a run of ten waves.
@@ -28,5 +28,5 @@ class Traits:
     host_s: float = 0.0
     communication: float = 1.0
     request_s: float = 0.0
-    first_tokens: float = 1.0
+    first_steps: float = 0.0
     start_up: float = 0.1

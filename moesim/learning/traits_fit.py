@@ -1,17 +1,13 @@
 """Fit the constants of serving engines to measured runs: few, each with a meaning, each held by a prior.
 
-Only what no kernel table knows of time to first token is fitted. Host time per step and slower collectives
-are left at their neutral values: fitted, they lower errors on the runs they saw by less than half a point,
-and raise them on models and systems they did not see, for each engine served too few models to tell them
-from what is special about a model.
-
-Physical times are linear in every constant, so that each one's share is the difference of two evaluations.
+Physical times are linear in every constant, so that each one's share is the difference of two evaluations;
+the start-up queue is one of steps, and grows with what they take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +21,16 @@ from moesim.validate.rows import ServingRow
 Array = npt.NDArray[np.float64]
 
 #: Where nothing is known: a tenth of the start-up queue, as for ten waves.
-PRIOR = Traits(request_s=0.01, first_tokens=5.0, start_up=0.1)
+PRIOR = Traits(host_s=1e-4, communication=1.5, request_s=0.01, first_steps=5.0, start_up=0.1)
 #: Width of the priors of the logarithms.
-WIDTH = {"request_s": 1.0, "first_tokens": 1.0, "start_up": 0.5}
+WIDTH = {"host_s": 2.0, "communication": 0.3, "request_s": 1.0, "first_steps": 1.0, "start_up": 0.5}
+#: What each metric tells.
+OF_TPOT, OF_TTFT = ("host_s", "communication"), ("request_s", "first_steps", "start_up")
 #: Error of a row, in logarithm, at which it starts to count less.
-ERROR = 0.2
+ERROR = {"tpot": 0.1, "ttft": 0.2}
+#: Constants at which they do nothing, and how far each is moved to see what it does.
 _NONE = Traits(start_up=0.0)
+_MOVED = {"host_s": 1e-3, "communication": 1.0, "request_s": 1.0, "start_up": 1.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,41 +43,72 @@ class Probes:
         Those that physics can answer.
     none
         Without any of the constants.
-    each_request, queue
-        What TTFT gains per second of `Traits.request_s`, and with all of the start-up queue.
+    fixed
+        By constant, what the fixed part of TTFT gains per unit of it.
+    step
+        The same of TPOT.
+    queue
+        By constant of steps, what a unit of it adds to what TTFT gains per unit of `Traits.start_up`.
     """
 
     rows: tuple[ServingRow, ...]
     none: Physics
-    each_request: Array
-    queue: Array
+    fixed: Mapping[str, Array]
+    step: Mapping[str, Array] = field(default_factory=dict)
+    queue: Mapping[str, Array] = field(default_factory=dict)
 
     def physics(self, traits: Mapping[str, Traits]) -> Physics:
         """Times with these constants: exact for one pool, within a few percent of TTFT for two."""
         own = [traits.get(row.backend, Traits()) for row in self.rows]
-        request, first, start_up = np.array([(t.request_s, t.first_tokens, t.start_up) for t in own]).T
+
+        def moved(name: str) -> Array:
+            return np.array([getattr(t, name) - getattr(_NONE, name) for t in own], dtype=np.float64)
+
         return replace(
             self.none,
-            ttft_fixed_s=self.none.ttft_fixed_s + request * self.each_request + start_up * self.queue,
-            ttft_steps=self.none.ttft_steps + first - 1.0,
+            tpot_s=self.none.tpot_s + sum(moved(name) * slope for name, slope in self.step.items()),
+            ttft_fixed_s=self.none.ttft_fixed_s
+            + sum(moved(name) * slope for name, slope in self.fixed.items())
+            + moved("start_up") * sum(moved(name) * slope for name, slope in self.queue.items()),
+            ttft_steps=self.none.ttft_steps + moved("first_steps"),
+        )
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> Probes:
+        """Some of the rows."""
+        index = np.flatnonzero(chosen)
+        return Probes(
+            tuple(self.rows[i] for i in index.tolist()),
+            self.none.part(index),
+            {name: slope[index] for name, slope in self.fixed.items()},
+            {name: slope[index] for name, slope in self.step.items()},
+            {name: slope[index] for name, slope in self.queue.items()},
         )
 
 
 def probes_of(rows: Sequence[ServingRow]) -> Probes:
     """Physical times of those rows that have any."""
     backends = {row.backend for row in rows}
-    at = [
-        physics_of(rows, dict.fromkeys(backends, traits))
-        for traits in (_NONE, replace(_NONE, request_s=1.0), replace(_NONE, start_up=1.0))
-    ]
-    index = np.flatnonzero(at[0].predicted)
-    none, request, queue = (physics.part(index) for physics in at)
-    return Probes(
-        tuple(rows[i] for i in index.tolist()),
-        none,
-        request.ttft_fixed_s - none.ttft_fixed_s,
-        queue.ttft_fixed_s - none.ttft_fixed_s,
-    )
+
+    def at(traits: Traits) -> Physics:
+        return physics_of(rows, dict.fromkeys(backends, traits))
+
+    none = at(_NONE)
+    index = np.flatnonzero(none.predicted)
+    none = none.part(index)
+
+    def moved(*names: str) -> Physics:
+        changes = {name: getattr(_NONE, name) + _MOVED[name] for name in names}
+        return at(replace(_NONE, **changes)).part(index)
+
+    one = {name: moved(name) for name in _MOVED}
+    fixed = {name: (p.ttft_fixed_s - none.ttft_fixed_s) / _MOVED[name] for name, p in one.items()}
+    step = {name: (one[name].tpot_s - none.tpot_s) / _MOVED[name] for name in OF_TPOT}
+    queue = {
+        name: (moved("start_up", name).ttft_fixed_s - one[name].ttft_fixed_s - fixed["start_up"])
+        / _MOVED[name]
+        for name in OF_TPOT
+    }
+    return Probes(tuple(rows[i] for i in index.tolist()), none, fixed, step, queue)
 
 
 def fit_traits(
@@ -85,74 +116,85 @@ def fit_traits(
 ) -> dict[str, Traits]:
     """Constants of every backend that has rows.
 
-    Rows are used if their layout can be believed, those of dense models only for backends without any of
-    mixtures: dense runs are of few models and old versions, and bend constants that they share with mixtures.
+    Doubtful layouts tell nothing, and dense models only of backends without any mixture: dense runs are of
+    few models and old versions, and bend constants that they share with mixtures.
 
     Parameters
     ----------
     probes
         Of aggregated rows, by family.
     use
-        Which of their rows may be learnt from.
+        Which of their rows to learn from.
     """
-    believed = [[not row.doubtful and use(row) for row in p.rows] for p in probes]
-    mixed = {
-        row.backend
-        for p, good in zip(probes, believed, strict=True)
-        for row, known in zip(p.rows, good, strict=True)
-        if known and is_moe(row.model)
-    }
-    chosen = [
-        np.array(
-            [
-                known and (is_moe(row.model) or row.backend not in mixed)
-                for row, known in zip(p.rows, good, strict=True)
-            ],
-            dtype=bool,
-        )
-        for p, good in zip(probes, believed, strict=True)
-    ]
-    rows = [p.rows[i] for p, c in zip(probes, chosen, strict=True) for i in np.flatnonzero(c).tolist()]
-    backend = np.array([row.backend for row in rows])
-    # By column: TTFT without constants, steps in it, and its slopes.
-    columns = [
-        np.column_stack([p.none.ttft_fixed_s, p.none.ttft_steps, p.each_request, p.queue])[c]
-        for p, c in zip(probes, chosen, strict=True)
-    ]
-    times = np.vstack(columns) if columns else np.empty((0, 4))
+    usable = [p.part(np.array([use(r) and not r.doubtful for r in p.rows], dtype=bool)) for p in probes]
+    mixed = {r.backend for p in usable for r in p.rows if is_moe(r.model)}
     found = {}
-    for name in sorted(set(backend.tolist())):
-        own = np.flatnonzero(backend == name)
-        found[name] = _fit([rows[i] for i in own.tolist()], times[own])
+    for backend in sorted({r.backend for p in usable for r in p.rows}):
+        own = [
+            p.part(
+                np.array([r.backend == backend and (is_moe(r.model) or backend not in mixed) for r in p.rows])
+            )
+            for p in usable
+            if p.rows
+        ]
+        found[backend] = _fit([p for p in own if p.rows])
     return found
 
 
-def _fit(rows: list[ServingRow], times: Array) -> Traits:
-    tpot, ttft = (np.array([getattr(r, name) for r in rows], dtype=np.float64) / 1e3 for name in _MEASURED)
-    fixed, steps, each_request, queue = times.T
+def _fit(probes: Sequence[Probes]) -> Traits:
+    rows = [row for p in probes for row in p.rows]
+    tpot, ttft = (
+        np.array([getattr(r, name) for r in rows], dtype=np.float64) / 1e3 for name in ("tpot_ms", "ttft_ms")
+    )
     weight = _weights(rows)
-    names = tuple(WIDTH)
+
+    def slopes(kind: str, names: Sequence[str]) -> Array:
+        return np.array(
+            [
+                np.concatenate([getattr(p, kind).get(name, np.zeros(len(p.rows))) for p in probes])
+                for name in names
+            ]
+        )
+
+    base = np.concatenate([p.none.tpot_s for p in probes])
+    by_step = slopes("step", OF_TPOT)
+    neutral = np.array([getattr(_NONE, name) for name in OF_TPOT])
+    step = _solve(
+        OF_TPOT, lambda x: np.log(base + (x - neutral) @ by_step), np.log(tpot), weight, ERROR["tpot"]
+    )
+    fixed = np.concatenate([p.none.ttft_fixed_s for p in probes])
+    fixed = fixed + (step - neutral) @ slopes("fixed", OF_TPOT)
+    steps = np.concatenate([p.none.ttft_steps for p in probes])
+    request_s, queue = slopes("fixed", ("request_s", "start_up"))
+    queue = queue + (step - neutral) @ slopes("queue", OF_TPOT)
+    # Measured TPOT stands for the step here: its error is not TTFT's.
+    first = _solve(
+        OF_TTFT,
+        lambda x: np.log(fixed + x[0] * request_s + x[2] * queue + (steps + x[1]) * tpot),
+        np.log(ttft),
+        weight,
+        ERROR["ttft"],
+    )
+    return Traits(**dict(zip((*OF_TPOT, *OF_TTFT), map(float, (*step, *first)), strict=True)))
+
+
+def _solve(
+    names: Sequence[str], model: Callable[[Array], Array], y: Array, weight: Array, error: float
+) -> Array:
     start = np.log([getattr(PRIOR, name) for name in names])
-    width = np.array(list(WIDTH.values()))
+    width = np.array([WIDTH[name] for name in names])
 
     def residual(x: Array) -> Array:
-        request, first, start_up = np.exp(x)
-        # Measured TPOT stands for the step here: its error is not TTFT's.
-        predicted = fixed + request * each_request + start_up * queue + (steps + first - 1.0) * tpot
-        off = weight * np.log(predicted / ttft) / ERROR
-        return np.concatenate([off, (x - start) / width * np.sqrt(len(ttft) / 100.0)])
+        off = weight * (model(np.exp(x)) - y) / error
+        return np.concatenate([off, (x - start) / width * np.sqrt(len(y) / 100.0)])
 
     found = least_squares(residual, start, loss="soft_l1", bounds=(start - 7.0, start + 7.0)).x
-    request, first, start_up = (float(np.exp(x)) for x in found)
-    return Traits(request_s=request, first_tokens=max(first, 1.0), start_up=start_up)
+    return np.asarray(np.exp(found))
 
 
-_MEASURED = ("tpot_ms", "ttft_ms")
-
-
-def _weights(rows: list[ServingRow]) -> Array:
-    """Every model counts alike, however many of its runs were measured."""
-    models = [row.model for row in rows]
-    count = {model: models.count(model) for model in set(models)}
-    weight = np.array([1.0 / count[model] for model in models])
+def _weights(rows: Sequence[ServingRow]) -> Array:
+    """Runs of one model on one machine weigh as the square root of their number together."""
+    cells = [(row.model, row.hardware) for row in rows]
+    count = {cell: cells.count(cell) for cell in set(cells)}
+    weight = np.array([count[cell] ** -0.5 for cell in cells])
     return np.asarray(weight / np.sqrt(np.mean(weight**2)))

@@ -1,7 +1,7 @@
 """How far effects of other groups are to be believed for a group that was not measured.
 
 What holds between layouts of one deployment need not hold on another machine, or for another model: there,
-the best prediction lies between physics alone and all that the process says. Where it lies is a median.
+the best prediction lies between physics alone and all that the process says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from moesim.validate import group_of
 from moesim.validate.groups import Kind
 
 Array = npt.NDArray[np.float64]
+
+#: Shares that are tried for whole machines and models, the cautious first, and by how much a larger one must
+#: be better.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+WORTH = 0.02
 
 
 def weighted_median(values: Array, weights: Array) -> float:
@@ -36,6 +41,31 @@ def share(measured: Array, said: Array, weights: Array) -> float:
     return float(np.clip(found, 0.0, 1.0))
 
 
+def cautious_share(measured: Array, said: Array, groups: npt.NDArray[np.int64]) -> float:
+    """The least share that is about as good as any: by the median error of a group, on average over groups.
+
+    Parameters
+    ----------
+    measured, said
+        Logarithms, ``[rows]``.
+    groups
+        Number of each row's group, ``[rows]``.
+
+    Examples
+    --------
+    >>> said, groups = np.array([1.0, -2.0, 3.0, 1.0]), np.array([0, 0, 1, 1])
+    >>> cautious_share(0.5 * said, said, groups), cautious_share(-said, said, groups)
+    (0.5, 0.0)
+    """
+    best, least = 0.0, np.inf
+    for part in SHARES:
+        off = np.abs(measured - part * said)
+        error = float(np.mean([np.median(off[groups == g]) for g in np.unique(groups)]))
+        if error < least * (1.0 - WORTH):
+            best, least = part, error
+    return best
+
+
 def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Shares of TPOT's and of TTFT's effects, from some rows; every group counts alike.
 
@@ -52,12 +82,18 @@ def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -
     """
     believed = rows & ~np.array([bool(row.doubtful) for row in table.rows])
     rows = believed if believed.any() else rows
-    groups = np.array([group_of(row, kind) for row in table.rows])
-    _, which, count = np.unique(groups[rows], return_inverse=True, return_counts=True)
-    weights = 1.0 / count[which]
-    tpot = share(np.log(table.tpot / means.physical)[rows], means.tpot[rows], weights)
+    names = np.array([group_of(row, kind) for row in table.rows])[rows]
+    _, groups, count = np.unique(names, return_inverse=True, return_counts=True)
+
+    def best(measured: Array, said: Array) -> float:
+        if kind in ("system", "model"):
+            # A handful of groups: what helps most of their rows may be the doing of one.
+            return cautious_share(measured, said, groups)
+        return share(measured, said, 1.0 / count[groups])
+
+    tpot = best(np.log(table.tpot / means.physical)[rows], means.tpot[rows])
     _, whole = means.predicted(tpot, 0.0)
-    return tpot, share(np.log(table.ttft / whole)[rows], means.ttft[rows], weights)
+    return tpot, best(np.log(table.ttft / whole)[rows], means.ttft[rows])
 
 
 def trusted(table: Table, means: Means, kind: Kind) -> tuple[Array, Array]:

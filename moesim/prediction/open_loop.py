@@ -17,7 +17,6 @@ import numpy.typing as npt
 from moesim.engine.load import Load
 from moesim.engine.routing import Array
 from moesim.engine.steady import Steady
-from moesim.engine.traits import Traits
 from moesim.metrics import e2el_s
 
 Bools = npt.NDArray[np.bool_]
@@ -26,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 POINTS = 48
 
 
-def settled(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tuple[Load, Bools]:
+def settled(answer: Callable[[Load], Steady], load: Load) -> tuple[Load, Bools]:
     """Requests in the system when they arrive at ``load.request_rate``.
 
     Parameters
@@ -35,8 +34,6 @@ def settled(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tup
         Steady state of a load.
     load
         With a rate; its concurrency is not looked at.
-    traits
-        Of the engine that sends the tokens.
 
     Returns
     -------
@@ -46,7 +43,7 @@ def settled(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tup
     """
     rate = load.request_rate
     assert rate is not None
-    grid, served = _served(answer, load, traits)
+    grid, served = _served(answer, load)
     keeps_up = served >= rate
     k = np.maximum(keeps_up.argmax(axis=0), 1)
     column = np.arange(len(rate))
@@ -56,14 +53,14 @@ def settled(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tup
     return load.at(found), np.asarray(keeps_up.any(axis=0))
 
 
-def most_rate(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> Array:
+def most_rate(answer: Callable[[Load], Steady], load: Load) -> Array:
     """Requests per second that the deployment keeps up with at most, ``[batches]``."""
     # Without a queue: with one, the wait at a rate beyond the most hides what is served.
     slow = replace(load, request_rate=np.full(len(load.input_len), 1e-12))
-    return np.asarray(_served(answer, slow, traits)[1].max(axis=0))
+    return np.asarray(_served(answer, slow)[1].max(axis=0))
 
 
-def _served(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tuple[Array, Array]:
+def _served(answer: Callable[[Load], Steady], load: Load) -> tuple[Array, Array]:
     """Requests that share the system, and the rate that keeps them as many, each ``[points, n]``."""
     one = load.at(np.ones(len(load.input_len)))
     # More than run at once cannot be served faster.
@@ -71,8 +68,8 @@ def _served(answer: Callable[[Load], Steady], load: Load, traits: Traits) -> tup
     grid = np.exp(np.linspace(0.0, 1.0, POINTS)[:, None] * top[None, :])
     many = load.repeated(POINTS).at(grid.ravel())
     others = grid.ravel() - 1.0
-    return grid, (others / _whole(answer(many), many, traits)).reshape(grid.shape)
+    return grid, (others / _whole(answer(many), many)).reshape(grid.shape)
 
 
-def _whole(state: Steady, load: Load, traits: Traits) -> Array:
-    return np.asarray(e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(traits)))
+def _whole(state: Steady, load: Load) -> Array:
+    return np.asarray(e2el_s(state.ttft_s, state.tpot_s, load.output_len))

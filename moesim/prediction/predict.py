@@ -100,7 +100,8 @@ def predict(
     state, found = served.answer(load)
     limits = _limits(served, load, state)
     values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
-    concurrency = values["request_throughput"] * values["e2el_s"]
+    # Little's law.
+    concurrency = workload.concurrency or values["request_throughput"] * values["e2el_s"]
     running = min(float(state.running[0]), concurrency)
     cached = running * float(served.decode.cache_bytes(load.input_len + load.output_len / 2.0)[0])
     cached /= served.decode.layout.dp * served.decoders.count

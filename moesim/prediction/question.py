@@ -76,10 +76,9 @@ class Engine:
         Sequences a data-parallel rank decodes at most (``--max-num-seqs``).
     memory_utilisation
         Fraction of device memory the engine may use (``--gpu-memory-utilization``).
-    stream_interval
-        Tokens an engine collects before it sends them, the first included (``--stream-interval`` of SGLang,
-        ``stream_interval`` of TensorRT-LLM): the client sees the first token as many steps later. None is
-        what was found for the backend.
+    scheduler_recv_interval
+        Decode steps after which the engine looks for new requests (``--scheduler-recv-interval`` of SGLang),
+        half of which they wait on average.
     backend
         The engine whose measured kernels and constants are used: ``vllm``, ``sglang`` or ``trtllm``.
     speculative_tokens
@@ -101,7 +100,7 @@ class Engine:
     chunk_tokens: float = 8192
     max_sequences: float = 1024
     memory_utilisation: float = UTILISATION
-    stream_interval: float | None = None
+    scheduler_recv_interval: float = 1.0
     backend: str = "vllm"
     speculative_tokens: int = 0
     acceptance_rate: float | None = None
@@ -127,9 +126,9 @@ class Engine:
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),
-            ("--stream-interval", self.stream_interval),
+            ("--scheduler-recv-interval", self.scheduler_recv_interval),
         ):
-            if value is not None and not 1 <= value <= _MOST:
+            if not 1 <= value <= _MOST:
                 found.append(Fault("must be at least 1, and finite", option, value, "1 to 1e12"))
         if not 0 < self.memory_utilisation <= 1:
             found.append(
@@ -197,6 +196,7 @@ def load_of(workloads: Sequence[Workload], engine: Engine) -> Load:
         columns[2],
         engine.chunk_tokens,
         engine.max_sequences,
-        engine.stream_interval,
         columns[3] if columns[3].any() else None,
+        # Half of a step is waited for in any case.
+        (engine.scheduler_recv_interval - 1.0) / 2.0,
     )

@@ -147,15 +147,15 @@ class Served:
         """Where a load settles, and whether it does; a closed loop is as it is."""
         if load.request_rate is None:
             return load, np.ones(len(load.input_len), dtype=bool)
-        return settled(self.state, load, self.decode.traits)
+        return settled(self.state, load)
 
     def most_rate(self, load: Load) -> Array:
         """Requests per second that can be kept up with, ``[batches]``."""
-        return most_rate(self.state, load, self.decode.traits)
+        return most_rate(self.state, load)
 
     def metrics(self, state: Steady, load: Load) -> dict[str, Array | float]:
         """Latencies and throughputs of a steady state, by metric."""
-        whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len, load.sent_first(self.decode.traits))
+        whole = e2el_s(state.ttft_s, state.tpot_s, load.output_len)
         requests = load.request_rate
         if requests is None:
             requests = np.asarray(request_throughput(load.concurrency, whole))

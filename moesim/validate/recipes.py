@@ -1,7 +1,8 @@
 """How the public runs were started, where rows do not say: settings that change times, of published scripts.
 
 Most rows are of SemiAnalysisAI/InferenceX, whose launch scripts are public (folder ``benchmarks``, files
-``<model>_<precision>_<system>[_trt].sh``; those of October 2025 to April 2026). Measurements play no part.
+``<model>_<precision>_<system>[_trt].sh``; those of October 2025 to April 2026). Where a script leaves a
+setting open, MiniMax's cache on B200, the one is taken that lets the recorded load run.
 """
 
 from __future__ import annotations

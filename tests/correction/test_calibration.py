@@ -118,7 +118,7 @@ def test_values_are_octaves_of_loads_and_degrees():
 
 
 def calibration() -> Calibration:
-    traits = {"vllm": Traits(request_s=0.01, first_tokens=4.0, start_up=0.15)}
+    traits = {"vllm": Traits(request_s=0.01, first_steps=4.0, start_up=0.15)}
     return Calibration(traits, {"moe": family(strength=0.5, trust=(0.5, 1.0))}, 0.9, {"rows": {"moe": 4}})
 
 

@@ -115,4 +115,4 @@ def measured(rows: list[ServingRow], physics: Physics, tpot: np.ndarray, ttft: n
 def probes(found: Table) -> Probes:
     """The same rows, with queues and requests that constants of engines act on."""
     load = np.array([row.concurrency for row in found.rows])
-    return Probes(found.rows, found.physics, np.ones(len(load)), 0.002 * load)
+    return Probes(found.rows, found.physics, {"request_s": np.ones(len(load)), "start_up": 0.002 * load})

@@ -15,7 +15,7 @@ from moesim.learning.summary import apart, summary
 from moesim.validate import predict_rows
 from moesim.validate.physics import physics_of
 
-TRUTH = {"vllm": Traits(request_s=0.005, first_tokens=5.0, start_up=0.15)}
+TRUTH = {"vllm": Traits(request_s=0.005, first_steps=5.0, start_up=0.15)}
 #: What runs of one layout have beyond physics, in logarithm.
 BEYOND = 0.3
 

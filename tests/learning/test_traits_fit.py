@@ -8,12 +8,12 @@ from known_runs import ROW
 
 from moesim.engine.traits import Traits
 from moesim.layout import Parallelism
-from moesim.learning.traits_fit import PRIOR, fit_traits, probes_of
+from moesim.learning.traits_fit import fit_traits, probes_of
 from moesim.validate.physics import physics_of
 
 TRUTH = {
-    "vllm": Traits(request_s=0.004, first_tokens=5.0, start_up=0.15),
-    "sglang": Traits(request_s=0.05, first_tokens=16.0, start_up=0.5),
+    "vllm": Traits(host_s=5e-5, communication=1.3, request_s=0.004, first_steps=5.0, start_up=0.15),
+    "sglang": Traits(host_s=1e-3, communication=2.0, request_s=0.05, first_steps=16.0, start_up=0.5),
 }
 
 
@@ -46,10 +46,9 @@ def test_constants_are_found(probes):
     found = fit_traits([probes])
     for backend, truth in TRUTH.items():
         # The priors pull: within a fifth, from twice and three times as far.
-        for name in ("first_tokens", "start_up"):
+        for name in ("communication", "first_steps", "start_up"):
             assert getattr(found[backend], name) == pytest.approx(getattr(truth, name), rel=0.2)
-        assert found[backend].host_s == 0.0
-        assert found[backend].communication == 1.0
+    assert found["sglang"].host_s == pytest.approx(1e-3, rel=0.2)
 
 
 def test_times_are_linear_in_the_constants(rows, probes):
@@ -69,21 +68,21 @@ def test_rows_not_used_have_no_say(rows, probes):
     assert fit_traits([other]) != fit_traits([probes])
 
 
-def test_models_count_alike_however_many_their_runs(probes):
+def test_repeated_runs_change_nothing_but_against_the_prior(probes):
     many = replace(
         probes,
         rows=probes.rows * 2,
         none=probes.none.part(np.tile(np.arange(len(probes.rows)), 2)),
-        each_request=np.tile(probes.each_request, 2),
-        queue=np.tile(probes.queue, 2),
+        fixed={name: np.tile(slope, 2) for name, slope in probes.fixed.items()},
+        step={name: np.tile(slope, 2) for name, slope in probes.step.items()},
+        queue={name: np.tile(slope, 2) for name, slope in probes.queue.items()},
     )
     once, twice = fit_traits([probes]), fit_traits([many])
     for backend in TRUTH:
         # All runs twice weigh as once against each other, and the prior grows along.
-        assert twice[backend].first_tokens == pytest.approx(once[backend].first_tokens, rel=0.01)
+        assert twice[backend].first_steps == pytest.approx(once[backend].first_steps, rel=0.03)
 
 
 def test_nothing_measured_nothing_found(probes):
     assert fit_traits([]) == {}
     assert fit_traits([probes], lambda _: False) == {}
-    assert PRIOR.host_s == 0.0
