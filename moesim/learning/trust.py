@@ -69,6 +69,8 @@ def cautious_share(measured: Array, said: Array, groups: npt.NDArray[np.int64]) 
 def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Shares of TPOT's and of TTFT's effects, from some rows; every group counts alike.
 
+    Rows whose layout is hard to believe have no say, unless there are no others.
+
     Parameters
     ----------
     table, means
@@ -78,6 +80,8 @@ def trust(table: Table, means: Means, kind: Kind, rows: npt.NDArray[np.bool_]) -
     rows
         Those to learn from.
     """
+    believed = rows & ~np.array([bool(row.doubtful) for row in table.rows])
+    rows = believed if believed.any() else rows
     names = np.array([group_of(row, kind) for row in table.rows])[rows]
     _, groups, count = np.unique(names, return_inverse=True, return_counts=True)
 
