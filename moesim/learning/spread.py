@@ -25,6 +25,9 @@ _GAUSSIAN = -0.635
 STRENGTHS = (0.0, 0.5, 1.0)
 #: Splits whose errors differ by configuration in ways that other groups tell.
 HAVE_UNITS: tuple[Kind, ...] = ("sweep", "layout")
+#: How far the interval of a model that was not seen goes from the quantiles of all others to those of the
+#: worst of them.
+TOWARDS_WORST = 2.0 / 3.0
 #: Quantiles of a group of fewer rows are not looked at alone.
 OWN_QUANTILES = 20
 
@@ -90,7 +93,7 @@ def quantiles_of(units: Array, level: float) -> tuple[float, float]:
 
 
 def group_quantiles(units: Array, groups: npt.NDArray[np.str_], level: float) -> tuple[float, float]:
-    """Quantiles for a row of yet another group: half way from those of all to those of the worst group.
+    """Quantiles for a row of yet another group: much of the way from those of all to those of the worst.
 
     With a handful of groups, rows of a new one are not exchangeable with those of the others, and a guarantee
     would need an infinite interval (Lee, Barber and Willett, Distribution-free inference with hierarchical
@@ -102,7 +105,7 @@ def group_quantiles(units: Array, groups: npt.NDArray[np.str_], level: float) ->
     ends = [np.quantile(part, (tail, 1.0 - tail)) for part in own if len(part) >= OWN_QUANTILES]
     least = min([low, *(float(end[0]) for end in ends)])
     most = max([high, *(float(end[1]) for end in ends)])
-    return (low + least) / 2.0, (high + most) / 2.0
+    return low + TOWARDS_WORST * (least - low), high + TOWARDS_WORST * (most - high)
 
 
 def span_of(residual: Array, scale: Array, groups: npt.NDArray[np.str_], kind: Kind, level: float) -> Span:

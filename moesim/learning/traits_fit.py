@@ -193,8 +193,8 @@ def _solve(
 
 
 def _weights(rows: Sequence[ServingRow]) -> Array:
-    """Runs of one model on one machine weigh as the square root of their number together."""
-    cells = [(row.model, row.hardware) for row in rows]
-    count = {cell: cells.count(cell) for cell in set(cells)}
-    weight = np.array([count[cell] ** -0.5 for cell in cells])
+    """Every model counts alike, however many of its runs were measured."""
+    models = [row.model for row in rows]
+    count = {model: models.count(model) for model in set(models)}
+    weight = np.array([1.0 / count[model] for model in models])
     return np.asarray(weight / np.sqrt(np.mean(weight**2)))
