@@ -44,7 +44,7 @@ def predict(
     model, hardware, layout, workload
         What is served, on what, how (as one deployment, or in two pools), to whom.
     trace
-        Real routing, token by token or as loads; without it every expert is equally likely.
+        Real routing, token by token or as loads; without it experts are loaded as `Engine.routing` says.
     plan
         Expert placement; without it experts are contiguous and not replicated.
     engine

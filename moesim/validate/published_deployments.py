@@ -132,6 +132,7 @@ def _seconds(step: _Step) -> float:
         overlap="two-batch",
         speculative_tokens=tokens,
         acceptance_rate=accepted if tokens else None,
+        routing="uniform",
     )
     size, length = step.batch
     deployment = deployment_of(model, machine, layout, engine, None, plan, 0)

@@ -9,6 +9,7 @@ import pytest
 
 import moesim as ms
 from moesim.batching import Batcher, EngineClock, StepLoad, schedule
+from moesim.correction import calibration_of
 from moesim.engine.deployment import Deployment
 from moesim.errors import ConfigError
 from moesim.ops import Batch, Precision
@@ -68,7 +69,9 @@ def test_step_by_step_agrees_with_the_steady_state(deployment, concurrency, read
     order_last = np.argsort(plan.request[plan.position == read + written - 2])
     tpot_s = ((last[order_last] - first[order]) / (written - 1)).mean()
     workload = ms.Workload(input_len=read, output_len=written, concurrency=concurrency)
-    steady = ms.predict(deployment.model, deployment.hardware, LAYOUT, workload)
+    # The clock knows no measured runs.
+    physics = calibration_of("none")
+    steady = ms.predict(deployment.model, deployment.hardware, LAYOUT, workload, calibration=physics)
     assert n * written / ends[-1] == pytest.approx(steady.output_throughput, rel=0.05)
     # The steady state charges exchanges of prefill and of decode; a step with both pays their latency once.
     assert tpot_s == pytest.approx(steady.tpot_s, rel=0.10)

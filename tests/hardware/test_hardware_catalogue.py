@@ -269,6 +269,12 @@ def test_shipped_files_are_where_the_wheel_takes_them_from():
     assert {path.stem for path in folder.glob("*.yaml")} == set(names())
 
 
+def test_fitted_files_stay_below_two_megabytes():
+    folder = data_dir("hardware")
+    fitted = [*(folder / "kernels").rglob("*"), *(folder / "serving").rglob("*")]
+    assert 0 < sum(path.stat().st_size for path in fitted if path.is_file()) < 2_000_000
+
+
 def test_graph_of_a_node_is_connected_and_as_wide_as_its_links():
     import networkx as nx
 
