@@ -86,7 +86,7 @@ def serving(
         tp, pp, dp, ep, dtype, kv_cache_dtype, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
     )
     given = Given(model, hardware, nodes, backend_of(backend or "") or None, engine)
-    table = _is_table(path)
+    table = is_table(path)
     if table and given != Given():
         faults.append(
             Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
@@ -101,7 +101,7 @@ def serving(
         _runs(path, out, given, seed, json)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     """Whether a path is a file that does not begin like JSON, or is to be refused as one."""
     try:
         if not path.is_file():

@@ -168,6 +168,7 @@ def setup_of(run: BenchmarkRun, given: Given) -> tuple[Setup, tuple[str, ...]]:
         chunk_tokens=said.chunk_tokens or usual.chunk_tokens,
         max_sequences=said.max_sequences or usual.max_sequences,
         memory_utilisation=said.memory_utilisation or usual.memory_utilisation,
+        backend=backend or usual.backend,
     )
     found = engine.faults()
     if found:
