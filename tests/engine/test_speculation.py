@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import moesim as ms
-from moesim.correction import calibration_of
+from moesim.correction import Corrected, calibration_of
 from moesim.engine.deployment import Deployment
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.layout import ExpertMap
@@ -170,21 +170,28 @@ def test_drafts_lie_where_the_experts_do():
     assert answer.token_s[0] == pytest.approx(answer.seconds[0] / 1.7)
 
 
+class _Gaining:
+    """What measured runs taught, had they all been twice as fast as physics says."""
+
+    def factors(self, identity, input_len, output_len, concurrency, *, kernels):
+        return np.full(len(concurrency), 0.5), np.ones(len(concurrency))
+
+    def correct(self, identity, input_len, output_len, concurrency, *, kernels):
+        tpot, ttft = self.factors(identity, input_len, output_len, concurrency, kernels=kernels)
+        span = np.full(len(tpot), 0.9), np.full(len(tpot), 1.2)
+        return Corrected(tpot, ttft, dict.fromkeys(("tpot", "ttft", "e2el"), span), "layout known")
+
+
 def test_what_runs_gain_beyond_physics_is_not_counted_beside_drafts():
     """Unrecorded drafts are most of what measured runs gain; drafts that are said take their place."""
-    model, hardware = ms.load_model("deepseek-r1"), ms.load_hardware("b200-sxm-8")
-    plain, drafts = (
-        ms.predict(
-            model,
-            hardware,
-            ms.Parallelism(tp=8),
-            ms.Workload(1024, 1024, 8),
-            engine=ms.Engine(dtype="nvfp4", backend="trtllm", speculative_tokens=n, acceptance_rate=0.8),
-        )
-        for n in (0, 3)
+    calibration = replace(PHYSICS, families={"moe": _Gaining()})
+    plain, drafts, physics = (
+        ask(n, 0.8 if n else None, calibration=c)
+        for n, c in ((0, calibration), (2, calibration), (2, PHYSICS))
     )
-    assert plain.calibration["tpot_factor"] < 1.0
-    assert drafts.calibration["tpot_factor"] >= 1.0
+    assert plain.calibration["tpot_factor"] == pytest.approx(0.5)
+    assert drafts.tpot_s == pytest.approx(physics.tpot_s)
     # Nobody recorded which runs gained by them: the interval holds both.
     low, high = drafts.interval["tpot_s"]
-    assert low <= drafts.tpot_s * plain.calibration["tpot_factor"] <= high
+    assert low == pytest.approx(max(0.5 * 0.9 * physics.tpot_s, drafts.bounds["tpot_s"]))
+    assert high == pytest.approx(1.2 * physics.tpot_s)
