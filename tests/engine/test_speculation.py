@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import moesim as ms
 from moesim.correction import Corrected, calibration_of
 from moesim.engine.deployment import Deployment
-from moesim.engine.speculation import Speculation, draft_model
+from moesim.engine.speculation import MOST_GAIN, Speculation, draft_model
 from moesim.layout import ExpertMap
 from moesim.ops import Batch, LayerKinds, Precision, step_work
 from moesim.ops.table import OpTable
@@ -121,6 +121,18 @@ def test_unknown_acceptance_widens_the_interval_from_none_to_all():
     assert unknown.interval["tpot_s"][1] == pytest.approx(sure[0].interval["tpot_s"][1])
 
 
+def test_drafts_that_nobody_speaks_of_may_be_there_where_the_model_has_a_head():
+    silent, none = ask(None, calibration=None), ask(0, calibration=None)
+    assert silent.tpot_s == none.tpot_s
+    assert silent.interval["tpot_s"][1] == none.interval["tpot_s"][1]
+    low = max(none.interval["tpot_s"][0] / MOST_GAIN, none.bounds["tpot_s"])
+    assert silent.interval["tpot_s"][0] == pytest.approx(low)
+    assert silent.interval["output_throughput"][1] >= none.interval["output_throughput"][1]
+    headless = ms.load_model("gpt-oss-120b")
+    spans = [ask(n, calibration=None, model=headless).interval for n in (None, 0)]
+    assert spans[0] == spans[1]
+
+
 def test_wrong_settings_are_named_together():
     with pytest.raises(ms.ConfigError) as caught:
         ask(-1, 1.5)
@@ -173,7 +185,7 @@ def test_drafts_lie_where_the_experts_do():
 class _Gaining:
     """What measured runs taught, had they all been twice as fast as physics says."""
 
-    def factors(self, identity, input_len, output_len, concurrency, *, kernels):
+    def factors(self, _identity, _input_len, _output_len, concurrency, *, kernels):  # noqa: ARG002
         return np.full(len(concurrency), 0.5), np.ones(len(concurrency))
 
     def correct(self, identity, input_len, output_len, concurrency, *, kernels):
