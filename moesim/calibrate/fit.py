@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from moesim.hardware.types import Axis
+from moesim.hardware.curves import Axis
 
 Array = npt.NDArray[np.float64]
 

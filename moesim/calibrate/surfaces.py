@@ -10,8 +10,9 @@ import numpy.typing as npt
 from moesim.calibrate.fit import Array, axes_of, bare, correction, floor_of, interpolation, sharpness_of
 from moesim.calibrate.rows import IntArray, Rows
 from moesim.cost.roofline import peak_of
+from moesim.hardware.curves import KERNELS, Surface
 from moesim.hardware.kernels import RESOLUTION
-from moesim.hardware.types import KERNELS, Device, Surface
+from moesim.hardware.types import Device
 
 #: Distance of knots on each axis of a kernel, in doublings.
 STEPS: dict[str, tuple[float, ...]] = {

@@ -52,7 +52,11 @@ Backend = Annotated[
     str, typer.Option("--backend", help="Whose measured kernels and constants: vllm, sglang or trtllm.")
 ]
 SpeculativeTokens = Annotated[
-    int, typer.Option("--speculative-tokens", help="Tokens drafted per sequence and step (MTP, EAGLE).")
+    int | None,
+    typer.Option(
+        "--speculative-tokens",
+        help="Tokens drafted per sequence and step (MTP, EAGLE); 0: none; default: none, but not sure.",
+    ),
 ]
 AcceptanceRate = Annotated[
     float | None,

@@ -49,7 +49,7 @@ def predict(
     gpu_memory_utilization: opt.Utilisation = 0.9,
     scheduler_recv_interval: opt.RecvInterval = 1.0,
     backend: opt.Backend = "vllm",
-    speculative_tokens: opt.SpeculativeTokens = 0,
+    speculative_tokens: opt.SpeculativeTokens = None,
     acceptance_rate: opt.AcceptanceRate = None,
     enforce_eager: opt.EnforceEager = False,
     assumed_routing: opt.AssumedRouting = "typical",

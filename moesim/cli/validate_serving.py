@@ -60,8 +60,8 @@ def serving(
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="Of a table: what `moesim calibrate serving` wrote, or `none` for physics alone; "
-            "the shipped one by default."
+            help="What `moesim calibrate serving` wrote, or `none` for physics alone; the shipped one by "
+            "default. Runs are replayed with its constants of engines."
         ),
     ] = None,
     seed: Seed = 0,
@@ -86,22 +86,20 @@ def serving(
         tp, pp, dp, ep, dtype, kv_cache_dtype, max_num_batched_tokens, max_num_seqs, gpu_memory_utilization
     )
     given = Given(model, hardware, nodes, backend_of(backend or "") or None, engine)
-    table = _is_table(path)
+    table = is_table(path)
     if table and given != Given():
         faults.append(
             Fault("describes a run, and every row of a table describes itself", "--hardware, --tp, ...")
         )
-    if not table and calibration is not None:
-        faults.append(Fault("is of tables: runs are replayed without one", "--calibration", calibration))
     if faults:
         raise ConfigError(faults)
     if table:
         _rows(path, out, calibration, json)
     else:
-        _runs(path, out, given, seed, json)
+        _runs(path, out, given, calibration, seed, json)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     """Whether a path is a file that does not begin like JSON, or is to be refused as one."""
     try:
         if not path.is_file():
@@ -139,12 +137,14 @@ def _rows(path: Path, out: Path | None, calibration: str | None, json: bool) -> 
         stderr(f"{out}: {len(predictions):,} lines")
 
 
-def _runs(path: Path, out: Path | None, given: Given, seed: int, json: bool) -> None:
+def _runs(path: Path, out: Path | None, given: Given, calibration: str | None, seed: int, json: bool) -> None:
+    from moesim.correction import calibration_of
     from moesim.validate import RowPrediction
     from moesim.validate.find_runs import read_runs
     from moesim.validate.run_report import predict_run, summarise_runs
 
-    results = [predict_run(run, given, seed) for run in read_runs(path)]
+    used = None if calibration is None else calibration_of(calibration)
+    results = [predict_run(run, given, seed, used) for run in read_runs(path)]
     if out is not None:
         means = [(r.run.path, r.predicted["ttft"].mean, r.predicted["tpot"].mean) for r in results]
         nothing = float("nan")

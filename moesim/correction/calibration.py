@@ -183,7 +183,8 @@ class Family:
         novelty = self._novelty(tuple(codes[0].tolist()), kernels)
         beyond = self._beyond(values)
         width = NOVELTY[-1] if beyond else novelty
-        spans = self.spans["campaign" if identity.campaign else "anonymous"][width]
+        known = codes[0, CATEGORIES.index("campaign")] >= 0
+        spans = self.spans["campaign" if known else "anonymous"][width]
         scales = {
             metric: process.mean(codes, values)
             for metric, process in self.scales[width].items()

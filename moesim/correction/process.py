@@ -14,7 +14,7 @@ original, and the physics alone moves the answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: A category that was not recorded is like no other.
 UNKNOWN = -1
+#: Deployments whose near training rows are kept.
+KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ class Process:
     offset: float = 0.0
     _tables: tuple[Any, ...] = field(init=False, repr=False)
     _known: tuple[dict[str, int], ...] = field(init=False, repr=False)
+    _near: dict[tuple[bytes, bytes], tuple[IntArray, IntArray, Array]] = field(
+        init=False, repr=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tables", tables(self.components, self.values.shape[1]))
@@ -96,10 +101,60 @@ class Process:
         codes, values
             As `encode` gives them, and values in the order of the training rows.
         """
-        from moesim.correction.kernel import mean
+        from moesim.correction.kernel import LOADS, add
 
-        found: Array = mean(codes, values, self.codes, self.values, self.weights, *self._tables[:3])
+        found = np.empty(len(values))
+        start = 0
+        # Loads of one deployment follow each other.
+        keys = [(code.tobytes(), own.tobytes()) for code, own in zip(codes, values[:, LOADS:], strict=True)]
+        while start < len(found):
+            stop = start + 1
+            while stop < len(found) and keys[stop] == keys[start]:
+                stop += 1
+            pairs = self._pairs(keys[start], codes[start], values[start])
+            found[start:stop] = add(values[start:stop], *pairs, self.values, self._tables[1])
+            start = stop
         return self.offset + found
+
+    def _pairs(
+        self, key: tuple[bytes, bytes], code: IntArray, own: Array
+    ) -> tuple[IntArray, IntArray, Array]:
+        """Training rows and effects near a deployment, kept for its next load."""
+        from moesim.correction.kernel import near
+
+        known = self._near.get(key)
+        if known is None:
+            if len(self._near) >= KEPT:
+                self._near.clear()
+            known = near(code, own, self.codes, self.values, self.weights, *self._tables[:3])
+            self._near[key] = known
+        return known
+
+    @property
+    def effects(self) -> tuple[IntArray, Array, Array]:
+        """Categories that must be equal, rates and variances of the components; see `tables`."""
+        masks, rates, variances = self._tables[:3]
+        return masks, rates, variances
+
+    def with_rows(self, categories: Sequence[Sequence[str]], values: Array, weights: Array) -> Process:
+        """The process with more rows.
+
+        Parameters
+        ----------
+        categories, values, weights
+            Of the new rows; labels may be new, too.
+        """
+        labels = tuple(
+            (*column, *dict.fromkeys(row[i] for row in categories if row[i] not in column))
+            for i, column in enumerate(self.labels)
+        )
+        wider = replace(self, labels=labels)
+        return replace(
+            wider,
+            codes=np.vstack([self.codes, wider.encode(categories)]),
+            values=np.vstack([self.values, values]),
+            weights=np.concatenate([self.weights, weights]),
+        )
 
     def rows_dict(self) -> dict[str, Any]:
         """The training rows as plain values; processes of the same rows share them."""

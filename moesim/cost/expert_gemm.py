@@ -15,7 +15,8 @@ import numpy as np
 
 from moesim.cost.roofline import Choice, Times, at, peak_flops_per_s, soft_max
 from moesim.cost.surface import AXES, Stack, find_surface
-from moesim.hardware.types import Device, Surface
+from moesim.hardware.curves import Surface
+from moesim.hardware.types import Device
 from moesim.model.dtypes import bytes_per_param
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.cost.surface import AXES, Stack, find_surface
-from moesim.hardware.types import Curve, Device, Processor, Surface
+from moesim.hardware.curves import Curve, Surface
+from moesim.hardware.types import Device, Processor
 from moesim.ops.table import Array, OpTable
 
 #: Data types a weight type is multiplied in, best first; the first that the processor has is used.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.hardware.types import Surface, Surfaces
+from moesim.hardware.curves import Surface, Surfaces
 from moesim.ops.table import Array
 
 #: Axes that surfaces are padded to, to be evaluated together.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from moesim.hardware.curves import Efficiency, Surfaces
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import (
@@ -25,7 +26,6 @@ from moesim.hardware.spec import (
 from moesim.hardware.types import (
     CollectiveFit,
     Device,
-    Efficiency,
     Exchange,
     Hardware,
     Host,
@@ -35,7 +35,6 @@ from moesim.hardware.types import (
     OneWay,
     Price,
     Processor,
-    Surfaces,
 )
 
 #: Reads an efficiency family by name: the file, and the origin of its entries by path.

@@ -12,7 +12,8 @@ from typing import Any
 
 from moesim.errors import ConfigError, Fault, UnknownNameError
 from moesim.files import data_dir
-from moesim.hardware.types import Hardware, Surfaces
+from moesim.hardware.curves import Surfaces
+from moesim.hardware.types import Hardware
 
 #: Folders of further machines, offered by installed packages: an entry point whose object is a path.
 PLUGINS = "moesim.hardware"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moesim.errors import ConfigError, Fault
-from moesim.hardware.types import KERNELS, Axis, Surface, Surfaces
+from moesim.hardware.curves import KERNELS, Axis, Surface, Surfaces
 
 #: S is stored in whole steps of this size: half a percent of time.
 RESOLUTION = 0.005

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from moesim.hardware.types import Curve
+from moesim.hardware.curves import Curve
 from moesim.units import parse, show
 
 #: How a number is known: read in its source, remembered and not checked, computed from sourced numbers,

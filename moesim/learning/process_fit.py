@@ -181,7 +181,7 @@ def fit_process(
     codes = np.array([[where[i].get(v, -1) for i, v in enumerate(row)] for row in labels], dtype=np.int64)
     values, y = np.ascontiguousarray(values, dtype=np.float64), np.asarray(y, dtype=np.float64)
     start = _start(components, noise)
-    problem = _Problem(components, _equal(codes), values, y, start, np.ones_like(y))
+    problem = _Problem(components, equal_bits(codes), values, y, start, np.ones_like(y))
     if parameters is None:
         first, second = ITERATIONS
         parameters = problem.search(start, first)
@@ -199,7 +199,7 @@ def _start(components: Sequence[Component], noise: float) -> Array:
     return np.array([*found, np.log(noise)])
 
 
-def _equal(codes: IntArray) -> IntArray:
+def equal_bits(codes: IntArray) -> IntArray:
     """Bits of the categories in which rows agree; one not recorded agrees with none."""
     found = np.zeros((len(codes), len(codes)), dtype=np.int64)
     for i, column in enumerate(codes.T):

@@ -28,6 +28,8 @@ WIDTH = {"host_s": 2.0, "communication": 0.3, "request_s": 1.0, "first_steps": 1
 OF_TPOT, OF_TTFT = ("host_s", "communication"), ("request_s", "first_steps", "start_up")
 #: Error of a row, in logarithm, at which it starts to count less.
 ERROR = {"tpot": 0.1, "ttft": 0.2}
+#: Least constant to start from, as a share of the usual one.
+LEAST = 0.01
 #: Constants at which they do nothing, and how far each is moved to see what it does.
 _NONE = Traits(start_up=0.0)
 _MOVED = {"host_s": 1e-3, "communication": 1.0, "request_s": 1.0, "start_up": 1.0}
@@ -88,10 +90,17 @@ class Probes:
 def probes_of(rows: Sequence[ServingRow]) -> Probes:
     """Physical times of those rows that have any."""
     backends = {row.backend for row in rows}
+    return probes_at(rows, lambda traits: physics_of(rows, dict.fromkeys(backends, traits)))
 
-    def at(traits: Traits) -> Physics:
-        return physics_of(rows, dict.fromkeys(backends, traits))
 
+def probes_at(rows: Sequence[ServingRow], at: Callable[[Traits], Physics]) -> Probes:
+    """Physical times of those rows that have any.
+
+    Parameters
+    ----------
+    at
+        Physical times of all rows with some constants.
+    """
     none = at(_NONE)
     index = np.flatnonzero(none.predicted)
     none = none.part(index)
@@ -141,7 +150,27 @@ def fit_traits(
     return found
 
 
-def _fit(probes: Sequence[Probes]) -> Traits:
+def refit(probes: Probes, prior: Traits, told: npt.NDArray[np.bool_]) -> Traits:
+    """Constants of one engine from a few runs, held near those that are known.
+
+    Parameters
+    ----------
+    probes
+        Of the runs, all of one engine.
+    prior
+        The constants that are known; they count as much as one run does.
+    told
+        Runs whose time to first token tells something, ``[rows]``.
+    """
+    return _fit([probes], prior, 1.0, told)
+
+
+def _fit(
+    probes: Sequence[Probes],
+    prior: Traits = PRIOR,
+    held: float | None = None,
+    told: npt.NDArray[np.bool_] | None = None,
+) -> Traits:
     rows = [row for p in probes for row in p.rows]
     tpot, ttft = (
         np.array([getattr(r, name) for r in rows], dtype=np.float64) / 1e3 for name in ("tpot_ms", "ttft_ms")
@@ -160,7 +189,13 @@ def _fit(probes: Sequence[Probes]) -> Traits:
     by_step = slopes("step", OF_TPOT)
     neutral = np.array([getattr(_NONE, name) for name in OF_TPOT])
     step = _solve(
-        OF_TPOT, lambda x: np.log(base + (x - neutral) @ by_step), np.log(tpot), weight, ERROR["tpot"]
+        OF_TPOT,
+        lambda x: np.log(base + (x - neutral) @ by_step),
+        np.log(tpot),
+        weight,
+        ERROR["tpot"],
+        prior,
+        held,
     )
     fixed = np.concatenate([p.none.ttft_fixed_s for p in probes])
     fixed = fixed + (step - neutral) @ slopes("fixed", OF_TPOT)
@@ -172,21 +207,31 @@ def _fit(probes: Sequence[Probes]) -> Traits:
         OF_TTFT,
         lambda x: np.log(fixed + x[0] * request_s + x[2] * queue + (steps + x[1]) * tpot),
         np.log(ttft),
-        weight,
+        weight if told is None else weight * told,
         ERROR["ttft"],
+        prior,
+        held,
     )
     return Traits(**dict(zip((*OF_TPOT, *OF_TTFT), map(float, (*step, *first)), strict=True)))
 
 
 def _solve(
-    names: Sequence[str], model: Callable[[Array], Array], y: Array, weight: Array, error: float
+    names: Sequence[str],
+    model: Callable[[Array], Array],
+    y: Array,
+    weight: Array,
+    error: float,
+    prior: Traits,
+    held: float | None,
 ) -> Array:
-    start = np.log([getattr(PRIOR, name) for name in names])
+    # A constant that is known to be nothing may turn out to be something.
+    start = np.log([max(getattr(prior, name), LEAST * getattr(PRIOR, name)) for name in names])
+    strength = np.sqrt(len(y) / 100.0) if held is None else held
     width = np.array([WIDTH[name] for name in names])
 
     def residual(x: Array) -> Array:
         off = weight * (model(np.exp(x)) - y) / error
-        return np.concatenate([off, (x - start) / width * np.sqrt(len(y) / 100.0)])
+        return np.concatenate([off, (x - start) / width * strength])
 
     found = least_squares(residual, start, loss="soft_l1", bounds=(start - 7.0, start + 7.0)).x
     return np.asarray(np.exp(found))

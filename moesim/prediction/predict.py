@@ -109,7 +109,7 @@ def predict(
     moe = model.moe is not None
     notes = _notes(served, workload, load, state, found)
     if found is not None and not found.known_system:
-        warnings.warn(notes[-1], OutOfDomainWarning, stacklevel=2)
+        warnings.warn(_not_measured(served), OutOfDomainWarning, stacklevel=2)
     return Prediction(
         model=model.name,
         hardware=hardware.name,
@@ -203,6 +203,11 @@ def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: S
     }
 
 
+def _not_measured(served: Served) -> str:
+    device = served.decode.hardware.device.name
+    return f"no measured run is on {device}: the interval is that of machines nobody measured"
+
+
 def _notes(
     served: Served, workload: Workload, load: Load, state: Steady, found: Corrected | None
 ) -> tuple[str, ...]:
@@ -228,8 +233,11 @@ def _notes(
         notes.append(f"kernels of {device.name} were not measured, {stand} stand for them")
     if found is None:
         notes.append("physics alone, without an interval: the calibration is of no such deployment")
-    elif not found.known_system:
-        notes.append(f"no measured run is on {device.name}: the interval is that of machines nobody measured")
+        return tuple(notes)
+    if not found.known_system:
+        notes.append(_not_measured(served))
     elif found.why:
         notes.append(f"{found.why}: the interval is that of such cases")
+    if not found.known_system and found.beyond:
+        notes.append(f"no measured run has such {found.beyond}")
     return tuple(notes)

@@ -83,7 +83,8 @@ class Engine:
         The engine whose measured kernels and constants are used: ``vllm``, ``sglang`` or ``trtllm``.
     speculative_tokens
         Tokens that are drafted per sequence and step by the model's prediction head (MTP), or one like a
-        layer of it (EAGLE); 0 for none.
+        layer of it (EAGLE); 0 for none. None is unknown: the answer is without, and where the model has a
+        head the interval holds both.
     acceptance_rate
         Probability that a draft is accepted once those before it were. None is a usual one, and the interval
         then reaches from no draft accepted to all.
@@ -102,7 +103,7 @@ class Engine:
     memory_utilisation: float = UTILISATION
     scheduler_recv_interval: float = 1.0
     backend: str = "vllm"
-    speculative_tokens: int = 0
+    speculative_tokens: int | None = None
     acceptance_rate: float | None = None
     enforce_eager: bool = False
     routing: str = "typical"
@@ -110,9 +111,10 @@ class Engine:
     @property
     def speculation(self) -> Speculation:
         """The drafts of a step."""
-        if self.acceptance_rate is None:
-            return Speculation(self.speculative_tokens)
-        return Speculation(self.speculative_tokens, self.acceptance_rate)
+        tokens = self.speculative_tokens or 0
+        return (
+            Speculation(tokens) if self.acceptance_rate is None else Speculation(tokens, self.acceptance_rate)
+        )
 
     def faults(self) -> list[Fault]:
         """What is wrong with the settings."""
@@ -134,7 +136,7 @@ class Engine:
             found.append(
                 Fault("is a fraction", "--gpu-memory-utilization", self.memory_utilisation, "0 to 1")
             )
-        if not 0 <= self.speculative_tokens <= _MOST_DRAFTS:
+        if self.speculative_tokens is not None and not 0 <= self.speculative_tokens <= _MOST_DRAFTS:
             found.append(
                 Fault(
                     "is a number of tokens",

@@ -13,6 +13,7 @@ from moesim.engine.eager import LAUNCH_RANGE_S
 from moesim.engine.load import Load
 from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import Array
+from moesim.engine.speculation import MOST_GAIN
 from moesim.engine.steady import Steady, steady
 from moesim.hardware.types import Hardware
 from moesim.layout.disaggregated import Disaggregated, Workers
@@ -133,7 +134,10 @@ class Served:
             self.identity, load.input_len, load.output_len, load.concurrency, kernels=self._own_kernels
         )
         once = self._once(found.tpot_factor)
-        return state.corrected(once, found.ttft_factor), found.lowered(found.tpot_factor / once)
+        lower = found.tpot_factor / once
+        if self.engine.speculative_tokens is None and self.decode.model.mtp_layers:
+            lower = lower / MOST_GAIN
+        return state.corrected(once, found.ttft_factor), found.lowered(lower)
 
     @property
     def _own_kernels(self) -> bool:

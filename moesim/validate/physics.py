@@ -76,7 +76,8 @@ class Physics:
         )
 
 
-_FIELDS = ("tpot_s", "ttft_fixed_s", "ttft_steps", "bound_tpot_s", "bound_ttft_s", "running")
+#: What a row has of a steady state.
+FIELDS = ("tpot_s", "ttft_fixed_s", "ttft_steps", "bound_tpot_s", "bound_ttft_s", "running")
 
 
 def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Physics:
@@ -89,7 +90,7 @@ def physics_of(rows: Sequence[ServingRow], traits: Mapping[str, Traits]) -> Phys
     traits
         By backend.
     """
-    tpot, fixed, steps, bound_tpot, bound_ttft, running = (np.full(len(rows), nan) for _ in _FIELDS)
+    tpot, fixed, steps, bound_tpot, bound_ttft, running = (np.full(len(rows), nan) for _ in FIELDS)
     table = Physics(
         tpot,
         fixed,
@@ -162,7 +163,7 @@ def _fill(
         return
     part = load.part(fits)
     state = _state(sides, part)
-    for name in _FIELDS:
+    for name in FIELDS:
         getattr(table, name)[np.array(members)[fits]] = getattr(state, name)
 
 

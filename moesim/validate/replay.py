@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.batching import MIXED, PREFILL_FIRST, Batcher, EngineClock, Schedule, StepTime, schedule
-from moesim.correction import shipped
 from moesim.engine.deployment import Deployment
 from moesim.engine.load import Load
 from moesim.engine.memory import cache_per_sequence
+from moesim.engine.traits import Traits
 from moesim.hardware import Hardware
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
@@ -35,6 +35,8 @@ class Setup:
         As for a prediction.
     backend
         ``sglang`` reads prompts before it decodes; others mix them.
+    traits
+        What the engine adds to its kernels.
     """
 
     model: Model
@@ -42,6 +44,7 @@ class Setup:
     layout: Parallelism
     engine: Engine
     backend: str = "vllm"
+    traits: Traits = field(default_factory=Traits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +112,7 @@ def replay(
     """
     layout, engine = setup.layout, setup.engine
     layout.check(setup.model, setup.hardware)
-    traits = shipped().traits.get(setup.backend)
-    deployment = deployment_of(setup.model, setup.hardware, layout, engine, None, None, 0, traits)
+    deployment = deployment_of(setup.model, setup.hardware, layout, engine, None, None, 0, setup.traits)
     clock = clock_of(deployment)
     lanes = min(layout.dp * layout.pp, len(requests))
     batcher = Batcher(int(engine.chunk_tokens), _most(requests, deployment, engine), _policy(setup.backend))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from moesim.correction import Calibration, shipped
+from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.layout.parallelism import Parallelism
@@ -103,7 +105,12 @@ def summarise_runs(results: Sequence[RunResult]) -> dict[str, dict[str, float | 
     return {m: errors_of(Spread(*(middle(m, s) for s in STATISTICS))) for m in RUN_METRICS}
 
 
-def predict_run(run: BenchmarkRun, given: Given | None = None, seed: int = 0) -> RunResult:
+def predict_run(
+    run: BenchmarkRun,
+    given: Given | None = None,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> RunResult:
     """Predict a run from its configuration and its requests.
 
     Parameters
@@ -114,6 +121,8 @@ def predict_run(run: BenchmarkRun, given: Given | None = None, seed: int = 0) ->
         What the user knows better.
     seed
         Of arrivals, where the run has a rate but no arrivals.
+    calibration
+        Whose constants of engines to take; the shipped one by default.
 
     Raises
     ------
@@ -122,7 +131,9 @@ def predict_run(run: BenchmarkRun, given: Given | None = None, seed: int = 0) ->
     InfeasibleError
         If the model does not fit.
     """
+    calibration = shipped() if calibration is None else calibration
     setup, assumed = setup_of(run, given or Given())
+    setup = replace(setup, traits=calibration.traits.get(setup.backend, Traits()))
     requests, more = requests_of(run, seed)
     replayed = replay(requests, setup)
     predicted = dict(replayed.metrics(run.itl_of))
@@ -168,6 +179,7 @@ def setup_of(run: BenchmarkRun, given: Given) -> tuple[Setup, tuple[str, ...]]:
         chunk_tokens=said.chunk_tokens or usual.chunk_tokens,
         max_sequences=said.max_sequences or usual.max_sequences,
         memory_utilisation=said.memory_utilisation or usual.memory_utilisation,
+        backend=backend or usual.backend,
     )
     found = engine.faults()
     if found:

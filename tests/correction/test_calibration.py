@@ -63,8 +63,33 @@ def test_how_new_a_deployment_is(change, novelty):
     assert bool(found.why) == (novelty != "layout known")
 
 
-def test_a_device_without_kernels_is_new_in_all():
-    assert family().correct(ONE, *LOADS, kernels=False).novelty == "all new"
+def test_an_unmeasured_device_without_kernels_of_its_own_is_new_in_all():
+    edited = replace(ONE, system="edited")
+    assert family().correct(edited, *LOADS).novelty == "system new"
+    assert family().correct(edited, *LOADS, kernels=False).novelty == "all new"
+    # What runs on it said counts more than whose kernels stand for its own.
+    assert family().correct(ONE, *LOADS, kernels=False).novelty == "layout known"
+
+
+def test_loads_far_beyond_the_measured_ones_are_said_and_wide():
+    near, far = (family().correct(ONE, *(a * scale for a in LOADS)) for scale in (1.0, 1e4))
+    assert near.beyond == ""
+    assert near.why == ""
+    for what in ("concurrency", "prompts", "outputs"):
+        assert what in far.beyond
+    assert "no measured run has such concurrency" in far.why
+    assert far.novelty == "layout known"
+    widest = family().spans["anonymous"]["all new"]["ttft"]
+    assert far.spans["ttft"][1][0] >= np.exp(widest.high) * (1 - 1e-9) or widest.strength
+
+
+def test_drafts_that_are_said_lower_the_lower_end_alone():
+    found = family().correct(ONE, *LOADS)
+    lowered = found.lowered(np.array([0.5]))
+    for metric in ("tpot", "e2el"):
+        assert lowered.spans[metric][0] == pytest.approx(found.spans[metric][0] * 0.5)
+        assert lowered.spans[metric][1] == pytest.approx(found.spans[metric][1])
+    assert lowered.spans["ttft"] == found.spans["ttft"]
 
 
 def test_factors_are_sums_of_effects():

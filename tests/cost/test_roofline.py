@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from moesim.cost import op_times, peak_flops_per_s
 from moesim.cost.roofline import at, soft_max
-from moesim.hardware.types import Device, Efficiency, Memory, Processor
+from moesim.hardware.curves import Efficiency
+from moesim.hardware.types import Device, Memory, Processor
 from moesim.ops.primitives import elementwise, gemm
 from moesim.ops.table import OpTable
 

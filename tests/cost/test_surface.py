@@ -13,7 +13,8 @@ import moesim as ms
 from moesim.calibrate.histograms import rank_tokens
 from moesim.cost import Choice, ExpertShape, Rates, expert_times, op_times
 from moesim.cost.surface import Stack, find_surface
-from moesim.hardware.types import Axis, Device, Memory, Processor, Surface
+from moesim.hardware.curves import Axis, Surface
+from moesim.hardware.types import Device, Memory, Processor
 from moesim.ops import Batch
 from moesim.ops.primitives import add, gemm
 from moesim.ops.table import OpTable

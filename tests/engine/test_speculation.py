@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import moesim as ms
-from moesim.correction import calibration_of
+from moesim.correction import Corrected, calibration_of
 from moesim.engine.deployment import Deployment
-from moesim.engine.speculation import Speculation, draft_model
+from moesim.engine.speculation import MOST_GAIN, Speculation, draft_model
 from moesim.layout import ExpertMap
 from moesim.ops import Batch, LayerKinds, Precision, step_work
 from moesim.ops.table import OpTable
@@ -121,6 +121,18 @@ def test_unknown_acceptance_widens_the_interval_from_none_to_all():
     assert unknown.interval["tpot_s"][1] == pytest.approx(sure[0].interval["tpot_s"][1])
 
 
+def test_drafts_that_nobody_speaks_of_may_be_there_where_the_model_has_a_head():
+    silent, none = ask(None, calibration=None), ask(0, calibration=None)
+    assert silent.tpot_s == none.tpot_s
+    assert silent.interval["tpot_s"][1] == none.interval["tpot_s"][1]
+    low = max(none.interval["tpot_s"][0] / MOST_GAIN, none.bounds["tpot_s"])
+    assert silent.interval["tpot_s"][0] == pytest.approx(low)
+    assert silent.interval["output_throughput"][1] >= none.interval["output_throughput"][1]
+    headless = ms.load_model("gpt-oss-120b")
+    spans = [ask(n, calibration=None, model=headless).interval for n in (None, 0)]
+    assert spans[0] == spans[1]
+
+
 def test_wrong_settings_are_named_together():
     with pytest.raises(ms.ConfigError) as caught:
         ask(-1, 1.5)
@@ -168,3 +180,30 @@ def test_drafts_lie_where_the_experts_do():
     ).decode(np.array([400.0]), np.array([1000.0]))
     assert answer.draft_s[0] > 0
     assert answer.token_s[0] == pytest.approx(answer.seconds[0] / 1.7)
+
+
+class _Gaining:
+    """What measured runs taught, had they all been twice as fast as physics says."""
+
+    def factors(self, _identity, _input_len, _output_len, concurrency, *, kernels):  # noqa: ARG002
+        return np.full(len(concurrency), 0.5), np.ones(len(concurrency))
+
+    def correct(self, identity, input_len, output_len, concurrency, *, kernels):
+        tpot, ttft = self.factors(identity, input_len, output_len, concurrency, kernels=kernels)
+        span = np.full(len(tpot), 0.9), np.full(len(tpot), 1.2)
+        return Corrected(tpot, ttft, dict.fromkeys(("tpot", "ttft", "e2el"), span), "layout known")
+
+
+def test_what_runs_gain_beyond_physics_is_not_counted_beside_drafts():
+    """Unrecorded drafts are most of what measured runs gain; drafts that are said take their place."""
+    calibration = replace(PHYSICS, families={"moe": _Gaining()})
+    plain, drafts, physics = (
+        ask(n, 0.8 if n else None, calibration=c)
+        for n, c in ((0, calibration), (2, calibration), (2, PHYSICS))
+    )
+    assert plain.calibration["tpot_factor"] == pytest.approx(0.5)
+    assert drafts.tpot_s == pytest.approx(physics.tpot_s)
+    # Nobody recorded which runs gained by them: the interval holds both.
+    low, high = drafts.interval["tpot_s"]
+    assert low == pytest.approx(max(0.5 * 0.9 * physics.tpot_s, drafts.bounds["tpot_s"]))
+    assert high == pytest.approx(1.2 * physics.tpot_s)

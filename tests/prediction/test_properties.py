@@ -13,7 +13,7 @@ import moesim as ms
 from moesim.correction import calibration_of
 from moesim.engine.experts import PER_OCTAVE
 from moesim.errors import InfeasibleError
-from moesim.hardware.types import Efficiency
+from moesim.hardware.curves import Efficiency
 from moesim.prediction.kept import deployment_of
 from moesim.prediction.question import load_of
 from moesim.prediction.sweep import sweep

@@ -190,8 +190,14 @@ def test_requests_beyond_the_cache_wait():
 def test_the_less_is_known_of_a_machine_the_wider_the_interval():
     model, known = ms.load_model("deepseek-r1"), ms.load_hardware("h200-sxm-8")
     device = known.device
-    unmeasured = replace(device, processors=(replace(device.processor, kernels={}),))
-    named = [replace(known, device=replace(d, name=n)) for d, n in ((device, "mine"), (unmeasured, "yours"))]
+    # One machine whose own kernels were measured, and one for whose kernels those of a relative stand.
+    named = [
+        replace(
+            known,
+            device=replace(device, name=name, processors=(replace(device.processor, measured_on=whose),)),
+        )
+        for name, whose in (("mine", "mine"), ("yours", "h200-sxm"))
+    ]
 
     def ask(hardware):
         engine = ms.Engine(backend="sglang")

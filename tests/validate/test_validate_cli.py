@@ -126,8 +126,14 @@ def test_physics_alone_has_seen_nothing(moesim, table, tmp_path):
     code, _, stderr = moesim("validate", "serving", path, "--calibration", table)
     assert (code, "is not a calibration" in stderr) == (2, True)
     folder = run_folder(tmp_path / "H100" / "run", folder_rows())
-    code, _, stderr = moesim("validate", "serving", folder, "--calibration", "none")
-    assert (code, "is of tables" in stderr) == (2, True)
+    errors = [
+        json.loads(moesim("validate", "serving", folder, *words, "--json")[1])["summary"]["tpot"][
+            "mean_error"
+        ]
+        for words in ((), ("--calibration", "none"))
+    ]
+    # Constants of the engine make steps longer than kernels alone do.
+    assert errors[0] > errors[1]
 
 
 def test_a_pipe(moesim, tmp_path):

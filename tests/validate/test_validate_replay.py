@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bench_files import folder_rows, run_folder, sglang_result, vllm_result, without_details
 
+from moesim.correction import calibration_of
 from moesim.errors import ConfigError, InfeasibleError
 from moesim.hardware import load_hardware
 from moesim.layout import Parallelism
@@ -107,7 +108,7 @@ def test_a_run_that_the_model_made_is_predicted_without_error(tmp_path):
         )
     ]
     (run,) = read_runs(run_folder(tmp_path / "H100" / "made", rows))
-    result = predict_run(run)
+    result = predict_run(run, calibration=calibration_of("none"))
     summary = summarise_runs([result])
     for metric in RUN_METRICS:
         assert summary[metric] == pytest.approx(
