@@ -27,6 +27,8 @@ Array = npt.NDArray[np.float64]
 #: How new a configuration is, from the best known to the least.
 NOVELTY = ("layout known", "layout new", "system new", "model new", "all new")
 METRICS = ("tpot", "ttft", "e2el")
+#: Whether other runs of a configuration's campaign are known, which share what nobody recorded.
+CAMPAIGN, ANONYMOUS = "campaign", "anonymous"
 #: The metric whose expected error stands for that of another.
 SCALE_OF = {"tpot": "tpot", "ttft": "ttft", "e2el": "tpot"}
 #: Values that a load may have outside of all training rows, in words.
@@ -118,14 +120,15 @@ class Family:
     spans
         By whether the campaign is known (``"campaign"``, ``"anonymous"``), novelty and metric.
     trust
-        By novelty, the shares of TPOT's and TTFT's effects that are believed.
+        By whether the campaign is known and novelty, the shares of TPOT's and TTFT's effects that are
+        believed.
     """
 
     tpot: Process
     ttft: Process
     scales: Mapping[str, Mapping[str, Process]]
     spans: Mapping[str, Mapping[str, Mapping[str, Span]]]
-    trust: Mapping[str, tuple[float, float]]
+    trust: Mapping[str, Mapping[str, tuple[float, float]]]
     _seen: tuple[frozenset[tuple[int, ...]], ...] = field(init=False, repr=False)
     _range: Mapping[str, tuple[float, float]] = field(init=False, repr=False)
 
@@ -136,6 +139,7 @@ class Family:
             frozenset((r[0], r[1], r[2], r[3], r[6]) for r in rows),
             frozenset((r[0], r[1], r[2]) for r in rows),
             frozenset((r[0], r[2]) for r in rows),
+            frozenset((r[0], r[2], r[5]) for r in rows),
         )
         object.__setattr__(self, "_seen", seen)
         columns = {name: self.tpot.values[:, VALUES.index(name)] for name in _RANGES}
@@ -147,7 +151,7 @@ class Family:
         return self._novelty(tuple(int(c) for c in self.tpot.encode([identity.labels()])[0]))
 
     def _novelty(self, c: tuple[int, ...], kernels: bool = True) -> str:
-        layouts, systems, models = self._seen
+        layouts, systems, models, _ = self._seen
         if not kernels and c[1] < 0:
             return NOVELTY[-1]
         if (c[0], c[1], c[2], c[3], c[6]) in layouts:
@@ -183,8 +187,8 @@ class Family:
         novelty = self._novelty(tuple(codes[0].tolist()), kernels)
         beyond = self._beyond(values)
         width = NOVELTY[-1] if beyond else novelty
-        known = codes[0, CATEGORIES.index("campaign")] >= 0
-        spans = self.spans["campaign" if known else "anonymous"][width]
+        known = self._known(codes[0])
+        spans = self.spans[known][width]
         scales = {
             metric: process.mean(codes, values)
             for metric, process in self.scales[width].items()
@@ -195,7 +199,7 @@ class Family:
             unit = np.exp(span.strength * scales[SCALE_OF[metric]]) if span.strength else np.ones(len(values))
             found[metric] = (np.exp(span.low * unit), np.exp(span.high * unit))
         return Corrected(
-            *self._factors(novelty, codes, values),
+            *self._factors(self.trust[known][novelty], codes, values),
             found,
             novelty,
             bool(codes[0, CATEGORIES.index("system")] >= 0),
@@ -214,7 +218,7 @@ class Family:
         """The factors of `correct` alone: of TPOT, and of TTFT beyond them."""
         codes, values = self._queries(identity, input_len, output_len, concurrency)
         novelty = self._novelty(tuple(codes[0].tolist()), kernels)
-        return self._factors(novelty, codes, values)
+        return self._factors(self.trust[self._known(codes[0])][novelty], codes, values)
 
     def _beyond(self, values: Array) -> str:
         """What is more than an octave outside of all training rows; empty if nothing is."""
@@ -226,10 +230,17 @@ class Family:
                 found.append(f"{what} (measured: {2.0**low:.4g} to {2.0**high:.4g})")
         return " and ".join(found)
 
-    def _factors(self, novelty: str, codes: npt.NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+    def _known(self, code: npt.NDArray[np.int64]) -> str:
+        """Whether runs of a deployment's campaign were seen: of this model on this engine."""
+        model, _, backend, _, _, campaign, *_ = code.tolist()
+        return CAMPAIGN if (model, backend, campaign) in self._seen[3] else ANONYMOUS
+
+    def _factors(
+        self, trust: tuple[float, float], codes: npt.NDArray[np.int64], values: Array
+    ) -> tuple[Array, Array]:
         tpot, ttft = (
             np.exp(share * process.mean(codes, values)) if share else np.ones(len(values))
-            for share, process in zip(self.trust[novelty], (self.tpot, self.ttft), strict=True)
+            for share, process in zip(trust, (self.tpot, self.ttft), strict=True)
         )
         return tpot, ttft
 
@@ -270,7 +281,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, written so that a fit to the same rows gives the same text."""
         return {
-            "schema_version": 2,
+            "schema_version": 3,
             "level": self.level,
             "provenance": dict(self.provenance),
             "traits": {
@@ -304,7 +315,10 @@ def _family_dict(family: Family) -> dict[str, Any]:
             for name, process in {"tpot": family.tpot, "ttft": family.ttft, **scales}.items()
         },
         "trust": {
-            novelty: [float(f"{share:.4g}") for share in pair] for novelty, pair in family.trust.items()
+            known: {
+                novelty: [float(f"{share:.4g}") for share in pair] for novelty, pair in by_novelty.items()
+            }
+            for known, by_novelty in family.trust.items()
         },
         "spans": {
             known: {
@@ -323,7 +337,7 @@ def _family(table: Mapping[str, Any]) -> Family:
     processes = {
         name: Process.from_dicts(table["rows"], effects) for name, effects in table["processes"].items()
     }
-    scales: dict[str, dict[str, Process]] = {novelty: {} for novelty in table["trust"]}
+    scales: dict[str, dict[str, Process]] = {novelty: {} for novelty in NOVELTY}
     for name, process in processes.items():
         if ": " in name:
             novelty, metric = name.split(": ")
@@ -339,5 +353,8 @@ def _family(table: Mapping[str, Any]) -> Family:
             }
             for known, by_novelty in table["spans"].items()
         },
-        {novelty: (pair[0], pair[1]) for novelty, pair in table["trust"].items()},
+        {
+            known: {novelty: (pair[0], pair[1]) for novelty, pair in by_novelty.items()}
+            for known, by_novelty in table["trust"].items()
+        },
     )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.correction import NOVELTY, Calibration, Family, Identity, Process
+from moesim.correction.calibration import CAMPAIGN
 from moesim.engine.load import Load
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
@@ -117,7 +118,7 @@ def _extended(
     }
     beyond["ttft"] = np.log(beyond["ttft"] / whole)
     processes, left = {}, {}
-    for metric, trust in zip(("tpot", "ttft"), family.trust[NOVELTY[0]], strict=True):
+    for metric, trust in zip(("tpot", "ttft"), family.trust[CAMPAIGN][NOVELTY[0]], strict=True):
         process: Process = getattr(family, metric)
         processes[metric], left[metric] = conditioned(
             process, labels, values, beyond[metric] / max(trust, 0.1), NOISE[metric]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.correction import METRICS, NOVELTY, Calibration, Component, Family, Process
-from moesim.correction.calibration import Span
+from moesim.correction.calibration import ANONYMOUS, CAMPAIGN, Span
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.learning.effects import AGGREGATED, DISAGGREGATED
@@ -158,13 +158,16 @@ def _family(
         for known in ("campaign", "anonymous")
     }
     every = np.ones(len(table.rows), dtype=bool)
-    shares = {KINDS[kind]: trust(table, by["campaign"], kind, every) for kind, by in means.items()}
+    shares = {
+        known: _filled({KINDS[kind]: trust(table, by[known], kind, every) for kind, by in means.items()})
+        for known in (CAMPAIGN, ANONYMOUS)
+    }
     family = Family(
         pair.tpot.process,
         pair.ttft.process,
         _scale_processes(table, off),
         spans,
-        _filled(shares),
+        shares,
     )
     return family, _report(table, predicted, off, scales)
 

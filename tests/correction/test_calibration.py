@@ -38,7 +38,7 @@ def family(identities=KNOWN, trust=(1.0, 1.0), strength=0.0, low=-0.2, high=0.3)
         process(identities, weights=(-0.1, 0.0, 0.2, 0.1)),
         {novelty: {"tpot": expected, "ttft": expected} for novelty in NOVELTY},
         {known: dict.fromkeys(NOVELTY, span) for known in ("campaign", "anonymous")},
-        dict.fromkeys(NOVELTY, trust),
+        dict.fromkeys(("campaign", "anonymous"), dict.fromkeys(NOVELTY, trust)),
     )
 
 
