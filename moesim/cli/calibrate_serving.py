@@ -86,15 +86,20 @@ def _table(runs: Path, output: Path | None, source: str, nested: bool, json: boo
     if json:
         print_json({"traits": calibration.to_dict()["traits"], **found}, inputs=[runs])
         return
-    print_table(
-        ["family", "held out", *_COLUMNS, "score", "of one width"],
-        [
-            [*place, *_line(row), f"{row['score']:.2f}", f"{row['constant_score']:.2f}"]
-            for family, by_kind in found["held_out"].items()
-            for place, row in _rows(family, by_kind)
-        ],
-        title=f"errors of held-out runs: {', '.join(f'{n} {name}' for name, n in found['rows'].items())}",
-    )
+    counts = ", ".join(f"{n} {name}" for name, n in found["rows"].items())
+    for name, title in (
+        ("held_out", f"errors of held-out runs, other runs of their campaigns known: {counts}"),
+        ("unnamed", "the same as `moesim predict` asks, without a campaign"),
+    ):
+        print_table(
+            ["family", "held out", *_COLUMNS, "score", "of one width"],
+            [
+                [*place, *_line(row), f"{row['score']:.2f}", f"{row['constant_score']:.2f}"]
+                for family, by_kind in found[name].items()
+                for place, row in _rows(family, by_kind)
+            ],
+            title=title,
+        )
     print_table(
         ["family", "rows", "held out", *_COLUMNS],
         [

@@ -99,16 +99,18 @@ def calibrate_serving(
     aggregated = [probes[name] for name in ("moe", "dense") if name in probes]
     traits = fit_traits(aggregated)
     without = _without(aggregated)
-    families, reports = {}, {}
+    families, reports, unnamed = {}, {}, {}
     for name, own in probes.items():
         tell(f"{name}: {len(own.rows)} runs")
-        families[name], reports[name] = _family(own, traits, without, EFFECTS[name], nested, tell)
+        families[name], found = _family(own, traits, without, EFFECTS[name], nested, tell)
+        reports[name], unnamed[name] = found[CAMPAIGN], found[ANONYMOUS]
     provenance = {
         "source": source,
         "rows": {name: len(report.table.rows) for name, report in reports.items()},
         "digest": f"{zlib.crc32(repr([(r.id, r.ttft_ms, r.tpot_ms) for r in rows]).encode()):08x}",
         "nested": nested,
         "held_out": {name: summary(report) for name, report in reports.items()},
+        "unnamed": {name: summary(report) for name, report in unnamed.items()},
         "apart": {name: apart(report) for name, report in reports.items() if name != "disaggregated"},
     }
     return Calibration(traits, families, LEVEL, provenance), reports
@@ -133,7 +135,7 @@ def _family(
     effects: Sequence[Component],
     nested: bool,
     tell: Tell,
-) -> tuple[Family, HeldOut]:
+) -> tuple[Family, dict[str, HeldOut]]:
     table = table_of(probes.rows, physics_of(probes.rows, traits))
     pair = fit_pair(effects, table)
     parameters = None if nested else (pair.tpot.parameters, pair.ttft.parameters)
@@ -142,20 +144,16 @@ def _family(
         if len(sides(table, kind)) > 1:
             tell(f"  {kind}s held out")
             means[kind] = held_out(effects, probes, kind, without, parameters)
-    predicted = {
-        kind: {known: trusted(table, found, kind) for known, found in by.items()}
+    off = {
+        kind: {known: residuals(table, trusted(table, found, kind)) for known, found in by.items()}
         for kind, by in means.items()
     }
-    off = {
-        kind: {known: residuals(table, found) for known, found in by.items()}
-        for kind, by in predicted.items()
-    }
-    scales = {kind: _units(table, by["campaign"], kind) for kind, by in off.items()}
+    scales = {kind: _units(table, by[CAMPAIGN], kind) for kind, by in off.items()}
     spans = {
         known: by_novelty(
             {kind: spans_of(table, by[known], scales[kind], kind, LEVEL) for kind, by in off.items()}
         )
-        for known in ("campaign", "anonymous")
+        for known in (CAMPAIGN, ANONYMOUS)
     }
     every = np.ones(len(table.rows), dtype=bool)
     shares = {
@@ -169,7 +167,10 @@ def _family(
         spans,
         shares,
     )
-    return family, _report(table, predicted, off, scales)
+    return family, {
+        known: _report(table, {kind: by[known] for kind, by in off.items()}, scales)
+        for known in (CAMPAIGN, ANONYMOUS)
+    }
 
 
 def _units(table: Table, residual: Mapping[str, Array], kind: Kind) -> dict[str, Array]:
@@ -219,23 +220,18 @@ def by_novelty(by_kind: Mapping[Kind, Mapping[str, Span]]) -> dict[str, dict[str
 
 
 def _report(
-    table: Table,
-    predicted: Mapping[Kind, Mapping[str, tuple[Array, Array]]],
-    off: Mapping[Kind, Mapping[str, Mapping[str, Array]]],
-    scales: Mapping[Kind, Mapping[str, Array]],
+    table: Table, off: Mapping[Kind, Mapping[str, Array]], scales: Mapping[Kind, Mapping[str, Array]]
 ) -> HeldOut:
-    known = {kind: by["campaign"] for kind, by in off.items()}
     return HeldOut(
         table,
-        predicted,
-        known,
+        off,
         {
             kind: {m: bounds_of(table, by[m], scales[kind][m], kind, LEVEL) for m in ("tpot", "ttft")}
-            for kind, by in known.items()
+            for kind, by in off.items()
         },
         {
             kind: {m: constant_bounds(table, by[m], kind, LEVEL) for m in ("tpot", "ttft")}
-            for kind, by in known.items()
+            for kind, by in off.items()
         },
         LEVEL,
     )

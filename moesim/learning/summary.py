@@ -26,10 +26,8 @@ class HeldOut:
     ----------
     table
         The rows.
-    predicted
-        By kind of split and by whether the campaign was known: TPOT and TTFT, in seconds.
     residuals
-        By kind of split and metric: the logarithm of measured over predicted, campaigns known.
+        By kind of split and metric: the logarithm of measured over predicted.
     bounds, constant
         By kind of split and metric: ends of the interval of `residuals`, and those of one width for all.
     level
@@ -37,7 +35,6 @@ class HeldOut:
     """
 
     table: Table
-    predicted: Mapping[Kind, Mapping[str, tuple[Array, Array]]]
     residuals: Mapping[Kind, Mapping[str, Array]]
     bounds: Mapping[Kind, Mapping[str, tuple[Array, Array]]]
     constant: Mapping[Kind, Mapping[str, tuple[Array, Array]]]
