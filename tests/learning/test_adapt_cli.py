@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-
-
-def run(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "moesim", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env=os.environ | {"NO_COLOR": "1"},
-        check=False,
-    )
 
 
 def result(concurrency, tpot_ms, **changes):
@@ -62,20 +47,19 @@ QUESTION = (
 ).split()
 
 
-def test_own_runs_change_predictions_towards_them(folder, tmp_path):
+def test_own_runs_change_predictions_towards_them(moesim, folder, tmp_path):
     mine = tmp_path / "mine.json"
-    done = run("calibrate", "serving", folder, *SAID, "-o", mine, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "3 run(s) added" in done.stdout
-    assert "collectives in a step" in done.stdout
-    before, after = (json.loads(run(*QUESTION, *extra).stdout) for extra in ((), ("--calibration", mine)))
+    code, stdout, _ = moesim("calibrate", "serving", folder, *SAID, "-o", mine)
+    assert code == 0
+    assert "3 run(s) added" in stdout
+    assert "collectives in a step" in stdout
+    before, after = (json.loads(moesim(*QUESTION, *extra)[1]) for extra in ((), ("--calibration", mine)))
     assert abs(after["tpot_s"] - 0.011) < abs(before["tpot_s"] - 0.011) / 3
     assert after["calibration"]["novelty"] == "layout known"
 
 
-def test_errors_before_and_from_the_others(folder, tmp_path):
-    done = run("calibrate", "serving", folder, *SAID, "--json", cwd=tmp_path)
-    answer = json.loads(done.stdout)
+def test_errors_before_and_from_the_others(moesim, folder, tmp_path):
+    answer = json.loads(moesim("calibrate", "serving", folder, *SAID, "--json")[1])
     assert [line["path"] for line in answer["runs"]] == sorted(str(p) for p in folder.iterdir())
     assert answer["errors"]["tpot"]["before"]["n"] == 3
     assert answer["errors"]["tpot"]["after"]["median"] < answer["errors"]["tpot"]["before"]["median"]
@@ -95,13 +79,12 @@ def test_errors_before_and_from_the_others(folder, tmp_path):
         (["{table}", "--tp", "3"], ["a table is learnt from by itself"]),
     ],
 )
-def test_wrong_arguments(words, parts, folder, tmp_path):
+def test_wrong_arguments(moesim, words, parts, folder, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("id,model\n")
     said = [word.format(folder=folder, table=table) for word in words]
-    done = run("calibrate", "serving", *said, "-o", tmp_path / "out.json", cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    code, stdout, stderr = moesim("calibrate", "serving", *said, "-o", tmp_path / "out.json")
+    assert (code, stdout) == (2, "")
     for part in parts:
-        assert part in done.stderr
+        assert part in stderr
     assert not (tmp_path / "out.json").exists()
