@@ -83,6 +83,22 @@ def interval_of(
     return spans
 
 
+def kept_up(spans: dict[str, Any], answers: dict[str, float], rate: float, most: float) -> dict[str, Any]:
+    """The interval of requests that arrive at a rate: what comes in goes out, as long as it is kept up with.
+
+    Parameters
+    ----------
+    spans, answers
+        Interval and answer as for a closed loop.
+    rate
+        Requests per second.
+    most
+        Requests that run at once at most: where answering takes its longest, no more than those are served.
+    """
+    least = min(1.0, most / (rate * spans["e2el_s"][1]))
+    return spans | {metric: [answers[metric] * least, answers[metric]] for metric in _BY_LATENCY}
+
+
 def widened(one: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
     """The interval that holds both."""
     if other is None:

@@ -10,6 +10,7 @@ import numpy as np
 from moesim.bounds import Bounds, bounds_of
 from moesim.correction import Calibration, Corrected, shipped
 from moesim.engine.load import Load
+from moesim.engine.routing import Array
 from moesim.engine.steady import Steady
 from moesim.errors import InfeasibleError, OutOfDomainWarning
 from moesim.hardware.types import Hardware
@@ -17,7 +18,7 @@ from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
-from moesim.prediction.calibrated import interval_of, widened
+from moesim.prediction.calibrated import interval_of, kept_up, widened
 from moesim.prediction.question import Engine, Workload, check, load_of
 from moesim.prediction.room import check_room
 from moesim.prediction.served import Served
@@ -133,7 +134,7 @@ def predict(
             name: float(np.asarray(getattr(limits, name))[0])
             for name in ("ttft_s", "tpot_s", "e2el_s", "request_throughput", "output_throughput")
         },
-        interval=_interval(served, load, values, found, limits),
+        interval=_interval(served, load, values, found, limits, state.limit),
         experts=_expert_facts(model, served, plan, state) if moe else {},
         memory={
             "weights_bytes": memory.weights_bytes,
@@ -166,7 +167,12 @@ def _limits(served: Served, load: Load, state: Steady) -> Bounds:
 
 
 def _interval(
-    served: Served, load: Load, values: dict[str, float], found: Corrected | None, limits: Bounds
+    served: Served,
+    load: Load,
+    values: dict[str, float],
+    found: Corrected | None,
+    limits: Bounds,
+    most: Array,
 ) -> dict[str, Any] | None:
     """Interval of an answer, over all that nobody said of its settings."""
     own = interval_of(values, found, limits, served.calibration)
@@ -176,7 +182,9 @@ def _interval(
         state, known = other.answer(load)
         answers = {name: float(np.asarray(value)[0]) for name, value in other.metrics(state, load).items()}
         own = widened(own, interval_of(answers, known, limits, served.calibration))
-    return own
+    if load.request_rate is None:
+        return own
+    return kept_up(own, values, float(load.request_rate[0]), float(most[0]))
 
 
 def _too_fast(served: Served, workload: Workload, most: float) -> InfeasibleError:

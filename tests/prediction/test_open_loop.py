@@ -125,3 +125,13 @@ def test_decode_without_prefills_in_the_way():
     together = ask(concurrency=128, layout=ms.Parallelism(dp=4, ep=4), inputs=8192)
     assert apart.tpot_s < together.tpot_s
     assert not any(line.op == "prefill" for line in apart.breakdown)
+
+
+def test_what_comes_in_goes_out_as_long_as_it_is_kept_up_with():
+    easy, hard = ask(20.0, calibration=None), ask(20.0, calibration=None, max_sequences=4)
+    assert easy.interval["request_throughput"] == pytest.approx([20.0, 20.0])
+    low, high = hard.interval["request_throughput"]
+    # 32 requests run at once: where each takes its longest, fewer leave than come.
+    assert high == 20.0
+    assert low == pytest.approx(min(20.0, 4 * 8 / hard.interval["e2el_s"][1]))
+    assert low < 20.0
