@@ -31,7 +31,8 @@ SHAPES = [
 @given(st.sampled_from(SHAPES), st.data())
 def test_no_placement_beats_the_bound(shape, data):
     experts, ranks, slots = shape
-    load = st.one_of(st.integers(0, 9).map(float), st.floats(0, 100))
+    # Shares of a load below the normal numbers are not representable, so no relation between them holds.
+    load = st.one_of(st.integers(0, 9).map(float), st.floats(1e-300, 100))
     row = np.array(data.draw(st.lists(load, min_size=experts, max_size=experts)))
     assert lower_bound(row[None], ranks, slots)[0] <= optimum(row, ranks, slots) * (1 + 1e-9)
 
