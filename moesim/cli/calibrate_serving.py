@@ -205,8 +205,10 @@ def _percent(log_error: float) -> str:
 
 def _errors(log_errors: Any) -> dict[str, float | int | None]:  # noqa: ANN401 - numpy is imported lazily
     """Number and median of errors, without sign."""
+    from statistics import median
+
     known = [abs(error) for value in log_errors if (error := _signed(float(value))) is not None]
-    return {"n": len(known), "median": sorted(known)[len(known) // 2] if known else None}
+    return {"n": len(known), "median": median(known) if known else None}
 
 
 _COLUMNS = ("metric", "runs", "median", "p90", "90% interval holds", "median hi/lo")

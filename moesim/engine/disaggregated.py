@@ -108,7 +108,7 @@ def disaggregated(prefill: Side, decode: Side, load: Load, utilisation: float) -
     rounds = np.where(full, (load.concurrency / limit - 1.0) * outputs, 0.0)
     return Steady(
         ttft_fixed_s=np.maximum(alone + queue - rounds * tpot, 0.0) + start_up,
-        ttft_steps=rounds + traits.first_steps + 1.0,
+        ttft_steps=rounds + traits.first_steps + load.wait_steps + 1.0,
         tpot_s=tpot,
         running=running,
         limit=limit,

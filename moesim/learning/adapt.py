@@ -26,7 +26,8 @@ from moesim.learning.process_fit import equal_bits
 from moesim.learning.traits_fit import refit
 
 Array = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+#: Where effects are believed for less, own runs are not blown up to make up for it.
+LEAST_TRUST = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +121,9 @@ def _extended(
     processes, left = {}, {}
     for metric, trust in zip(("tpot", "ttft"), family.trust[CAMPAIGN][NOVELTY[0]], strict=True):
         process: Process = getattr(family, metric)
+        # Predictions will take this share of the process: what they are to say is learnt undivided.
         processes[metric], left[metric] = conditioned(
-            process, labels, values, beyond[metric] / max(trust, 0.1), NOISE[metric]
+            process, labels, values, beyond[metric] / max(trust, LEAST_TRUST), NOISE[metric]
         )
     silent = np.zeros(len(runs))
     scales = {

@@ -72,15 +72,19 @@ def test_an_unmeasured_device_without_kernels_of_its_own_is_new_in_all():
 
 
 def test_loads_far_beyond_the_measured_ones_are_said_and_wide():
-    near, far = (family().correct(ONE, *(a * scale for a in LOADS)) for scale in (1.0, 1e4))
+    wide = {metric: Span(0.0, -2.0, 3.0) for metric in METRICS}
+    one = family()
+    spans = {known: {**by, "all new": wide} for known, by in one.spans.items()}
+    near, far = (replace(one, spans=spans).correct(ONE, *(a * scale for a in LOADS)) for scale in (1.0, 1e4))
     assert near.beyond == ""
     assert near.why == ""
     for what in ("concurrency", "prompts", "outputs"):
         assert what in far.beyond
     assert "no measured run has such concurrency" in far.why
     assert far.novelty == "layout known"
-    widest = family().spans["anonymous"]["all new"]["ttft"]
-    assert far.spans["ttft"][1][0] >= np.exp(widest.high) * (1 - 1e-9) or widest.strength
+    for metric in METRICS:
+        assert np.log([end[0] for end in near.spans[metric]]) == pytest.approx([-0.2, 0.3])
+        assert np.log([end[0] for end in far.spans[metric]]) == pytest.approx([-2.0, 3.0])
 
 
 def test_drafts_that_are_said_lower_the_lower_end_alone():

@@ -135,3 +135,9 @@ def test_what_comes_in_goes_out_as_long_as_it_is_kept_up_with():
     assert high == 20.0
     assert low == pytest.approx(min(20.0, 4 * 8 / hard.interval["e2el_s"][1]))
     assert low < 20.0
+
+
+def test_pools_look_for_requests_as_seldom_as_they_are_told():
+    pools = ms.Disaggregated(ms.Workers(ms.Parallelism(tp=2), 2), ms.Workers(ms.Parallelism(dp=4, ep=4)))
+    one, seldom = (ask(concurrency=16, layout=pools, scheduler_recv_interval=n) for n in (1, 11))
+    assert seldom.ttft_s == pytest.approx(one.ttft_s + 5 * one.tpot_s)
