@@ -14,7 +14,8 @@ from moesim.model.types import Model
 #: Accepted of the next-next token that DeepSeek-V3's own head predicts: 85 to 90 % (DeepSeek-V3 report,
 #: section 5.4.3), the low end where nothing else is known.
 ACCEPTANCE = 0.85
-#: Largest gain of drafts in public runs with and without them: DeepSeek-R1 on TensorRT-LLM, 4 requests.
+#: Median gain of drafts in paired public runs of DeepSeek-R1 on TensorRT-LLM with 4 requests, where it is
+#: largest (`benchmarks/draft_gain.py`).
 MOST_GAIN = 1.9
 
 
