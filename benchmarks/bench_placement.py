@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim import load_trace
-from moesim.placement import evaluate, solve
+from moesim.placement import Problem, evaluate, solve
 
 LAYOUTS = ((288, 32), (288, 36), (288, 72), (256, 32))
 METHODS = ("contiguous", "greedy-hierarchical", "greedy", "search")
@@ -27,7 +27,7 @@ def measure(loads: dict[str, np.ndarray], fitted: str, slots: int, ranks: int, m
     """Numbers of `COLUMNS` for one plan."""
     counts = loads[fitted]
     redundant = slots - counts.shape[1]
-    solution = solve(counts, ranks, redundant, method, nodes=NODES, groups=GROUPS, seed=seed)
+    solution = solve(Problem(counts, ranks, redundant, nodes=NODES, groups=GROUPS), method, seed=seed)
     own = evaluate(solution.expert_map, counts)
     others = [evaluate(solution.expert_map, loads[name]).mean - 1 for name in loads if name != fitted]
     gap_mean, gap_worst = np.nanmean(solution.gap), np.nanmax(solution.gap)
@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("*.json"))
     loads = {path.stem: load_trace(path).load_counts().totals for path in files}
-    solve(np.arange(1.0, 12.0)[None] ** 3, 4, 5)  # compile before the clock runs
+    solve(Problem(np.arange(1.0, 12.0)[None] ** 3, 4, 5))  # compile before the clock runs
 
     print(f"{'load':22} {'layout':7} {'method':20} " + " ".join(f"{name:>9}" for name in COLUMNS))
     for slots, ranks in LAYOUTS:

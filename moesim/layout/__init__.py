@@ -3,5 +3,6 @@
 from moesim.layout.disaggregated import Disaggregated, Workers
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.layout.sharing import DISPATCH, slot_shares
 
-__all__ = ["Disaggregated", "ExpertMap", "Parallelism", "Workers"]
+__all__ = ["DISPATCH", "Disaggregated", "ExpertMap", "Parallelism", "Workers", "slot_shares"]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from moesim.errors import ConfigError, Fault
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,30 +86,35 @@ class ExpertMap:
         """Physical experts beyond one of each."""
         return self.slots - self.num_experts
 
-    def slot_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Load of each slot when replicas share evenly.
+    def slot_loads(self, loads: FloatArray, shares: FloatArray | None = None) -> FloatArray:
+        """Load of each slot.
 
         Parameters
         ----------
         loads
             float64 ``[moe_layers, num_experts]``.
+        shares
+            Part of its expert's load that each slot takes, float64 ``[moe_layers, slots]``; see
+            `moesim.layout.sharing`. Replicas share evenly if None.
 
         Returns
         -------
         ndarray
             float64 ``[moe_layers, slots]``.
         """
-        share = loads / self.replica_counts
-        return np.asarray(np.take_along_axis(share, self.physical_to_logical, axis=1))
+        if shares is None:
+            loads = loads / self.replica_counts
+        found = np.take_along_axis(loads, self.physical_to_logical, axis=1)
+        return np.asarray(found if shares is None else found * shares)
 
-    def rank_loads(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Load of each rank when replicas share evenly, float64 ``[moe_layers, ranks]``."""
-        slots = self.slot_loads(loads).reshape(self.layers, self.ranks, self.slots_per_rank)
+    def rank_loads(self, loads: FloatArray, shares: FloatArray | None = None) -> FloatArray:
+        """Load of each rank, float64 ``[moe_layers, ranks]``; parameters are those of `slot_loads`."""
+        slots = self.slot_loads(loads, shares).reshape(self.layers, self.ranks, self.slots_per_rank)
         return np.asarray(slots.sum(axis=2))
 
-    def load_imbalance(self, loads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def load_imbalance(self, loads: FloatArray, shares: FloatArray | None = None) -> FloatArray:
         """Largest over mean rank load, float64 ``[moe_layers]``; NaN for a layer without load."""
-        ranks = self.rank_loads(loads)
+        ranks = self.rank_loads(loads, shares)
         mean = ranks.mean(axis=1)
         return np.asarray(
             np.divide(ranks.max(axis=1), mean, out=np.full(self.layers, np.nan), where=mean > 0)

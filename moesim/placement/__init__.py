@@ -10,9 +10,11 @@ from moesim.placement.emit import (
     to_sglang,
     write,
 )
-from moesim.placement.greedy import greedy, pack, replicate
 from moesim.placement.place import Judged, Placed, PricePoint, place
-from moesim.placement.problem import METHODS, Imbalance, Solution, evaluate, faults, solve
+from moesim.placement.problem import Problem
+from moesim.placement.solution import Imbalance, Solution, evaluate
+from moesim.placement.solve import METHODS, solve
+from moesim.placement.solvers.greedy import greedy, pack, replicate
 
 __all__ = [
     "FORMATS",
@@ -23,11 +25,11 @@ __all__ = [
     "Judged",
     "Placed",
     "PricePoint",
+    "Problem",
     "Solution",
     "bound_with_kind",
     "emit_faults",
     "evaluate",
-    "faults",
     "greedy",
     "lower_bound",
     "pack",

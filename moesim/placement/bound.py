@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.placement.greedy import FloatArray, replicate
+from moesim.placement.solvers.greedy import FloatArray, replicate
 
 KINDS = ("mean", "replica", "companions", "spread", "pigeonhole")
 

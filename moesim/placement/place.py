@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
 from moesim.model.types import Model
 from moesim.placement.emit import EmittedFile, emit_faults, write
-from moesim.placement.greedy import FloatArray, IntArray
-from moesim.placement.problem import Imbalance, Solution, evaluate, solve
-from moesim.placement.problem import faults as problem_faults
+from moesim.placement.problem import Problem
+from moesim.placement.solution import Imbalance, Solution, evaluate
+from moesim.placement.solve import method_faults, solve
+from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.prediction import Engine, Workload, check_routing, predict
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
@@ -177,16 +178,14 @@ def place(
     ConfigError, TraceError
         With every fault, before any work is done.
     """
-    _check(trace, model, hardware, ep, redundant, method, evaluate_on, emit, seed)
-    loads = trace.load_counts().totals
+    problem = _check(trace, model, hardware, ep, redundant, method, evaluate_on, emit)
+    loads = problem.totals
     layers, experts = loads.shape
-    solution = solve(
-        loads, ep, redundant, method, nodes=_nodes(hardware, ep), groups=_groups(model), seed=seed
-    )
+    solution = solve(problem, method, seed=seed)
     # Engines start with experts in order; where these do not divide over the ranks, only with spares.
     plans = {
         "contiguous": ExpertMap.contiguous(layers, experts, ep, redundant if experts % ep else 0),
-        "greedy": solve(loads, ep, redundant, "greedy", seed=seed).expert_map,
+        "greedy": solve(problem, "greedy").expert_map,
         "plan": solution.expert_map,
     }
     other = evaluate_on.load_counts().totals if evaluate_on is not None else None
@@ -205,7 +204,7 @@ def place(
         # Without spare slots to compare with, the plan is the balanced one.
         priced = {"before": plans["contiguous"], "greedy": plans["greedy"]}
         if redundant and experts % ep == 0:
-            priced["balanced"] = solve(loads, ep, 0, method, seed=seed).expert_map
+            priced["balanced"] = solve(replace(problem, redundant=0), method, seed=seed).expert_map
         priced["after"] = plans["plan"]
         asked = _Pricing(model, hardware, ep, trace, engine or Engine(), seed)
         predicted = {name: asked.price(plan, workload) for name, plan in priced.items()}
@@ -299,10 +298,8 @@ def _check(
     method: str,
     evaluate_on: RoutingTrace | LoadCounts | None,
     emit: Sequence[str],
-    seed: int,
-) -> None:
-    """Raise with every fault before anything is solved or written."""
-    del seed
+) -> Problem:
+    """The problem; or raise with every fault before anything is solved or written."""
     found: list[Fault] = []
     if model.moe is None:
         raise ConfigError(
@@ -319,9 +316,15 @@ def _check(
                 check_routing(routing, model)
             except TraceError as error:
                 found += [Fault(str(f), error.source) for f in error.faults]
-    found += problem_faults(trace.load_counts().totals, ep, redundant, method)
+    try:
+        loads = trace.load_counts().totals
+        problem = Problem(loads, ep, redundant, nodes=_nodes(hardware, ep), groups=_groups(model))
+        found += method_faults(problem, method)
+    except ConfigError as error:
+        found += error.faults
     if found:
         raise ConfigError(found)
+    return problem
 
 
 def _nodes(hardware: Hardware | None, ep: int) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moesim.engine.dispatch import direct, dispatch, two_level
 from moesim.engine.routing import TOKEN_BUDGET, LoadSource, TokenSource, assumed, typical, uniform
 from moesim.layout import ExpertMap
-from moesim.placement import solve
+from moesim.placement import Problem, solve
 from moesim.trace.types import DECODE, PREFILL, LoadCounts, RoutingTrace
 
 
@@ -132,7 +132,7 @@ def test_decode_batches_mix_the_trace_and_prefill_batches_run_along_it():
 @pytest.mark.parametrize("redundant", [0, 8])
 def test_dispatch_conserves_pairs(tokens, redundant):
     loads = _loads()
-    plan = solve(loads.totals, 8, redundant).expert_map
+    plan = solve(Problem(loads.totals, 8, redundant)).expert_map
     draw = LoadSource.of(loads, 4).draw(tokens, DECODE, np.random.default_rng(0))
     sent = dispatch(draw, plan)
     assert sent.slot_tokens.sum(axis=(1, 2)) == pytest.approx([4.0 * tokens] * 3)

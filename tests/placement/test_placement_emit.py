@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
 from moesim.layout import ExpertMap
-from moesim.placement import emit_faults, parse_emit, read_sglang, solve, to_sglang, write
+from moesim.placement import Problem, emit_faults, parse_emit, read_sglang, solve, to_sglang, write
 
 # A model of five decoder layers, the first two dense, with six experts; two ranks of four slots.
 MODEL = {"moe_layer_ids": (2, 3, 4), "num_layers": 5}
@@ -20,7 +20,7 @@ KEY = "physical_to_logical_map"
 
 @pytest.fixture
 def plan():
-    return solve(np.random.default_rng(0).lognormal(size=(3, 6)), ranks=2, redundant=2).expert_map
+    return solve(Problem(np.random.default_rng(0).lognormal(size=(3, 6)), ranks=2, redundant=2)).expert_map
 
 
 def read(path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from brute_force import optimum
 
-from moesim.placement import evaluate, greedy, solve
-from moesim.placement.search import search
+from moesim.placement import Problem, evaluate, greedy, solve
+from moesim.placement.solvers.anneal import search
 
 TINY = [
     (4, 2, 0),
@@ -33,7 +33,7 @@ def skewed(layers, experts, sigma=0.7, seed=0):
 @pytest.mark.parametrize(("experts", "ranks", "redundant"), TINY)
 def test_reaches_the_optimum_of_small_problems(experts, ranks, redundant):
     loads = np.concatenate([skewed(6, experts, sigma) for sigma in (0.2, 0.7, 1.5)])
-    found = solve(loads, ranks, redundant).expert_map.rank_loads(loads).max(axis=1)
+    found = solve(Problem(loads, ranks, redundant)).expert_map.rank_loads(loads).max(axis=1)
     best = np.array([optimum(row, ranks, experts + redundant) for row in loads])
     np.testing.assert_allclose(found, best, rtol=2e-4)  # it stops at 1e-4 of the bound
 
@@ -44,7 +44,7 @@ def test_reaches_the_optimum_of_small_problems(experts, ranks, redundant):
 )
 def test_gap_over_sizes_of_models(experts, ranks, redundant, gap):
     loads = skewed(3, experts)
-    ours, greedily = (solve(loads, ranks, redundant, method) for method in ("search", "greedy"))
+    ours, greedily = (solve(Problem(loads, ranks, redundant), method) for method in ("search", "greedy"))
     assert ours.gap.max() <= gap
     assert (ours.gap <= greedily.gap).all()
 
@@ -68,21 +68,21 @@ def test_a_start_at_the_bound_is_left_alone_and_the_start_is_not_changed():
 @pytest.mark.parametrize("unit", [1e-300, 1e295])
 def test_units_of_loads_do_not_matter(unit):
     loads = skewed(2, 16)
-    plans = [solve(some, 4, 4).expert_map.physical_to_logical for some in (loads, loads * 2.0**10)]
+    plans = [solve(Problem(some, 4, 4)).expert_map.physical_to_logical for some in (loads, loads * 2.0**10)]
     np.testing.assert_array_equal(*plans)
-    scaled = solve(loads * unit, 4, 4)
-    assert scaled.gap == pytest.approx(solve(loads, 4, 4).gap, abs=1e-3)
+    scaled = solve(Problem(loads * unit, 4, 4))
+    assert scaled.gap == pytest.approx(solve(Problem(loads, 4, 4)).gap, abs=1e-3)
 
 
 def test_more_effort_is_not_worse_here():
     loads = skewed(4, 128)
-    short, long = (solve(loads, 64, 64, effort=effort).gap.mean() for effort in (0.02, 1.0))
+    short, long = (solve(Problem(loads, 64, 64), effort=effort).gap.mean() for effort in (0.02, 1.0))
     assert long < short
 
 
 def test_plan_for_one_load_is_judged_on_another():
     fitted, other = skewed(4, 64, seed=1), skewed(4, 64, seed=2)
-    plan = solve(fitted, 8, 8).expert_map
+    plan = solve(Problem(fitted, 8, 8)).expert_map
     assert evaluate(plan, fitted).worst < 1.001 < evaluate(plan, other).mean
 
 
@@ -94,7 +94,7 @@ def test_deepseek_v3_loads(shared, ranks, redundant, worst):
     document = json.loads(shared("traces/deepseek-v3-counts/decode_in1000out1000.json").read_text())
     loads = np.array(document["logical_count"])
     started = time.process_time()
-    solution = solve(loads, ranks, redundant)
+    solution = solve(Problem(loads, ranks, redundant))
     assert time.process_time() - started < 10  # of all cores, first compilation included
     assert np.isnan(solution.gap[:3]).all()
     assert np.nanmax(solution.gap) <= worst

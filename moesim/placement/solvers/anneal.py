@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.placement.bound import lower_bound
-from moesim.placement.greedy import FloatArray, IntArray
+from moesim.placement.solvers.greedy import FloatArray, IntArray
 
 #: A round stops when the most loaded rank is this close to the bound; and no other starts when it is that.
 STOP, ENOUGH = 1e-4, 2e-4

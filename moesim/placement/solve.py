@@ -1,0 +1,91 @@
+"""From a problem to a plan with its certificate."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from moesim.errors import ConfigError, Fault, nearest
+from moesim.layout import ExpertMap
+from moesim.placement.bound import bound_with_kind
+from moesim.placement.problem import Problem, hierarchy_faults
+from moesim.placement.solution import Solution
+from moesim.placement.solvers.greedy import IntArray, greedy
+
+METHODS = ("search", "greedy", "greedy-hierarchical", "contiguous", "round-robin")
+
+
+def solve(problem: Problem, method: str = "search", *, seed: int = 0, effort: float = 1.0) -> Solution:
+    """Place the experts of every layer on ranks.
+
+    Parameters
+    ----------
+    problem
+        What is asked.
+    method
+        One of `METHODS`.
+    seed
+        Of the search; same input and seed, same plan.
+    effort
+        Moves the search may try, relative to its default.
+
+    Raises
+    ------
+    ConfigError
+        With everything that keeps the method from solving the problem.
+
+    Examples
+    --------
+    >>> loads = np.array([[4.0, 3.0, 2.0, 1.0]])
+    >>> solution = solve(Problem(loads, ranks=2))
+    >>> solution.expert_map.rank_loads(loads)
+    array([[5., 5.]])
+    >>> solution.gap
+    array([0.])
+    """
+    found = method_faults(problem, method, effort)
+    if found:
+        raise ConfigError(found, "placement problem")
+    started = time.perf_counter()
+    plan = problem.plan(_place(problem, method, seed, effort))
+    bound = bound_with_kind(problem.totals, problem.ranks, problem.slots)
+    largest = plan.rank_loads(problem.totals).max(axis=1)
+    # Rounding may put a sum a few ulp below its own bound.
+    gap = np.divide(largest, bound.values, out=np.full(len(largest), np.nan), where=~problem.idle)
+    seconds = time.perf_counter() - started
+    return Solution(plan, method, largest, bound.values, bound.kinds, np.maximum(gap - 1, 0.0), seconds)
+
+
+def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fault]:
+    """What keeps a method from solving a problem."""
+    found = []
+    if method not in METHODS:
+        near = nearest(method, METHODS)
+        hint = f"nearest: {', '.join(near)}; " if near else ""
+        found.append(Fault("is no placement method", "method", method, hint + ", ".join(METHODS)))
+    if not (math.isfinite(effort) and effort > 0):
+        found.append(Fault("must be a positive number", "effort", effort))
+    if method == "greedy-hierarchical":
+        found += hierarchy_faults(problem)
+    if method == "round-robin" and problem.redundant:
+        found.append(Fault("round-robin placement has no spare slots", "redundant", problem.redundant, "0"))
+    return found
+
+
+def _place(problem: Problem, method: str, seed: int, effort: float) -> IntArray:
+    layers, experts, ranks, redundant = problem.layers, problem.experts, problem.ranks, problem.redundant
+    match method:
+        case "contiguous":
+            return ExpertMap.contiguous(layers, experts, ranks, redundant).physical_to_logical
+        case "round-robin":
+            return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical
+        case "greedy-hierarchical":
+            return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes)
+    table = greedy(problem.totals, ranks, redundant)
+    if method == "search":
+        from moesim.placement.solvers.anneal import search
+
+        return search(problem.totals, ranks, table, seed=seed, effort=effort)
+    return table

@@ -1,0 +1,1 @@
+"""Ways to a plan: array functions from loads to ``physical_to_logical [layers, slots]``."""
