@@ -9,8 +9,8 @@ import numpy as np
 
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 
-#: ``optimal``: within the tolerance asked for, proven. ``feasible``: a plan, and the solver gave up before its
-#: time was over. ``time limit``: a plan, and the time is over. ``none``: no plan was found.
+#: ``optimal``: within the tolerance asked for, proven. ``feasible``: a plan that is not proven to be.
+#: ``time limit``: a plan, and the time is over. ``none``: no plan was found.
 STATUS = ("optimal", "feasible", "time limit", "none")
 
 

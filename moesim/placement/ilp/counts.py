@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from moesim.placement.bound import bound_with_kind, pair_bound
+from moesim.placement.bound import pair_bound
 from moesim.placement.ilp.answer import Answer, Listener, Progress
 from moesim.placement.ilp.pairs import decide, programme
 from moesim.placement.solvers.counts import pair, search_counts
@@ -36,7 +36,7 @@ def count_search(
     --------
     >>> answer = count_search(np.array([[4.0, 4.0, 4.0, 4.0, 1.0, 1.0]]), ranks=4, slots=8)
     >>> answer.value
-    array([5.])
+    array([4.5])
     """
     started = time.perf_counter()
     first = replicate(loads, slots, max_copies=ranks)

@@ -1,7 +1,7 @@
 """Two slots per rank with spares, as a programme over replica counts alone.
 
-Replicas can be paired so that no pair exceeds a load ``M`` if and only if for every ``t > M / 2`` there are no
-more replicas of ``t`` or more than of ``M - t`` or less: heavy ones each need a light partner, and Hall's
+Replicas can be paired so that no pair exceeds a load ``M`` if and only if for every ``t > M / 2`` there are
+no more replicas of ``t`` or more than of ``M - t`` or less: heavy ones each need a light partner, and Hall's
 condition on the nested sets of fitting partners is this one. No rank appears, so a choice of counts is
 
 * ``z[e, r]``, 1 if expert ``e`` has ``r`` replicas, of load ``w[e] / r``, for every ``r`` that any placement
@@ -118,7 +118,7 @@ def relax(built: Programme) -> Relaxed:
     experts, columns = int(built.expert[-1]) + 1, len(built.expert)
     z = np.array(solution.col_value[:columns])
     dual = np.array(solution.row_dual)
-    counts = np.bincount(built.expert, z * built.count, minlength=experts)
+    counts = np.asarray(np.bincount(built.expert, z * built.count, minlength=experts), dtype=np.float64)
     shortage = float(solver.getInfo().objective_function_value)
     return Relaxed(shortage, counts, built.thresholds, dual[experts + 1 :], -float(dual[experts]))
 
@@ -159,7 +159,7 @@ def _solver(built: Programme, shortage: bool) -> Any:
     model.a_matrix_.start_ = built.matrix.indptr
     model.a_matrix_.index_ = built.matrix.indices
     model.a_matrix_.value_ = built.matrix.data
-    solver = highspy.Highs()
+    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     solver.silent()
     solver.setOptionValue("threads", 1)
     solver.passModel(model)

@@ -21,10 +21,11 @@ import numpy as np
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray, replicate
 
-#: Moves tried per slot, layer and round at effort 1.
-MOVES_PER_SLOT = 400
-#: Start temperature of each round, as a share of the mean slot load.
-HEATS = (0.03, 0.1, 0.03, 0.1)
+#: Moves tried per slot, layer and round at effort 1, and the least there are.
+MOVES_PER_SLOT, LEAST_MOVES = 400, 4000
+#: Start temperature of each round, as a share of the mean slot load. Problems of few slots have deep local
+#: optima, and moves to spare for hotter rounds.
+COOL, HOT, FEW_SLOTS = (0.03, 0.1, 0.03, 0.1), (0.3, 1.0, 3.0, 0.3, 1.0, 3.0), 64
 #: A layer is done when its most loaded rank is this close to the target.
 ENOUGH = 1e-3
 
@@ -63,22 +64,22 @@ def search_counts(
     Examples
     --------
     >>> search_counts(np.array([[6.0, 3.0, 2.0, 1.0]]), ranks=3, slots=6)
-    array([[3, 1, 1, 1]])
+    array([[2, 1, 2, 1]])
     """
-    layers, experts = loads.shape
-    counts = replicate(loads, slots, max_copies=ranks) if start is None else start
-    best = counts.copy()
+    layers = len(loads)
+    best = replicate(loads, slots, max_copies=ranks) if start is None else start.copy()
     mean = loads.sum(axis=1) / ranks
     unit = np.divide(loads, mean[:, None], out=np.zeros_like(loads), where=mean[:, None] > 0)
     ones = np.ones(layers)
     goal = ones if target is None else np.divide(target, mean, out=ones.copy(), where=mean > 0)
-    seeds = np.random.SeedSequence(seed).generate_state(layers * len(HEATS), np.uint64) | np.uint64(1)
-    states = seeds.reshape(layers, len(HEATS))
-    moves = max(1, round(MOVES_PER_SLOT * slots * effort))
+    heats = COOL + HOT if slots <= FEW_SLOTS else COOL
+    seeds = np.random.SeedSequence(seed).generate_state(layers * len(heats), np.uint64) | np.uint64(1)
+    states = seeds.reshape(layers, len(heats))
+    moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * slots) * effort))
 
     def improve(layer: int) -> None:
         lowest = math.inf
-        for heat, state in zip(HEATS, states[layer], strict=True):
+        for heat, state in zip(heats, states[layer], strict=True):
             lowest = _anneal(
                 unit[layer], best[layer].copy(), best[layer], lowest, goal[layer], heat / 2, moves, state
             )
@@ -107,8 +108,8 @@ def pair(loads: FloatArray, counts: IntArray) -> IntArray:
 
     Examples
     --------
-    >>> pair(np.array([[6.0, 3.0, 2.0, 1.0]]), np.array([[3, 1, 1, 1]]))
-    array([[1, 3, 0, 2, 0, 0]])
+    >>> pair(np.array([[6.0, 3.0, 1.5, 1.0]]), np.array([[3, 1, 1, 1]]))
+    array([[1, 0, 0, 2, 3, 0]])
     """
     falling = np.argsort(-loads / counts, axis=1, kind="stable")
     orders = [np.repeat(order, row[order]) for order, row in zip(falling, counts, strict=True)]
@@ -119,20 +120,25 @@ def _table(order: IntArray) -> IntArray:
     """Pairs of one layer, int64 ``[slots]``, from experts in the order of falling replicas."""
     half = len(order) // 2
     pairs = np.stack([order[:half], order[: half - 1 : -1]], axis=1)
-    selves = _selves(order)
-    inner, outer = slice(half - selves, half), slice(half - 2 * selves, half - selves)
+    selves, reach = _selves(order)
+    inner, outer = slice(half - selves, half), slice(half - reach - selves, half - reach)
     pairs[inner, 0], pairs[outer, 1] = pairs[outer, 1].copy(), pairs[inner, 0].copy()
     return pairs.ravel()
 
 
 @compiled
-def _selves(order: IntArray) -> int:
-    """How many pairs from the outside in, ``(0, n-1), (1, n-2), ...``, would be of one expert."""
+def _selves(order: IntArray) -> tuple[int, int]:
+    """How many pairs from the middle outwards are of one expert, and how many hold it at least once."""
     half = len(order) // 2
-    number = 0
-    while number < half and order[half - 1 - number] == order[half + number]:
-        number += 1
-    return number
+    middle = order[half]
+    selves = 0
+    while selves < half and order[half - 1 - selves] == middle == order[half + selves]:
+        selves += 1
+    reach = selves
+    if selves:
+        while reach < half and middle in (order[half - 1 - reach], order[half + reach]):
+            reach += 1
+    return selves, reach
 
 
 def _kernel(
@@ -217,7 +223,13 @@ def _kernel(
 
 @compiled
 def _reorder(
-    order: IntArray, into: IntArray, share: FloatArray, a: int, of_a: int, b: int, of_b: int
+    order: IntArray,
+    into: IntArray,
+    share: FloatArray,
+    a: np.int64,
+    of_a: np.int64,
+    b: np.int64,
+    of_b: np.int64,
 ) -> None:
     """Write `order` into `into` with `of_a` and `of_b` replicas of experts a and b at their new places."""
     if share[b] > share[a]:
@@ -249,14 +261,14 @@ def _judge(order: IntArray, share: FloatArray, target: float) -> tuple[float, fl
     """Sum of squared excess over `target`, and the largest pair, of `_table`'s pairs."""
     n = len(order)
     half = n // 2
-    selves = _selves(order)
+    selves, reach = _selves(order)
     cost, top = 0.0, 0.0
     for i in range(half):
         first, last = share[order[i]], share[order[n - 1 - i]]
         if i >= half - selves:
-            first = share[order[n - 1 - i + selves]]
-        elif i >= half - 2 * selves:
-            last = share[order[half - 1]]
+            first = share[order[n - 1 - i + reach]]
+        elif half - reach - selves <= i < half - reach:
+            last = share[order[half]]
         both = first + last
         top = max(top, both)
         if both > target:
