@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim import load_trace
 from moesim.layout import ExpertMap
 from moesim.placement import bound_with_kind
 from moesim.placement.bound import pair_bound, price_total
@@ -149,9 +149,7 @@ def test_layers_without_load():
 
 
 def test_real_loads_are_within_two_percent(shared):
-    text = shared("traces/deepseek-v3-counts/prefill_in1024.json").read_text()
-    loads = np.array(json.loads(text)["logical_count"], dtype=float)
-    loads = loads.reshape(-1, *loads.shape[-2:]).sum(axis=0)
+    loads = load_trace(shared("traces/deepseek-v3-counts/prefill_in1024.json")).load_counts().totals
     loads = loads[loads.any(axis=1)][::10]
     answer = count_search(loads, 144, 288)
     assert (answer.gap < 0.02).all()

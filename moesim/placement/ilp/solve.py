@@ -131,7 +131,8 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "cbc.log"
             problem.solve(
-                pulp.PULP_CBC_CMD(
+                pulp.COIN_CMD(
+                    path=_cbc_path(),
                     msg=False,
                     timeLimit=self.time_limit_s,
                     gapRel=self.gap,
@@ -145,6 +146,13 @@ class Run:
         if self.progress is not None:
             self.progress(outcome.value, outcome.bound, time.perf_counter() - started)
         return outcome
+
+
+def _cbc_path() -> str:
+    """The program in PuLP's own wheel, or else the one on the path."""
+    from pulp.apis import coin_api
+
+    return str(getattr(coin_api, "pulp_cbc_path", "cbc"))
 
 
 def read_cbc(log: str) -> Outcome:

@@ -81,7 +81,15 @@ def search_counts(
         lowest = math.inf
         for heat, state in zip(heats, states[layer], strict=True):
             lowest = _anneal(
-                unit[layer], best[layer].copy(), best[layer], lowest, goal[layer], heat / 2, moves, state
+                unit[layer],
+                best[layer].copy(),
+                _order(unit[layer], best[layer]),
+                best[layer],
+                lowest,
+                goal[layer],
+                heat / 2,
+                moves,
+                state,
             )
             if lowest <= goal[layer] * (1 + ENOUGH):
                 break
@@ -111,9 +119,13 @@ def pair(loads: FloatArray, counts: IntArray) -> IntArray:
     >>> pair(np.array([[6.0, 3.0, 1.5, 1.0]]), np.array([[3, 1, 1, 1]]))
     array([[1, 0, 0, 2, 3, 0]])
     """
-    falling = np.argsort(-loads / counts, axis=1, kind="stable")
-    orders = [np.repeat(order, row[order]) for order, row in zip(falling, counts, strict=True)]
-    return np.array([_table(order) for order in orders])
+    return np.array([_table(_order(row, number)) for row, number in zip(loads, counts, strict=True)])
+
+
+def _order(loads: FloatArray, counts: IntArray) -> IntArray:
+    """Experts of one layer by falling load of their replicas, each as often as it has some."""
+    falling = np.argsort(-loads / counts, kind="stable")
+    return np.repeat(falling, counts[falling])
 
 
 def _table(order: IntArray) -> IntArray:
@@ -144,6 +156,7 @@ def _selves(order: IntArray) -> tuple[int, int]:
 def _kernel(
     loads: FloatArray,
     counts: IntArray,
+    order: IntArray,
     best: IntArray,
     lowest: float,
     target: float,
@@ -159,6 +172,8 @@ def _kernel(
         ``[experts]``, in units of the mean rank load.
     counts
         To start from, used up, ``[experts]``; they sum to an even number of slots.
+    order
+        Experts by falling load of their replicas, each as often as it has some, ``[slots]``; used up.
     best, lowest
         The best counts so far ``[experts]`` and their largest load; `best` is updated.
     target
@@ -171,15 +186,9 @@ def _kernel(
         Of the xorshift64* generator, not 0.
     """
     experts = len(loads)
-    n = counts.sum()
+    n = len(order)
     half = n // 2
     share = loads / counts
-    order = np.empty(n, dtype=np.int64)
-    place = 0
-    for e in np.argsort(-share, kind="mergesort"):
-        for _ in range(counts[e]):
-            order[place] = e
-            place += 1
     trial = order.copy()
     cost, top = _judge(order, share, target)
     if top < lowest:
