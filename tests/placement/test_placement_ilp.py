@@ -194,6 +194,16 @@ def test_import_stays_light():
     assert found.stdout.strip() == "[]"
 
 
+def test_solvers_print_nothing():
+    code = (
+        "import numpy as np; from moesim.placement.ilp.balance import balance\n"
+        "balance(np.array([[5.0, 4, 3, 3, 2, 2, 1, 1]]), 2, start=np.arange(8)[None])\n"
+        "print('after')"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("after\n", "")
+
+
 def test_mixtral_balance_is_proven(shared):
     with np.load(shared("traces/olmoe-counts/olmoe_mixtral_counts.npz")) as data:
         loads = np.concatenate([data[k] for k in data if k.startswith("mistral") and k.endswith("__counts")])

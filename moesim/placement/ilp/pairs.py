@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_matrix
 
+from moesim.placement.ilp.quiet import highs
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 
 #: Loads this close, relative to their size, are taken as equal, in favour of feasibility.
@@ -125,8 +126,7 @@ def relax(built: Programme) -> Relaxed:
 
 def decide(built: Programme, time_limit_s: float, seed: int = 0) -> IntArray | bool | None:
     """Counts ``[experts]`` without shortage; False if there are none, None if the time did not suffice."""
-    import highspy
-
+    highspy = highs()
     solver = _solver(built, shortage=False)
     columns = len(built.expert)
     solver.setOptionValue("time_limit", max(0.0, time_limit_s))
@@ -144,8 +144,7 @@ def decide(built: Programme, time_limit_s: float, seed: int = 0) -> IntArray | b
 
 
 def _solver(built: Programme, shortage: bool) -> Any:
-    import highspy
-
+    highspy = highs()
     rows, columns = built.matrix.shape
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = columns, rows
@@ -159,7 +158,7 @@ def _solver(built: Programme, shortage: bool) -> Any:
     model.a_matrix_.start_ = built.matrix.indptr
     model.a_matrix_.index_ = built.matrix.indices
     model.a_matrix_.value_ = built.matrix.data
-    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    solver: Any = highspy.Highs()
     solver.silent()
     solver.setOptionValue("threads", 1)
     solver.passModel(model)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesim.placement.ilp.quiet import highs
+
 #: Solvers by name; ``highs`` runs in this process, ``cbc`` is the program that PuLP brings along.
 SOLVERS = ("highs", "cbc")
 
@@ -79,9 +81,9 @@ class Run:
         return self._highs(problem, start) if self.solver == "highs" else self._cbc(problem, start)
 
     def _highs(self, problem: Any, start: Mapping[Any, float] | None) -> Outcome:
-        import highspy
         import pulp
 
+        highspy = highs()
         solver = pulp.HiGHS(
             msg=False,
             timeLimit=self.time_limit_s,
