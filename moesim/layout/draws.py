@@ -1,16 +1,16 @@
 """Which replica each rank of SGLang is given for good, drawn as SGLang draws it.
 
-A rank takes a replica of its own; else the first of its node, if its node has some but not all of them; else
-what a generator gives it. Every rank has a generator of its own, Python's Mersenne twister with one seed,
-which runs on from layer to layer and meets only the experts that have no replica near *this* rank. For such an
-expert it shuffles as fair a list as there is, over all the ranks that have none near, and the rank takes its
-own place in it. Each rank shuffles a list of its own, so what all of them take together is not fair.
+A rank takes a replica of its own; else the first of its node, if its node has some but not all of them;
+else what a generator gives it. Every rank has a generator of its own, Python's Mersenne twister with one
+seed, which runs on from layer to layer and meets only the experts that have no replica near *this* rank. For
+such an expert it shuffles as fair a list as there is, over all the ranks that have none near, and the rank
+takes its own place in it. Each shuffles a list of its own, so what all of them take together is not fair.
 
 What is drawn thus depends, expert by expert in order, on how many replicas there are and on which ranks have
 one near; and on nothing about the experts that have a single replica.
 
-The rules were read in ``expert_location.py`` of sglang 0.5.23, where a plan is read from a file and the engine
-has an all-to-all backend; the generator is that of Python's `random.sample` and `random.shuffle`.
+The rules were read in ``expert_location.py`` of sglang 0.5.23, as it treats a plan that comes from a file
+when it has an all-to-all backend; the generator is that of Python's `random.sample` and `random.shuffle`.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def _next(state: StateArray) -> np.uint64:
             y = (state[k] & np.uint64(0x80000000)) | (state[(k + 1) % 624] & np.uint64(0x7FFFFFFF))
             twist = np.uint64(0x9908B0DF) if y & np.uint64(1) else np.uint64(0)
             state[k] = state[(k + 397) % 624] ^ (y >> np.uint64(1)) ^ twist
-        at = 0
+        at = np.int64(0)
     y = state[at]
     state[624] = np.uint64(at + 1)
     y ^= y >> np.uint64(11)
     y ^= (y << np.uint64(7)) & np.uint64(0x9D2C5680)
     y ^= (y << np.uint64(15)) & np.uint64(0xEFC60000)
     y ^= y >> np.uint64(18)
-    return y
+    return np.uint64(y)
 
 
 _next_word = compiled(_next)
 
 
-def _bounded(state: StateArray, limit: int) -> int:
+def _bounded(state: StateArray, limit: int) -> np.int64:
     """Draw a number below `limit`: as many bits as it has, again and again until they fit."""
     bits = 0
     while limit >> bits:

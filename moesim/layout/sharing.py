@@ -6,15 +6,15 @@ that the slot receives. The shares of an expert's replicas sum to one.
 even
     Replicas share alike: what EPLB assumes. So does, on average, an engine that takes any replica at random.
 sglang-static
-    Each home rank sends all its tokens of an expert to one replica: its own, else the first of its node if the
-    node has some but not all of them, else one drawn when the plan is loaded (`moesim.layout.draws`).
+    Each home rank sends all its tokens of an expert to one replica: its own, else the first of its node if
+    the node has some but not all of them, else one drawn when the plan is loaded (`moesim.layout.draws`).
     SGLang's ``--ep-dispatch-algorithm static``, its default with an all-to-all backend.
 sglang-dynamic
-    A replica that is near, by the same rule, else any at random for each token: SGLang's ``dynamic`` on a plan
-    that it read from a file. Shares are expected ones; those of a batch scatter round them.
+    A replica that is near, by the same rule, else any at random for each token: SGLang's ``dynamic`` on a
+    plan that it read from a file. Shares are expected ones; those of a batch scatter round them.
 vllm-ascend
-    Home rank ``r`` sends to replica ``r modulo replicas``, replicas in the order of their slots: vllm-ascend's
-    log2phy map.
+    Home rank ``r`` sends to replica ``r modulo replicas``, replicas in the order of their slots: the log2phy
+    map of vllm-ascend.
 lp
     For each batch and layer the split that loads the busiest rank least (`moesim.layout.split`): SGLang's
     ``lp`` (LPLB). Its shares depend on the loads.
@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, nearest
+from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 
 IntArray = npt.NDArray[np.int64]
@@ -68,6 +69,11 @@ def dispatch_faults(name: str, option: str = "dispatch") -> list[Fault]:
     return [Fault("is no dispatch rule", option, name, hint + ", ".join(DISPATCH))]
 
 
+def hosts_of(devices: int, hardware: Hardware) -> int:
+    """Hosts that so many devices fill, which is what SGLang calls nodes; a rack of one domain has many."""
+    return max(1, devices // hardware.devices_per_node)
+
+
 def slots_of_sources(
     plan: ExpertMap,
     dispatch: str = "sglang-static",
@@ -89,9 +95,9 @@ def slots_of_sources(
     seed
         Of SGLang's draws.
     rows
-        Which row of the map that SGLang loads each layer is, rising: the decoder index of the MoE layers. Rows
-        between hold experts in order, as plans are emitted; they are drawn for as well. All rows in turn if
-        None.
+        Which row of the map that SGLang loads each layer is, rising: the decoder index of the MoE layers.
+        Rows between hold experts in order, as plans are emitted; they are drawn for as well. All rows in
+        turn if None.
 
     Returns
     -------
@@ -113,14 +119,18 @@ def slots_of_sources(
     rule = rule_of(dispatch)
     found = dispatch_faults(dispatch)
     if not found and rule not in FIXED:
-        found.append(Fault("does not send to the same slots for good", "dispatch", dispatch, ", ".join(FIXED)))
+        found.append(
+            Fault("does not send to the same slots for good", "dispatch", dispatch, ", ".join(FIXED))
+        )
     if rows is not None and (len(rows) != plan.layers or np.any(np.diff([-1, *rows]) < 1)):
         found.append(Fault("must be one for each layer, rising", "rows", list(rows), f"{plan.layers} rows"))
     if found:
         raise ConfigError(found)
     if rule == "vllm-ascend":
         turn = np.arange(plan.ranks)[None, :, None] % plan.replica_counts[:, None, :]
-        return np.take_along_axis(plan.logical_to_physical, turn.transpose(0, 2, 1), axis=2).transpose(0, 2, 1)
+        return np.take_along_axis(plan.logical_to_physical, turn.transpose(0, 2, 1), axis=2).transpose(
+            0, 2, 1
+        )
     return _static(plan, nodes, seed, rows)
 
 

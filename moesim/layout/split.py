@@ -1,10 +1,10 @@
 """Split the loads of replicated experts over their replicas so that the busiest rank carries least.
 
 This is the linear programme that SGLang's ``--ep-dispatch-algorithm lp`` (LPLB) solves for every batch and
-layer: shares of each expert's tokens, no further condition. It is a flow from experts to ranks, and its optimum
-is the largest of ``load that only ranks of a set can take / ranks of the set`` over all sets of ranks. The set
-is found by Dinkelbach's iteration: send as much as fits under a limit, beginning with the mean; what does not
-fit names the ranks that it is confined to, and their mean is the next limit.
+layer: shares of each expert's tokens, no further condition. It is a flow from experts to ranks, and its
+optimum is the largest of ``load that only ranks of a set can take / ranks of the set`` over all sets of
+ranks. The set is found by Dinkelbach's iteration: send as much as fits under a limit, beginning with the
+mean; what does not fit names the ranks that it is confined to, and their mean is the next limit.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap, slot_shares
-from moesim.layout.sharing import dispatch_faults
+from moesim.layout.sharing import dispatch_faults, rule_of
 from moesim.placement.problem import load_faults
 from moesim.placement.solvers.greedy import FloatArray
 
@@ -63,7 +64,13 @@ class Solution:
     seconds: float
 
 
-def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", nodes: int = 1) -> Imbalance:
+def evaluate(
+    expert_map: ExpertMap,
+    loads: FloatArray,
+    dispatch: str = "even",
+    nodes: int = 1,
+    rows: Sequence[int] | None = None,
+) -> Imbalance:
     """Imbalance of a plan under loads, which need not be those it was fitted to.
 
     Parameters
@@ -76,6 +83,8 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
     nodes
         Nodes the ranks lie on.
+    rows
+        Decoder index of each layer; as `moesim.layout.sharing.slots_of_sources` takes it.
 
     Raises
     ------
@@ -94,9 +103,17 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         found = [Fault("do not fit the plan", "loads", loads.shape, shape)]
     if found:
         raise ConfigError(found)
-    shares = slot_shares(expert_map, dispatch, nodes)
     steps = loads if loads.ndim == 3 else loads[None]
-    table = np.stack([expert_map.load_imbalance(step, shares) for step in steps])
+    # Only a split that follows the loads is another one for each step.
+    fixed = None if rule_of(dispatch) == "lp" else slot_shares(expert_map, dispatch, nodes, rows=rows)
+    table = np.stack(
+        [
+            expert_map.load_imbalance(
+                step, slot_shares(expert_map, dispatch, nodes, loads=step) if fixed is None else fixed
+            )
+            for step in steps
+        ]
+    )
     busy = ~np.isnan(table)
     number = busy.sum(axis=0)
     per_layer = np.divide(

@@ -1,8 +1,8 @@
 """SGLang's own choice of replicas, run from its wheel without installing it.
 
 Get the wheel with ``pip download --no-deps sglang==0.5.23`` and name it in ``MOESIM_SGLANG_WHEEL``. Only
-``expert_location.py`` is run: numpy stands in for the few tensor calls it makes, and what it asks of the engine
-is answered here.
+``expert_location.py`` is run: numpy stands in for the few tensor calls it makes, and what it asks of the
+engine is answered here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Tensor(np.ndarray):
     def cpu(self):
         return self
 
-    def to(self, *args, **kwargs):
+    def to(self, *_args, **_kwargs):
         return self
 
 
-def tensor(data, device=None, dtype=None):
+def tensor(data, device=None, dtype=None):  # noqa: ARG001 - as torch has it
     return np.asarray(data, dtype=dtype or np.int64).view(Tensor)
 
 

@@ -1,9 +1,9 @@
-"""Local search on a placement whose replicas do not share alike: what each takes follows from where they lie.
+"""Local search on a placement whose replicas do not share alike: what each takes follows from where they are.
 
-Moves are those of `moesim.placement.solvers.anneal`, swaps of two slots and changes of replica counts, and one
-more: two experts trade all their places, which leaves every share as it is. A move makes the shares of the
-experts it touches anew. The objective is the same, ``sum over ranks of max(0, load - bound)^2``, and so is what
-is kept: the placement with the lowest maximum seen.
+Moves are those of `moesim.placement.solvers.anneal`, swaps of two slots and changes of replica counts, and
+one more: two experts trade all their places, which leaves every share as it is. A move makes the shares of
+the experts it touches anew. The objective is the same, ``sum over ranks of max(0, load - bound)^2``, and so
+is what is kept: the placement with the lowest maximum seen.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _shares(members: IntArray, ranks: int, per_node: int, rule: int, share: Floa
 _share_out = compiled(_shares)
 
 
-def _insert(members: IntArray, many: int, lost: int, gained: int, out: IntArray) -> int:
+def _insert(members: IntArray, many: int, lost: int | np.int64, gained: int | np.int64, out: IntArray) -> int:
     """Write `members` without `lost` and with `gained` in order to `out`; -1 is none. Return how many."""
     n = 0
     placed = gained < 0
@@ -171,12 +171,12 @@ def _kernel(
         if spare and step % RECOUNT < 2:
             kind = 1 + step % RECOUNT
         rise = 0.0
-        number_a, number_b = copies[a], 1
+        number_a, number_b = int(copies[a]), 1
         if kind == 0:
             b = table[h, j]
             if g == h or held[a, h] or held[b, g]:
                 continue
-            number_b = copies[b]
+            number_b = int(copies[b])
             if number_a == 1 and number_b == 1:
                 more = loads[b] - loads[a]
                 rise = (
@@ -220,7 +220,7 @@ def _kernel(
             b = np.int64(((draw >> np.uint64(32)) * np.uint64(experts)) >> np.uint64(32))
             if a == b:
                 continue
-            number_b = copies[b]
+            number_b = int(copies[b])
             if kind == 1:
                 # Expert b takes the slot of one of the replicas of a.
                 if number_a == 1 or held[b, g]:

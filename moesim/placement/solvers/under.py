@@ -27,11 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from moesim.layout import ExpertMap
-from moesim.layout.draws import draw_layer, generators
+from moesim.layout.draws import StateArray, draw_layer, generators
 from moesim.layout.sharing import SEED, rule_of, slot_shares
 from moesim.placement.bound_shares import bound_under
 from moesim.placement.problem import Problem
-from moesim.placement.solvers.anneal import ENOUGH, search
+from moesim.placement.solvers.anneal import search
 from moesim.placement.solvers.greedy import FloatArray, IntArray, pack
 from moesim.placement.solvers.shares import IN_TURN, NEAREST, improve_layer
 
@@ -64,17 +64,17 @@ def search_under(
     effort
         Moves tried, relative to the default.
     rows
-        Which row of the map that SGLang loads each layer is, as `moesim.layout.sharing.slots_of_sources` takes
-        them; matters only for ``sglang-static``.
+        Which row of the map that SGLang loads each layer is, as `slots_of_sources` of
+        `moesim.layout.sharing` takes them; matters only for ``sglang-static``.
     threads
         Layers searched at a time; 0 for one per core.
 
     Returns
     -------
     ndarray
-        physical_to_logical, int64 ``[layers, slots]``. No layer's busiest rank carries more than under `start`;
-        with ``sglang-static``, where layers hang together, the mean over layers of largest over mean rank load
-        is no larger.
+        physical_to_logical, int64 ``[layers, slots]``. No layer's busiest rank carries more than under
+        `start`; with ``sglang-static``, where layers hang together, the mean over layers of largest over mean
+        rank load is no larger.
     """
     rule = rule_of(problem.dispatch)
     totals, ranks, nodes = problem.totals, problem.ranks, problem.nodes
@@ -86,7 +86,7 @@ def search_under(
     loads = np.divide(totals, top, out=np.zeros_like(totals), where=top > 0)
     target = np.divide(target, top[:, 0], out=np.zeros_like(target), where=top[:, 0] > 0)
     tables = start.reshape(problem.layers, ranks, problem.room)
-    asked = _Asked(loads, target, max(1, ranks // nodes), seed, effort, threads or os.cpu_count() or 1)
+    asked = _Layers(loads, target, max(1, ranks // nodes), seed, effort, threads or os.cpu_count() or 1)
     if rule == "vllm-ascend":
         return asked.each(tables, IN_TURN).reshape(start.shape)
     covered = _covered_start(loads, ranks, problem.redundant, nodes)
@@ -110,8 +110,8 @@ def _mean_imbalance(problem: Problem, table: IntArray, rows: Sequence[int] | Non
     return float(busy.mean()) if len(busy) else 0.0
 
 
-class _Asked:
-    """Layers to be improved, loads ``[layers, experts]`` and the targets of their busiest ranks ``[layers]``."""
+class _Layers:
+    """Layers to be improved: loads ``[layers, experts]``, targets of their busiest ranks ``[layers]``."""
 
     def __init__(
         self, loads: FloatArray, target: FloatArray, per_node: int, seed: int, effort: float, threads: int
@@ -126,16 +126,13 @@ class _Asked:
         """Improve every layer by itself, ``[layers, ranks, room]``, but for those to skip ``[layers]``."""
 
         def improve(layer: int) -> IntArray:
-            if skip is not None and skip[layer]:
-                return start[layer]
-            return self.one(layer, start[layer], rule, covered=covered)
+            left = skip is not None and skip[layer]
+            return np.asarray(start[layer] if left else self.one(layer, start[layer], rule, covered=covered))
 
         with ThreadPoolExecutor(self.threads) as pool:
             return np.array(list(pool.map(improve, range(len(start)))))
 
-    def one(
-        self, layer: int, start: IntArray, rule: int, *, covered: bool = False, nth: int = 0
-    ) -> IntArray:
+    def one(self, layer: int, start: IntArray, rule: int, *, covered: bool = False, nth: int = 0) -> IntArray:
         """Improve one layer."""
         return improve_layer(
             self.loads[layer],
@@ -150,7 +147,7 @@ class _Asked:
 
     def busiest(self, tables: IntArray) -> FloatArray:
         """Load of the busiest rank with the nearest replica, else all alike, ``[layers]``."""
-        layers, ranks, room = tables.shape
+        layers, ranks, _ = tables.shape
         plan = ExpertMap(tables.reshape(layers, -1), self.loads.shape[1], ranks)
         shares = slot_shares(plan, "sglang-dynamic", ranks // self.per_node)
         return np.asarray(plan.rank_loads(self.loads, shares).max(axis=1))
@@ -179,7 +176,7 @@ class _Asked:
             self._shares(found[layer], states)
         return found
 
-    def _best_draw(self, layer: int, start: IntArray, calm: IntArray | None, states: IntArray) -> IntArray:
+    def _best_draw(self, layer: int, start: IntArray, calm: IntArray | None, states: StateArray) -> IntArray:
         target = float(self.target[layer])
         best, lowest = start, np.inf
         for nth in range(-2, TRIES):
@@ -206,8 +203,8 @@ class _Asked:
                 break
         return best
 
-    def _shares(self, table: IntArray, states: IntArray) -> FloatArray:
-        """Part of its expert's tokens that each slot of a layer takes, ``[ranks, room]``; generators run on."""
+    def _shares(self, table: IntArray, states: StateArray) -> FloatArray:
+        """Part of its expert's tokens that each slot takes, ``[ranks, room]``; generators run on."""
         ranks, room = table.shape
         experts = self.loads.shape[1]
         plan = ExpertMap(table.reshape(1, -1), experts, ranks)
@@ -215,11 +212,11 @@ class _Asked:
         draw_layer(
             plan.logical_to_physical[0], plan.replica_counts[0], room, self.per_node, states, True, chosen
         )
-        return (np.bincount(chosen.ravel(), minlength=ranks * room) / ranks).reshape(ranks, room)
+        return np.asarray(np.bincount(chosen.ravel(), minlength=ranks * room) / ranks).reshape(ranks, room)
 
 
 def _covered_start(loads: FloatArray, ranks: int, redundant: int, nodes: int) -> IntArray | None:
-    """Greedy plan ``[layers, ranks, room]`` that leaves nothing to draw; None if there are too few spare slots.
+    """Greedy plan ``[layers, ranks, room]`` that leaves nothing to draw; None if there are too few spares.
 
     The hottest experts have a replica on each node, or on each rank where there is one node; spare slots left
     over are further replicas of the hottest.
@@ -248,4 +245,3 @@ def _covered_start(loads: FloatArray, ranks: int, redundant: int, nodes: int) ->
         packed = pack(heavy, ranks // parts, local)
         found.append(np.take_along_axis(local, packed.reshape(layers, -1), axis=1))
     return np.concatenate(found, axis=1).reshape(layers, ranks, -1)
-
