@@ -83,7 +83,7 @@ def _place(problem: Problem, method: str, seed: int, effort: float) -> IntArray:
             return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical
         case "greedy-hierarchical":
             return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes)
-    table = greedy(problem.totals, ranks, redundant)
+    table = greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds)
     if method == "search":
         from moesim.placement.solvers.anneal import search
 
