@@ -11,6 +11,7 @@ from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
 from moesim.model.types import Model
+from moesim.placement.certificate import load_bound
 from moesim.placement.emit import emit_faults, write
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
@@ -115,7 +116,7 @@ def place(
         model.moe_layer_ids,
         dispatch,
         judged,
-        _lower(problem, solution),
+        load_bound(problem).values,
         redundancy=numbers,
         warnings=tuple(dict.fromkeys(w for routing in fitted for w in routing.warnings)),
     )
@@ -193,11 +194,6 @@ def _priced(
         verdict=verdict(predicted, gained, gained_there, prices, placed.expert_map.redundant),
         warnings=tuple(dict.fromkeys((*placed.warnings, *notes))),
     )
-
-
-def _lower(problem: Problem, solution: Solution) -> FloatArray:
-    mean = problem.totals.sum(axis=1) / problem.ranks
-    return np.asarray(np.divide(solution.bound, mean, out=np.full(problem.layers, np.nan), where=mean > 0))
 
 
 def _check(

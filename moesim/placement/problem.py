@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,9 @@ from moesim.layout import ExpertMap
 from moesim.layout.sharing import dispatch_faults
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.trace.types import RoutingTrace
+
+#: From a plan to the seconds of each MoE layer, float64 ``[layers]``.
+Clock = Callable[[ExpertMap], FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +45,8 @@ class Problem:
         The plan that is loaded now, when what has to be moved matters.
     tokens
         Token-level routing, when traffic between ranks matters.
+    clock
+        Seconds of each MoE layer under a plan, when these matter.
     totals
         float64 ``[layers, experts]``; follows from `loads`.
 
@@ -66,6 +72,7 @@ class Problem:
     rooms: IntArray | None = None
     current: ExpertMap | None = None
     tokens: RoutingTrace | None = None
+    clock: Clock | None = None
     totals: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
