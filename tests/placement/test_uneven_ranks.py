@@ -56,10 +56,10 @@ def test_twice_the_speed_takes_twice_the_load():
 def test_equal_speeds_are_no_speeds_and_units_do_not_matter(seed, spare, unit):
     loads = skewed(2, 8, seed)
     plain, uneven = (
-        solve(Problem(loads, 4, 4 * spare, speeds=speeds), effort=0.1) for speeds in (None, np.full(4, unit))
+        solve(Problem(loads, 4, 4 * spare, speeds=speeds), "greedy") for speeds in (None, np.full(4, unit))
     )
-    np.testing.assert_allclose(uneven.value, plain.value, rtol=5e-3)
-    assert (uneven.value >= uneven.bound * (1 - 1e-9)).all()
+    np.testing.assert_allclose(uneven.value, plain.value)
+    assert (uneven.bound <= plain.bound * (1 + 1e-9)).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -76,7 +76,8 @@ def test_search_is_never_worse_than_greedy_nor_better_than_the_bound(seed, rooms
     try:
         greedy = solve(problem, "greedy")
     except ConfigError as error:
-        assert "hold the expert already" in str(error)
+        if "hold the expert already" not in str(error):
+            raise
         return
     search = solve(problem, effort=0.05)
     assert (search.value <= greedy.value * (1 + 1e-12)).all()
