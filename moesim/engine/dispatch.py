@@ -235,6 +235,7 @@ def _sent(counts: Array, plan: ExpertMap, replicas: Replicas, rng: np.random.Gen
     scale = np.divide(counts * open_ranks / ranks, left, out=np.zeros_like(counts), where=left > 0)
     expert = plan.physical_to_logical
     mine = amount[np.arange(layers)[:, None], expert, _nth(plan)] * np.take_along_axis(scale, expert, axis=1)
+    mine = np.where(expert >= 0, mine, 0.0)
     of_home = undecided / np.maximum(open_ranks, 1.0)[:, None, :]
     return np.asarray(found + mine[:, None, :] * np.take_along_axis(of_home, expert[:, None, :], axis=2))
 
@@ -245,13 +246,12 @@ def _chances(counts: Array, plan: ExpertMap, replicas: Replicas) -> Array:
     shares = slot_shares(plan, "lp" if replicas.rule == "lp" else "even", loads=loads)
     table = plan.logical_to_physical
     found = np.take_along_axis(shares, table.reshape(plan.layers, -1), axis=1).reshape(table.shape)
-    found = np.where(table >= 0, found, 0.0)
-    return np.asarray(found / found.sum(axis=2, keepdims=True))
+    return np.asarray(np.where(table >= 0, found, 0.0))
 
 
 def _nth(plan: ExpertMap) -> IntArray:
     """Which replica of its expert each slot is, ``[layers, slots]``."""
-    nth = np.empty_like(plan.physical_to_logical)
+    nth = np.zeros_like(plan.physical_to_logical)
     for i in range(plan.logical_to_physical.shape[2]):
         held = plan.logical_to_physical[:, :, i]
         row, column = np.nonzero(held >= 0)
@@ -266,4 +266,5 @@ def _split(counts: Array, plan: ExpertMap) -> Array:
     mine = np.take_along_axis(counts, expert, axis=1)
     share = np.floor(mine / replicas) + (_nth(plan) < np.mod(np.round(mine), replicas)) * 1.0
     exact = np.where(replicas == 1, mine, share)
+    exact = np.where(expert >= 0, exact, 0.0)
     return np.asarray(exact.reshape(plan.layers, plan.ranks, -1))

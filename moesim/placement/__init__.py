@@ -10,7 +10,9 @@ from moesim.placement.emit import (
     to_sglang,
     write,
 )
-from moesim.placement.place import Judged, Placed, PricePoint, place
+from moesim.placement.place import place
+from moesim.placement.placed import Judged, Placed
+from moesim.placement.price import Gain, PricePoint
 from moesim.placement.problem import Problem
 from moesim.placement.solution import Imbalance, Solution, evaluate
 from moesim.placement.solve import METHODS, solve
@@ -21,6 +23,7 @@ __all__ = [
     "METHODS",
     "Bound",
     "EmittedFile",
+    "Gain",
     "Imbalance",
     "Judged",
     "Placed",

@@ -108,6 +108,8 @@ def write(expert_map: ExpertMap, spec: str, moe_layer_ids: Sequence[int], num_la
         If the format is unknown, the layer axis does not fit the model, or the file cannot be written.
     """
     name, path = parse_emit(spec)
+    if not expert_map.full:
+        raise ConfigError(Fault("has empty slots, which no engine loads", "plan"), path)
     content, rows = FORMATS[name](expert_map, moe_layer_ids, num_layers)
     with atomic_write(path, "wb") as stream:
         cast(IO[bytes], stream).write(content)
