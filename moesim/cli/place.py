@@ -9,21 +9,26 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, print_table, stderr
+from moesim.cli.place_check import check_file, served_as, show_files
 
 if TYPE_CHECKING:
     from moesim.placement import Placed
 
 
 def place(
-    trace: Annotated[str, typer.Argument(help="Routing trace or load counts the plan is fitted to.")],
     model: opt.ModelName,
     ep: Annotated[int, typer.Option("--expert-parallel-size", "--ep", help="Expert-parallel ranks.")],
+    trace: Annotated[
+        str | None, typer.Argument(help="Routing trace or load counts the plan is fitted to.")
+    ] = None,
     hardware: Annotated[
         str | None,
         typer.Option("--hardware", help="Catalogue name or YAML file; without it nothing is priced."),
     ] = None,
     nodes: opt.Nodes = None,
-    redundant: Annotated[int, typer.Option(help="Physical experts beyond one of each, per layer.")] = 0,
+    redundant: Annotated[
+        int | None, typer.Option(help="Physical experts beyond one of each, per layer; 0 if not given.")
+    ] = None,
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
@@ -31,7 +36,15 @@ def place(
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
     ] = None,
     emit: Annotated[
-        list[str] | None, typer.Option(help="Write the plan: sglang:plan.json or eplb:plan.npz.")
+        list[str] | None,
+        typer.Option(
+            help="Write the plan: sglang:plan.json, tensorrt-llm:plan.yaml, vllm-ascend:map.json, "
+            "vllm:plan.json or eplb:plan.npz; again for more files."
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(help="Place nothing; say what is wrong with this plan, in any format --emit writes."),
     ] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report.")] = None,
     concurrency: Annotated[
@@ -56,8 +69,19 @@ def place(
     found_model, found_hardware, (routing, other) = opt.read_all(
         model, hardware, nodes, trace, evaluate_on, num_experts=num_experts
     )
+    if check is not None:
+        check_file(
+            check,
+            found_model,
+            ep,
+            redundant,
+            {p: r for p, r in ((trace, routing), (evaluate_on, other)) if p is not None and r is not None},
+            writes=[*(emit or ()), *([report] if report is not None else [])],
+            json=json,
+        )
+        return
     if routing is None:
-        raise ConfigError(Fault("is needed", "TRACE"))
+        raise ConfigError(Fault("is needed, except with --check", "TRACE"))
     if report is not None and (faults := check_writable(report, "--report")):
         raise ConfigError(faults)
     workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
@@ -68,13 +92,15 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
-        redundant=redundant,
+        redundant=redundant or 0,
         method=method,
         evaluate_on=other,
         workload=workload,
         engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
         emit=emit or (),
         seed=seed,
+        inputs=[p for p in (trace, evaluate_on) if p],
+        served=served_as(model, found_model.name),
     )
     if report is not None:
         from moesim.reporting import write_placement_report
@@ -153,8 +179,7 @@ def show(placed: Placed) -> None:
         typer.echo()
         for sentence in placed.verdict:
             typer.echo(sentence)
-    for file in placed.emitted:
-        typer.echo(f"{file.format}: {file.path} ({file.rows} rows)")
+    show_files(placed.emitted)
     for note in placed.warnings:
         stderr(f"note: {note}")
 

@@ -1,13 +1,15 @@
 """Expert placement: which rank holds which expert, how far from the best possible, and in which file."""
 
 from moesim.placement.bound import Bound, bound_with_kind, lower_bound
-from moesim.placement.emit import (
+from moesim.placement.files import (
     FORMATS,
     EmittedFile,
+    NotAPlanError,
+    PlanCheck,
+    check_plan,
     emit_faults,
     parse_emit,
-    read_sglang,
-    to_sglang,
+    read_plan,
     write,
 )
 from moesim.placement.place import Judged, Placed, PricePoint, place
@@ -23,11 +25,14 @@ __all__ = [
     "EmittedFile",
     "Imbalance",
     "Judged",
+    "NotAPlanError",
     "Placed",
+    "PlanCheck",
     "PricePoint",
     "Problem",
     "Solution",
     "bound_with_kind",
+    "check_plan",
     "emit_faults",
     "evaluate",
     "greedy",
@@ -35,9 +40,8 @@ __all__ = [
     "pack",
     "parse_emit",
     "place",
-    "read_sglang",
+    "read_plan",
     "replicate",
     "solve",
-    "to_sglang",
     "write",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +13,13 @@ from moesim.errors import ConfigError, Fault, InfeasibleError, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
 from moesim.model.types import Model
-from moesim.placement.emit import EmittedFile, emit_faults, write
+from moesim.placement.files import EmittedFile, emission_faults, write
 from moesim.placement.problem import Problem
 from moesim.placement.solution import Imbalance, Solution, evaluate
 from moesim.placement.solve import method_faults, solve
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.prediction import Engine, Workload, check_routing, predict
+from moesim.provenance import provenance
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -127,7 +129,7 @@ class Placed:
             "redundant": self.expert_map.redundant,
             "moe_layer_ids": list(self.moe_layer_ids),
             "seconds": self.solution.seconds,
-            "emitted": [{"path": str(f.path), "format": f.format, "rows": f.rows} for f in self.emitted],
+            "emitted": [file.to_dict() for file in self.emitted],
             "warnings": list(self.warnings),
         }
 
@@ -145,6 +147,8 @@ def place(
     engine: Engine | None = None,
     emit: Sequence[str] = (),
     seed: int = 0,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    served: str = "",
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -168,6 +172,10 @@ def place(
         Files to write, as ``sglang:plan.json``.
     seed
         Of search and pricing.
+    inputs
+        Files the loads came from; their hashes go beside the plans that are written.
+    served
+        Folder or Hugging Face id of the checkpoint, for the command lines of engines.
 
     Returns
     -------
@@ -212,7 +220,19 @@ def place(
         verdict = _verdict(predicted, prices, redundant)
         warnings += [w for answer in predicted.values() for w in answer.warnings if w not in warnings]
     ids = model.moe_layer_ids
-    emitted = tuple(write(solution.expert_map, spec, ids, model.num_layers) for spec in emit)
+    record = _record(solution, judged["plan"].fitted, lower, seed, inputs) if emit else {}
+    emitted = tuple(
+        write(
+            solution.expert_map,
+            spec,
+            model,
+            nodes=problem.nodes,
+            dispatch=problem.dispatch,
+            served=served,
+            record=record,
+        )
+        for spec in emit
+    )
     return Placed(
         solution, ids, judged, lower, predicted, prices, verdict, emitted, tuple(dict.fromkeys(warnings))
     )
@@ -254,6 +274,23 @@ class _Pricing:
             whole = answer is not None and answer.running >= answer.concurrency
             found[name] = answer.tpot_s if answer is not None and whole else None
         return PricePoint(tokens, found["before"], found["after"], found["balanced"])
+
+
+def _record(
+    solution: Solution,
+    fitted: Imbalance,
+    lower: FloatArray,
+    seed: int,
+    inputs: Sequence[str | os.PathLike[str]],
+) -> dict[str, Any]:
+    """What is written beside a plan: how it was found, how well it does, and from what."""
+    return {
+        "method": solution.method,
+        "fitted": {"mean": fitted.mean, "worst": fitted.worst},
+        "lower_bound": _mean(lower),
+        "gap": {"mean": _mean(solution.gap), "worst": float(np.nanmax(solution.gap))},
+        "provenance": provenance(inputs, seed),
+    }
 
 
 def _verdict(
@@ -305,8 +342,7 @@ def _check(
         raise ConfigError(
             Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
         )
-    for spec in emit:
-        found += emit_faults(spec)
+    found += emission_faults(emit)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
