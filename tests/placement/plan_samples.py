@@ -28,9 +28,9 @@ def content(name, plan=PLAN):
     return FORMATS[name].write(plan, Target.of(MODEL, RANKS))
 
 
-def npz(**arrays):
+def npz(save=np.savez, **arrays):
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    save(stream, **arrays)
     return stream.getvalue()
 
 

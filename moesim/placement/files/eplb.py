@@ -19,14 +19,13 @@ from moesim.layout import ExpertMap
 from moesim.layout.expert_map import IntArray
 from moesim.placement.files.findings import Findings
 from moesim.placement.files.launch import Launch
-from moesim.placement.files.read import NotAPlanError
+from moesim.placement.files.read import NotAPlanError, array_bytes
 from moesim.placement.files.rows import check_rows
 from moesim.placement.files.target import Target
 from moesim.trace.arrays import BROKEN_ZIP, read_npz
 
 PHYSICAL, LOGICAL, COUNT = "physical_to_logical_map", "logical_to_physical_map", "logical_count"
 _NAMES = (PHYSICAL, LOGICAL, COUNT)
-_HEADERS_BYTES = 1 << 16
 
 
 def recognises(document: object) -> bool:
@@ -49,9 +48,7 @@ def write(expert_map: ExpertMap, target: Target) -> bytes:
 
 def load(path: Path, target: Target) -> dict[str, Any]:
     """The arrays of an archive by name, None for foreign ones; sizes are checked before any is read."""
-    layers = len(target.moe_layer_ids)
-    values = layers * (target.most_slots + target.num_experts * (target.most_slots + 1))
-    limit = _HEADERS_BYTES + 8 * min(values, 1 << 23)
+    limit = array_bytes(target)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

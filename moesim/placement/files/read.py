@@ -15,6 +15,8 @@ from moesim.placement.files.target import Target
 _SPARE_BYTES, _SPARE_VALUES = 1 << 20, 200_000
 #: An id, a comma, a line break and its indentation.
 _BYTES_PER_VALUE = 32
+#: EPLB pads lists of replicas; no expert has as many in any published deployment.
+_PADDED_REPLICAS = 128
 _MOST_BYTES = 64 << 20
 _PLAIN_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DEEPEST = 8
@@ -26,7 +28,7 @@ class NotAPlanError(ConfigError):
 
 def read_bytes(path: Path, target: Target) -> bytes:
     """The content of a regular file that is no larger than any plan for this target."""
-    limit = min(_MOST_BYTES, _SPARE_BYTES + _BYTES_PER_VALUE * most_values(target))
+    limit = min(_MOST_BYTES, _SPARE_BYTES + max(_BYTES_PER_VALUE * most_values(target), array_bytes(target)))
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -53,6 +55,13 @@ def read_bytes(path: Path, target: Target) -> bytes:
 def most_values(target: Target) -> int:
     """Values, names and brackets in the longest text of a plan: the table, and a few words per rank."""
     return target.num_layers * (target.most_slots + 8 * target.ranks + 8)
+
+
+def array_bytes(target: Target) -> int:
+    """Bytes of EPLB's arrays at most; they list as many replicas as there are ranks, or some more."""
+    replicas = min(target.most_slots - target.num_experts + 1, max(target.ranks, _PADDED_REPLICAS))
+    values = target.most_slots + target.num_experts * (replicas + 1)
+    return _SPARE_BYTES + 8 * target.num_layers * values
 
 
 def _check_values(content: bytes, target: Target, path: Path) -> None:
