@@ -106,7 +106,7 @@ FAULTS = [
     ("sglang", sglang([GOOD, 3, *ROWS]), f"{KEY}: must be a list of rows"),
     ("sglang", sglang([]), "must have a row per decoder layer, dense ones too (got 0)"),
     ("sglang", sglang([GOOD, [], *ROWS]), f"{KEY}[1]: has another length (got 0)"),
-    # TensorRT-LLM looks for no expert that is missing or twice, and rounds slots per rank down.
+    # TensorRT-LLM looks for no expert that is missing or twice, and for no layer too many.
     ("tensorrt-llm", trtllm(ep_size=2), "ep_size: is no name TensorRT-LLM takes"),
     ("tensorrt-llm", trtllm(num_slots=None), "num_slots: is missing"),
     ("tensorrt-llm", trtllm(num_slots="'8'"), "num_slots: is no number of slots (got '8')"),
@@ -286,9 +286,10 @@ def test_a_question_no_plan_answers(tmp_path):
         check_plan(path, MODEL, 2, format="sglan")
 
 
-def test_sglang_takes_only_json_names_for_files(tmp_path):
+@pytest.mark.parametrize("name", ["sglang", "vllm-ascend"])
+def test_engines_that_take_only_json_names(name, tmp_path):
     path = tmp_path / "plan.txt"
-    path.write_bytes(content("sglang"))
+    path.write_bytes(content(name))
     assert "a name ending in .json" in str(check_plan(path, MODEL, RANKS).faults[0])
 
 

@@ -12,7 +12,7 @@ from moesim.layout import ExpertMap
 from moesim.layout.expert_map import IntArray
 from moesim.placement.files import eplb, sglang, tensorrt_llm, vllm, vllm_ascend
 from moesim.placement.files.findings import Findings
-from moesim.placement.files.launch import Launch
+from moesim.placement.files.launch import Launch, json_name
 from moesim.placement.files.read import NotAPlanError, load_json, load_yaml
 from moesim.placement.files.target import Target
 
@@ -72,7 +72,7 @@ FORMATS: dict[str, PlanFormat] = {
     for f in (
         PlanFormat(
             "sglang", "SGLang", "plan.json", "json", sglang.recognises, sglang.write, sglang.read,
-            _all_rows, sglang.command, sglang.notes, sglang.path_faults,
+            _all_rows, sglang.command, sglang.notes, json_name,
         ),
         PlanFormat(
             "tensorrt-llm", "TensorRT-LLM", "plan.yaml", "yaml", tensorrt_llm.recognises, tensorrt_llm.write,
@@ -80,7 +80,7 @@ FORMATS: dict[str, PlanFormat] = {
         ),
         PlanFormat(
             "vllm-ascend", "vllm-ascend", "map.json", "json", vllm_ascend.recognises, vllm_ascend.write,
-            vllm_ascend.read, _moe_rows, vllm_ascend.command, vllm_ascend.notes,
+            vllm_ascend.read, _moe_rows, vllm_ascend.command, vllm_ascend.notes, json_name,
         ),
         PlanFormat(
             "vllm", "vLLM (experimental)", "plan.json", "json", vllm.recognises, vllm.write, vllm.read,

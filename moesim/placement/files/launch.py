@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from moesim.errors import Fault
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -46,6 +48,18 @@ def line(*words: object) -> str:
 
 def _word(text: str) -> str:
     return text if text in ("$NODE_RANK", "$HEAD_NODE", "$HEAD_NODE:5000") else shlex.quote(text)
+
+
+def json_name(path: Path, where: str) -> list[Fault]:
+    """What an engine that goes by the ending has against a path: SGLang 0.5.23, vllm-ascend 0.23.0.
+
+    >>> print(json_name(Path("plan.txt"), "--emit")[0])
+    --emit: the engine takes no other name for a plan (got 'plan.txt'); allowed: a name ending in .json
+    """
+    if path.name.endswith(".json"):
+        return []
+    message = "the engine takes no other name for a plan"
+    return [Fault(message, where, str(path), "a name ending in .json")]
 
 
 def vllm_line(launch: Launch, extra: Iterable[object]) -> str:

@@ -9,10 +9,8 @@ file.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from moesim.errors import Fault
 from moesim.layout import ExpertMap
 from moesim.layout.expert_map import IntArray
 from moesim.placement.files.findings import Findings
@@ -22,8 +20,7 @@ from moesim.placement.files.target import Target
 
 KEY = "physical_to_logical_map"
 
-#: SGLang's flag for each rule a plan may be made for. It has no rule of other engines: for those, and for an
-#: even split, a replica is drawn per token, which is even on average.
+#: SGLang's flag for each rule a plan may be made for; for any other rule, a draw among the nearest replicas.
 _ALGORITHMS = {"sglang-static": "static", "sglang-dynamic": "dynamic", "lp": "lp"}
 
 
@@ -76,20 +73,12 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def path_faults(path: Path, where: str) -> list[Fault]:
-    """What SGLang would not take for a file."""
-    if path.name.endswith(".json"):
-        return []
-    return [
-        Fault("SGLang takes a plan for a file only by its ending", where, str(path), "a name ending in .json")
-    ]
-
-
 def command(launch: Launch) -> str:
     """The line that starts SGLang with the plan.
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> print(command(Launch("some/moe", Path("plan.json"), ranks=4, redundant=4, dispatch="sglang-static")))
     python -m sglang.launch_server --model-path some/moe --tp-size 4 --dp-size 4 --enable-dp-attention \
 --ep-size 4 --moe-a2a-backend deepep --init-expert-location plan.json --ep-num-redundant-experts 4 \
@@ -118,8 +107,8 @@ def notes(launch: Launch) -> tuple[str, ...]:
     found = ["from SGLang 0.5.23 on, --attn-dp-size N stands for --dp-size N --enable-dp-attention"]
     if launch.redundant and launch.dispatch not in _ALGORITHMS:
         found.append(
-            f"SGLang has no dispatch rule {launch.dispatch!r}: dynamic draws a replica per token, "
-            "which is even on average"
+            f"SGLang has no dispatch rule {launch.dispatch!r}: dynamic, a draw among the nearest replicas "
+            "for each token, is the closest"
         )
     if launch.dispatch == "lp":
         found.append("SGLang's lp is for models of the DeepSeek-V2 family")

@@ -1,7 +1,7 @@
 """vllm-ascend: JSON for ``eplb_config.expert_map_path``, experts by device for each MoE layer counted from 0.
 
-Its loader goes by position: it reads no ``layer_id``, ``device_id`` or ``device_count``, so that a file with
-devices in another order loads as another plan (``vllm_ascend/eplb/core/eplb_utils.py``).
+Its loader (0.23.0, ``vllm_ascend/eplb/core/eplb_utils.py``) goes by position: it reads no ``layer_id``,
+``device_id`` or ``device_count``, so that a file with devices in another order loads as another plan.
 """
 
 from __future__ import annotations
