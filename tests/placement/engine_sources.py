@@ -82,7 +82,7 @@ def _definitions(source, names, scope):
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if getattr(node, "name", "") in names]
     assert len(tree.body) == len(names)
-    exec(compile(tree, "engine", "exec"), scope)
+    exec(compile(tree, "engine", "exec", dont_inherit=True), scope)
     return [scope[name] for name in names]
 
 

@@ -1,8 +1,8 @@
 """TensorRT-LLM: YAML for ``moe_config.load_balancer``, a list of slots for each MoE layer by decoder index.
 
 Its ``MoeLoadBalancerConfig`` refuses other names, a layer that is missing, a list of another length than
-``num_slots``, and a ``num_slots`` that does not divide over the ranks. It ignores layers that the model does not
-have, and looks for no expert that is missing or twice on a rank (``tensorrt_llm/llmapi/llm_args.py``).
+``num_slots``, and a ``num_slots`` that does not divide over the ranks. It ignores layers that the model does
+not have, and looks for no expert that is missing or twice on a rank (``tensorrt_llm/llmapi/llm_args.py``).
 """
 
 from __future__ import annotations
