@@ -11,6 +11,7 @@ import typer
 from moesim.cli.common import print_json, print_table, stderr
 
 if TYPE_CHECKING:
+    from moesim.hardware import Hardware
     from moesim.model import Model
     from moesim.placement import EmittedFile, Imbalance, PlanCheck
     from moesim.trace import Routing
@@ -20,13 +21,13 @@ def check_file(
     path: str,
     model: Model,
     ep: int,
-    redundant: int | None,
+    redundant: str | None,
     loads: dict[str, Routing],
-    *,
-    writes: Sequence[str] = (),
-    json: bool = False,
     dispatch: str = "even",
-    nodes: int = 1,
+    hardware: Hardware | None = None,
+    writes: Sequence[str] = (),
+    *,
+    json: bool = False,
 ) -> None:
     """Check a plan, print what was found, and leave with 1 if anything is wrong with it.
 
@@ -38,17 +39,22 @@ def check_file(
         What it should be for; None for any number of redundant experts.
     loads
         Routing to judge it on, by file.
+    dispatch, hardware
+        How replicas share, and where, for the imbalance.
     writes
         What was asked to be written besides: a check writes nothing.
-    dispatch, nodes
-        How replicas share, for the imbalance.
     """
     from moesim.errors import ConfigError, Fault, TraceError
+    from moesim.layout.sharing import dispatch_faults
     from moesim.placement import check_plan, evaluate
     from moesim.prediction import check_routing
 
-    slots = None if redundant is None else model.num_experts + redundant
+    spare = None if redundant is None else number_of(redundant)
+    slots = model.num_experts + spare if isinstance(spare, int) else None
     faults = [Fault("writes nothing", "--check", name, "without --emit and --report") for name in writes]
+    if isinstance(spare, str):
+        faults.append(Fault("is no number", "--redundant", spare, "0 or more"))
+    faults += dispatch_faults(dispatch, "--dispatch")
     checked: PlanCheck | None = None
     try:
         checked = check_plan(path, model, ep, slots)
@@ -63,6 +69,7 @@ def check_file(
         raise ConfigError(faults)
     plan = checked.expert_map
     judged: dict[str, Imbalance] = {}
+    nodes = 1 if hardware is None else max(1, ep // hardware.domain)
     if plan is not None:
         judged = {
             name: evaluate(plan, routing.load_counts().totals, dispatch, nodes)
@@ -116,6 +123,12 @@ def _show(checked: PlanCheck, model: Model, judged: dict[str, Imbalance]) -> Non
             ["largest over mean rank load on", "mean", "worst layer"],
             [(file, f"{j.mean:.4f}", f"{j.worst:.4f}") for file, j in judged.items()],
         )
+
+
+def number_of(text: str) -> int | str:
+    """A whole number, or the text that is none."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and digits.isascii() and len(digits) < 10 else text
 
 
 def served_as(asked: str, name: str) -> str:

@@ -153,7 +153,7 @@ class Deployment:
                 self.layout,
                 self.precision,
                 self.hardware,
-                redundant=self.plan.redundant if self.plan is not None else 0,
+                redundant=self.plan.mean_copies if self.plan is not None else 0.0,
                 chunk_tokens=chunk_tokens,
                 utilisation=utilisation,
                 draft=self.draft.model if self.draft is not None else None,

@@ -155,4 +155,5 @@ def _split(counts: Array, plan: ExpertMap) -> Array:
         nth[row, held[row, column]] = i
     share = np.floor(mine / replicas) + (nth < np.mod(np.round(mine), replicas)) * 1.0
     exact = np.where(replicas == 1, mine, share)
+    exact = np.where(expert >= 0, exact, 0.0)
     return np.asarray(exact.reshape(len(layers), plan.ranks, -1))

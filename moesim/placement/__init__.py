@@ -12,7 +12,9 @@ from moesim.placement.files import (
     read_plan,
     write,
 )
-from moesim.placement.place import Judged, Placed, PricePoint, place
+from moesim.placement.place import place
+from moesim.placement.placed import Judged, Placed
+from moesim.placement.price import Gain, PricePoint
 from moesim.placement.problem import Problem
 from moesim.placement.solution import Imbalance, Solution, evaluate
 from moesim.placement.solve import METHODS, solve
@@ -23,6 +25,7 @@ __all__ = [
     "METHODS",
     "Bound",
     "EmittedFile",
+    "Gain",
     "Imbalance",
     "Judged",
     "NotAPlanError",

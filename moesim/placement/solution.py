@@ -42,9 +42,9 @@ class Solution:
     method
         How it was found.
     value
-        Of the objective, float64 ``[layers]``.
+        Of the objective, float64 ``[layers]``: largest over mean rank load, unless another was asked for.
     bound
-        What no placement's objective can be below, float64 ``[layers]``, in the unit of `value`.
+        What no placement's objective can be below, float64 ``[layers]``.
     bound_kind
         The argument behind each bound, see `moesim.placement.bound`.
     gap
@@ -63,7 +63,13 @@ class Solution:
     seconds: float
 
 
-def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", nodes: int = 1) -> Imbalance:
+def evaluate(
+    expert_map: ExpertMap,
+    loads: FloatArray,
+    dispatch: str = "even",
+    nodes: int = 1,
+    speeds: FloatArray | None = None,
+) -> Imbalance:
     """Imbalance of a plan under loads, which need not be those it was fitted to.
 
     Parameters
@@ -76,6 +82,9 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
     nodes
         Nodes the ranks lie on.
+    speeds
+        Of the ranks, float64 ``[ranks]``; a load counts divided by its rank's speed, and even is what lets
+        all ranks finish together. Equal ones if None.
 
     Raises
     ------
@@ -96,7 +105,7 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         raise ConfigError(found)
     shares = slot_shares(expert_map, dispatch, nodes)
     steps = loads if loads.ndim == 3 else loads[None]
-    table = np.stack([expert_map.load_imbalance(step, shares) for step in steps])
+    table = np.stack([_imbalance(expert_map.rank_loads(step, shares), speeds) for step in steps])
     busy = ~np.isnan(table)
     number = busy.sum(axis=0)
     per_layer = np.divide(
@@ -106,3 +115,11 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
     if not used.size:
         return Imbalance(math.nan, math.nan, per_layer)
     return Imbalance(float(used.mean()), float(used.max()), per_layer)
+
+
+def _imbalance(ranks: FloatArray, speeds: FloatArray | None) -> FloatArray:
+    """Largest over mean of rank loads ``[layers, ranks]``, ``[layers]``; NaN for a layer without load."""
+    even = np.full(ranks.shape[1], 1.0 / ranks.shape[1]) if speeds is None else speeds / speeds.sum()
+    mean = ranks.sum(axis=1, keepdims=True) * even
+    relative = np.divide(ranks, mean, out=np.full_like(ranks, math.nan), where=mean > 0)
+    return np.asarray(relative.max(axis=1))

@@ -9,9 +9,9 @@ import numpy as np
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
-from moesim.placement.bound import bound_with_kind
+from moesim.placement.certificate import load_bound
 from moesim.placement.problem import Problem, hierarchy_faults
-from moesim.placement.solution import Solution
+from moesim.placement.solution import Solution, evaluate
 from moesim.placement.solvers.greedy import IntArray, greedy
 
 METHODS = ("search", "greedy", "greedy-hierarchical", "contiguous", "round-robin")
@@ -50,12 +50,11 @@ def solve(problem: Problem, method: str = "search", *, seed: int = 0, effort: fl
         raise ConfigError(found, "placement problem")
     started = time.perf_counter()
     plan = problem.plan(_place(problem, method, seed, effort))
-    bound = bound_with_kind(problem.totals, problem.ranks, problem.slots)
-    largest = plan.rank_loads(problem.totals).max(axis=1)
+    value = evaluate(plan, problem.loads, problem.dispatch, problem.nodes, problem.speeds).per_layer
+    bound = load_bound(problem)
     # Rounding may put a sum a few ulp below its own bound.
-    gap = np.divide(largest, bound.values, out=np.full(len(largest), np.nan), where=~problem.idle)
-    seconds = time.perf_counter() - started
-    return Solution(plan, method, largest, bound.values, bound.kinds, np.maximum(gap - 1, 0.0), seconds)
+    gap = np.maximum(value / bound.values - 1, 0.0)
+    return Solution(plan, method, value, bound.values, bound.kinds, gap, time.perf_counter() - started)
 
 
 def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fault]:
@@ -69,6 +68,8 @@ def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fa
         found.append(Fault("must be a positive number", "effort", effort))
     if method == "greedy-hierarchical":
         found += hierarchy_faults(problem)
+    if not problem.even and method not in ("search", "greedy"):
+        found.append(Fault("takes ranks of one speed and room", "method", method, "search, greedy"))
     if method == "round-robin" and problem.redundant:
         found.append(Fault("round-robin placement has no spare slots", "redundant", problem.redundant, "0"))
     return found
@@ -83,9 +84,9 @@ def _place(problem: Problem, method: str, seed: int, effort: float) -> IntArray:
             return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical
         case "greedy-hierarchical":
             return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes)
-    table = greedy(problem.totals, ranks, redundant)
+    table = greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds)
     if method == "search":
         from moesim.placement.solvers.anneal import search
 
-        return search(problem.totals, ranks, table, seed=seed, effort=effort)
+        return search(problem.totals, ranks, table, speeds=problem.speeds, seed=seed, effort=effort)
     return table

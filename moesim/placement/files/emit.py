@@ -107,9 +107,9 @@ def write(
     expert_map: ExpertMap,
     spec: str,
     model: HasExperts,
-    *,
     nodes: int = 1,
     dispatch: str = "even",
+    *,
     served: str = "",
     record: Mapping[str, Any] | None = None,
 ) -> EmittedFile:

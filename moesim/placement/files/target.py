@@ -95,9 +95,13 @@ class Target:
         """What keeps a plan from being one for this target."""
         has = (expert_map.layers, expert_map.num_experts, expert_map.ranks)
         wanted = (len(self.moe_layer_ids), self.num_experts, self.ranks)
-        if has == wanted:
-            return []
-        return [Fault("(MoE layers, experts, ranks) of the plan are not the model's", "", has, str(wanted))]
+        found = []
+        if has != wanted:
+            message = "(MoE layers, experts, ranks) of the plan are not the model's"
+            found.append(Fault(message, "", has, str(wanted)))
+        if not expert_map.full:
+            found.append(Fault("has empty slots, which no engine loads", "plan"))
+        return found
 
 
 def slot_faults(slots: int, num_experts: int, ranks: int, where: str) -> list[Fault]:
