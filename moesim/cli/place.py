@@ -9,6 +9,7 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
+from moesim.cli.place_check import check_file, number_of, served_as
 from moesim.cli.place_show import show
 
 
@@ -24,12 +25,13 @@ def place(
     ] = None,
     nodes: opt.Nodes = None,
     redundant: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NUMBER|auto",
-            help="Physical experts beyond one of each, per layer; auto: the number that serves fastest.",
+            help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
+            "[default: 0; with --check any]",
         ),
-    ] = "0",
+    ] = None,
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
@@ -51,7 +53,18 @@ def place(
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
     ] = None,
     emit: Annotated[
-        list[str] | None, typer.Option(help="Write the plan: sglang:plan.json or eplb:plan.npz.")
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT:FILE",
+            help="Write the plan: sglang:plan.json, tensorrt-llm:plan.yaml, vllm-ascend:map.json, "
+            "vllm:plan.json or eplb:plan.npz; again for more files.",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN", help="Place nothing; say what is wrong with this plan, in any format of --emit."
+        ),
     ] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report.")] = None,
     concurrency: Annotated[
@@ -78,8 +91,13 @@ def place(
         model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
     )
     wanted = [routing for routing in routings if routing is not None]
+    if check is not None:
+        judged_on = {p: r for p, r in zip([evaluate_on, *fitted], [other, *routings], strict=True) if p and r}
+        written = [*(emit or ()), *([report] if report is not None else [])]
+        check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
+        return
     if not wanted:
-        raise ConfigError(Fault("is needed", "TRACE"))
+        raise ConfigError(Fault("is needed, except with --check", "TRACE"))
     if report is not None and (faults := check_writable(report, "--report")):
         raise ConfigError(faults)
     workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
@@ -90,7 +108,7 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
-        redundant=int(redundant) if redundant.isdecimal() else redundant,
+        redundant=number_of(redundant or "0"),
         method=method,
         dispatch=dispatch,
         robust=wanted[1:],
@@ -99,6 +117,8 @@ def place(
         engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
         emit=emit or (),
         seed=seed,
+        inputs=[p for p in (*fitted, evaluate_on) if p],
+        served=served_as(model, found_model.name),
     )
     if report is not None:
         from moesim.reporting import write_placement_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
 from moesim.model.types import Model
 from moesim.placement.certificate import load_bound
-from moesim.placement.emit import emit_faults, write
+from moesim.placement.files import emission_faults, write
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
 from moesim.placement.problem import Problem
@@ -21,6 +22,7 @@ from moesim.placement.solution import Solution, evaluate
 from moesim.placement.solve import method_faults, solve
 from moesim.placement.solvers.greedy import FloatArray
 from moesim.prediction import Engine, Workload, check_routing
+from moesim.provenance import provenance
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -43,6 +45,8 @@ def place(
     engine: Engine | None = None,
     emit: Sequence[str] = (),
     seed: int = 0,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    served: str = "",
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -71,6 +75,10 @@ def place(
         Files to write, as ``sglang:plan.json``.
     seed
         Of search and pricing.
+    inputs
+        Files the routing came from; their hashes are kept beside the plans that are written.
+    served
+        Folder or Hugging Face id of the checkpoint, for the command lines of engines.
 
     Returns
     -------
@@ -123,8 +131,11 @@ def place(
     if pricings:
         elsewhere = replace(pricings[0], traffic=evaluate_on) if evaluate_on is not None else None
         placed = _priced(placed, plans, pricings[0], elsewhere, workload)
-    ids = model.moe_layer_ids
-    emitted = tuple(write(solution.expert_map, spec, ids, model.num_layers) for spec in emit)
+    record = placed.record() | {"provenance": provenance(inputs, seed)} if emit else None
+    emitted = tuple(
+        write(solution.expert_map, spec, model, problem.nodes, dispatch, served=served, record=record)
+        for spec in emit
+    )
     return replace(placed, emitted=emitted)
 
 
@@ -210,8 +221,7 @@ def _check(
         raise ConfigError(
             Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
         )
-    for spec in emit:
-        found += emit_faults(spec)
+    found += emission_faults(emit)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
