@@ -35,6 +35,14 @@ def place(
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TERMS",
+            help="max-load, expected-max, remote-nodes, transitions, layer-time, migration; "
+            "'a + 0.1 b' weighs, 'a, b' orders them. [default: max-load; expected-max with --robust]",
+        ),
+    ] = None,
     dispatch: Annotated[
         str,
         typer.Option(
@@ -48,6 +56,15 @@ def place(
         typer.Option(
             metavar="FILE...", help="More routing the plan has to hold for; the mean over all is minimised."
         ),
+    ] = None,
+    current: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="The plan that is loaded now, for migration.")
+    ] = None,
+    rank_speeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Relative speed of each rank; not priced.")
+    ] = None,
+    rank_slots: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Slots of each rank, if they differ; not priced.")
     ] = None,
     evaluate_on: Annotated[
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
@@ -84,6 +101,7 @@ def place(
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
     from moesim.files import check_writable
     from moesim.placement import place as run
+    from moesim.placement import read_plan
     from moesim.prediction import Engine, Workload
 
     fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
@@ -110,7 +128,11 @@ def place(
         ep=ep,
         redundant=number_of(redundant or "0"),
         method=method,
+        objective=objective,
         dispatch=dispatch,
+        current=read_plan(current, found_model, ep) if current is not None else None,
+        speeds=opt.numbers(rank_speeds, "--rank-speeds", float),
+        rooms=opt.numbers(rank_slots, "--rank-slots", int),
         robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
