@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moesim import load_trace
 from moesim.layout import ExpertMap
 from moesim.placement import bound_with_kind
-from moesim.placement.bound import pair_bound, price_total
+from moesim.placement.bound_pairs import pair_bound, price_total
 from moesim.placement.ilp.counts import count_search, exact_counts
 from moesim.placement.ilp.pairs import decide, programme, relax
 from moesim.placement.solvers.counts import pair, search_counts

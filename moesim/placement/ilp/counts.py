@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from moesim.placement.bound import pair_bound
+from moesim.placement.bound_pairs import pair_bound
 from moesim.placement.ilp.answer import Answer, Listener, Progress
 from moesim.placement.ilp.pairs import decide, programme
-from moesim.placement.solvers.counts import pair, search_counts
+from moesim.placement.solvers.counts import pair, pair_loads, search_counts
 from moesim.placement.solvers.greedy import FloatArray, IntArray, replicate
 
 
@@ -40,12 +40,11 @@ def count_search(
     """
     started = time.perf_counter()
     first = replicate(loads, slots, max_copies=ranks)
-    bound = pair_bound(loads, ranks, slots, _value(loads, pair(loads, first), ranks))
+    bound = pair_bound(loads, ranks, slots)
     counts = search_counts(
         loads, ranks, slots, start=first, target=bound.values, seed=seed, effort=effort, threads=threads
     )
-    table = pair(loads, counts)
-    value = _value(loads, table, ranks)
+    table, value = pair(loads, counts), pair_loads(loads, counts).max(axis=1)
     status = tuple(
         "optimal" if v <= b * (1 + 1e-9) else "feasible" for v, b in zip(value, bound.values, strict=True)
     )
@@ -111,8 +110,8 @@ def exact_counts(
             if answer is False:
                 bound[layer], kinds[layer] = limit, "integer programme"
             else:
-                row = pair(loads[[layer]], np.asarray(answer)[None])
-                new = float(_value(loads[[layer]], row, ranks)[0])
+                counts = np.asarray(answer)[None]
+                row, new = pair(loads[[layer]], counts), pair_loads(loads[[layer]], counts).max()
                 if new >= value[layer]:
                     # Replicas of one expert that had to be kept apart.
                     status[layer] = "feasible"
@@ -127,11 +126,3 @@ def _within(
 ) -> IntArray | bool | None:
     built = programme(loads / limit, ranks, slots, 1.0)
     return False if built is None else decide(built, time_limit_s, seed)
-
-
-def _value(loads: FloatArray, table: IntArray, ranks: int) -> FloatArray:
-    layers, slots = table.shape
-    experts = loads.shape[1]
-    counts = np.stack([np.bincount(row, minlength=experts) for row in table])
-    share = np.take_along_axis(loads / counts, table, axis=1)
-    return np.asarray(share.reshape(layers, ranks, slots // ranks).sum(axis=2).max(axis=1))

@@ -65,7 +65,7 @@ class Relaxed:
     counts
         Counts, fractional, float64 ``[experts]``.
     thresholds, prices, wage
-        Dual values that prove it: see `moesim.placement.bound.price_total`.
+        Dual values that prove it: see `moesim.placement.bound_pairs.price_total`.
     """
 
     shortage: float

@@ -122,6 +122,12 @@ def pair(loads: FloatArray, counts: IntArray) -> IntArray:
     return np.array([_table(_order(row, number)) for row, number in zip(loads, counts, strict=True)])
 
 
+def pair_loads(loads: FloatArray, counts: IntArray) -> FloatArray:
+    """Rank loads of `pair`'s table, float64 ``[layers, ranks]``; parameters are those of `pair`."""
+    share = np.take_along_axis(loads / counts, pair(loads, counts), axis=1)
+    return np.asarray(share.reshape(len(loads), -1, 2).sum(axis=2))
+
+
 def _order(loads: FloatArray, counts: IntArray) -> IntArray:
     """Experts of one layer by falling load of their replicas, each as often as it has some."""
     falling = np.argsort(-loads / counts, kind="stable")
