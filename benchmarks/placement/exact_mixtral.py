@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +23,8 @@ from moesim.placement.ilp.solve import Run
 from moesim.placement.ilp.traffic import joint, leaving, moetuner_links
 
 EXPERTS, TOP, RANKS = 8, 2, 4
+#: Where a dynamic programme over whole layers is, if it is.
+OPTIMUM = "moesim.placement.solvers.eight"
 
 
 def generated(layers: int, seed: int, tokens: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -50,14 +54,27 @@ def compare(name: str, loads: np.ndarray, pairs: np.ndarray, run: Run) -> None:
     print(
         f"{name:34} {'MoETuner, two programmes':26} {two:8.3%} {'':9} {ratio:8.4f} {seconds:7.1f}  {proven}"
     )
-    cap = balance(loads, RANKS, run=run).value
+    if find_spec(OPTIMUM) is None:
+        joint_optimum = None
+    else:
+        joint_optimum = import_module(OPTIMUM).joint_optimum
+    even = balance(loads, RANKS, run=run)
+    cap = even.value
+    start = moetuner_links(even.table, pairs, RANKS, run=run).table
     for slack in (1.0, 1.05):
-        answer = joint(loads, pairs, RANKS, cap * slack, run=run)
+        answer = joint(loads, pairs, RANKS, cap * slack, start=start, run=run)
         held = np.take_along_axis(loads, answer.table, axis=1).reshape(len(loads), RANKS, -1).sum(axis=2)
         ratio = (held.max(axis=1) / mean).mean()
         numbers = f"{answer.value[0] / pairs.sum():8.3%} {answer.bound[0] / pairs.sum():9.3%} {ratio:8.4f}"
         label = f"joint, cap {slack:g} x best"
         print(f"{'':34} {label:26} {numbers} {answer.seconds:7.1f}  {answer.status[0]}", flush=True)
+        if joint_optimum is None:
+            continue
+        begun = time.process_time()
+        table = joint_optimum(pairs, loads, RANKS, cap * slack / mean)
+        seconds = time.process_time() - begun
+        best = leaving(table, pairs, RANKS) / pairs.sum()
+        print(f"{'':34} {'  dynamic programme':26} {best:8.3%} {best:9.3%} {'':8} {seconds:7.1f}  optimal")
 
 
 def main() -> None:
