@@ -54,10 +54,7 @@ def compare(name: str, loads: np.ndarray, pairs: np.ndarray, run: Run) -> None:
     print(
         f"{name:34} {'MoETuner, two programmes':26} {two:8.3%} {'':9} {ratio:8.4f} {seconds:7.1f}  {proven}"
     )
-    if find_spec(OPTIMUM) is None:
-        joint_optimum = None
-    else:
-        joint_optimum = import_module(OPTIMUM).joint_optimum
+    joint_optimum = None if find_spec(OPTIMUM) is None else import_module(OPTIMUM).joint_optimum
     even = balance(loads, RANKS, run=run)
     cap = even.value
     start = moetuner_links(even.table, pairs, RANKS, run=run).table
