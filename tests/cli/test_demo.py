@@ -54,7 +54,7 @@ def test_demo_prints_before_and_after(shown):
     for name in ("moesim-demo-plan.json", "moesim-demo-report.html"):
         assert name in done.stdout
         assert (folder / name).is_file()
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3  # and the record of the plan
 
 
 def test_demo_plan_is_one_sglang_loads(shown):
