@@ -35,6 +35,14 @@ Overlap = Annotated[
 AssumedRouting = Annotated[
     str, typer.Option("--routing", help="Expert loads without a trace: typical of recorded ones, or uniform.")
 ]
+Dispatch = Annotated[
+    str,
+    typer.Option(
+        "--dispatch",
+        "--ep-dispatch-algorithm",
+        help="How replicas are chosen: even, sglang-static, sglang-dynamic, vllm-ascend, lp.",
+    ),
+]
 Chunk = Annotated[
     float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")
 ]

@@ -53,6 +53,7 @@ def predict(
     acceptance_rate: opt.AcceptanceRate = None,
     enforce_eager: opt.EnforceEager = False,
     assumed_routing: opt.AssumedRouting = "typical",
+    dispatch: opt.Dispatch = "even",
     prefill_workers: Annotated[
         int | None,
         typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
@@ -94,6 +95,7 @@ def predict(
         acceptance_rate,
         enforce_eager,
         assumed_routing,
+        dispatch,
     )
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap, slot_shares
-from moesim.layout.sharing import dispatch_faults
+from moesim.layout.sharing import dispatch_faults, rule_of
 from moesim.placement.problem import load_faults
 from moesim.placement.solvers.greedy import FloatArray
 
@@ -69,6 +70,7 @@ def evaluate(
     dispatch: str = "even",
     nodes: int = 1,
     speeds: FloatArray | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Imbalance:
     """Imbalance of a plan under loads, which need not be those it was fitted to.
 
@@ -85,6 +87,8 @@ def evaluate(
     speeds
         Of the ranks, float64 ``[ranks]``; a load counts divided by its rank's speed, and even is what lets
         all ranks finish together. Equal ones if None.
+    rows
+        Decoder index of each layer; as `moesim.layout.sharing.slots_of_sources` takes it.
 
     Raises
     ------
@@ -103,9 +107,14 @@ def evaluate(
         found = [Fault("do not fit the plan", "loads", loads.shape, shape)]
     if found:
         raise ConfigError(found)
-    shares = slot_shares(expert_map, dispatch, nodes)
     steps = loads if loads.ndim == 3 else loads[None]
-    table = np.stack([_imbalance(expert_map.rank_loads(step, shares), speeds) for step in steps])
+    # Only a split that follows the loads is another one for each step.
+    fixed = None if rule_of(dispatch) == "lp" else slot_shares(expert_map, dispatch, nodes, rows=rows)
+    found_loads = [
+        expert_map.rank_loads(step, slot_shares(expert_map, "lp", loads=step) if fixed is None else fixed)
+        for step in steps
+    ]
+    table = np.stack([_imbalance(each, speeds) for each in found_loads])
     busy = ~np.isnan(table)
     number = busy.sum(axis=0)
     per_layer = np.divide(
