@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from moesim.cli.common import print_table, stderr
-from moesim.cli.place_check import show_files
+from moesim.cli.place_output import show_files
 
 if TYPE_CHECKING:
     from moesim.placement import Placed

@@ -19,7 +19,7 @@ from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdic
 from moesim.placement.problem import Problem
 from moesim.placement.redundancy import Redundancy, plan_redundancy
 from moesim.placement.solution import Solution, evaluate
-from moesim.placement.solve import method_faults, solve
+from moesim.placement.solve import method_faults, name_faults, solve
 from moesim.placement.solvers.greedy import FloatArray
 from moesim.prediction import Engine, Workload, check_routing
 from moesim.provenance import provenance
@@ -139,6 +139,28 @@ def place(
     return replace(placed, emitted=emitted)
 
 
+def place_faults(
+    trace: Routing,
+    model: Model,
+    hardware: Hardware | None = None,
+    *,
+    ep: int,
+    redundant: int | str = 0,
+    method: str = "search",
+    dispatch: str = "even",
+    robust: Sequence[Routing] = (),
+    evaluate_on: Routing | None = None,
+    emit: Sequence[str] = (),
+) -> list[Fault]:
+    """What `place` would refuse, for those who have faults of their own to tell with it."""
+    try:
+        asked = _Asked(model, hardware, ep, method, dispatch, seed=0)
+        _check(asked, (trace, *robust), redundant, evaluate_on, emit)
+    except ConfigError as error:
+        return list(error.faults)
+    return []
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     """What a plan is for, and how it is found."""
@@ -218,10 +240,10 @@ def _check(
     found: list[Fault] = []
     model, hardware, ep = asked.model, asked.hardware, asked.ep
     if model.moe is None:
-        raise ConfigError(
-            Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
-        )
+        found.append(Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model"))
     found += emission_faults(emit)
+    if model.moe is None:
+        raise ConfigError(found)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
@@ -248,7 +270,7 @@ def _check(
                 )
             )
     except ConfigError as error:
-        found += error.faults
+        found += [*error.faults, *name_faults(asked.method)]
     if found:
         raise ConfigError(found)
     return problem
