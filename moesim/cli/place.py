@@ -10,7 +10,7 @@ import typer
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
 from moesim.cli.place_check import check_file
-from moesim.cli.place_output import number_of, output_faults, served_as
+from moesim.cli.place_output import attempt, number_of, output_faults, served_as
 from moesim.cli.place_show import show
 
 
@@ -36,6 +36,14 @@ def place(
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TERMS",
+            help="max-load, expected-max, remote-nodes, transitions, layer-time, migration; "
+            "'a + 0.1 b' weighs, 'a, b' orders them. [default: max-load; expected-max with --robust]",
+        ),
+    ] = None,
     dispatch: Annotated[
         str,
         typer.Option(
@@ -49,6 +57,15 @@ def place(
         typer.Option(
             metavar="FILE...", help="More routing the plan has to hold for; the mean over all is minimised."
         ),
+    ] = None,
+    current: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="The plan that is loaded now, for migration.")
+    ] = None,
+    rank_speeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Relative speed of each rank; not priced.")
+    ] = None,
+    rank_slots: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Slots of each rank, if they differ; not priced.")
     ] = None,
     evaluate_on: Annotated[
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
@@ -84,23 +101,23 @@ def place(
     """Place experts so that ranks share a real load evenly; judge, price and write the plan."""
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
     from moesim.placement import place as run
-    from moesim.placement import place_faults
+    from moesim.placement import read_plan
     from moesim.placement.files import emission_faults
     from moesim.prediction import Engine, Workload
 
     workload = Workload(input_len, output_len, 64 * max(ep, 1) if concurrency is None else concurrency)
     engine = Engine(dtype, kv_cache_dtype, overlap, backend=backend)
     fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
-    reads = [*fitted, evaluate_on, model, hardware]
-    faults = [] if check is not None else [*output_faults(emit or (), report, reads), *workload.faults()]
-    faults += [] if check is not None else engine.faults()
+    faults = output_faults(emit or (), report, [*fitted, evaluate_on, current, model, hardware])
     try:
         found_model, found_hardware, (other, *routings) = opt.read_all(
             model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
         )
+        if check is None and not fitted:
+            raise ConfigError(Fault("is needed, except with --check", "TRACE"))
     except ConfigError as error:
-        unseen = [] if check is not None else emission_faults(emit or ())
-        raise ConfigError([*error.faults, *unseen, *faults]) from None
+        unseen = [*faults, *emission_faults(emit or ()), *workload.faults(), *engine.faults()]
+        raise ConfigError([*error.faults, *unseen]) from None
     wanted = [routing for routing in routings if routing is not None]
     if check is not None:
         named = zip([evaluate_on, *fitted], [other, *routings], strict=True)
@@ -108,23 +125,9 @@ def place(
         written = [*(emit or ()), *([report] if report is not None else [])]
         check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
         return
-    if not wanted:
-        needed = Fault("is needed, except with --check", "TRACE")
-        raise ConfigError([needed, *emission_faults(emit or ()), *faults])
-    if faults:
-        told = place_faults(
-            wanted[0],
-            found_model,
-            found_hardware,
-            ep=ep,
-            redundant=number_of(redundant or "0"),
-            method=method,
-            dispatch=dispatch,
-            robust=wanted[1:],
-            evaluate_on=other,
-            emit=emit or (),
-        )
-        raise ConfigError([*told, *faults])
+    speeds = attempt(faults, opt.numbers, rank_speeds, "--rank-speeds", float)
+    rooms = attempt(faults, opt.numbers, rank_slots, "--rank-slots", int)
+    loaded = attempt(faults, read_plan, current, found_model, ep) if current is not None else None
     # What is outside the calibrated domain is among the plan's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
@@ -134,7 +137,11 @@ def place(
         ep=ep,
         redundant=number_of(redundant or "0"),
         method=method,
+        objective=objective,
         dispatch=dispatch,
+        current=loaded,
+        speeds=speeds,
+        rooms=rooms,
         robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
@@ -143,6 +150,7 @@ def place(
         seed=seed,
         inputs=[p for p in (*fitted, evaluate_on) if p],
         served=served_as(model, found_model.name),
+        also=faults,
     )
     if report is not None:
         from moesim.reporting import write_placement_report

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from moesim.errors import Fault
     from moesim.placement import EmittedFile
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def output_faults(emit: Sequence[str], report: str | None, reads: Sequence[str | None]) -> list[Fault]:
@@ -48,6 +51,18 @@ def _real(path: str | os.PathLike[str]) -> str:
         return os.path.realpath(path)
     except ValueError:  # a null character, which the check of writing names
         return os.fspath(path)
+
+
+def attempt(faults: list[Fault], read: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
+    """What `read` returns; or None, with what is wrong among `faults`."""
+    from moesim.errors import ConfigError, Fault
+
+    try:
+        return read(*args, **named)
+    except ConfigError as error:
+        source = f"{error.source}: " if error.source else ""
+        faults += [Fault(f"{source}{fault}") for fault in error.faults]
+        return None
 
 
 def number_of(text: str) -> int | str:

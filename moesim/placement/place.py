@@ -11,16 +11,18 @@ import numpy as np
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
+from moesim.layout.sharing import hosts_of, rule_of
 from moesim.model.types import Model
 from moesim.placement.certificate import load_bound
 from moesim.placement.files import emission_faults, write
+from moesim.placement.objective import Objective, judge, objective_faults
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
 from moesim.placement.problem import Problem
 from moesim.placement.redundancy import Redundancy, plan_redundancy
-from moesim.placement.solution import Solution, evaluate
+from moesim.placement.solution import Solution
 from moesim.placement.solve import method_faults, name_faults, solve
-from moesim.placement.solvers.greedy import FloatArray
+from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.prediction import Engine, Workload, check_routing
 from moesim.provenance import provenance
 from moesim.result import Prediction
@@ -38,8 +40,12 @@ def place(
     ep: int,
     redundant: int | str = 0,
     method: str = "search",
+    objective: str | None = None,
     dispatch: str = "even",
     robust: Sequence[Routing] = (),
+    current: ExpertMap | None = None,
+    speeds: Sequence[float] | None = None,
+    rooms: Sequence[int] | None = None,
     evaluate_on: Routing | None = None,
     workload: Workload | None = None,
     engine: Engine | None = None,
@@ -47,6 +53,7 @@ def place(
     seed: int = 0,
     inputs: Sequence[str | os.PathLike[str]] = (),
     served: str = "",
+    also: Sequence[Fault] = (),
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -61,10 +68,17 @@ def place(
         that serves the workload fastest, which needs hardware.
     method
         One of `moesim.placement.METHODS`.
+    objective
+        What is minimised, see `moesim.placement.objective`; ``max-load`` if None, or ``expected-max`` with
+        `robust`.
     dispatch
         How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
     robust
         More routing the plan has to hold for: the mean over all of it, each counting alike, is minimised.
+    current
+        The plan that is loaded now, for objectives with ``migration``.
+    speeds, rooms
+        Relative speed, and slots, of each rank; equal ones if None. Others are not priced.
     evaluate_on
         Routing the plan is judged on besides; it never influences the plan.
     workload
@@ -79,6 +93,8 @@ def place(
         Files the routing came from; their hashes are kept beside the plans that are written.
     served
         Folder or Hugging Face id of the checkpoint, for the command lines of engines.
+    also
+        Faults the caller has found, to be told with those found here.
 
     Returns
     -------
@@ -92,12 +108,26 @@ def place(
         If the deployment that is to be priced does not fit.
     """
     fitted = (trace, *robust)
-    asked = _Asked(model, hardware, ep, method, dispatch, seed)
-    problem = _check(asked, fitted, redundant, evaluate_on, emit)
+    dispatch = rule_of(dispatch)
+    asked = _Asked(
+        model,
+        hardware,
+        ep,
+        method,
+        objective or ("expected-max" if robust else "max-load"),
+        dispatch,
+        current,
+        np.array(speeds, dtype=np.float64) if speeds is not None else None,
+        np.array(rooms) if rooms is not None else None,
+        seed,
+    )
+    workload = workload or Workload(1024, 1024, 64 * max(ep, 1))
+    engine = engine or Engine()
+    known = [*also, *workload.faults(), *engine.faults()]
+    engine = replace(engine, dispatch=dispatch)
+    problem = _check(asked, fitted, redundant, evaluate_on, emit, known)
     pricings: tuple[Pricing, ...] = ()
-    workload = workload or Workload(1024, 1024, 64 * ep)
     if hardware is not None:
-        engine = engine or Engine()
         pricings = tuple(Pricing(model, hardware, ep, routing, engine, seed) for routing in fitted)
     numbers: Redundancy | None = None
     if redundant == AUTO:
@@ -113,8 +143,7 @@ def place(
     plans = asked.beside(problem, solution)
     judged = {
         name: Judged(
-            evaluate(plan, problem.loads, dispatch, problem.nodes),
-            evaluate(plan, other, dispatch, problem.nodes) if other is not None else None,
+            judge(problem, plan, problem.loads), other if other is None else judge(problem, plan, other)
         )
         for name, plan in plans.items()
         if name != "balanced"
@@ -124,7 +153,7 @@ def place(
         model.moe_layer_ids,
         dispatch,
         judged,
-        load_bound(problem).values,
+        load_bound(problem, problem.totals).values,
         redundancy=numbers,
         warnings=tuple(dict.fromkeys(w for routing in fitted for w in routing.warnings)),
     )
@@ -139,28 +168,6 @@ def place(
     return replace(placed, emitted=emitted)
 
 
-def place_faults(
-    trace: Routing,
-    model: Model,
-    hardware: Hardware | None = None,
-    *,
-    ep: int,
-    redundant: int | str = 0,
-    method: str = "search",
-    dispatch: str = "even",
-    robust: Sequence[Routing] = (),
-    evaluate_on: Routing | None = None,
-    emit: Sequence[str] = (),
-) -> list[Fault]:
-    """What `place` would refuse, for those who have faults of their own to tell with it."""
-    try:
-        asked = _Asked(model, hardware, ep, method, dispatch, seed=0)
-        _check(asked, (trace, *robust), redundant, evaluate_on, emit)
-    except ConfigError as error:
-        return list(error.faults)
-    return []
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     """What a plan is for, and how it is found."""
@@ -169,28 +176,41 @@ class _Asked:
     hardware: Hardware | None
     ep: int
     method: str
+    objective: str
     dispatch: str
+    current: ExpertMap | None
+    speeds: FloatArray | None
+    rooms: IntArray | None
     seed: int
 
-    def problem(self, loads: FloatArray, redundant: int) -> Problem:
+    def problem(self, loads: FloatArray, redundant: int, tokens: RoutingTrace | None) -> Problem:
         """Loads to place on the ranks."""
-        nodes = 1 if self.hardware is None else max(1, self.ep // self.hardware.domain)
-        groups = self.model.moe.groups if self.model.moe is not None else 1
-        return Problem(loads, self.ep, redundant, nodes=nodes, groups=groups, dispatch=self.dispatch)
+        return Problem(
+            loads,
+            self.ep,
+            redundant,
+            nodes=1 if self.hardware is None else hosts_of(self.ep, self.hardware),
+            groups=self.model.moe.groups if self.model.moe is not None else 1,
+            dispatch=self.dispatch,
+            speeds=self.speeds,
+            rooms=self.rooms,
+            current=self.current,
+            tokens=tokens,
+            rows=self.model.moe_layer_ids,
+        )
 
     def solve(self, problem: Problem) -> Solution:
         """Find a plan."""
-        return solve(problem, self.method, seed=self.seed)
+        return solve(problem, self.method, self.objective, seed=self.seed)
 
     def beside(self, problem: Problem, solution: Solution) -> dict[str, ExpertMap]:
         """The plan, and what it is compared with."""
         layers, experts = problem.layers, problem.experts
         # Engines start with experts in order; where these do not divide over the ranks, only with spares.
         spare = problem.redundant if experts % self.ep else 0
-        plans = {
-            "contiguous": ExpertMap.contiguous(layers, experts, self.ep, spare),
-            "greedy": solve(problem, "greedy").expert_map,
-        }
+        plans = {"greedy": solve(problem, "greedy").expert_map}
+        if problem.rooms is None:
+            plans = {"contiguous": ExpertMap.contiguous(layers, experts, self.ep, spare)} | plans
         # Without spare slots to compare with, the plan is the balanced one.
         if self.hardware is not None and problem.redundant and experts % self.ep == 0:
             plans["balanced"] = self.solve(replace(problem, redundant=0)).expert_map
@@ -235,14 +255,13 @@ def _check(
     redundant: int | str,
     evaluate_on: Routing | None,
     emit: Sequence[str],
+    known: Sequence[Fault],
 ) -> Problem:
     """The problem; or raise with every fault before anything is solved or written."""
-    found: list[Fault] = []
+    found = [*known, *emission_faults(emit)]
     model, hardware, ep = asked.model, asked.hardware, asked.ep
     if model.moe is None:
         found.append(Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model"))
-    found += emission_faults(emit)
-    if model.moe is None:
         raise ConfigError(found)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
@@ -258,10 +277,15 @@ def _check(
             found.append(Fault("is no number", "--redundant", redundant, f"0 or more, or {AUTO}"))
         elif hardware is None:
             found.append(Fault("needs a price", "--hardware", None, "a machine"))
+    if hardware is not None and (asked.speeds is not None or asked.rooms is not None):
+        found.append(Fault("are priced with equal speed and room alone", "ranks", None, "no --hardware"))
     spare = redundant if isinstance(redundant, int) else -model.num_experts % max(ep, 1)
     try:
-        problem = asked.problem(_loads(fitted), spare)
+        problem = asked.problem(
+            _loads(fitted), spare, fitted[0] if isinstance(fitted[0], RoutingTrace) else None
+        )
         found += method_faults(problem, asked.method)
+        found += objective_faults(problem, Objective.parse(asked.objective, "--objective"))
         if problem.idle.any():
             idle = [model.moe_layer_ids[row] for row in np.flatnonzero(problem.idle)]
             found.append(
