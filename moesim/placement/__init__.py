@@ -12,7 +12,7 @@ from moesim.placement.files import (
     read_plan,
     write,
 )
-from moesim.placement.place import place, place_faults
+from moesim.placement.place import place
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import Gain, PricePoint
 from moesim.placement.problem import Problem
@@ -43,7 +43,6 @@ __all__ = [
     "pack",
     "parse_emit",
     "place",
-    "place_faults",
     "read_plan",
     "replicate",
     "solve",
