@@ -87,7 +87,8 @@ def test_demo_json(tmp_path):
     assert len(document["provenance"]["inputs"]) == 5
     judged = {name: v["evaluated"]["mean"] for name, v in document["recorded"]["load_imbalance"].items()}
     assert judged["plan"] < judged["contiguous"]
-    assert {p.name for p in tmp_path.iterdir()} == {"moesim-demo-plan.json", "moesim-demo-report.html"}
+    names = {"moesim-demo-plan.json", "moesim-demo-plan.json.provenance.json", "moesim-demo-report.html"}
+    assert {p.name for p in tmp_path.iterdir()} == names
 
 
 def test_demo_into_a_folder_that_cannot_be_written(tmp_path):
