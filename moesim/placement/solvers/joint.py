@@ -1,0 +1,216 @@
+"""Less traffic between nodes, or between layers, at a balance that is kept: search over whole plans.
+
+Where ranks lie on several nodes, the search decides which node holds what, under a cap on the load of a node;
+then the slots of each node are spread over its ranks. That is far freer than swapping between ranks, few of
+which would stay balanced. A layer whose ranks cannot be made as even as the cap asks is searched again under a
+tighter one for its nodes, and keeps its start if that fails too.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import ConfigError, Fault, nearest
+from moesim.placement.problem import Problem
+from moesim.placement.solvers.chain import chain_lap
+from moesim.placement.solvers.follow import anneal_follow
+from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
+from moesim.placement.solvers.reach import anneal_reach, weigh
+from moesim.placement.solvers.settle import settle
+from moesim.placement.traffic import transitions
+
+OBJECTIVES = ("remote_nodes", "transitions")
+#: Imbalance that is always allowed: less than what one batch differs from the next by.
+LEAST_CAP = 1.02
+#: Moves tried per slot and layer at effort 1: those of `follow` are a few look-ups each.
+REACH_MOVES, FOLLOW_MOVES = 150, 3000
+#: Tokens looked at per layer at effort 1.
+SAMPLE = 8192
+#: Part of what a cap allows beyond even loads that nodes leave to their ranks, in the first search and later.
+RESERVES = (0.25, 0.6, 0.9)
+
+
+def search_traffic(
+    problem: Problem,
+    start: IntArray,
+    *,
+    objective: str = "remote_nodes",
+    cap: float | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    near: bool = False,
+    pairs: FloatArray | None = None,
+) -> IntArray:
+    """Search for a plan with less traffic whose most loaded rank stays under a cap.
+
+    Parameters
+    ----------
+    problem
+        What is asked, with `Problem.tokens`; these are what traffic is counted on, and the loads are what is
+        balanced. Nodes are what traffic is between; ranks, if there is but one node.
+    start
+        physical_to_logical, int64 ``[layers, slots]``, no expert twice on a rank.
+    objective
+        ``remote_nodes``: mean number of other nodes a token must reach in each layer. ``transitions``: hops
+        from an expert to one of the next layer that leave the node.
+    cap
+        Largest over mean rank load allowed on the loads; per layer that of `greedy`, or 1.02 if more, if None.
+        A layer for which no plan under it is found keeps its start.
+    seed
+        Same input and seed, same plan.
+    effort
+        Moves and tokens looked at, relative to the default.
+    near
+        Whether tokens take a replica of their own node where there is one; of any node with equal chance if
+        not. For ``remote_nodes`` alone.
+    pairs
+        Transitions to use instead of those of the tokens.
+
+    Returns
+    -------
+    ndarray
+        physical_to_logical, int64 ``[layers, slots]``.
+
+    Raises
+    ------
+    ConfigError
+        If the problem has no tokens, its ranks do not divide over its nodes, or there is no such objective.
+    """
+    _check(problem, objective, cap, near)
+    layers, parts = problem.layers, problem.nodes if problem.nodes > 1 else problem.ranks
+    mean = problem.totals.sum(axis=1) / problem.ranks
+    caps = np.full(layers, cap) if cap is not None else default_caps(problem)
+    seeds = np.random.SeedSequence(seed).generate_state(layers * (parts + 1), np.uint64) | np.uint64(1)
+    seeds = seeds.reshape(layers, parts + 1)
+    if objective == "transitions":
+        flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
+    result = start.copy()
+    reserve = np.full(layers, RESERVES[0] if parts < problem.ranks else 0.0)
+    todo = np.flatnonzero(~problem.idle)
+    for reserved in RESERVES if parts < problem.ranks else (0.0,):
+        reserve[todo] = reserved
+        most = mean * (problem.ranks // parts) * (1.0 + (caps - 1.0) * (1.0 - reserve))
+        if objective == "transitions":
+            todo = np.arange(layers)
+            blocks = chain_lap(flow, start, parts).reshape(layers, parts, -1)
+            moves = max(1, round(FOLLOW_MOVES * problem.slots * layers * effort))
+            ranks = problem.ranks // parts
+            anneal_follow(flow, problem.totals, blocks, ranks, most, mean * caps, moves, seeds[0, 0])
+        else:
+            blocks = start.reshape(layers, parts, -1).copy()
+            _reach(problem, blocks, todo, most, mean * caps, near, effort, seeds[:, 0])
+        table = _spread(problem, blocks, near, seeds[:, 1:], todo)
+        good = imbalance(problem, table, near)[todo] <= caps[todo] * (1 + 1e-9)
+        result[todo[good]] = table[todo[good]]
+        todo = todo[~good]
+        if not len(todo):
+            break
+    return result
+
+
+def default_caps(problem: Problem) -> FloatArray:
+    """Imbalance of `greedy` on the loads, or `LEAST_CAP` if that is more, float64 ``[layers]``."""
+    table = greedy(problem.totals, problem.ranks, problem.redundant)
+    return np.maximum(np.nan_to_num(imbalance(problem, table)), LEAST_CAP)
+
+
+def imbalance(problem: Problem, table: IntArray, near: bool = False) -> FloatArray:
+    """Largest over mean rank load of a plan ``[layers, slots]``, ``[layers]``; NaN for idle layers."""
+    nodes = problem.nodes if problem.nodes > 1 else problem.ranks
+    blocks = table.reshape(problem.layers, nodes, -1)
+    weights = np.stack([_weights(row, block, near) for row, block in zip(problem.totals, blocks, strict=True)])
+    loads = weights.reshape(problem.layers, problem.ranks, -1).sum(axis=2)
+    mean = loads.mean(axis=1)
+    return np.asarray(np.divide(loads.max(axis=1), mean, out=np.full(len(mean), np.nan), where=mean > 0))
+
+
+def _weights(loads: FloatArray, block: IntArray, near: bool) -> FloatArray:
+    """Load of each slot ``[nodes, slots]`` that holds the experts of `block`."""
+    nodes = len(block)
+    m = np.zeros((len(loads), nodes), dtype=np.int64)
+    np.add.at(m, (block, np.arange(nodes)[:, None]), 1)
+    c, weight = m.sum(axis=1), np.zeros(m.shape)
+    for e in range(len(loads)):
+        weigh(e, loads, m, c, near, weight)
+    return np.asarray(weight[block, np.arange(nodes)[:, None]])
+
+
+def _reach(
+    problem: Problem,
+    blocks: IntArray,
+    todo: IntArray,
+    most: FloatArray,
+    most_slot: FloatArray,
+    near: bool,
+    effort: float,
+    seeds: npt.NDArray[np.uint64],
+) -> None:
+    """Search layers one by one; `blocks` ``[layers, nodes, slots]`` is changed."""
+    ids = _ids(problem)
+    number = max(1, round(SAMPLE * effort))
+    # A sample spread over all tokens, so over all requests.
+    ids = ids[np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(np.int64))]
+    moves = max(1, round(REACH_MOVES * problem.slots * effort))
+
+    def improve(layer: int) -> None:
+        kinds, times = np.unique(np.sort(ids[:, layer].astype(np.int64), axis=1), axis=0, return_counts=True)
+        order = np.argsort(kinds.ravel(), kind="stable")
+        begin = np.searchsorted(kinds.ravel()[order], np.arange(problem.experts + 1))
+        anneal_reach(
+            problem.totals[layer],
+            kinds,
+            times.astype(np.float64),
+            begin,
+            order // kinds.shape[1],
+            blocks[layer],
+            problem.ranks // blocks.shape[1],
+            most[layer],
+            most_slot[layer],
+            near,
+            moves,
+            seeds[layer],
+        )
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(improve, todo.tolist()))
+
+
+def _spread(
+    problem: Problem, blocks: IntArray, near: bool, seeds: npt.NDArray[np.uint64], todo: IntArray
+) -> IntArray:
+    """Spread the slots of each node over its ranks: a plan ``[layers, slots]``."""
+    table = blocks.copy()
+    for layer in todo.tolist():
+        block = blocks[layer]
+        weights = _weights(problem.totals[layer], block, near)
+        table[layer] = settle(weights, block, problem.ranks // len(block), seeds[layer])
+    return table.reshape(problem.layers, -1)
+
+
+def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:
+    assert problem.tokens is not None
+    return problem.tokens.topk_ids
+
+
+def _check(problem: Problem, objective: str, cap: float | None, near: bool) -> None:
+    found = []
+    if objective not in OBJECTIVES:
+        close = nearest(objective, OBJECTIVES)
+        hint = f"nearest: {', '.join(close)}; " if close else ""
+        found.append(Fault("is no kind of traffic", "objective", objective, hint + ", ".join(OBJECTIVES)))
+    if problem.tokens is None:
+        found.append(Fault("is needed to count traffic on", "tokens", None, "a token-level routing trace"))
+    if problem.ranks % problem.nodes:
+        found.append(Fault(f"must divide the {problem.ranks} ranks", "nodes", problem.nodes))
+    if problem.nodes == problem.ranks == 1:
+        found.append(Fault("has no traffic with others", "ranks", 1, "2 or more"))
+    if cap is not None and not (np.isfinite(cap) and cap >= 1):
+        found.append(Fault("must be 1 or more", "cap", cap))
+    if near and objective == "transitions":
+        found.append(Fault("is not known for transitions", "near", near, "False"))
+    if found:
+        raise ConfigError(found)
