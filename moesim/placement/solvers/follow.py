@@ -14,7 +14,7 @@ import numpy as np
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick, unit
-from moesim.placement.solvers.reach import COLD, LOOKS, RECOUNT, WARM
+from moesim.placement.solvers.reach import COLD, LOOKS, NOTHING, PRICE, QUENCH, RECOUNT, WARM
 
 
 def _move(
@@ -40,9 +40,8 @@ def _kernel(
     pairs: FloatArray,
     loads: FloatArray,
     table: IntArray,
-    ranks: int,
+    parts: int,
     most: FloatArray,
-    most_slot: FloatArray,
     moves: int,
     state: np.uint64,
 ) -> float:
@@ -55,11 +54,11 @@ def _kernel(
     loads
         ``[layers, experts]``.
     table
-        Expert in each slot of a part, ``[layers, parts, slots]``.
-    ranks
-        Ranks of a part, the most replicas of an expert it may hold.
-    most, most_slot
-        Load that a part may carry and a replica may have, ``[layers]``.
+        Expert in each slot of a rank, ``[layers, ranks, room]``.
+    parts
+        The ranks, or the nodes they lie on, in order.
+    most
+        Load that a rank may carry, ``[layers]``.
     moves
         Moves to try.
     state
@@ -71,27 +70,32 @@ def _kernel(
         Transitions that stay, by what is now in `table`; -inf if it was never under the caps.
     """
     layers, experts = loads.shape
-    parts, room = table.shape[1:]
-    spare = parts * room > experts
+    ranks, room = table.shape[1:]
+    of_part = ranks // parts
+    spare = ranks * room > experts
     c = np.zeros((layers, experts), dtype=np.int64)
     m = np.zeros((layers, experts, parts), dtype=np.int64)
+    held = np.zeros((layers, experts, ranks), dtype=np.bool_)
     for k in range(layers):
-        for n in range(parts):
-            for p in range(room):
-                c[k, table[k, n, p]] += 1
-                m[k, table[k, n, p], n] += 1
-    load = np.zeros((layers, parts))
+        for r in range(ranks):
+            for e in table[k, r]:
+                c[k, e] += 1
+                m[k, e, r // of_part] += 1
+                held[k, e, r] = True
+    load = np.zeros((layers, ranks))
     pull = np.zeros((layers, experts, parts))
     share = np.zeros(parts)
-    over = 0.0
+    over, mean = 0.0, np.zeros(layers)
     for k in range(layers):
+        mean[k] = max(loads[k].sum(), 1e-300) / ranks
         for e in range(experts):
             for n in range(parts):
                 share[n] = m[k, e, n] / c[k, e]
-                load[k, n] += loads[k, e] * share[n]
+            for r in range(ranks):
+                load[k, r] += held[k, e, r] * loads[k, e] / c[k, e]
             move(pairs, pull, k, e, share, layers)
-        for n in range(parts):
-            over += max(0.0, load[k, n] - most[k])
+        for r in range(ranks):
+            over += max(0.0, load[k, r] - most[k]) / mean[k]
     stay = 0.0
     for k in range(layers):
         for e in range(experts):
@@ -99,84 +103,97 @@ def _kernel(
                 # A transition pulls at both ends.
                 stay += 0.5 * pull[k, e, n] * m[k, e, n] / c[k, e]
     whole = pairs.sum()
-    slack = 1e-9 * most.sum()
-    highest = stay if over <= slack else -math.inf
+    highest = stay if over <= NOTHING * layers else -math.inf
     best = table.copy()
     change_a, change_b = np.zeros(parts), np.zeros(parts)
-    temperature, cooling, looked, seen = 0.0, 1.0, 0, 0.0
+    temperature, cooling, price, looked, seen = 0.0, 1.0, 0.0, 0, 0.0
+    last = int(moves * (1.0 - QUENCH))
     for step in range(moves):
         temperature *= cooling
         state = advance(state)
         k, i = pick(state, 0, layers), pick(state, 1, room)
-        g, j = pick(state, 2, parts), pick(state, 3, room)
-        a = table[k, g, i]
+        r, j = pick(state, 2, ranks), pick(state, 3, room)
         state = advance(state)
+        s = pick(state, 0, ranks)
+        g, h = r // of_part, s // of_part
+        a = table[k, r, i]
         recount = spare and step % RECOUNT == 0
-        h = pick(state, 0, parts)
+        rise, more, shift, gain, loss = 0.0, 0.0, 0.0, 0.0, 0.0
         if recount:
+            # Expert b takes the slot of one of the replicas of a.
             b = pick(state, 1, experts)
-            if a == b or c[k, a] == 1 or m[k, b, g] == ranks:
-                continue
-            if loads[k, a] / (c[k, a] - 1) > max(most_slot[k], loads[k, a] / c[k, a]):
+            if c[k, a] == 1 or held[k, b, r]:
                 continue
             for n in range(parts):
                 change_a[n] = (m[k, a, n] - (n == g)) / (c[k, a] - 1) - m[k, a, n] / c[k, a]
                 change_b[n] = (m[k, b, n] + (n == g)) / (c[k, b] + 1) - m[k, b, n] / c[k, b]
-            rise = 0.0
-            more = 0.0
-            for n in range(parts):
                 rise -= change_a[n] * pull[k, a, n] + change_b[n] * pull[k, b, n]
-                new = load[k, n] + change_a[n] * loads[k, a] + change_b[n] * loads[k, b]
-                more += max(0.0, new - most[k]) - max(0.0, load[k, n] - most[k])
+            # Each other replica of a takes more, each of b less.
+            gain = loads[k, a] / (c[k, a] - 1) - loads[k, a] / c[k, a]
+            loss = loads[k, b] / (c[k, b] + 1) - loads[k, b] / c[k, b]
+            shift = loads[k, b] / (c[k, b] + 1) - loads[k, a] / (c[k, a] - 1)
+            for q in range(ranks):
+                new = load[k, q] + gain * held[k, a, q] + loss * held[k, b, q] + shift * (q == r)
+                more += max(0.0, new - most[k]) - max(0.0, load[k, q] - most[k])
         else:
-            b = table[k, h, j]
-            if g == h or a == b or m[k, a, h] == ranks or m[k, b, g] == ranks:
+            b = table[k, s, j]
+            if r == s or held[k, a, s] or held[k, b, r]:
                 continue
             one, two = 1.0 / c[k, a], 1.0 / c[k, b]
             shift = two * loads[k, b] - one * loads[k, a]
             more = (
-                max(0.0, load[k, g] + shift - most[k])
-                + max(0.0, load[k, h] - shift - most[k])
-                - max(0.0, load[k, g] - most[k])
-                - max(0.0, load[k, h] - most[k])
+                max(0.0, load[k, r] + shift - most[k])
+                + max(0.0, load[k, s] - shift - most[k])
+                - max(0.0, load[k, r] - most[k])
+                - max(0.0, load[k, s] - most[k])
             )
-            rise = one * (pull[k, a, g] - pull[k, a, h]) + two * (pull[k, b, h] - pull[k, b, g])
-        if more > 1e-12 * most[k]:
-            continue
-        if looked < LOOKS:
+            if g != h:
+                rise = one * (pull[k, a, g] - pull[k, a, h]) + two * (pull[k, b, h] - pull[k, b, g])
+        if looked < LOOKS and (recount or g != h):
             looked += 1
             seen += abs(rise)
             if looked == LOOKS:
-                temperature = WARM * seen / LOOKS
-                cooling = (COLD / WARM) ** (1.0 / max(1, moves - step))
-        if rise > 0.0 and more > -1e-12 * most[k]:
-            if temperature == 0.0:
+                usual = seen / LOOKS
+                price = PRICE * usual * room
+                temperature = WARM * usual
+                cooling = (COLD / WARM) ** (1.0 / max(1, last - step))
+        worse = rise + price * more / mean[k]
+        if looked < LOOKS:
+            continue
+        if step >= last:
+            if not (more < -NOTHING * mean[k] or (more <= 0.0 and rise < 0.0)):
                 continue
+        elif worse > 0.0:
             state = advance(state)
-            if math.exp(-rise / temperature) < unit(state):
+            if math.exp(-worse / temperature) < unit(state):
                 continue
         if recount:
+            for q in range(ranks):
+                load[k, q] += gain * held[k, a, q] + loss * held[k, b, q]
             c[k, a] -= 1
             c[k, b] += 1
         else:
             for n in range(parts):
                 change_a[n] = change_b[n] = 0.0
-            change_a[g], change_a[h] = -one, one
-            change_b[g], change_b[h] = two, -two
+            if g != h:
+                change_a[g], change_a[h] = -one, one
+                change_b[g], change_b[h] = two, -two
             m[k, a, h] += 1
             m[k, b, h] -= 1
-            table[k, h, j] = a
+            held[k, a, s], held[k, b, s] = True, False
+            table[k, s, j] = a
+            load[k, s] -= shift
         m[k, a, g] -= 1
         m[k, b, g] += 1
-        table[k, g, i] = b
-        for n in range(parts):
-            load[k, n] += change_a[n] * loads[k, a] + change_b[n] * loads[k, b]
+        held[k, a, r], held[k, b, r] = False, True
+        table[k, r, i] = b
+        load[k, r] += shift
         move(pairs, pull, k, a, change_a, layers)
         move(pairs, pull, k, b, change_b, layers)
         stay -= rise
-        over += more
-        # A gain within rounding is none: the sum is kept by increments.
-        if over <= slack and stay > highest + 1e-9 * whole:
+        over += more / mean[k]
+        # A gain within rounding is none: sums are kept by increments.
+        if over <= NOTHING * layers and stay > highest + NOTHING * whole:
             highest = stay
             best[:] = table
     table[:] = best

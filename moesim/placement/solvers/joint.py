@@ -20,18 +20,15 @@ from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.follow import anneal_follow
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 from moesim.placement.solvers.reach import anneal_reach, weigh
-from moesim.placement.solvers.settle import settle
 from moesim.placement.traffic import transitions
 
 OBJECTIVES = ("remote_nodes", "transitions")
 #: Imbalance that is always allowed: less than what one batch differs from the next by.
 LEAST_CAP = 1.02
 #: Moves tried per slot and layer at effort 1: those of `follow` are a few look-ups each.
-REACH_MOVES, FOLLOW_MOVES = 150, 3000
+REACH_MOVES, FOLLOW_MOVES = 600, 6000
 #: Tokens looked at per layer at effort 1.
 SAMPLE = 8192
-#: Part of what a cap allows beyond even loads that nodes leave to their ranks, in the first search and later.
-RESERVES = (0.25, 0.6, 0.9)
 
 
 def search_traffic(
@@ -84,32 +81,17 @@ def search_traffic(
     layers, parts = problem.layers, problem.nodes if problem.nodes > 1 else problem.ranks
     mean = problem.totals.sum(axis=1) / problem.ranks
     caps = np.full(layers, cap) if cap is not None else default_caps(problem)
-    seeds = np.random.SeedSequence(seed).generate_state(layers * (parts + 1), np.uint64) | np.uint64(1)
-    seeds = seeds.reshape(layers, parts + 1)
+    seeds = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
     if objective == "transitions":
         flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
-    result = start.copy()
-    reserve = np.full(layers, RESERVES[0] if parts < problem.ranks else 0.0)
-    todo = np.flatnonzero(~problem.idle)
-    for reserved in RESERVES if parts < problem.ranks else (0.0,):
-        reserve[todo] = reserved
-        most = mean * (problem.ranks // parts) * (1.0 + (caps - 1.0) * (1.0 - reserve))
-        if objective == "transitions":
-            todo = np.arange(layers)
-            blocks = chain_lap(flow, start, parts).reshape(layers, parts, -1)
-            moves = max(1, round(FOLLOW_MOVES * problem.slots * layers * effort))
-            ranks = problem.ranks // parts
-            anneal_follow(flow, problem.totals, blocks, ranks, most, mean * caps, moves, seeds[0, 0])
-        else:
-            blocks = start.reshape(layers, parts, -1).copy()
-            _reach(problem, blocks, todo, most, mean * caps, near, effort, seeds[:, 0])
-        table = _spread(problem, blocks, near, seeds[:, 1:], todo)
-        good = imbalance(problem, table, near)[todo] <= caps[todo] * (1 + 1e-9)
-        result[todo[good]] = table[todo[good]]
-        todo = todo[~good]
-        if not len(todo):
-            break
-    return result
+    table = start.reshape(layers, problem.ranks, -1).copy()
+    if objective == "remote_nodes":
+        _reach(problem, table, parts, mean * caps, near, effort, seeds)
+    else:
+        table = chain_lap(flow, start, parts).reshape(table.shape)
+        moves = max(1, round(FOLLOW_MOVES * problem.slots * layers * effort))
+        anneal_follow(flow, problem.totals, table, parts, mean * caps, moves, seeds[0])
+    return table.reshape(start.shape)
 
 
 def default_caps(problem: Problem) -> FloatArray:
@@ -141,15 +123,14 @@ def _weights(loads: FloatArray, block: IntArray, near: bool) -> FloatArray:
 
 def _reach(
     problem: Problem,
-    blocks: IntArray,
-    todo: IntArray,
+    table: IntArray,
+    parts: int,
     most: FloatArray,
-    most_slot: FloatArray,
     near: bool,
     effort: float,
     seeds: npt.NDArray[np.uint64],
 ) -> None:
-    """Search layers one by one; `blocks` ``[layers, nodes, slots]`` is changed."""
+    """Search layers one by one; `table` ``[layers, ranks, room]`` is changed."""
     ids = _ids(problem)
     number = max(1, round(SAMPLE * effort))
     # A sample spread over all tokens, so over all requests.
@@ -166,29 +147,16 @@ def _reach(
             times.astype(np.float64),
             begin,
             order // kinds.shape[1],
-            blocks[layer],
-            problem.ranks // blocks.shape[1],
+            table[layer],
+            parts,
             most[layer],
-            most_slot[layer],
             near,
             moves,
             seeds[layer],
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(improve, todo.tolist()))
-
-
-def _spread(
-    problem: Problem, blocks: IntArray, near: bool, seeds: npt.NDArray[np.uint64], todo: IntArray
-) -> IntArray:
-    """Spread the slots of each node over its ranks: a plan ``[layers, slots]``."""
-    table = blocks.copy()
-    for layer in todo.tolist():
-        block = blocks[layer]
-        weights = _weights(problem.totals[layer], block, near)
-        table[layer] = settle(weights, block, problem.ranks // len(block), seeds[layer])
-    return table.reshape(problem.layers, -1)
+        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
 
 
 def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:

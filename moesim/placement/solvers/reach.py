@@ -2,7 +2,9 @@
 
 What counts is the sum over sampled tokens of the other nodes they must reach, kept up to date by what a move
 changes: without replicas by counts of a token's experts per node; with them, by looking again at every token
-that has one of the two experts moved.
+that has one of the two experts moved. Load above what a rank may carry has a price, so that the search may pass
+through plans that are not balanced: few swaps between ranks would keep the balance at every step. The
+temperature falls to where that price leaves no excess, and only balanced plans are kept.
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from moesim.placement.solvers.random_bits import advance, pick, unit
 
 #: One move in this many changes replica counts; the others swap two experts.
 RECOUNT = 4
-#: Moves looked at before the first temperature is set, and that temperature and the last one as parts of
-#: the mean change they would make.
-LOOKS, WARM, COLD = 64, 0.3, 0.003
+#: Moves between nodes looked at before the first temperature is set; that temperature, the last one, and the price
+#: of one mean slot load in excess, as multiples of the mean change that those moves would make.
+LOOKS, WARM, COLD, PRICE = 64, 0.3, 0.003, 3.0
+#: Part of the moves, at the end, that may only lower the excess, or the traffic at the same excess.
+QUENCH = 0.2
+#: Excess, as part of the mean rank load, that rounding may leave.
+NOTHING = 1e-9
 
 
 def _reached(
@@ -77,14 +83,13 @@ def _kernel(
     begin: IntArray,
     having: IntArray,
     table: IntArray,
-    ranks: int,
+    nodes: int,
     most: float,
-    most_slot: float,
     near: bool,
     moves: int,
     state: np.uint64,
 ) -> float:
-    """Anneal one layer; `table` becomes the best placement under the cap that was seen, if there was one.
+    """Anneal one layer; `table` becomes the best plan under the cap that was seen, if there was one.
 
     Parameters
     ----------
@@ -95,11 +100,11 @@ def _kernel(
     begin, having
         Kinds that have expert ``e``: ``having[begin[e]:begin[e + 1]]``.
     table
-        Expert in each slot of a node, ``[nodes, slots]``.
-    ranks
-        Ranks of a node, the most replicas of an expert it may hold.
-    most, most_slot
-        Load a node may carry, and load a replica may.
+        Expert in each slot of a rank, ``[ranks, room]``.
+    nodes
+        Nodes the ranks lie on, in order.
+    most
+        Load a rank may carry.
     near
         Whether a token takes a replica of its own node.
     moves
@@ -113,24 +118,26 @@ def _kernel(
         Mean other nodes reached per token by what is now in `table`; infinite if it was never under the cap.
     """
     experts = len(loads)
-    nodes, room = table.shape
-    spare = nodes * room > experts
+    ranks, room = table.shape
+    of_node = ranks // nodes
+    spare = ranks * room > experts
     c = np.zeros(experts, dtype=np.int64)
     m = np.zeros((experts, nodes), dtype=np.int64)
-    for n in range(nodes):
-        for p in range(room):
-            c[table[n, p]] += 1
-            m[table[n, p], n] += 1
+    held = np.zeros((experts, ranks), dtype=np.bool_)
+    for r in range(ranks):
+        for e in table[r]:
+            c[e] += 1
+            m[e, r // of_node] += 1
+            held[e, r] = True
     weight = np.zeros((experts, nodes))
-    load = np.zeros(nodes)
+    load, new = np.zeros(ranks), np.zeros(ranks)
     for e in range(experts):
         weigh(e, loads, m, c, near, weight)
-        for n in range(nodes):
-            load[n] += m[e, n] * weight[e, n]
+        for r in range(ranks):
+            load[r] += held[e, r] * weight[e, r // of_node]
     kinds = len(ids)
     mine = np.zeros((experts, kinds), dtype=np.bool_)
-    value = np.zeros(kinds)
-    fresh = np.zeros(kinds)
+    value, fresh = np.zeros(kinds), np.zeros(kinds)
     count = np.zeros((kinds, nodes), dtype=np.int64)
     total = 0.0
     for t in range(kinds):
@@ -141,123 +148,142 @@ def _kernel(
         value[t] = reached(ids[t], m, c, near)
         total += times[t] * value[t]
     tokens = times.sum()
-    lowest = math.inf
-    best = table.copy()
+    mean = load.sum() / ranks
     over = 0.0
-    for n in range(nodes):
-        over += max(0.0, load[n] - most)
-    if over <= 1e-9 * most:
-        lowest = total
-    old_a, old_b = np.zeros(nodes), np.zeros(nodes)
-    was_a, was_b = np.zeros(nodes), np.zeros(nodes)
-    temperature, cooling, looked, seen = 0.0, 1.0, 0, 0.0
+    for r in range(ranks):
+        over += max(0.0, load[r] - most)
+    lowest = total if over <= NOTHING * mean else math.inf
+    best = table.copy()
+    temperature, cooling, price, looked, seen = 0.0, 1.0, 0.0, 0, 0.0
+    last = int(moves * (1.0 - QUENCH))
     for step in range(moves):
         temperature *= cooling
         state = advance(state)
-        g, i = pick(state, 0, nodes), pick(state, 1, room)
-        a = table[g, i]
+        r, i = pick(state, 0, ranks), pick(state, 1, room)
+        s, j = pick(state, 2, ranks), pick(state, 3, room)
+        g, h = r // of_node, s // of_node
+        a = table[r, i]
         recount = spare and step % RECOUNT == 0
-        h, j = pick(state, 2, nodes), pick(state, 3, room)
         if recount:
+            # Expert b takes the slot of one of the replicas of a.
             b = pick(state, 2, experts)
-            if a == b or c[a] == 1 or m[b, g] == ranks:
+            if c[a] == 1 or held[b, r]:
                 continue
         else:
-            b = table[h, j]
-            if g == h or a == b or m[a, h] == ranks or m[b, g] == ranks:
+            b = table[s, j]
+            if r == s or held[a, s] or held[b, r]:
                 continue
-        # Change the two experts, and look whether nodes carry too much.
-        for n in range(nodes):
-            old_a[n] = m[a, n] * weight[a, n]
-            old_b[n] = m[b, n] * weight[b, n]
-            was_a[n], was_b[n] = weight[a, n], weight[b, n]
+        travels = recount or g != h
+        # Make the move, and look what it does to ranks and tokens.
+        simple = not (recount or (near and travels))
+        more = 0.0
+        if simple:
+            shift = weight[b, h] - weight[a, g]
+            more = (
+                max(0.0, load[r] + shift - most)
+                + max(0.0, load[s] - shift - most)
+                - max(0.0, load[r] - most)
+                - max(0.0, load[s] - most)
+            )
+        else:
+            for q in range(ranks):
+                new[q] = load[q] - held[a, q] * weight[a, q // of_node] - held[b, q] * weight[b, q // of_node]
+        held[a, r], held[b, r] = False, True
         if recount:
             c[a] -= 1
             c[b] += 1
         else:
+            held[a, s], held[b, s] = True, False
             m[a, h] += 1
             m[b, h] -= 1
         m[a, g] -= 1
         m[b, g] += 1
-        weigh(a, loads, m, c, near, weight)
-        weigh(b, loads, m, c, near, weight)
-        more = 0.0
-        hot = False
-        for n in range(nodes):
-            new = load[n] + m[a, n] * weight[a, n] + m[b, n] * weight[b, n] - old_a[n] - old_b[n]
-            more += max(0.0, new - most) - max(0.0, load[n] - most)
-            hot |= m[a, n] > 0 and weight[a, n] > max(most_slot, was_a[n])
-            hot |= m[b, n] > 0 and weight[b, n] > max(most_slot, was_b[n])
-        taken = not hot and more <= 1e-12 * most
+        if travels:
+            weigh(a, loads, m, c, near, weight)
+            weigh(b, loads, m, c, near, weight)
+        if not simple:
+            for q in range(ranks):
+                new[q] += held[a, q] * weight[a, q // of_node] + held[b, q] * weight[b, q // of_node]
+                more += max(0.0, new[q] - most) - max(0.0, load[q] - most)
         rise = 0.0
-        if taken:
-            if spare:
-                for k in range(begin[a], begin[a + 1]):
-                    t = having[k]
+        if travels and spare:
+            for k in range(begin[a], begin[a + 1]):
+                t = having[k]
+                fresh[t] = reached(ids[t], m, c, near)
+                rise += times[t] * (fresh[t] - value[t])
+            for k in range(begin[b], begin[b + 1]):
+                t = having[k]
+                if not mine[a, t]:
                     fresh[t] = reached(ids[t], m, c, near)
                     rise += times[t] * (fresh[t] - value[t])
-                for k in range(begin[b], begin[b + 1]):
-                    t = having[k]
-                    if not mine[a, t]:
-                        fresh[t] = reached(ids[t], m, c, near)
-                        rise += times[t] * (fresh[t] - value[t])
-            else:
-                for k in range(begin[a], begin[a + 1]):
-                    t = having[k]
-                    if not mine[b, t]:
-                        rise += times[t] * ((count[t, h] == 0) - np.int64(count[t, g] == 1))
-                for k in range(begin[b], begin[b + 1]):
-                    t = having[k]
-                    if not mine[a, t]:
-                        rise += times[t] * ((count[t, g] == 0) - np.int64(count[t, h] == 1))
-                rise *= (nodes - 1) / nodes
-            if looked < LOOKS:
-                looked += 1
-                seen += abs(rise)
-                if looked == LOOKS:
-                    temperature = WARM * seen / LOOKS
-                    cooling = (COLD / WARM) ** (1.0 / max(1, moves - step))
-            if rise > 0.0 and more > -1e-12 * most:
-                if temperature == 0.0:
-                    taken = False
-                else:
-                    state = advance(state)
-                    taken = math.exp(-rise / temperature) >= unit(state)
+        elif travels:
+            for k in range(begin[a], begin[a + 1]):
+                t = having[k]
+                if not mine[b, t]:
+                    rise += times[t] * ((count[t, h] == 0) - np.int64(count[t, g] == 1))
+            for k in range(begin[b], begin[b + 1]):
+                t = having[k]
+                if not mine[a, t]:
+                    rise += times[t] * ((count[t, g] == 0) - np.int64(count[t, h] == 1))
+            rise *= (nodes - 1) / nodes
+        if travels and looked < LOOKS:
+            looked += 1
+            seen += abs(rise)
+            if looked == LOOKS:
+                usual = seen / LOOKS
+                price = PRICE * usual * room / mean
+                temperature = WARM * usual
+                cooling = (COLD / WARM) ** (1.0 / max(1, last - step))
+        worse = rise + price * more
+        taken = looked == LOOKS
+        if step >= last:
+            taken &= more < -NOTHING * mean or (more <= 0.0 and rise < 0.0)
+        elif worse > 0.0 and taken:
+            state = advance(state)
+            taken = math.exp(-worse / temperature) >= unit(state)
         if not taken:
+            held[a, r], held[b, r] = True, False
             if recount:
                 c[a] += 1
                 c[b] -= 1
             else:
+                held[a, s], held[b, s] = False, True
                 m[a, h] -= 1
                 m[b, h] += 1
             m[a, g] += 1
             m[b, g] -= 1
-            weigh(a, loads, m, c, near, weight)
-            weigh(b, loads, m, c, near, weight)
+            if travels:
+                weigh(a, loads, m, c, near, weight)
+                weigh(b, loads, m, c, near, weight)
             continue
-        for n in range(nodes):
-            load[n] += m[a, n] * weight[a, n] + m[b, n] * weight[b, n] - old_a[n] - old_b[n]
-        table[g, i] = b
+        if simple:
+            load[r] += shift
+            load[s] -= shift
+        else:
+            load[:] = new
+        table[r, i] = b
         if not recount:
-            table[h, j] = a
-        for k in range(begin[a], begin[a + 1]):
-            t = having[k]
-            value[t] = fresh[t]
-            if not spare:
-                count[t, g] -= 1
-                count[t, h] += 1
-        for k in range(begin[b], begin[b + 1]):
-            t = having[k]
-            value[t] = fresh[t]
-            if not spare:
-                count[t, h] -= 1
-                count[t, g] += 1
+            table[s, j] = a
+        if travels and spare:
+            for e in (a, b):
+                for k in range(begin[e], begin[e + 1]):
+                    value[having[k]] = fresh[having[k]]
+        elif travels:
+            for k in range(begin[a], begin[a + 1]):
+                count[having[k], g] -= 1
+                count[having[k], h] += 1
+            for k in range(begin[b], begin[b + 1]):
+                count[having[k], h] -= 1
+                count[having[k], g] += 1
         total += rise
-        over += more
-        # A gain within rounding is none: the sum is kept by increments.
-        if over <= 1e-9 * most and total < lowest - 1e-9 * tokens:
-            lowest = total
-            best[:] = table
+        # A gain within rounding is none: sums are kept by increments.
+        if total < lowest - NOTHING * tokens:
+            over = 0.0
+            for q in range(ranks):
+                over += max(0.0, load[q] - most)
+            if over <= NOTHING * mean:
+                lowest = total
+                best[:] = table
     table[:] = best
     return lowest / tokens
 
