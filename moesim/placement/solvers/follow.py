@@ -14,7 +14,7 @@ import numpy as np
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick, unit
-from moesim.placement.solvers.reach import COLD, LOOKS, NOTHING, PRICE, QUENCH, RECOUNT, WARM
+from moesim.placement.solvers.reach import CHEAP, COLD, DEAR, LOOKS, NOTHING, QUENCH, RECOUNT, WARM
 
 
 def _move(
@@ -43,9 +43,10 @@ def _kernel(
     parts: int,
     most: FloatArray,
     moves: int,
+    warm: bool,
     state: np.uint64,
-) -> float:
-    """Anneal all layers together; `table` becomes the best plan under the caps that was seen, if there was one.
+) -> None:
+    """Anneal all layers together, changing `table`; layers may end a little above their caps.
 
     Parameters
     ----------
@@ -61,13 +62,10 @@ def _kernel(
         Load that a rank may carry, ``[layers]``.
     moves
         Moves to try.
+    warm
+        Whether to start warm; else moves may only lower the excess, or the traffic at the same excess.
     state
         Of the generator.
-
-    Returns
-    -------
-    float
-        Transitions that stay, by what is now in `table`; -inf if it was never under the caps.
     """
     layers, experts = loads.shape
     ranks, room = table.shape[1:]
@@ -85,7 +83,7 @@ def _kernel(
     load = np.zeros((layers, ranks))
     pull = np.zeros((layers, experts, parts))
     share = np.zeros(parts)
-    over, mean = 0.0, np.zeros(layers)
+    mean = np.zeros(layers)
     for k in range(layers):
         mean[k] = max(loads[k].sum(), 1e-300) / ranks
         for e in range(experts):
@@ -94,22 +92,14 @@ def _kernel(
             for r in range(ranks):
                 load[k, r] += held[k, e, r] * loads[k, e] / c[k, e]
             move(pairs, pull, k, e, share, layers)
-        for r in range(ranks):
-            over += max(0.0, load[k, r] - most[k]) / mean[k]
-    stay = 0.0
-    for k in range(layers):
-        for e in range(experts):
-            for n in range(parts):
-                # A transition pulls at both ends.
-                stay += 0.5 * pull[k, e, n] * m[k, e, n] / c[k, e]
-    whole = pairs.sum()
-    highest = stay if over <= NOTHING * layers else -math.inf
-    best = table.copy()
     change_a, change_b = np.zeros(parts), np.zeros(parts)
-    temperature, cooling, price, looked, seen = 0.0, 1.0, 0.0, 0, 0.0
-    last = int(moves * (1.0 - QUENCH))
+    temperature, cooling, price, dearer, looked, seen = 0.0, 1.0, 0.0, 1.0, 0, 0.0
+    last = int(moves * (1.0 - QUENCH)) if warm else 0
+    if not warm:
+        looked = LOOKS
     for step in range(moves):
         temperature *= cooling
+        price *= dearer
         state = advance(state)
         k, i = pick(state, 0, layers), pick(state, 1, room)
         r, j = pick(state, 2, ranks), pick(state, 3, room)
@@ -154,9 +144,10 @@ def _kernel(
             seen += abs(rise)
             if looked == LOOKS:
                 usual = seen / LOOKS
-                price = PRICE * usual * room
+                price = CHEAP * usual * room
                 temperature = WARM * usual
                 cooling = (COLD / WARM) ** (1.0 / max(1, last - step))
+                dearer = (DEAR / CHEAP) ** (1.0 / max(1, last - step))
         worse = rise + price * more / mean[k]
         if looked < LOOKS:
             continue
@@ -190,14 +181,6 @@ def _kernel(
         load[k, r] += shift
         move(pairs, pull, k, a, change_a, layers)
         move(pairs, pull, k, b, change_b, layers)
-        stay -= rise
-        over += more / mean[k]
-        # A gain within rounding is none: sums are kept by increments.
-        if over <= NOTHING * layers and stay > highest + NOTHING * whole:
-            highest = stay
-            best[:] = table
-    table[:] = best
-    return highest
 
 
 anneal_follow = compiled(_kernel)

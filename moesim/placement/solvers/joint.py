@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, nearest
+from moesim.layout import ExpertMap
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.follow import anneal_follow
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 from moesim.placement.solvers.reach import anneal_reach, weigh
-from moesim.placement.traffic import transitions
+from moesim.placement.traffic import leaving, transitions
 
 OBJECTIVES = ("remote_nodes", "transitions")
 #: Imbalance that is always allowed: less than what one batch differs from the next by.
@@ -84,14 +85,39 @@ def search_traffic(
     seeds = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
     if objective == "transitions":
         flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
+        return _follow(problem, start, flow, parts, caps, effort, seeds)
     table = start.reshape(layers, problem.ranks, -1).copy()
-    if objective == "remote_nodes":
-        _reach(problem, table, parts, mean * caps, near, effort, seeds)
-    else:
-        table = chain_lap(flow, start, parts).reshape(table.shape)
-        moves = max(1, round(FOLLOW_MOVES * problem.slots * layers * effort))
-        anneal_follow(flow, problem.totals, table, parts, mean * caps, moves, seeds[0])
+    _reach(problem, table, parts, mean * caps, near, effort, seeds)
     return table.reshape(start.shape)
+
+
+def _follow(
+    problem: Problem,
+    start: IntArray,
+    flow: FloatArray,
+    parts: int,
+    caps: FloatArray,
+    effort: float,
+    seeds: npt.NDArray[np.uint64],
+) -> IntArray:
+    """Search all layers together."""
+    loads, shape = problem.totals, (problem.layers, problem.ranks, problem.room)
+    most = loads.sum(axis=1) / problem.ranks * caps
+    moves = max(1, round(FOLLOW_MOVES * problem.slots * problem.layers * effort))
+    chained = chain_lap(flow, start, parts)
+    table = chained.reshape(shape).copy()
+    anneal_follow(flow, loads, table, parts, most, moves, True, seeds[0])
+    found = table.reshape(start.shape)
+    over = imbalance(problem, found) > caps * (1 + 1e-9)
+    # Layers that are not even enough take what they started with, and what follows leaves them under the cap.
+    print('over', over.sum())
+    found[over] = chained[over]
+    found = chain_lap(flow, found, parts)
+    table = found.reshape(shape).copy()
+    anneal_follow(flow, loads, table, parts, most, moves // 4, False, seeds[-1])
+    found = table.reshape(start.shape)
+    plans = [ExpertMap(p, problem.experts, problem.ranks) for p in (chained, found)]
+    return min(plans, key=lambda p: float(np.nansum(leaving(p, flow, parts) * flow.sum(axis=(1, 2))))).physical_to_logical.copy()
 
 
 def default_caps(problem: Problem) -> FloatArray:
@@ -141,7 +167,7 @@ def _reach(
         kinds, times = np.unique(np.sort(ids[:, layer].astype(np.int64), axis=1), axis=0, return_counts=True)
         order = np.argsort(kinds.ravel(), kind="stable")
         begin = np.searchsorted(kinds.ravel()[order], np.arange(problem.experts + 1))
-        anneal_reach(
+        return anneal_reach(
             problem.totals[layer],
             kinds,
             times.astype(np.float64),
@@ -156,7 +182,7 @@ def _reach(
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
+        print('fail', np.isinf(list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))).sum())
 
 
 def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:

@@ -20,9 +20,9 @@ from moesim.placement.solvers.random_bits import advance, pick, unit
 
 #: One move in this many changes replica counts; the others swap two experts.
 RECOUNT = 4
-#: Moves between nodes looked at before the first temperature is set; that temperature, the last one, and the price
-#: of one mean slot load in excess, as multiples of the mean change that those moves would make.
-LOOKS, WARM, COLD, PRICE = 64, 0.3, 0.003, 3.0
+#: Moves between nodes looked at before the first temperature is set. That temperature and the last one, and the
+#: first and last price of one mean slot load in excess, as multiples of the mean change those moves would make.
+LOOKS, WARM, COLD, CHEAP, DEAR = 64, 0.3, 0.003, 3.0, 100.0
 #: Part of the moves, at the end, that may only lower the excess, or the traffic at the same excess.
 QUENCH = 0.2
 #: Excess, as part of the mean rank load, that rounding may leave.
@@ -154,10 +154,11 @@ def _kernel(
         over += max(0.0, load[r] - most)
     lowest = total if over <= NOTHING * mean else math.inf
     best = table.copy()
-    temperature, cooling, price, looked, seen = 0.0, 1.0, 0.0, 0, 0.0
+    temperature, cooling, price, dearer, looked, seen = 0.0, 1.0, 0.0, 1.0, 0, 0.0
     last = int(moves * (1.0 - QUENCH))
     for step in range(moves):
         temperature *= cooling
+        price *= dearer
         state = advance(state)
         r, i = pick(state, 0, ranks), pick(state, 1, room)
         s, j = pick(state, 2, ranks), pick(state, 3, room)
@@ -231,9 +232,10 @@ def _kernel(
             seen += abs(rise)
             if looked == LOOKS:
                 usual = seen / LOOKS
-                price = PRICE * usual * room / mean
+                price = CHEAP * usual * room / mean
                 temperature = WARM * usual
                 cooling = (COLD / WARM) ** (1.0 / max(1, last - step))
+                dearer = (DEAR / CHEAP) ** (1.0 / max(1, last - step))
         worse = rise + price * more
         taken = looked == LOOKS
         if step >= last:
