@@ -17,9 +17,7 @@ from moesim.placement.solvers.random_bits import advance, pick, unit
 from moesim.placement.solvers.reach import CHEAP, COLD, DEAR, LOOKS, NOTHING, QUENCH, RECOUNT, WARM
 
 
-def _move(
-    pairs: FloatArray, pull: FloatArray, layer: int, e: int, change: FloatArray, layers: int
-) -> None:
+def _move(pairs: FloatArray, pull: FloatArray, layer: int, e: int, change: FloatArray, layers: int) -> None:
     """Update the pulls beside a layer, of which expert `e` changes its shares ``[parts]``."""
     experts = pull.shape[1]
     for n in range(len(change)):

@@ -110,14 +110,15 @@ def _follow(
     found = table.reshape(start.shape)
     over = imbalance(problem, found) > caps * (1 + 1e-9)
     # Layers that are not even enough take what they started with, and what follows leaves them under the cap.
-    print('over', over.sum())
     found[over] = chained[over]
     found = chain_lap(flow, found, parts)
     table = found.reshape(shape).copy()
     anneal_follow(flow, loads, table, parts, most, moves // 4, False, seeds[-1])
     found = table.reshape(start.shape)
     plans = [ExpertMap(p, problem.experts, problem.ranks) for p in (chained, found)]
-    return min(plans, key=lambda p: float(np.nansum(leaving(p, flow, parts) * flow.sum(axis=(1, 2))))).physical_to_logical.copy()
+    return min(
+        plans, key=lambda p: float(np.nansum(leaving(p, flow, parts) * flow.sum(axis=(1, 2))))
+    ).physical_to_logical.copy()
 
 
 def default_caps(problem: Problem) -> FloatArray:
@@ -130,7 +131,9 @@ def imbalance(problem: Problem, table: IntArray, near: bool = False) -> FloatArr
     """Largest over mean rank load of a plan ``[layers, slots]``, ``[layers]``; NaN for idle layers."""
     nodes = problem.nodes if problem.nodes > 1 else problem.ranks
     blocks = table.reshape(problem.layers, nodes, -1)
-    weights = np.stack([_weights(row, block, near) for row, block in zip(problem.totals, blocks, strict=True)])
+    weights = np.stack(
+        [_weights(row, block, near) for row, block in zip(problem.totals, blocks, strict=True)]
+    )
     loads = weights.reshape(problem.layers, problem.ranks, -1).sum(axis=2)
     mean = loads.mean(axis=1)
     return np.asarray(np.divide(loads.max(axis=1), mean, out=np.full(len(mean), np.nan), where=mean > 0))
@@ -141,9 +144,9 @@ def _weights(loads: FloatArray, block: IntArray, near: bool) -> FloatArray:
     nodes = len(block)
     m = np.zeros((len(loads), nodes), dtype=np.int64)
     np.add.at(m, (block, np.arange(nodes)[:, None]), 1)
-    c, weight = m.sum(axis=1), np.zeros(m.shape)
+    c, weight, factor = m.sum(axis=1), np.zeros(m.shape), np.zeros((len(loads), nodes * nodes))
     for e in range(len(loads)):
-        weigh(e, loads, m, c, near, weight)
+        weigh(e, loads, m, c, near, weight, factor)
     return np.asarray(weight[block, np.arange(nodes)[:, None]])
 
 
@@ -182,7 +185,7 @@ def _reach(
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        print('fail', np.isinf(list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))).sum())
+        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
 
 
 def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:

@@ -1,8 +1,8 @@
 """Anneal which node holds which experts, so that tokens reach few nodes: one layer, token by token.
 
-What counts is the sum over sampled tokens of the other nodes they must reach, kept up to date by what a move
-changes: without replicas by counts of a token's experts per node; with them, by looking again at every token
-that has one of the two experts moved. Load above what a rank may carry has a price, so that the search may pass
+What counts is the sum over sampled tokens of the other nodes they must reach. A token misses a node with the
+product of the chances that each of its experts is taken elsewhere, so a move changes that product by a factor,
+for the tokens that have one of the two experts moved; factors of zero are counted apart. Load above what a rank may carry has a price, so that the search may pass
 through plans that are not balanced: few swaps between ranks would keep the balance at every step. The
 temperature falls to where that price leaves no excess, and only balanced plans are kept.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
@@ -29,37 +28,28 @@ QUENCH = 0.2
 NOTHING = 1e-9
 
 
-def _reached(
-    token: IntArray, m: IntArray, c: IntArray, near: bool
-) -> float:
-    """Other nodes that a token reaches, as `moesim.placement.traffic.remote_nodes` has it."""
-    nodes = m.shape[1]
-    found = 0.0
-    if not near:
-        for n in range(nodes):
-            missed = 1.0
-            for e in token:
-                missed *= 1.0 - m[e, n] / c[e]
-            found += 1.0 - missed
-        return found * (nodes - 1) / nodes
-    for home in range(nodes):
-        for n in range(nodes):
-            if n != home:
-                missed = 1.0
-                for e in token:
-                    if m[e, n] > 0 and m[e, home] == 0:
-                        missed *= 1.0 - m[e, n] / c[e]
-                found += 1.0 - missed
-    return found / nodes
-
-
-reached = compiled(_reached)
-
-
-def _weigh(e: int, loads: FloatArray, m: IntArray, c: IntArray, near: bool, weight: FloatArray) -> None:
-    """Load of a replica of one expert on each node ``[experts, nodes]``.
+def _weigh(
+    e: int, loads: FloatArray, m: IntArray, c: IntArray, near: bool, weight: FloatArray, factor: FloatArray
+) -> None:
+    """Set one expert's load of a replica on each node, and the chances that no replica there is taken.
 
     Near replicas take the tokens of their node among them, and an equal part of those of nodes without.
+
+    Parameters
+    ----------
+    e
+        The expert.
+    loads
+        ``[experts]``.
+    m, c
+        Replicas on each node ``[experts, nodes]``, and in all.
+    near
+        Whether a token takes a replica of its own node.
+    weight
+        Load of a replica, ``[experts, nodes]``.
+    factor
+        Chance that a token does not go to a node, ``[experts, nodes]``; if near, by its own node as well,
+        ``[experts, nodes * nodes]``, the node gone to last.
     """
     nodes = m.shape[1]
     without = 0
@@ -68,9 +58,13 @@ def _weigh(e: int, loads: FloatArray, m: IntArray, c: IntArray, near: bool, weig
     for n in range(nodes):
         if not near:
             weight[e, n] = loads[e] / c[e]
+            factor[e, n] = 1.0 - m[e, n] / c[e]
         else:
             own = 1.0 / m[e, n] if m[e, n] > 0 else 0.0
             weight[e, n] = loads[e] * (own + without / c[e]) / nodes
+            for home in range(nodes):
+                stays = m[e, home] > 0 or n == home
+                factor[e, home * nodes + n] = 1.0 if stays else 1.0 - m[e, n] / c[e]
 
 
 weigh = compiled(_weigh)
@@ -129,24 +123,37 @@ def _kernel(
             c[e] += 1
             m[e, r // of_node] += 1
             held[e, r] = True
-    weight = np.zeros((experts, nodes))
+    cells = nodes * nodes if near else nodes
+    scale = 1.0 / nodes if near else (nodes - 1) / nodes
+    weight, factor = np.zeros((experts, nodes)), np.zeros((experts, cells))
     load, new = np.zeros(ranks), np.zeros(ranks)
     for e in range(experts):
-        weigh(e, loads, m, c, near, weight)
+        weigh(e, loads, m, c, near, weight, factor)
         for r in range(ranks):
             load[r] += held[e, r] * weight[e, r // of_node]
     kinds = len(ids)
     mine = np.zeros((experts, kinds), dtype=np.bool_)
-    value, fresh = np.zeros(kinds), np.zeros(kinds)
-    count = np.zeros((kinds, nodes), dtype=np.int64)
+    zeros = np.zeros((kinds, cells), dtype=np.int64)
+    product = np.ones((kinds, cells))
     total = 0.0
     for t in range(kinds):
         for e in ids[t]:
             mine[e, t] = True
-            for n in range(nodes):
-                count[t, n] += m[e, n]
-        value[t] = reached(ids[t], m, c, near)
-        total += times[t] * value[t]
+            for n in range(cells):
+                if factor[e, n] == 0.0:
+                    zeros[t, n] += 1
+                else:
+                    product[t, n] *= factor[e, n]
+        for n in range(cells):
+            total += scale * times[t] * (1.0 if zeros[t, n] else 1.0 - product[t, n])
+    tokens_of = np.zeros(experts)
+    for e in range(experts):
+        for k in range(begin[e], begin[e + 1]):
+            tokens_of[e] += times[having[k]]
+    was_a, was_b = np.zeros(cells), np.zeros(cells)
+    touched = np.zeros(cells, dtype=np.int64)
+    more_a, more_b = np.zeros(cells, dtype=np.int64), np.zeros(cells, dtype=np.int64)
+    times_a, times_b = np.ones(cells), np.ones(cells)
     tokens = times.sum()
     mean = load.sum() / ranks
     over = 0.0
@@ -199,34 +206,51 @@ def _kernel(
             m[b, h] -= 1
         m[a, g] -= 1
         m[b, g] += 1
+        number = 0
         if travels:
-            weigh(a, loads, m, c, near, weight)
-            weigh(b, loads, m, c, near, weight)
+            was_a[:], was_b[:] = factor[a], factor[b]
+            weigh(a, loads, m, c, near, weight, factor)
+            weigh(b, loads, m, c, near, weight, factor)
+            for n in range(cells):
+                if was_a[n] != factor[a, n] or was_b[n] != factor[b, n]:
+                    touched[number] = n
+                    number += 1
+                    more_a[n] = np.int64(factor[a, n] == 0.0) - np.int64(was_a[n] == 0.0)
+                    more_b[n] = np.int64(factor[b, n] == 0.0) - np.int64(was_b[n] == 0.0)
+                    times_a[n] = (factor[a, n] or 1.0) / (was_a[n] or 1.0)
+                    times_b[n] = (factor[b, n] or 1.0) / (was_b[n] or 1.0)
         if not simple:
             for q in range(ranks):
                 new[q] += held[a, q] * weight[a, q // of_node] + held[b, q] * weight[b, q // of_node]
                 more += max(0.0, new[q] - most) - max(0.0, load[q] - most)
+        state = advance(state)
+        budget = -temperature * math.log(1.0 - unit(state))
+        # A token spares at most the visits that the move touches: often too little to pay for the excess.
+        gain = scale * number * (tokens_of[a] + tokens_of[b])
+        hopeless = looked == LOOKS and (more > 0.0 if step >= last else price * more - gain > budget)
         rise = 0.0
-        if travels and spare:
+        if not hopeless:
             for k in range(begin[a], begin[a + 1]):
                 t = having[k]
-                fresh[t] = reached(ids[t], m, c, near)
-                rise += times[t] * (fresh[t] - value[t])
+                both = mine[b, t]
+                for u in range(number):
+                    n = touched[u]
+                    old = 0.0 if zeros[t, n] else product[t, n]
+                    if both:
+                        gone = zeros[t, n] + more_a[n] + more_b[n] > 0
+                        rise += times[t] * (old - (0.0 if gone else product[t, n] * times_a[n] * times_b[n]))
+                    else:
+                        gone = zeros[t, n] + more_a[n] > 0
+                        rise += times[t] * (old - (0.0 if gone else product[t, n] * times_a[n]))
             for k in range(begin[b], begin[b + 1]):
                 t = having[k]
                 if not mine[a, t]:
-                    fresh[t] = reached(ids[t], m, c, near)
-                    rise += times[t] * (fresh[t] - value[t])
-        elif travels:
-            for k in range(begin[a], begin[a + 1]):
-                t = having[k]
-                if not mine[b, t]:
-                    rise += times[t] * ((count[t, h] == 0) - np.int64(count[t, g] == 1))
-            for k in range(begin[b], begin[b + 1]):
-                t = having[k]
-                if not mine[a, t]:
-                    rise += times[t] * ((count[t, g] == 0) - np.int64(count[t, h] == 1))
-            rise *= (nodes - 1) / nodes
+                    for u in range(number):
+                        n = touched[u]
+                        old = 0.0 if zeros[t, n] else product[t, n]
+                        gone = zeros[t, n] + more_b[n] > 0
+                        rise += times[t] * (old - (0.0 if gone else product[t, n] * times_b[n]))
+        rise *= scale
         if travels and looked < LOOKS:
             looked += 1
             seen += abs(rise)
@@ -236,13 +260,11 @@ def _kernel(
                 temperature = WARM * usual
                 cooling = (COLD / WARM) ** (1.0 / max(1, last - step))
                 dearer = (DEAR / CHEAP) ** (1.0 / max(1, last - step))
-        worse = rise + price * more
-        taken = looked == LOOKS
+        taken = looked == LOOKS and not hopeless
         if step >= last:
-            taken &= more < -NOTHING * mean or (more <= 0.0 and rise < 0.0)
-        elif worse > 0.0 and taken:
-            state = advance(state)
-            taken = math.exp(-worse / temperature) >= unit(state)
+            taken &= more < -NOTHING * mean or rise < 0.0
+        else:
+            taken &= rise + price * more <= budget
         if not taken:
             held[a, r], held[b, r] = True, False
             if recount:
@@ -255,8 +277,8 @@ def _kernel(
             m[a, g] += 1
             m[b, g] -= 1
             if travels:
-                weigh(a, loads, m, c, near, weight)
-                weigh(b, loads, m, c, near, weight)
+                weigh(a, loads, m, c, near, weight, factor)
+                weigh(b, loads, m, c, near, weight, factor)
             continue
         if simple:
             load[r] += shift
@@ -266,17 +288,18 @@ def _kernel(
         table[r, i] = b
         if not recount:
             table[s, j] = a
-        if travels and spare:
-            for e in (a, b):
-                for k in range(begin[e], begin[e + 1]):
-                    value[having[k]] = fresh[having[k]]
-        elif travels:
-            for k in range(begin[a], begin[a + 1]):
-                count[having[k], g] -= 1
-                count[having[k], h] += 1
-            for k in range(begin[b], begin[b + 1]):
-                count[having[k], h] -= 1
-                count[having[k], g] += 1
+        for k in range(begin[a], begin[a + 1]):
+            t = having[k]
+            for u in range(number):
+                n = touched[u]
+                zeros[t, n] += more_a[n]
+                product[t, n] *= times_a[n]
+        for k in range(begin[b], begin[b + 1]):
+            t = having[k]
+            for u in range(number):
+                n = touched[u]
+                zeros[t, n] += more_b[n]
+                product[t, n] *= times_b[n]
         total += rise
         # A gain within rounding is none: sums are kept by increments.
         if total < lowest - NOTHING * tokens:
