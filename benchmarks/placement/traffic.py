@@ -1,4 +1,4 @@
-"""Traffic of placements on requests they were not fitted to: other nodes per token, hops between layers, balance.
+"""Traffic of placements on requests they were not fitted to: nodes per token, hops between layers, balance.
 
     python benchmarks/placement/traffic.py gpt-oss TRACE.npz --ranks 8 --nodes 4
     python benchmarks/placement/traffic.py deepseek-v3 --ranks 32 --nodes 4 --redundant 32

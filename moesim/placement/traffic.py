@@ -8,7 +8,7 @@ even
 nearest
     One on the home rank, else one on the home node, else any, with equal chance among those.
 fewest
-    Those that add the fewest nodes: a token looks at all its experts at once. No engine does; none does better.
+    Those that add the fewest nodes: a token looks at all its experts at once. None does better.
 
 Without replicas the rules are one. A plan is fitted to some requests; judge it on others (`split_requests`).
 """
@@ -43,7 +43,7 @@ def split_requests(trace: RoutingTrace, share: float = 0.5, seed: int = 0) -> tu
     Returns
     -------
     tuple
-        Indices of tokens: to fit a plan on, and to judge it by. Both hold a request at least if there are two.
+        Indices of tokens: to fit a plan on, and to judge it by; each with a request if there are two.
     """
     requests = np.unique(trace.request)
     number = min(max(1, round(share * len(requests))), max(1, len(requests) - 1))
@@ -325,10 +325,10 @@ def _check(
 def least_leaving(pairs: FloatArray, parts: int) -> FloatArray:
     """Share of transitions that leave their part under any plan without replicas: a bound, not a tight one.
 
-    With indicators ``X``, ``Y`` of who is where in two layers, ``c`` experts to a part, what stays is ``tr(X' N Y)``.
-    Their means give ``sum(N) / parts``; what is left has ``parts - 1`` directions of length ``sqrt(c)``, so at
-    most ``c`` times the sum of the ``parts - 1`` largest singular values of N without its row and column means
-    (von Neumann). Besides, no expert sends more to a part than to its ``c`` favourites.
+    With indicators ``X``, ``Y`` of who is where in two layers, ``c`` experts to a part, ``tr(X' N Y)`` stays.
+    Their means give ``sum(N) / parts``; what is left has ``parts - 1`` directions of length ``sqrt(c)``, so
+    at most ``c`` times the sum of the ``parts - 1`` largest singular values of N without its row and column
+    means (von Neumann). Besides, no expert sends more to a part than to its ``c`` favourites.
 
     Parameters
     ----------
@@ -407,7 +407,7 @@ def least_remote(ids: npt.NDArray[np.integer], experts: int, nodes: int) -> Floa
 
 
 def _fewest_for_pairs(top_k: int, nodes: int, size: int) -> list[tuple[float, float]]:
-    """Corners of the largest convex curve under (pairs that share a node, nodes) of any division of a token."""
+    """Corners of the convex curve under (pairs that share a node, nodes) of all divisions of a token."""
     points: dict[int, int] = {}
 
     def divide(left: int, most: int, used: int, pairs: int) -> None:

@@ -1,8 +1,8 @@
-"""The optimum of clusters and ranks at once, for models with so few experts that layers can be looked at whole.
+"""The optimum of clusters and ranks at once, for models with so few experts that layers can be seen whole.
 
-A layer has ``experts! / (room!)^ranks`` placements without replicas: 70 for 8 experts on 2 ranks, 2520 on 4. What
-stays on a rank from one layer to the next is a sum over ranks of what their experts send each other, so the
-best chain of placements is a shortest path, found layer by layer. Placements above a cap on imbalance are
+A layer has ``experts! / (room!)^ranks`` placements without replicas: 70 for 8 experts on 2 ranks, 2520 on 4.
+What stays on a rank from one layer to the next is a sum over ranks of what their experts send each other, so
+the best chain of placements is a longest path, found layer by layer. Placements above a cap on imbalance are
 left out first. What is found is optimal among all plans without replicas under that cap.
 """
 

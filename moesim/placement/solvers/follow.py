@@ -1,8 +1,9 @@
 """Anneal which rank or node holds which experts, so that tokens stay there from layer to layer.
 
-What stays is a sum over experts and parts of an expert's share on the part times its *pull*: what experts of the
-two neighbouring layers on that part send it or take from it. Experts of one layer do not pull each other, so
-a swap is priced by a few look-ups; only an accepted one has to update the pulls of the layers beside it.
+What stays is a sum over experts and parts of an expert's share on the part times its *pull*: what experts of
+the two neighbouring layers on that part send it or take from it. Experts of one layer do not pull each other,
+so a swap is priced by a few look-ups; only an accepted one has to update the pulls of the layers beside it.
+Load above what a rank may carry has a price, as in `reach`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Less traffic between nodes, or between layers, at a balance that is kept: search over whole plans.
 
-Where ranks lie on several nodes, the search decides which node holds what, under a cap on the load of a node;
-then the slots of each node are spread over its ranks. That is far freer than swapping between ranks, few of
-which would stay balanced. A layer whose ranks cannot be made as even as the cap asks is searched again under a
-tighter one for its nodes, and keeps its start if that fails too.
+The objectives are annealed by `reach` (nodes a token must reach, each layer by itself) and `follow` (hops between
+layers, all layers together). Both let a rank carry too much for a while, at a price that rises, and both are
+given back only plans under the cap: each layer may be as uneven as `greedy` leaves it on the same loads, or as
+the cap says if that is more. So the plan is no less even than EPLB's, or even enough.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def search_traffic(
         ``remote_nodes``: mean number of other nodes a token must reach in each layer. ``transitions``: hops
         from an expert to one of the next layer that leave the node.
     cap
-        Largest over mean rank load allowed on the loads; per layer that of `greedy`, or 1.02 if more, if None.
-        A layer for which no plan under it is found keeps its start.
+        Largest over mean rank load that is always allowed, `LEAST_CAP` if None; a layer that `greedy` leaves
+        above it may be as uneven as that. A layer for which no such plan is found keeps its start.
     seed
         Same input and seed, same plan.
     effort
@@ -81,7 +81,7 @@ def search_traffic(
     _check(problem, objective, cap, near)
     layers, parts = problem.layers, problem.nodes if problem.nodes > 1 else problem.ranks
     mean = problem.totals.sum(axis=1) / problem.ranks
-    caps = np.full(layers, cap) if cap is not None else default_caps(problem)
+    caps = allowed(problem, LEAST_CAP if cap is None else cap)
     seeds = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
     if objective == "transitions":
         flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
@@ -115,16 +115,19 @@ def _follow(
     table = found.reshape(shape).copy()
     anneal_follow(flow, loads, table, parts, most, moves // 4, False, seeds[-1])
     found = table.reshape(start.shape)
-    plans = [ExpertMap(p, problem.experts, problem.ranks) for p in (chained, found)]
-    return min(
-        plans, key=lambda p: float(np.nansum(leaving(p, flow, parts) * flow.sum(axis=(1, 2))))
-    ).physical_to_logical.copy()
+    return min(chained, found, key=lambda table: _leave(problem, table, flow, parts))
 
 
-def default_caps(problem: Problem) -> FloatArray:
-    """Imbalance of `greedy` on the loads, or `LEAST_CAP` if that is more, float64 ``[layers]``."""
+def _leave(problem: Problem, table: IntArray, flow: FloatArray, parts: int) -> float:
+    """Transitions in all that leave their part."""
+    share = leaving(ExpertMap(table, problem.experts, problem.ranks), flow, parts)
+    return float(np.nansum(share * flow.sum(axis=(1, 2))))
+
+
+def allowed(problem: Problem, cap: float = LEAST_CAP) -> FloatArray:
+    """Imbalance a layer may have: that of `greedy` on the loads, or the cap if more, float64 ``[layers]``."""
     table = greedy(problem.totals, problem.ranks, problem.redundant)
-    return np.maximum(np.nan_to_num(imbalance(problem, table)), LEAST_CAP)
+    return np.maximum(np.nan_to_num(imbalance(problem, table)), cap)
 
 
 def imbalance(problem: Problem, table: IntArray, near: bool = False) -> FloatArray:

@@ -2,9 +2,11 @@
 
 What counts is the sum over sampled tokens of the other nodes they must reach. A token misses a node with the
 product of the chances that each of its experts is taken elsewhere, so a move changes that product by a factor,
-for the tokens that have one of the two experts moved; factors of zero are counted apart. Load above what a rank may carry has a price, so that the search may pass
-through plans that are not balanced: few swaps between ranks would keep the balance at every step. The
-temperature falls to where that price leaves no excess, and only balanced plans are kept.
+for the tokens that have one of the two experts moved; factors of zero are counted apart.
+
+Load above what a rank may carry has a price, so that the search may pass through plans that are not balanced:
+few swaps between ranks would keep the balance at every step. The price rises while the temperature falls, the
+last moves may only lower the excess, or the traffic at the same excess, and only balanced plans are kept.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from moesim.placement.solvers.random_bits import advance, pick, unit
 
 #: One move in this many changes replica counts; the others swap two experts.
 RECOUNT = 4
-#: Moves between nodes looked at before the first temperature is set. That temperature and the last one, and the
-#: first and last price of one mean slot load in excess, as multiples of the mean change those moves would make.
+#: Moves between nodes looked at before the first temperature is set. That temperature and the last one, and
+#: the first and last price of one mean slot load in excess, as multiples of the mean change they would make.
 LOOKS, WARM, COLD, CHEAP, DEAR = 64, 0.3, 0.003, 3.0, 100.0
 #: Part of the moves, at the end, that may only lower the excess, or the traffic at the same excess.
 QUENCH = 0.2
