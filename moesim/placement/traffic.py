@@ -170,7 +170,7 @@ def leaving(plan: ExpertMap, pairs: FloatArray, parts: int) -> FloatArray:
     share = [_shares(_held(plan, layer, parts)) for layer in range(plan.layers)]
     stay = np.array([((pairs[i] @ share[i + 1]) * share[i]).sum() for i in range(len(pairs))])
     total = pairs.sum(axis=(1, 2))
-    return 1.0 - np.divide(stay, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.asarray(1.0 - np.divide(stay, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
 def local_activation(
@@ -278,13 +278,13 @@ def _fewest(held: npt.NDArray[np.integer], ids: npt.NDArray[np.integer]) -> floa
     subsets = np.arange(1 << nodes)
     size = np.bitwise_count(subsets).astype(np.int64)
     covers = (subsets[:, None] & bits[None, :]) != 0
-    total = 0
+    total = 0.0
     for start in range(0, len(ids), _BLOCK):
         block = ids[start : start + _BLOCK]
         every = covers[:, block].all(axis=2)
         for home in range(nodes):
             with_home = np.flatnonzero(subsets >> home & 1)
-            total += np.where(every[with_home], size[with_home, None] - 1, nodes).min(axis=0).sum()
+            total += float(np.where(every[with_home], size[with_home, None] - 1, nodes).min(axis=0).sum())
     return total / max(1, len(ids)) / nodes
 
 

@@ -1,9 +1,9 @@
 """Less traffic between nodes, or between layers, at a balance that is kept: search over whole plans.
 
-The objectives are annealed by `reach` (nodes a token must reach, each layer by itself) and `follow` (hops between
-layers, all layers together). Both let a rank carry too much for a while, at a price that rises, and both are
-given back only plans under the cap: each layer may be as uneven as `greedy` leaves it on the same loads, or as
-the cap says if that is more. So the plan is no less even than EPLB's, or even enough.
+The objectives are annealed by `reach` (nodes a token must reach, each layer by itself) and `follow` (hops
+between layers, all layers together). Both let a rank carry too much for a while, at a price that rises, and
+only plans under the cap are kept: a layer may be as uneven as `greedy` leaves it on the same loads, or as the
+cap says if that is more. So the plan is no less even than EPLB's, or even enough.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _reach(
         kinds, times = np.unique(np.sort(ids[:, layer].astype(np.int64), axis=1), axis=0, return_counts=True)
         order = np.argsort(kinds.ravel(), kind="stable")
         begin = np.searchsorted(kinds.ravel()[order], np.arange(problem.experts + 1))
-        return anneal_reach(
+        anneal_reach(
             problem.totals[layer],
             kinds,
             times.astype(np.float64),

@@ -18,12 +18,13 @@ def _pick(state: np.uint64, which: int, below: int) -> int:
     """Whole number below a limit of at most 2**16, from one of four quarters of the output."""
     draw = state * np.uint64(2685821657736338717)
     quarter = (draw >> np.uint64(16 * which)) & np.uint64(0xFFFF)
-    return np.int64((quarter * np.uint64(below)) >> np.uint64(16))
+    # Signed, so that indices computed from it are.
+    return int(np.int64((quarter * np.uint64(below)) >> np.uint64(16)))
 
 
 def _unit(state: np.uint64) -> float:
     """Number in [0, 1)."""
-    return ((state * np.uint64(2685821657736338717)) >> np.uint64(11)) * 2.0**-53
+    return float((state * np.uint64(2685821657736338717)) >> np.uint64(11)) * 2.0**-53
 
 
 advance, pick, unit = compiled(_advance), compiled(_pick), compiled(_unit)

@@ -1,8 +1,8 @@
 """Anneal which node holds which experts, so that tokens reach few nodes: one layer, token by token.
 
 What counts is the sum over sampled tokens of the other nodes they must reach. A token misses a node with the
-product of the chances that each of its experts is taken elsewhere, so a move changes that product by a factor,
-for the tokens that have one of the two experts moved; factors of zero are counted apart.
+product of the chances that each of its experts is taken elsewhere. So a move changes that product by a
+factor, for the tokens that have one of the two experts moved; factors of zero are counted apart.
 
 Load above what a rank may carry has a price, so that the search may pass through plans that are not balanced:
 few swaps between ranks would keep the balance at every step. The price rises while the temperature falls, the
@@ -312,7 +312,7 @@ def _kernel(
                 lowest = total
                 best[:] = table
     table[:] = best
-    return lowest / tokens
+    return float(lowest / tokens)
 
 
 anneal_reach = compiled(_kernel)
