@@ -285,7 +285,7 @@ def _fewest(held: npt.NDArray[np.integer], ids: npt.NDArray[np.integer]) -> floa
         for home in range(nodes):
             with_home = np.flatnonzero(subsets >> home & 1)
             total += float(np.where(every[with_home], size[with_home, None] - 1, nodes).min(axis=0).sum())
-    return total / max(1, len(ids)) / nodes
+    return float(total / max(1, len(ids)) / nodes)
 
 
 def _held(plan: ExpertMap, layer: int, parts: int) -> IntArray:

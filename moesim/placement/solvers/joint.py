@@ -8,6 +8,7 @@ cap says if that is more. So the plan is no less even than EPLB's, or even enoug
 
 from __future__ import annotations
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,13 +22,17 @@ from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.follow import anneal_follow
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 from moesim.placement.solvers.reach import anneal_reach, weigh
+from moesim.placement.solvers.scatter import SWAPS, scatter
 from moesim.placement.traffic import leaving, transitions
+from moesim.trace.types import count_ids
 
 OBJECTIVES = ("remote_nodes", "transitions")
 #: Imbalance that is always allowed: less than what one batch differs from the next by.
 LEAST_CAP = 1.02
 #: Moves tried per slot and layer at effort 1: those of `follow` are a few look-ups each.
 REACH_MOVES, FOLLOW_MOVES = 600, 6000
+#: Batches of tokens, one after the other, whose loads ranks of a node are to share.
+BATCHES = 32
 #: Tokens looked at per layer at effort 1.
 SAMPLE = 8192
 
@@ -85,10 +90,49 @@ def search_traffic(
     seeds = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
     if objective == "transitions":
         flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
-        return _follow(problem, start, flow, parts, caps, effort, seeds)
-    table = start.reshape(layers, problem.ranks, -1).copy()
-    _reach(problem, table, parts, mean * caps, near, effort, seeds)
-    return table.reshape(start.shape)
+        found = _follow(problem, start, flow, parts, caps, effort, seeds)
+    else:
+        table = start.reshape(layers, problem.ranks, -1).copy()
+        _reach(problem, table, parts, mean * caps, near, effort, seeds)
+        found = table.reshape(start.shape)
+    if parts == problem.ranks or problem.tokens is None:
+        return found
+    return _scatter(problem, found, near, caps, effort, seeds)
+
+
+def _scatter(
+    problem: Problem,
+    found: IntArray,
+    near: bool,
+    caps: FloatArray,
+    effort: float,
+    seeds: npt.NDArray[np.uint64],
+) -> IntArray:
+    """Spread what each node holds over its ranks, batch by batch of the tokens."""
+    ids = _ids(problem)
+    bounds = np.linspace(0, len(ids), min(BATCHES, len(ids)) + 1).astype(np.int64)
+    counts = np.stack([count_ids(ids[a:b], problem.experts) for a, b in itertools.pairwise(bounds)], axis=-1)
+    table = found.reshape(problem.layers, problem.ranks, -1).copy()
+    swaps = max(1, round(SWAPS * problem.slots * effort))
+    most = problem.totals.sum(axis=1) / problem.ranks * caps
+
+    def improve(layer: int) -> None:
+        block = table[layer].reshape(problem.nodes, -1)
+        loads = problem.totals[layer]
+        # Batches may count other tokens than the loads do: what matters is the share of each.
+        batch = counts[layer] * (loads.sum() / max(1, counts[layer].sum()))
+        share = _weights(np.ones_like(loads), block, near).ravel()
+        weight = batch[table[layer].ravel()] * share[:, None]
+        place = np.arange(table[layer].size).reshape(table[layer].shape)
+        scatter(weight, place, table[layer], problem.nodes, most[layer], swaps, seeds[layer])
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
+    spread = table.reshape(found.shape)
+    # Batches that do not add up to the loads could break the cap.
+    before, after = imbalance(problem, found, near), imbalance(problem, spread, near)
+    worse = after > np.maximum(before, caps) * (1 + 1e-9)
+    return np.where(worse[:, None], found, spread)
 
 
 def _follow(
