@@ -9,6 +9,7 @@ cap says if that is more. So the plan is no less even than EPLB's, or even enoug
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,13 +18,13 @@ import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
-from moesim.placement.problem import Problem
+from moesim.placement.problem import Problem, hierarchy_faults
 from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.follow import anneal_follow
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 from moesim.placement.solvers.reach import anneal_reach, weigh
 from moesim.placement.solvers.scatter import SWAPS, scatter
-from moesim.placement.traffic import leaving, transitions
+from moesim.placement.traffic import leaving, remote_nodes, transitions
 from moesim.trace.types import count_ids
 
 OBJECTIVES = ("remote_nodes", "transitions")
@@ -35,6 +36,8 @@ REACH_MOVES, FOLLOW_MOVES = 600, 6000
 BATCHES = 32
 #: Tokens looked at per layer at effort 1.
 SAMPLE = 8192
+#: Tokens by which two plans to start from are compared.
+FIRST_LOOK = 1024
 
 
 def search_traffic(
@@ -92,12 +95,26 @@ def search_traffic(
         flow = transitions(_ids(problem), problem.experts) if pairs is None else pairs
         found = _follow(problem, start, flow, parts, caps, effort, seeds)
     else:
-        table = start.reshape(layers, problem.ranks, -1).copy()
-        _reach(problem, table, parts, mean * caps, near, effort, seeds)
-        found = table.reshape(start.shape)
+        table = _local_start(problem, start, near).reshape(layers, problem.ranks, -1).copy()
+        even = _reach(problem, table, parts, mean * caps, near, effort, seeds)
+        found = np.where(even[:, None], table.reshape(start.shape), start)
     if parts == problem.ranks or problem.tokens is None:
         return found
     return _scatter(problem, found, near, caps, effort, seeds)
+
+
+def _local_start(problem: Problem, start: IntArray, near: bool) -> IntArray:
+    """Start layers from the hierarchical plan where tokens reach fewer nodes by it, however uneven it is."""
+    if problem.groups == 1 or problem.nodes == 1 or hierarchy_faults(problem):
+        return start
+    other = greedy(problem.totals, problem.ranks, problem.redundant, problem.groups, problem.nodes)
+    ids = _sample(problem, FIRST_LOOK)
+    rule = "nearest" if near else "even"
+    here, there = (
+        remote_nodes(ExpertMap(table, problem.experts, problem.ranks), ids, problem.nodes, rule)
+        for table in (start, other)
+    )
+    return np.where((there < here)[:, None], other, start)
 
 
 def _scatter(
@@ -205,19 +222,18 @@ def _reach(
     near: bool,
     effort: float,
     seeds: npt.NDArray[np.uint64],
-) -> None:
-    """Search layers one by one; `table` ``[layers, ranks, room]`` is changed."""
-    ids = _ids(problem)
-    number = max(1, round(SAMPLE * effort))
-    # A sample spread over all tokens, so over all requests.
-    ids = ids[np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(np.int64))]
+) -> npt.NDArray[np.bool_]:
+    """Search layer by layer, changing `table` ``[layers, ranks, room]``; tell which are even enough."""
+    ids = _sample(problem, max(1, round(SAMPLE * effort)))
     moves = max(1, round(REACH_MOVES * problem.slots * effort))
+
+    even = np.zeros(problem.layers, dtype=np.bool_)
 
     def improve(layer: int) -> None:
         kinds, times = np.unique(np.sort(ids[:, layer].astype(np.int64), axis=1), axis=0, return_counts=True)
         order = np.argsort(kinds.ravel(), kind="stable")
         begin = np.searchsorted(kinds.ravel()[order], np.arange(problem.experts + 1))
-        anneal_reach(
+        value = anneal_reach(
             problem.totals[layer],
             kinds,
             times.astype(np.float64),
@@ -230,9 +246,17 @@ def _reach(
             moves,
             seeds[layer],
         )
+        even[layer] = math.isfinite(value)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
+    return even
+
+
+def _sample(problem: Problem, number: int) -> npt.NDArray[np.unsignedinteger]:
+    """Tokens spread over all, so over all requests."""
+    ids = _ids(problem)
+    return ids[np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(np.int64))]
 
 
 def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:
