@@ -1,0 +1,259 @@
+"""When to change the plan, and to which: small classes that see what is past and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from moesim.errors import ConfigError, Fault, nearest
+from moesim.layout import ExpertMap
+from moesim.placement.migration import aligned
+from moesim.placement.problem import Problem
+from moesim.placement.solve import solve
+from moesim.placement.solvers.exchange import exchanges
+from moesim.rebalancing.history import FloatArray, History
+
+#: One-sided 95 % quantile of the normal distribution: how sure a gain has to be.
+SURE = 1.645
+#: Parts of a window that a plan is fitted to one by one, so that what varies in it counts.
+PARTS = 8
+
+
+class Policy(Protocol):
+    """Something that may change the plan between two steps."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+
+    def decide(self, history: History) -> ExpertMap | None:
+        """The plan to change to, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """The plan at the start, for ever."""
+
+    name: str = "static"
+
+    def decide(self, history: History) -> ExpertMap | None:  # noqa: ARG002 - nothing could change its mind
+        """Never."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A new plan every `interval` steps, fitted to the loads of the last `window`, whatever it moves.
+
+    Parameters
+    ----------
+    method
+        One of `moesim.placement.METHODS`.
+    relabel
+        Whether ranks are relabelled so that fewest experts move.
+    once
+        Whether the first new plan is the last.
+    groups
+        Expert groups, for the hierarchical method; where it does not fit the ranks, the flat one is used.
+    """
+
+    name: str
+    method: str
+    interval: int
+    window: int
+    relabel: bool = True
+    once: bool = False
+    groups: int = 1
+    seed: int = 0
+
+    def decide(self, history: History) -> ExpertMap | None:
+        """At every `interval`-th step."""
+        if history.now % self.interval or (self.once and history.now > self.interval):
+            return None
+        return refit(
+            history,
+            history.window(self.window).sum(axis=0),
+            self.method,
+            relabel=self.relabel,
+            groups=self.groups,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Incremental:
+    """Every `interval` steps the exchanges that even out most, at most `most` moved experts per layer."""
+
+    interval: int
+    window: int
+    most: int
+    name: str = "incremental"
+
+    def decide(self, history: History) -> ExpertMap | None:
+        """At every `interval`-th step, if anything is worth moving."""
+        if history.now % self.interval:
+            return None
+        plan = history.plan
+        path = exchanges(
+            history.window(self.window).sum(axis=0)[None],
+            plan.ranks,
+            plan.physical_to_logical,
+            most=self.most,
+        )
+        points = path.within(self.most)
+        return _plan(path.at(points), plan) if points.any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """A change when the cost model says that it pays.
+
+    Every `interval` steps the steps since the plan took effect, at most `window`, are cut in two. Candidates are
+    fitted to the older half and judged on the newer one: exchanges from the plan in force up to where the next one
+    costs more than it gains, all exchanges, and a new search. The best is taken if its gain per step, less what
+    chance may have lent it, pays over the `horizon` for what the change costs.
+
+    Parameters
+    ----------
+    interval, window
+        Steps between two looks, and steps looked back on.
+    trigger
+        Largest over mean rank load, averaged over layers and the newer half, below which nothing is tried.
+    horizon
+        Steps for which a gain is expected to last; None for as many as the plan in force has been kept, which
+        bounds what is paid in vain by what has been lost without a change (rent or buy).
+    """
+
+    interval: int
+    window: int
+    trigger: float = 1.0
+    horizon: int | None = None
+    most: int | None = None
+    seed: int = 0
+    name: str = "ours"
+
+    def decide(self, history: History) -> ExpertMap | None:
+        """When it pays."""
+        if history.now % self.interval:
+            return None
+        kept = min(self.window, history.now - history.since)
+        late = kept // 2
+        if kept - late < 1 or late < 2:
+            return None
+        plan = history.plan
+        loads = history.window(kept)
+        if imbalance(plan, loads[-late:]) < self.trigger:
+            return None
+        horizon = history.now - history.since if self.horizon is None else self.horizon
+        now_s = history.seconds(plan, late)
+        best: tuple[float, ExpertMap | None] = (0.0, None)
+        for candidate in self._candidates(history, loads[:-late], float(now_s.mean()), horizon):
+            gains = now_s - history.seconds(candidate, late)
+            sure = float(gains.mean() - SURE * gains.std(ddof=1) / np.sqrt(late))
+            best = max(best, (horizon * sure - history.cost_of(candidate), candidate), key=lambda b: b[0])
+        return best[1]
+
+    def _candidates(
+        self, history: History, loads: FloatArray, step_s: float, horizon: int
+    ) -> list[ExpertMap]:
+        plan = history.plan
+        parts = _in_parts(loads, PARTS)
+        most = plan.slots if self.most is None else self.most
+        path = exchanges(parts, plan.ranks, plan.physical_to_logical, most=most)
+        found = []
+        everything = _plan(path.at(path.within(most)), plan)
+        moved = max(1, int(history.moves_to(everything).experts.sum()))
+        # What one move costs, in units of a layer's imbalance over the horizon.
+        price = history.cost_of(everything) / moved / (max(1, horizon) * step_s / plan.layers)
+        for points in (path.priced(price), path.within(most)):
+            if points.any():
+                found.append(_plan(path.at(points), plan))
+        if self.most is None:
+            found.append(refit(history, loads.sum(axis=0), "search", seed=self.seed))
+        return found
+
+
+def refit(
+    history: History,
+    loads: FloatArray,
+    method: str,
+    *,
+    relabel: bool = True,
+    groups: int = 1,
+    seed: int = 0,
+) -> ExpertMap:
+    """A new plan for loads ``[layers, experts]``, of the shape of the one in force."""
+    current = history.plan
+    hierarchical = method == "greedy-hierarchical"
+    nodes = history.nodes
+    fits = not (groups % nodes or current.ranks % nodes or current.slots % nodes)
+    problem = Problem(
+        loads,
+        current.ranks,
+        current.redundant,
+        nodes=nodes if fits and hierarchical else 1,
+        groups=groups if hierarchical else 1,
+    )
+    plan = solve(problem, "greedy" if hierarchical and not fits else method, seed=seed).expert_map
+    if not relabel:
+        return plan
+    whole = current.ranks % nodes == 0
+    return aligned(plan, current, nodes if whole else 1, keep_nodes=whole and hierarchical)
+
+
+def imbalance(plan: ExpertMap, loads: FloatArray) -> float:
+    """Largest over mean rank load, averaged over steps and layers with load."""
+    return float(np.nanmean([plan.load_imbalance(step) for step in loads]))
+
+
+def policy_of(
+    name: str,
+    *,
+    interval: int,
+    window: int,
+    groups: int = 1,
+    trigger: float = 1.0,
+    horizon: int | None = None,
+    most: int | None = None,
+    seed: int = 0,
+) -> Policy:
+    """The policy of a name, one of `POLICIES`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name == "static":
+        return Static()
+    if name == "once":
+        return Periodic(name, "search", interval, window, once=True, seed=seed)
+    if name == "eplb":
+        return Periodic(name, "greedy", interval, window, relabel=False)
+    if name == "eplb-hierarchical":
+        return Periodic(name, "greedy-hierarchical", interval, window, relabel=False, groups=groups)
+    if name == "search":
+        return Periodic(name, "search", interval, window, seed=seed)
+    if name == "incremental":
+        return Incremental(interval, window, 8 if most is None else most)
+    if name == "ours":
+        return Triggered(interval, window, trigger, horizon, most, seed)
+    near = nearest(name, POLICIES)
+    hint = f"nearest: {', '.join(near)}; " if near else ""
+    raise ConfigError(Fault("is no policy", "--policy", name, hint + ", ".join(POLICIES)))
+
+
+#: What `policy_of` knows.
+POLICIES = ("static", "once", "eplb", "eplb-hierarchical", "search", "incremental", "ours")
+
+
+def _plan(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], like: ExpertMap) -> ExpertMap:
+    return ExpertMap(table, like.num_experts, like.ranks)
+
+
+def _in_parts(loads: FloatArray, parts: int) -> FloatArray:
+    """Sums over at most `parts` runs of neighbouring steps, float64 ``[parts, layers, experts]``."""
+    edges = np.linspace(0, len(loads), min(parts, len(loads)) + 1).astype(np.int64)
+    return np.asarray(np.add.reduceat(loads, edges[:-1], axis=0))
