@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +51,8 @@ class History:
         """Loads of the last steps, float64 ``[steps, layers, experts]``."""
         return self.past.counts[max(0, self.now - steps) :]
 
-    def seconds(self, plan: ExpertMap, last: int) -> FloatArray:
-        """Seconds that each of the last steps takes under a plan, float64 ``[steps]``."""
-        steps = range(max(0, self.now - last), self.now)
+    def seconds(self, plan: ExpertMap, steps: Iterable[int]) -> FloatArray:
+        """Seconds that past steps take under a plan, float64 ``[steps]``."""
         return np.array([self.pricer.price(plan, self.past.draw(step)).seconds for step in steps])
 
     def moves_to(self, plan: ExpertMap) -> Moves:

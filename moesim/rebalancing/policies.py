@@ -18,7 +18,9 @@ from moesim.rebalancing.history import FloatArray, History
 #: One-sided 95 % quantile of the normal distribution: how sure a gain has to be.
 SURE = 1.645
 #: Parts of a window that a plan is fitted to one by one, so that what varies in it counts.
-PARTS = 8
+PARTS = 4
+#: Steps that a look needs: two to fit to, and two to judge on.
+LEAST_STEPS = 4
 
 
 class Policy(Protocol):
@@ -110,9 +112,10 @@ class Incremental:
 class Triggered:
     """A change when the cost model says that it pays.
 
-    Every `interval` steps the steps since the plan took effect, at most `window`, are cut in two. Candidates are
-    fitted to the older half and judged on the newer one: exchanges from the plan in force up to where the next one
-    costs more than it gains, all exchanges, and a new search. The best is taken if its gain per step, less what
+    Every `interval` steps candidates are made from the plan in force by exchanges: for the loads of the last
+    `window` steps and for those of the last `interval`, which follow a turn sooner; as many exchanges as there
+    are up to `most` moves, and only those that gain more than a move costs. They are fitted to every other step
+    and judged on the steps between, of the last `interval`. The best is taken if its gain per step, less what
     chance may have lent it, pays over the `horizon` for what the change costs.
 
     Parameters
@@ -120,10 +123,13 @@ class Triggered:
     interval, window
         Steps between two looks, and steps looked back on.
     trigger
-        Largest over mean rank load, averaged over layers and the newer half, below which nothing is tried.
+        Largest over mean rank load, averaged over layers and the last `interval` steps, below which nothing is
+        tried.
     horizon
-        Steps for which a gain is expected to last; None for as many as the plan in force has been kept, which
-        bounds what is paid in vain by what has been lost without a change (rent or buy).
+        Steps for which a gain is expected to last; None for as many as the plan in force has been kept. Then
+        a change is paid for by what has been lost without it (rent or buy).
+    most
+        Moved experts per layer; None for a quarter of the slots.
     """
 
     interval: int
@@ -131,47 +137,43 @@ class Triggered:
     trigger: float = 1.0
     horizon: int | None = None
     most: int | None = None
-    seed: int = 0
     name: str = "ours"
 
     def decide(self, history: History) -> ExpertMap | None:
         """When it pays."""
-        if history.now % self.interval:
-            return None
-        kept = min(self.window, history.now - history.since)
-        late = kept // 2
-        if kept - late < 1 or late < 2:
+        recent = min(self.interval, history.now)
+        if history.now % self.interval or recent < LEAST_STEPS:
             return None
         plan = history.plan
-        loads = history.window(kept)
-        if imbalance(plan, loads[-late:]) < self.trigger:
+        if self.trigger > 1.0 and imbalance(plan, history.window(recent)) < self.trigger:
             return None
-        horizon = history.now - history.since if self.horizon is None else self.horizon
-        now_s = history.seconds(plan, late)
+        kept = history.now - history.since if self.horizon is None else self.horizon
+        judged = range(history.now - 1, history.now - 1 - recent, -2)
+        now_s = history.seconds(plan, judged)
         best: tuple[float, ExpertMap | None] = (0.0, None)
-        for candidate in self._candidates(history, loads[:-late], float(now_s.mean()), horizon):
-            gains = now_s - history.seconds(candidate, late)
-            sure = float(gains.mean() - SURE * gains.std(ddof=1) / np.sqrt(late))
-            best = max(best, (horizon * sure - history.cost_of(candidate), candidate), key=lambda b: b[0])
+        for candidate in self._candidates(history, recent, float(now_s.mean()), max(1, kept)):
+            gains = now_s - history.seconds(candidate, judged)
+            sure = float(gains.mean() - SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
+            best = max(best, (kept * sure - history.cost_of(candidate), candidate), key=lambda b: b[0])
         return best[1]
 
-    def _candidates(
-        self, history: History, loads: FloatArray, step_s: float, horizon: int
-    ) -> list[ExpertMap]:
+    def _candidates(self, history: History, recent: int, step_s: float, horizon: int) -> list[ExpertMap]:
         plan = history.plan
-        parts = _in_parts(loads, PARTS)
-        most = plan.slots if self.most is None else self.most
-        path = exchanges(parts, plan.ranks, plan.physical_to_logical, most=most)
+        most = max(1, plan.slots // 4) if self.most is None else self.most
         found = []
-        everything = _plan(path.at(path.within(most)), plan)
-        moved = max(1, int(history.moves_to(everything).experts.sum()))
-        # What one move costs, in units of a layer's imbalance over the horizon.
-        price = history.cost_of(everything) / moved / (max(1, horizon) * step_s / plan.layers)
-        for points in (path.priced(price), path.within(most)):
-            if points.any():
-                found.append(_plan(path.at(points), plan))
-        if self.most is None:
-            found.append(refit(history, loads.sum(axis=0), "search", seed=self.seed))
+        for length in sorted({recent, min(self.window, history.now)}):
+            loads = history.window(length)[-2::-2][::-1]
+            path = exchanges(_in_parts(loads, PARTS), plan.ranks, plan.physical_to_logical, most=most)
+            everything = path.within(most)
+            if not everything.any():
+                continue
+            whole = _plan(path.at(everything), plan)
+            moved = max(1, int(history.moves_to(whole).experts.sum()))
+            # What one move costs, in units of a layer's imbalance over the horizon.
+            price = history.cost_of(whole) / moved / (horizon * step_s / plan.layers)
+            found.append(whole)
+            if (few := path.priced(price)).any():
+                found.append(_plan(path.at(few), plan))
         return found
 
 
@@ -239,7 +241,7 @@ def policy_of(
     if name == "incremental":
         return Incremental(interval, window, 8 if most is None else most)
     if name == "ours":
-        return Triggered(interval, window, trigger, horizon, most, seed)
+        return Triggered(interval, window, trigger, horizon, most)
     near = nearest(name, POLICIES)
     hint = f"nearest: {', '.join(near)}; " if near else ""
     raise ConfigError(Fault("is no policy", "--policy", name, hint + ", ".join(POLICIES)))

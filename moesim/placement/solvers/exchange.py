@@ -147,6 +147,8 @@ def _kernel(
             copies[table[g, i]] += 1
             held[table[g, i], g] = True
     home = held.copy()
+    where = np.full((experts, ranks), -1, dtype=np.int64)
+    _find(held, where)
     share = np.empty((steps, experts))
     load = np.zeros((steps, ranks))
     mean = np.zeros(steps)
@@ -159,8 +161,11 @@ def _kernel(
                 load[t, g] += share[t, table[g, i]]
     value[:] = _worst(load) * ranks
     tries = np.empty(ranks)
+    heavy = np.empty(experts)
     for change in range(most):
         total = 0.0
+        for e in range(experts):
+            heavy[e] = share[:, e].sum()
         for g in range(ranks):
             tries[g] = 0.0
             for t in range(steps):
@@ -183,7 +188,7 @@ def _kernel(
                         continue
                     for j in range(room):
                         b = table[h, j]
-                        if not held[a, h] and not held[b, hot]:
+                        if heavy[b] < heavy[a] and not held[a, h] and not held[b, hot]:
                             gain = 0.0
                             for t in range(steps):
                                 more = share[t, b] - share[t, a]
@@ -200,7 +205,7 @@ def _kernel(
                                     found_g, found_i, found_b, found_h, found_j = hot, i, b, h, j
                         # Another copy of a, in the slot of a replica.
                         if copies[b] > 1 and not held[a, h]:
-                            gain = _recount(loads, share, load, mean, copies, held, h, b, a)
+                            gain = _recount(loads, share, load, mean, copies, where, held, h, b, a)
                             if gain > 0.0:
                                 cost = (0.0 if home[a, h] else 1.0) - (0.0 if home[b, h] else 1.0)
                                 if gain / max(0.5, cost) > best:
@@ -211,7 +216,7 @@ def _kernel(
                     for b in range(experts):
                         if held[b, hot]:
                             continue
-                        gain = _recount(loads, share, load, mean, copies, held, hot, a, b)
+                        gain = _recount(loads, share, load, mean, copies, where, held, hot, a, b)
                         if gain > 0.0:
                             cost = (0.0 if home[b, hot] else 1.0) - (0.0 if home[a, hot] else 1.0)
                             if gain / max(0.5, cost) > best:
@@ -246,6 +251,7 @@ def _kernel(
             for t in range(steps):
                 share[t, a] = loads[t, a] / copies[a]
                 share[t, b] = loads[t, b] / copies[b]
+        _find(held, where)
         for t in range(steps):
             for r in range(ranks):
                 load[t, r] = 0.0
@@ -253,6 +259,16 @@ def _kernel(
                     load[t, r] += share[t, table[r, k]]
         moved[change + 1 :] = count
         value[change + 1 :] = _worst(load) * ranks
+
+
+def _find_kernel(held: npt.NDArray[np.bool_], where: IntArray) -> None:
+    """List the ranks that hold each expert, ``[experts, ranks]``; what lies behind them means nothing."""
+    for e in range(len(held)):
+        k = 0
+        for r in range(held.shape[1]):
+            if held[e, r]:
+                where[e, k] = r
+                k += 1
 
 
 def _worst_kernel(load: FloatArray) -> float:
@@ -273,6 +289,7 @@ def _recount_kernel(
     load: FloatArray,
     mean: FloatArray,
     copies: IntArray,
+    where: IntArray,
     held: npt.NDArray[np.bool_],
     rank: int,
     less: int,
@@ -283,20 +300,23 @@ def _recount_kernel(
     for t in range(len(loads)):
         up = loads[t, less] / (copies[less] - 1) - share[t, less]
         down = loads[t, more] / (copies[more] + 1) - share[t, more]
-        for r in range(load.shape[1]):
-            new = load[t, r]
-            if r == rank:
-                new += share[t, more] + down - share[t, less]
-            else:
-                if held[less, r]:
-                    new += up
+        new = load[t, rank] + share[t, more] + down - share[t, less]
+        gain += max(0.0, load[t, rank] - mean[t]) ** 2 - max(0.0, new - mean[t]) ** 2
+        for k in range(copies[less]):
+            r = where[less, k]
+            if r != rank:
+                new = load[t, r] + up
                 if held[more, r]:
                     new += down
-            if new != load[t, r]:
                 gain += max(0.0, load[t, r] - mean[t]) ** 2 - max(0.0, new - mean[t]) ** 2
+        for k in range(copies[more]):
+            r = where[more, k]
+            if not held[less, r]:
+                gain += max(0.0, load[t, r] - mean[t]) ** 2 - max(0.0, load[t, r] + down - mean[t]) ** 2
     return gain
 
 
+_find = compiled(_find_kernel)
 _worst = compiled(_worst_kernel)
 _moves_of = compiled(_moves_of_kernel)
 _recount = compiled(_recount_kernel)
