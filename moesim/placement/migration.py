@@ -1,9 +1,9 @@
 """What it takes to get from the plan that is loaded to another one.
 
-Neither the labels of ranks nor the order of slots changes how even a plan is. So a new plan is first relabelled,
-layer by layer, such that most experts are where they are already: an assignment of new ranks to old ones, solved
-exactly. What is still missing on a rank is copied from a rank that holds it, of the same scale-up domain if
-there is one.
+Neither the labels of ranks nor the order of slots changes how even a plan is. So a new plan is first
+relabelled, layer by layer, such that most experts are where they are already: an assignment of new ranks to
+old ones, solved exactly. What is still missing on a rank is copied from a rank that holds it, of the same
+scale-up domain if there is one.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def moves(
     ranks = plan.ranks
     domain = ranks if domain is None else domain
     old, new = held_by(current), held_by(plan)
-    copies = np.zeros((plan.layers, ranks, ranks), dtype=np.int64)
-    _sources(old, new & ~old, domain, copies)
+    copies = copies_between(old, new & ~old, domain)
     filled = plan.physical_to_logical >= 0
     changed = (plan.physical_to_logical != current.physical_to_logical) & filled
     shifted = changed.sum(axis=1) - copies.sum(axis=(1, 2))
@@ -138,8 +137,8 @@ def aligned(plan: ExpertMap, current: ExpertMap, nodes: int = 1, *, keep_nodes: 
     nodes
         Nodes the ranks lie on, in order.
     keep_nodes
-        Whether ranks of a node stay together: what shares a node in `plan` still does, so that traffic between
-        nodes does not change either.
+        Whether ranks of a node stay together: what shares a node in `plan` still does, so that traffic
+        between nodes does not change either.
 
     Raises
     ------
@@ -178,6 +177,24 @@ def held_by(plan: ExpertMap) -> BoolArray:
     table = plan.physical_to_logical.reshape(plan.layers, plan.ranks, -1)
     np.put_along_axis(held, table % (plan.num_experts + 1), True, axis=2)
     return held[:, :, :-1]
+
+
+def copies_between(old: BoolArray, missing: BoolArray, domain: int) -> IntArray:
+    """Experts that each rank sends to each, int64 ``[layers, from, to]``.
+
+    Parameters
+    ----------
+    old
+        Which rank holds which expert now, ``[layers, ranks, experts]``.
+    missing
+        Which it shall get. What no rank holds comes from elsewhere, and is left out.
+    domain
+        Ranks per scale-up domain.
+    """
+    layers, ranks, _ = old.shape
+    copies = np.zeros((layers, ranks, ranks), dtype=np.int64)
+    _sources(old, missing, domain, copies)
+    return copies
 
 
 def _check(plan: ExpertMap, current: ExpertMap) -> None:
@@ -225,8 +242,9 @@ def _sources_kernel(old: BoolArray, missing: BoolArray, domain: int, copies: Int
                     was = best // domain == to // domain
                     if (near and not was) or (near == was and sent[r] < sent[best]):
                         best = r
-                sent[best] += 1
-                copies[layer, best, to] += 1
+                if best >= 0:
+                    sent[best] += 1
+                    copies[layer, best, to] += 1
 
 
 def _keep_slots_kernel(table: IntArray, current: IntArray) -> None:

@@ -1,9 +1,9 @@
 """How experts are copied while an engine serves, and how much longer steps take for it.
 
-*Synchronous*: the engine stands still while the host solves and all layers are copied. *Asynchronous*: copies run
-beside the steps, layer by layer through a staging buffer, and a layer changes over between steps once its experts
-are there. Copies have the links to themselves while ranks compute; during dispatch and combine they take a part
-of the bandwidth, and the exchange has the rest.
+*Synchronous*: the engine stands still while the host solves and all layers are copied. *Asynchronous*: copies
+run beside the steps, layer by layer through a staging buffer, and a layer changes over between steps once its
+experts are there. Copies have the links to themselves while ranks compute; during dispatch and combine they
+take a part of the bandwidth, and the exchange has the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Copying:
     async_steps
         Steps that pass at least before the first layer changes; None for synchronous copies.
     layers_per_step
-        Layers that may change between two steps (``layer_updates_per_iter`` of TensorRT-LLM); 0 for any number.
+        Layers that may change between two steps (``layer_updates_per_iter`` of TensorRT-LLM); 0 for any
+        number.
     share
         Part of the links that copies take from an exchange they meet.
     host_s

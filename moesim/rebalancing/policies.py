@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,18 +114,18 @@ class Triggered:
     """A change when the cost model says that it pays.
 
     Every `interval` steps candidates are made from the plan in force by exchanges: for the loads of the last
-    `window` steps and for those of the last `interval`, which follow a turn sooner; as many exchanges as there
-    are up to `most` moves, and only those that gain more than a move costs. They are fitted to every other step
-    and judged on the steps between, of the last `interval`. The best is taken if its gain per step, less what
-    chance may have lent it, pays over the `horizon` for what the change costs.
+    `window` steps and for those of the last `interval`, which follow a turn sooner; as many exchanges as
+    there are up to `most` moves, and only those that gain more than a move costs. They are fitted to every
+    other step and judged on the steps between, of the last `interval`. The best is taken if its gain per
+    step, less what chance may have lent it, pays over the `horizon` for what the change costs.
 
     Parameters
     ----------
     interval, window
         Steps between two looks, and steps looked back on.
     trigger
-        Largest over mean rank load, averaged over layers and the last `interval` steps, below which nothing is
-        tried.
+        Largest over mean rank load, averaged over layers and the last `interval` steps, below which nothing
+        is tried.
     horizon
         Steps for which a gain is expected to last; None for as many as the plan in force has been kept. Then
         a change is paid for by what has been lost without it (rent or buy).
@@ -242,13 +243,24 @@ def policy_of(
         return Incremental(interval, window, 8 if most is None else most)
     if name == "ours":
         return Triggered(interval, window, trigger, horizon, most)
-    near = nearest(name, POLICIES)
-    hint = f"nearest: {', '.join(near)}; " if near else ""
-    raise ConfigError(Fault("is no policy", "--policy", name, hint + ", ".join(POLICIES)))
+    raise ConfigError(policy_faults([name]))
 
 
 #: What `policy_of` knows.
 POLICIES = ("static", "once", "eplb", "eplb-hierarchical", "search", "incremental", "ours")
+
+
+def policy_faults(names: Sequence[str]) -> list[Fault]:
+    """What keeps names from being policies."""
+    if not names:
+        return [Fault("names no policy", "--policy", allowed=", ".join(POLICIES))]
+    found = []
+    for name in names:
+        if name not in POLICIES:
+            near = nearest(name, POLICIES)
+            hint = f"nearest: {', '.join(near)}; " if near else ""
+            found.append(Fault("is no policy", "--policy", name, hint + ", ".join(POLICIES)))
+    return found
 
 
 def _plan(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], like: ExpertMap) -> ExpertMap:

@@ -18,9 +18,11 @@ from moesim.layout import ExpertMap, Parallelism
 from moesim.model.types import Model
 from moesim.ops import Batch
 from moesim.placement.migration import Moves
-from moesim.prediction import Engine
+from moesim.prediction import Engine, Workload
 from moesim.prediction.calibrated import traits_of
 from moesim.prediction.kept import deployment_of
+from moesim.prediction.question import load_of
+from moesim.prediction.room import check_room
 
 FloatArray = npt.NDArray[np.float64]
 _AT = {name: i for i, name in enumerate(FIELDS)}
@@ -90,9 +92,14 @@ class StepPricer:
         layout = Parallelism(dp=self.ranks, ep=self.ranks)
         traits = traits_of(shipped(), self.engine.backend)
         plan = ExpertMap.contiguous(
-            len(self.model.moe_layer_ids), self.model.num_experts, self.ranks, -self.model.num_experts % self.ranks
+            len(self.model.moe_layer_ids),
+            self.model.num_experts,
+            self.ranks,
+            -self.model.num_experts % self.ranks,
         )
-        self._deployment = deployment_of(self.model, self.hardware, layout, self.engine, None, plan, 0, traits)
+        self._deployment = deployment_of(
+            self.model, self.hardware, layout, self.engine, None, plan, 0, traits
+        )
 
     def on(self, ranks: int) -> StepPricer:
         """The same with another number of ranks."""
@@ -111,6 +118,13 @@ class StepPricer:
             found[list(group.layers)] = step.shape.weight_bytes
         return found
 
+    def check_memory(self, plan: ExpertMap) -> None:
+        """Raise `InfeasibleError` unless a device holds the weights of a plan, workspace and one request."""
+        deployment = replace(self._deployment, plan=plan)
+        engine = self.engine
+        memory = deployment.memory(engine.chunk_tokens, engine.memory_utilisation)
+        check_room(deployment, load_of([Workload(self.context, 1.0, 1.0)], engine), memory, engine)
+
     def price(self, plan: ExpertMap, draw: Draw) -> StepCost:
         """Seconds of one step under a plan."""
         experts = exchange = even = 0.0
@@ -121,9 +135,7 @@ class StepPricer:
             # A layer that no token reaches has no imbalance; its seconds are 0.
             with np.errstate(invalid="ignore"):
                 values = step.values_of(
-                    Draw(
-                        None if draw.ids is None else draw.ids[:, chosen], draw.counts[chosen], draw.tokens
-                    )
+                    Draw(None if draw.ids is None else draw.ids[:, chosen], draw.counts[chosen], draw.tokens)
                 )
             experts += float(values[_AT["experts_s"]])
             even += float(values[_AT["balanced_s"]])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap
-from moesim.placement.migration import moves
+from moesim.placement.migration import Moves, moves
 from moesim.rebalancing.copying import Change, Copying
+from moesim.rebalancing.elastic import Restored, restored
 from moesim.rebalancing.history import History
 from moesim.rebalancing.policies import Policy
 from moesim.rebalancing.price import StepPricer
@@ -48,9 +51,44 @@ class Rebalance:
     staging_bytes: float
     solve_s: float
 
+    @classmethod
+    def of(cls, step: int, moving: Moves, copy_s: float, solve_s: float) -> Rebalance:
+        """Of what it moves."""
+        return cls(
+            step,
+            int(moving.experts.sum()),
+            moving.total_bytes,
+            float(moving.out.sum()),
+            copy_s,
+            moving.staging_bytes,
+            solve_s,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Ranks that are gone from a step on.
+
+    Parameters
+    ----------
+    step
+        The first step without them.
+    ranks
+        By their numbers at the start.
+    slots_per_rank
+        Of the plan for the others; as many as before if None.
+    storage_bytes_per_s
+        Of the storage, per node, that lost experts are loaded from; from host memory if None.
+    """
+
+    step: int
+    ranks: tuple[int, ...]
+    slots_per_rank: int | None = None
+    storage_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +113,8 @@ class Replayed:
         Copied for the change decided after the step.
     rebalances
         Changes of plan.
+    losses
+        Ranks lost on the way, and what was done about it.
     plan
         The plan in force at the end.
     solve_s
@@ -90,6 +130,7 @@ class Replayed:
     imbalance: FloatArray
     moved_bytes: FloatArray
     rebalances: tuple[Rebalance, ...]
+    losses: tuple[tuple[int, Restored], ...]
     plan: ExpertMap
     solve_s: float
 
@@ -123,16 +164,27 @@ class Replayed:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**self.summary(), "changes": [r.to_dict() for r in self.rebalances]}
+        return {
+            **self.summary(),
+            "changes": [r.to_dict() for r in self.rebalances],
+            "losses": [{"step": step, **found.to_dict()} for step, found in self.losses],
+        }
 
 
 def replay(
-    steps: Stepwise, pricer: StepPricer, policy: Policy, start: ExpertMap, copying: Copying | None = None
+    steps: Stepwise,
+    pricer: StepPricer,
+    policy: Policy,
+    start: ExpertMap,
+    copying: Copying | None = None,
+    losses: Sequence[Loss] = (),
 ) -> Replayed:
     """Run steps under a policy.
 
-    After every step the policy is asked, unless a change is under way. It sees the steps that are over. A change
-    takes effect between steps: all at once after a stall, or layer by layer as its copies arrive.
+    After every step the policy is asked, unless a change is under way. It sees the steps that are over. A
+    change takes effect between steps: all at once after a stall, or layer by layer as its copies arrive. When
+    ranks are lost, a change under way is given up and the others stall until every expert is there again;
+    ranks behind a lost one move up, and so does the border of their domain.
 
     Parameters
     ----------
@@ -146,58 +198,116 @@ def replay(
         The plan at the start.
     copying
         How experts are copied; synchronously by default.
+    losses
+        Ranks that are lost on the way.
+
+    Raises
+    ------
+    ConfigError
+        If a rank that is lost does not exist.
+    InfeasibleError
+        If what is left cannot hold all experts.
     """
-    copying = copying or Copying()
-    number = len(steps)
-    nodes = max(1, start.ranks // pricer.domain)
-    moe, rest, even, longer, stall, uneven, moved = (np.zeros(number) for _ in range(7))
-    plan, since, solve_s = start, 0, 0.0
-    change: Change | None = None
-    target = start
-    rebalances: list[Rebalance] = []
-    for step in range(number):
-        if change is not None and (ready := change.ready()) > 0:
-            plan, since = _mixed(plan, target, ready), step
-            if change.over:
-                plan, change = target, None
-        cost = pricer.price(plan, steps.draw(step))
-        moe[step], rest[step], even[step] = cost.moe_s, cost.rest_s, cost.even_s + cost.exchange_s
-        uneven[step] = np.nanmean(plan.load_imbalance(steps.counts[step]))
-        if change is not None:
-            longer[step] = change.step(cost)
-            continue
-        if step + 1 == number:
-            break
+    run = _Run(steps, pricer, policy, start, copying or Copying())
+    lost = {loss.step: loss for loss in losses}
+    for step in range(len(steps)):
+        if step in lost:
+            run.lose(step, lost[step])
+        run.step(step)
+    return run.result()
+
+
+class _Run:
+    """A replay under way."""
+
+    def __init__(
+        self, steps: Stepwise, pricer: StepPricer, policy: Policy, start: ExpertMap, copying: Copying
+    ) -> None:
+        self.steps, self.pricer, self.policy, self.copying = steps, pricer, policy, copying
+        self.plan, self.since, self.solve_s = start, 0, 0.0
+        self.change: Change | None = None
+        self.target = start
+        self.ranks = np.arange(start.ranks)
+        self.rebalances: list[Rebalance] = []
+        self.losses: list[tuple[int, Restored]] = []
+        names = ("moe", "rest", "even", "copy", "stall", "imbalance", "moved")
+        self.of = {name: np.zeros(len(steps)) for name in names}
+
+    def step(self, step: int) -> None:
+        """Run one step, then ask the policy."""
+        if self.change is not None and (ready := self.change.ready()) > 0:
+            self.plan, self.since = _mixed(self.plan, self.target, ready), step
+            if self.change.over:
+                self.plan, self.change = self.target, None
+        of = self.of
+        cost = self.pricer.price(self.plan, self.steps.draw(step))
+        of["moe"][step], of["rest"][step] = cost.moe_s, cost.rest_s
+        of["even"][step] = cost.even_s + cost.exchange_s
+        of["imbalance"][step] = np.nanmean(self.plan.load_imbalance(self.steps.counts[step]))
+        if self.change is not None:
+            of["copy"][step] = self.change.step(cost)
+        elif step + 1 < len(self.steps):
+            self.ask(step)
+
+    def ask(self, step: int) -> None:
+        """Let the policy decide, and begin what it wants."""
+        nodes = max(1, self.plan.ranks // self.pricer.domain)
+        past = self.steps.part(0, step + 1)
         before = time.process_time()
-        found = policy.decide(
-            History(steps.part(0, step + 1), plan, since, nodes, pricer, copying)
-        )
+        found = self.policy.decide(History(past, self.plan, self.since, nodes, self.pricer, self.copying))
         spent = time.process_time() - before
-        solve_s += spent
+        self.solve_s += spent
         if found is None:
-            continue
-        moving = moves(found, plan, pricer.expert_bytes, pricer.domain)
-        copy_s = pricer.copy_seconds(moving)
-        moved[step] = moving.total_bytes
-        rebalances.append(
-            Rebalance(
-                step,
-                int(moving.experts.sum()),
-                moving.total_bytes,
-                float(moving.out.sum()),
-                float(copy_s.sum()),
-                moving.staging_bytes,
-                spent,
-            )
-        )
-        if copying.synchronous:
-            stall[step + 1] = copying.host_s + copy_s.sum()
-            plan, since = found, step + 1
+            return
+        moving = moves(found, self.plan, self.pricer.expert_bytes, self.pricer.domain)
+        copy_s = self.pricer.copy_seconds(moving)
+        self.of["moved"][step] = moving.total_bytes
+        self.rebalances.append(Rebalance.of(step, moving, float(copy_s.sum()), spent))
+        if self.copying.synchronous:
+            self.of["stall"][step + 1] += self.copying.host_s + copy_s.sum()
+            self.plan, self.since = found, step + 1
         else:
-            change, target = Change(copy_s, copying), found
-    return Replayed(
-        policy.name, moe, rest, even, longer, stall, uneven, moved, tuple(rebalances), plan, solve_s
-    )
+            self.change, self.target = Change(copy_s, self.copying), found
+
+    def lose(self, step: int, loss: Loss) -> None:
+        """Go on with the ranks that are left."""
+        self.change = None
+        if gone := sorted(set(loss.ranks) - set(self.ranks.tolist())):
+            raise ConfigError(Fault("is not there to be lost", "--lose-rank", gone[0]))
+        # By what was seen so far; before the first step all experts count alike.
+        loads = self.steps.counts[:step].sum(axis=0) if step else np.ones_like(self.steps.counts[0])
+        found = restored(
+            self.plan,
+            loads,
+            self.pricer,
+            lost=np.flatnonzero(np.isin(self.ranks, loss.ranks)).tolist(),
+            slots_per_rank=loss.slots_per_rank,
+            storage_bytes_per_s=loss.storage_bytes_per_s,
+        )
+        self.losses.append((step, found))
+        self.ranks = self.ranks[found.ranks]
+        self.pricer = self.pricer.on(found.plan.ranks)
+        self.plan, self.since = found.plan, step
+        self.of["stall"][step] += self.copying.host_s + found.seconds
+        self.of["moved"][step] += found.copied.total_bytes + found.loaded_bytes
+
+    def result(self) -> Replayed:
+        """What was seen."""
+        of = self.of
+        return Replayed(
+            policy=self.policy.name,
+            moe_s=of["moe"],
+            rest_s=of["rest"],
+            even_s=of["even"],
+            copy_s=of["copy"],
+            stall_s=of["stall"],
+            imbalance=of["imbalance"],
+            moved_bytes=of["moved"],
+            rebalances=tuple(self.rebalances),
+            losses=tuple(self.losses),
+            plan=self.plan,
+            solve_s=self.solve_s,
+        )
 
 
 def _mixed(plan: ExpertMap, target: ExpertMap, layers: int) -> ExpertMap:

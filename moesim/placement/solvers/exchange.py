@@ -1,9 +1,9 @@
 """Few moves from the plan that is loaded: a path of exchanges, each the best there is for what it moves.
 
 A change is a swap of two experts between ranks, or a slot that a replica gives up to another expert. The path
-descends ``sum over steps and ranks of max(0, load - mean)^2``, from the rank that adds most to it; each change
-is the one with the steepest descent per expert moved, counted against the plan at the start. The path is kept
-with its price at every point, so that any number of moves, or any price of one, is a prefix of it.
+descends ``sum over steps and ranks of max(0, load - mean)^2``, from the rank that adds most to it; each
+change is the one with the steepest descent per expert moved, counted against the plan at the start. The path
+is kept with its price at every point, so that any number of moves, or any price of one, is a prefix of it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Path:
     start
         physical_to_logical ``[layers, slots]``.
     slots, experts
-        Slots that each change writes and the experts they then hold, int64 ``[layers, changes, 2]``; -1 where a
-        change writes one slot, or the path has ended.
+        Slots that each change writes and the experts they then hold, int64 ``[layers, changes, 2]``; -1 where
+        a change writes one slot, or the path has ended.
     moves
         Experts on ranks that did not hold them at the start, int64 ``[layers, changes + 1]``.
     value
@@ -59,7 +59,7 @@ class Path:
         return table
 
     def priced(self, price: float | FloatArray) -> IntArray:
-        """Points that minimise ``value + price * moves``, the first of equals; `price` may be ``[layers]``."""
+        """Points of least ``value + price * moves``, the first of equals; `price` may be ``[layers]``."""
         price = np.broadcast_to(np.asarray(price, dtype=np.float64), len(self.start))
         return np.asarray((self.value + price[:, None] * self.moves).argmin(axis=1))
 
@@ -91,11 +91,12 @@ def exchanges(loads: FloatArray, ranks: int, start: IntArray, *, most: int, thre
     Examples
     --------
     >>> path = exchanges(np.array([[[4.0, 3.0, 2.0, 1.0]]]), 2, np.array([[0, 1, 2, 3]]), most=2)
-    >>> path.value, path.at(path.within(2))
+    >>> path.value
+    array([[1.4, 1. ]])
+    >>> path.at(path.within(2))
     (array([[1.4, 1. ]]), array([[3, 1, 2, 0]]))
     """
-    steps, layers, experts = loads.shape
-    slots = start.shape[1]
+    layers, slots = start.shape
     whole = loads.sum(axis=(0, 2))
     scaled = np.divide(loads, whole[None, :, None], out=np.zeros_like(loads), where=whole[None, :, None] > 0)
     written = np.full((layers, most, 2), -1, dtype=np.int64)
@@ -175,9 +176,9 @@ def _kernel(
             return
         best = LEAST * total
         # g gives up slot i for b; slot j of h takes a, or is left as it is where h is -1.
-        found_g, found_i, found_b, found_h, found_j = -1, -1, -1, -1, -1
+        found = np.full(5, -1)
         for _ in range(ranks):
-            hot = tries.argmax()
+            hot = int(tries.argmax())
             if tries[hot] <= 0.0:
                 break
             tries[hot] = -1.0
@@ -202,7 +203,7 @@ def _kernel(
                                 cost = _moves_of(home, a, hot, h) + _moves_of(home, b, h, hot)
                                 if gain / max(0.5, cost) > best:
                                     best = gain / max(0.5, cost)
-                                    found_g, found_i, found_b, found_h, found_j = hot, i, b, h, j
+                                    found[:] = np.array([hot, i, b, h, j])
                         # Another copy of a, in the slot of a replica.
                         if copies[b] > 1 and not held[a, h]:
                             gain = _recount(loads, share, load, mean, copies, where, held, h, b, a)
@@ -210,7 +211,7 @@ def _kernel(
                                 cost = (0.0 if home[a, h] else 1.0) - (0.0 if home[b, h] else 1.0)
                                 if gain / max(0.5, cost) > best:
                                     best = gain / max(0.5, cost)
-                                    found_g, found_i, found_b, found_h, found_j = h, j, a, -1, -1
+                                    found[:] = np.array([h, j, a, -1, -1])
                 # Another expert in the slot of a replica of a.
                 if copies[a] > 1:
                     for b in range(experts):
@@ -221,16 +222,15 @@ def _kernel(
                             cost = (0.0 if home[b, hot] else 1.0) - (0.0 if home[a, hot] else 1.0)
                             if gain / max(0.5, cost) > best:
                                 best = gain / max(0.5, cost)
-                                found_g, found_i, found_b, found_h, found_j = hot, i, b, -1, -1
-            if found_g >= 0:
+                                found[:] = np.array([hot, i, b, -1, -1])
+            if found[0] >= 0:
                 break
-        if found_g < 0:
+        if found[0] < 0:
             return
-        g, i, b = found_g, found_i, found_b
+        g, i, b, h, j = found
         a = table[g, i]
         count = moved[change] + (0 if home[b, g] else 1) - (0 if home[a, g] else 1)
-        if found_h >= 0:
-            h = found_h
+        if h >= 0:
             count += (0 if home[a, h] else 1) - (0 if home[b, h] else 1)
         if count > most:
             return
@@ -239,12 +239,12 @@ def _kernel(
         table[g, i] = b
         held[a, g] = False
         held[b, g] = True
-        if found_h >= 0:
-            written[change, 1] = found_h * room + found_j
+        if h >= 0:
+            written[change, 1] = h * room + j
             held_then[change, 1] = a
-            table[found_h, found_j] = a
-            held[b, found_h] = False
-            held[a, found_h] = True
+            table[h, j] = a
+            held[b, h] = False
+            held[a, h] = True
         else:
             copies[a] -= 1
             copies[b] += 1
