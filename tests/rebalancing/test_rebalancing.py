@@ -13,7 +13,7 @@ from moesim.errors import ConfigError
 from moesim.hardware import load_hardware
 from moesim.layout import ExpertMap
 from moesim.model import load_model
-from moesim.placement import evaluate
+from moesim.placement import Problem, evaluate, solve
 from moesim.placement.migration import moves
 from moesim.rebalancing import (
     POLICIES,
@@ -82,7 +82,7 @@ def test_nothing_comes_from_the_future(pricer, name, copying):
 
 @pytest.mark.parametrize("name", ["eplb", "search", "incremental", "ours"])
 def test_bytes_are_experts_times_their_size(pricer, name):
-    run = replay(drifting(), pricer, asked(name), start())
+    run = replay(drifting(15), pricer, asked(name), start())
     size = pricer.expert_bytes[0]
     assert (pricer.expert_bytes == size).all()
     assert run.moved_bytes.sum() == pytest.approx(sum(r.experts for r in run.rebalances) * size)
@@ -91,28 +91,27 @@ def test_bytes_are_experts_times_their_size(pricer, name):
 
 
 def test_without_drift_a_fitted_plan_is_kept(pricer):
-    steps = sampled(loads_of(0), 2048, 60, TOP_K, 5)
-    first = replay(steps, pricer, asked("once"), start()).plan
-    for seed in range(3):
-        run = replay(sampled(loads_of(0), 2048, 100, TOP_K, seed), pricer, asked("ours"), first)
-        assert not run.rebalances
-        periodic = replay(sampled(loads_of(0), 2048, 100, TOP_K, seed), pricer, asked("eplb"), first)
-        assert periodic.seconds.sum() > run.seconds.sum()
+    first = solve(Problem(loads_of(0).totals, RANKS, SPARES)).expert_map
+    steps = sampled(loads_of(0), 2048, 80, TOP_K, 3)
+    run = replay(steps, pricer, asked("ours"), first)
+    assert not run.rebalances
+    periodic = replay(steps, pricer, asked("eplb"), first)
+    assert periodic.seconds.sum() > run.seconds.sum()
 
 
 def test_a_change_that_pays_is_made_after_a_turn_and_beats_standing_still(pricer):
-    steps = drifting(80)
+    steps = drifting(50)
     runs = {name: replay(steps, pricer, asked(name), start()) for name in ("static", "eplb", "ours")}
     total = {name: run.seconds.sum() for name, run in runs.items()}
     assert total["ours"] < min(total["static"], total["eplb"])
-    assert any(80 <= r.step < 110 for r in runs["ours"].rebalances)
+    assert any(50 <= r.step < 75 for r in runs["ours"].rebalances)
     assert runs["ours"].moved_bytes.sum() < runs["eplb"].moved_bytes.sum()
 
 
 def test_when_moving_is_dear_nothing_moves(pricer):
     dear = Copying(host_s=1e6)
-    assert not replay(drifting(), pricer, asked("ours"), start(), dear).rebalances
-    assert not replay(drifting(), pricer, asked("ours", trigger=8.0), start()).rebalances
+    assert not replay(drifting(15), pricer, asked("ours"), start(), dear).rebalances
+    assert not replay(drifting(15), pricer, asked("ours", trigger=8.0), start()).rebalances
 
 
 def test_with_links_of_no_end_beside_the_steps_is_as_good_as_standing_still(pricer):
@@ -244,7 +243,7 @@ def test_everything_wrong_is_said_at_once(pricer):
     assert len(error.value.faults) == 4
 
 
-@settings(max_examples=10)
+@settings(max_examples=3)
 @given(st.integers(0, 1000))
 def test_a_gain_must_be_sure_and_worth_its_price(pricer, seed):
     """What is taken gains more, on the steps it is judged on, than it costs over the horizon."""
