@@ -5,8 +5,8 @@
 Traces, each played under all policies from the plan engines start with:
 
 phases
-    DeepSeek-V3 loads of sglang issue 6017, six workloads of prefill and decode one after the other, 200 steps of
-    2048 tokens drawn from each; 32 ranks on 4 HGX H200, 288 slots.
+    DeepSeek-V3 loads of sglang issue 6017, six workloads of prefill and decode one after the other, 200 steps
+    of 2048 tokens drawn from each; 32 ranks on 4 HGX H200, 288 slots.
 tasks
     gpt-oss-20b decoding, 256 requests at once in the order of their tasks, 256 tokens a step; 8 ranks on one
     HGX H100, 40 slots.
@@ -15,8 +15,8 @@ mixed
 chunks
     gpt-oss-20b tokens in recorded order, 1024 a step: each step holds the requests of one task.
 walk
-    Generated: logarithms of DeepSeek-V3-like loads (standard deviation 0.75) that forget 1 % of what they are at
-    every step; 400 steps of 2048 tokens, means over seeds and their 95 % interval.
+    Generated: logarithms of DeepSeek-V3-like loads (standard deviation 0.75) that forget 1 % of what they are
+    at every step; 400 steps of 2048 tokens, means over seeds and their 95 % interval.
 
 Seconds are predicted ones of whole decode steps; solving is CPU time of this machine, and in no other column.
 """

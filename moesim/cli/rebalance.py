@@ -79,7 +79,8 @@ def rebalance(
         str, typer.Option(help="Lost experts: host memory, or storage of a bandwidth per node ('7 GB/s').")
     ] = "host",
     start: Annotated[
-        str | None, typer.Option(help="Plan at the start: SGLang's JSON; default: experts in order.")
+        str | None,
+        typer.Option(help="Plan at the start, in any form that engines load; default: experts in order."),
     ] = None,
     context: Annotated[float, typer.Option(help="Tokens that each sequence looks back on.")] = 1024.0,
     num_experts: opt.NumExperts = None,
@@ -145,11 +146,9 @@ def rebalance(
     played = _played(routings, found_model, tokens_per_step, steps, order == "interleaved", seed)
     plan = None
     if start is not None:
-        from moesim.placement import read_sglang
+        from moesim.placement import read_plan
 
-        plan = read_sglang(
-            start, ep, found_model.num_experts, found_model.moe_layer_ids, found_model.num_layers
-        )
+        plan = read_plan(start, found_model, ep)
     # What is outside the calibrated domain is no matter of balance.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     found = run(

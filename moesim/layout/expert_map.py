@@ -1,8 +1,8 @@
 """Which physical expert slot holds which logical expert.
 
 Names read left to right, as in EPLB: ``physical_to_logical[layer, slot]`` is the logical expert in that slot.
-Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``. A slot of -1 holds nothing: ranks
-may have less room than others, layers fewer copies, though few engines load such a plan.
+Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``. A slot of -1 holds nothing: a
+rank may have less room than others, a layer fewer copies, though few engines load such a plan.
 """
 
 from __future__ import annotations

@@ -95,6 +95,16 @@ def bound_with_kind(loads: FloatArray, ranks: int, slots: int) -> Bound:
     return Bound(table.max(axis=0), kinds)
 
 
+def uneven_bound(loads: FloatArray, ranks: int, filled: int, speeds: FloatArray | None) -> FloatArray:
+    """Least of the largest load over speed, for ranks of any room and speed, float64 ``[layers]``.
+
+    The mean over the ranks' speeds, and the hottest replica on the fastest rank; `filled` slots hold experts.
+    """
+    total, fastest = (ranks, 1.0) if speeds is None else (speeds.sum(), speeds.max())
+    replica = (loads / replicate(loads, filled, max_copies=ranks)).max(axis=1) / fastest
+    return np.asarray(np.maximum(loads.sum(axis=1) / total, replica))
+
+
 def _without_spares(loads: FloatArray, ranks: int) -> list[tuple[int, FloatArray]]:
     experts = loads.shape[1]
     per_rank = experts // ranks

@@ -8,6 +8,7 @@ scale-up domain if there is one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap
+from moesim.placement.problem import Problem
+from moesim.placement.solvers.exchange import exchanges
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -169,6 +172,40 @@ def aligned(plan: ExpertMap, current: ExpertMap, nodes: int = 1, *, keep_nodes: 
         ordered[layer, label] = table[layer]
     _keep_slots(ordered, current.physical_to_logical.reshape(ordered.shape))
     return ExpertMap(ordered.reshape(plan.layers, -1), plan.num_experts, ranks)
+
+
+def near_plans(
+    problem: Problem, tables: Sequence[IntArray], seed: int = 0, effort: float = 1.0
+) -> list[IntArray]:
+    """Plans near `problem.current`: itself, relabelled ones, and points of a path of exchanges.
+
+    Parameters
+    ----------
+    problem
+        With the plan that is loaded now; its ranks are alike.
+    tables
+        Plans to relabel, physical_to_logical ``[layers, slots]``.
+    seed, effort
+        Change nothing: the path is one.
+
+    Returns
+    -------
+    list
+        Tables ``[layers, slots]``; those of the path have at most 1, 2, 4, ... moves in every layer.
+    """
+    del seed, effort
+    current = problem.current
+    if current is None or not problem.even or not current.full:
+        return []
+    nodes = problem.nodes if problem.ranks % problem.nodes == 0 else 1
+    found = [current.physical_to_logical]
+    found += [aligned(problem.plan(table), current, nodes).physical_to_logical for table in tables]
+    path = exchanges(problem.steps, problem.ranks, current.physical_to_logical, most=problem.slots)
+    most = 1
+    while most < 2 * problem.slots:
+        found.append(path.at(path.within(most)))
+        most *= 2
+    return found
 
 
 def held_by(plan: ExpertMap) -> BoolArray:

@@ -29,8 +29,6 @@ class History:
         The plan in force.
     since
         Step at which it took effect.
-    nodes
-        Nodes the ranks lie on.
     pricer, copying
         What steps cost, and how experts are copied.
     """
@@ -38,7 +36,6 @@ class History:
     past: Stepwise
     plan: ExpertMap
     since: int
-    nodes: int
     pricer: StepPricer
     copying: Copying
 
@@ -58,6 +55,10 @@ class History:
     def moves_to(self, plan: ExpertMap) -> Moves:
         """What a change to a plan moves."""
         return moves(plan, self.plan, self.pricer.expert_bytes, self.pricer.domain)
+
+    def imbalance(self, steps: int) -> float:
+        """Largest over mean rank load of the plan in force, averaged over layers and the last steps."""
+        return float(np.mean([self.pricer.imbalance(self.plan, counts) for counts in self.window(steps)]))
 
     def cost_of(self, plan: ExpertMap) -> float:
         """Seconds that a change to a plan adds to the steps."""

@@ -146,7 +146,7 @@ class Triggered:
         if history.now % self.interval or recent < LEAST_STEPS:
             return None
         plan = history.plan
-        if self.trigger > 1.0 and imbalance(plan, history.window(recent)) < self.trigger:
+        if self.trigger > 1.0 and history.imbalance(recent) < self.trigger:
             return None
         kept = history.now - history.since if self.horizon is None else self.horizon
         judged = range(history.now - 1, history.now - 1 - recent, -2)
@@ -188,27 +188,26 @@ def refit(
     seed: int = 0,
 ) -> ExpertMap:
     """A new plan for loads ``[layers, experts]``, of the shape of the one in force."""
-    current = history.plan
+    current, pricer = history.plan, history.pricer
+    hosts, ranks = pricer.hosts, current.ranks
     hierarchical = method == "greedy-hierarchical"
-    nodes = history.nodes
-    fits = not (groups % nodes or current.ranks % nodes or current.slots % nodes)
+    if hierarchical and (groups % hosts or ranks % hosts or current.slots % hosts):
+        method, hierarchical = "greedy", False
     problem = Problem(
         loads,
-        current.ranks,
+        ranks,
         current.redundant,
-        nodes=nodes if fits and hierarchical else 1,
-        groups=groups if hierarchical else 1,
+        nodes=hosts if hierarchical or ranks % hosts == 0 else 1,
+        groups=groups,
+        dispatch=pricer.engine.dispatch,
+        rows=pricer.model.moe_layer_ids,
     )
-    plan = solve(problem, "greedy" if hierarchical and not fits else method, seed=seed).expert_map
+    plan = solve(problem, method, seed=seed).expert_map
     if not relabel:
         return plan
-    whole = current.ranks % nodes == 0
-    return aligned(plan, current, nodes if whole else 1, keep_nodes=whole and hierarchical)
-
-
-def imbalance(plan: ExpertMap, loads: FloatArray) -> float:
-    """Largest over mean rank load, averaged over steps and layers with load."""
-    return float(np.nanmean([plan.load_imbalance(step) for step in loads]))
+    if hierarchical:
+        return aligned(plan, current, hosts, keep_nodes=True)
+    return aligned(plan, current, ranks // pricer.domain if ranks % pricer.domain == 0 else 1)
 
 
 def policy_of(

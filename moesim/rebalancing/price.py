@@ -14,7 +14,8 @@ from moesim.engine.deployment import Deployment
 from moesim.engine.experts import FIELDS, ExpertStep
 from moesim.engine.routing import DECODE, PREFILL, Draw
 from moesim.hardware.types import Hardware
-from moesim.layout import ExpertMap, Parallelism
+from moesim.layout import ExpertMap, Parallelism, slot_shares
+from moesim.layout.sharing import hosts_of
 from moesim.model.types import Model
 from moesim.ops import Batch
 from moesim.placement.migration import Moves
@@ -26,6 +27,8 @@ from moesim.prediction.room import check_room
 
 FloatArray = npt.NDArray[np.float64]
 _AT = {name: i for i, name in enumerate(FIELDS)}
+#: Of the draws of replicas.
+SEED = 0
 #: Plans whose timers are kept: those in force, and those that are weighed against them.
 _PLANS = 16
 
@@ -111,6 +114,11 @@ class StepPricer:
         return min(self.hardware.domain, self.ranks)
 
     @property
+    def hosts(self) -> int:
+        """Hosts that the ranks fill."""
+        return hosts_of(self.ranks, self.hardware)
+
+    @property
     def expert_bytes(self) -> FloatArray:
         """Bytes of one expert of each MoE layer."""
         found = np.zeros(len(self.model.moe_layer_ids))
@@ -128,21 +136,28 @@ class StepPricer:
     def price(self, plan: ExpertMap, draw: Draw) -> StepCost:
         """Seconds of one step under a plan."""
         experts = exchange = even = 0.0
+        # Replicas that a rule draws are drawn alike for every plan.
+        rng = np.random.default_rng([SEED, draw.tokens])
         for (group, _), step in zip(
             self._deployment.expert_steps(self.phase), self._timers(plan), strict=True
         ):
             chosen = list(group.layers)
             # A layer that no token reaches has no imbalance; its seconds are 0.
             with np.errstate(invalid="ignore"):
-                values = step.values_of(
-                    Draw(None if draw.ids is None else draw.ids[:, chosen], draw.counts[chosen], draw.tokens)
-                )
+                ids = None if draw.ids is None else draw.ids[:, chosen]
+                values = step.values_of(Draw(ids, draw.counts[chosen], draw.tokens), rng)
             experts += float(values[_AT["experts_s"]])
             even += float(values[_AT["balanced_s"]])
             exchange += float(values[_AT["dispatch_s"]] + values[_AT["combine_s"]])
         return StepCost(
             experts, self._deployment.traits.communication * exchange, even, self._rest_of(draw.tokens)
         )
+
+    def imbalance(self, plan: ExpertMap, counts: FloatArray) -> float:
+        """Largest over mean rank load under the engine's dispatch rule, averaged over layers with load."""
+        rule, rows = self.engine.dispatch, self.model.moe_layer_ids
+        shares = slot_shares(plan, rule, self.hosts, loads=counts, rows=rows)
+        return float(np.nanmean(plan.load_imbalance(counts, shares)))
 
     def copy_seconds(self, moved: Moves) -> FloatArray:
         """Seconds of the copies of each layer with all links to themselves, ``[layers]``."""
@@ -155,10 +170,8 @@ class StepPricer:
     def _timers(self, plan: ExpertMap) -> list[ExpertStep]:
         known = self._steps.get(id(plan))
         if known is None:
-            timers = [
-                replace(step, plan=_layers_of(plan, group.layers), repeat=1.0, _grid={})
-                for group, step in self._deployment.expert_steps(self.phase)
-            ]
+            steps = replace(self._deployment, plan=plan).expert_steps(self.phase)
+            timers = [step for _, step in steps]
             # The plan is held as well: an id stays its own as long as it lives.
             known = self._steps[id(plan)] = (plan, timers)
             if len(self._steps) > _PLANS:
@@ -179,12 +192,6 @@ class StepPricer:
             moe = times.expert_mean("experts_s") + self._deployment.traits.communication * moe
             known = self._rest[tokens] = float((times.seconds - moe)[0])
         return known
-
-
-def _layers_of(plan: ExpertMap, layers: tuple[int, ...]) -> ExpertMap:
-    if len(layers) == plan.layers:
-        return plan
-    return ExpertMap(plan.physical_to_logical[list(layers)], plan.num_experts, plan.ranks)
 
 
 __all__ = ["DECODE", "PREFILL", "StepCost", "StepPricer"]

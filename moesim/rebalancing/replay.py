@@ -243,7 +243,7 @@ class _Run:
         cost = self.pricer.price(self.plan, self.steps.draw(step))
         of["moe"][step], of["rest"][step] = cost.moe_s, cost.rest_s
         of["even"][step] = cost.even_s + cost.exchange_s
-        of["imbalance"][step] = np.nanmean(self.plan.load_imbalance(self.steps.counts[step]))
+        of["imbalance"][step] = self.pricer.imbalance(self.plan, self.steps.counts[step])
         if self.change is not None:
             of["copy"][step] = self.change.step(cost)
         elif step + 1 < len(self.steps):
@@ -251,10 +251,9 @@ class _Run:
 
     def ask(self, step: int) -> None:
         """Let the policy decide, and begin what it wants."""
-        nodes = max(1, self.plan.ranks // self.pricer.domain)
         past = self.steps.part(0, step + 1)
         before = time.process_time()
-        found = self.policy.decide(History(past, self.plan, self.since, nodes, self.pricer, self.copying))
+        found = self.policy.decide(History(past, self.plan, self.since, self.pricer, self.copying))
         spent = time.process_time() - before
         self.solve_s += spent
         if found is None:

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from moesim.layout import ExpertMap
+from moesim.model import load_model
 from moesim.placement import write
 
 COMMON = "--model gpt-oss-20b --hardware h100-sxm-8 --ep 8 --redundant 8 --interval 5 --window 10".split()
@@ -67,7 +68,7 @@ def test_table_and_a_lost_node(moesim, counts, tmp_path):
 def test_a_plan_to_start_from(moesim, counts, tmp_path):
     plan = ExpertMap.contiguous(24, 32, 8, 8)
     path = tmp_path / "plan.json"
-    write(plan, f"sglang:{path}", tuple(range(24)), 24)
+    write(plan, f"sglang:{path}", load_model("gpt-oss-20b"))
     texts = [
         moesim("rebalance", counts[0], *COMMON, "--policy", "static", "--steps", 4, "--json", *more)[1]
         for more in ([], ["--start", path])
