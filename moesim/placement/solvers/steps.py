@@ -24,11 +24,11 @@ from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 
 #: Moves tried per slot and layer at effort 1, and the least there are.
-MOVES_PER_SLOT, LEAST_MOVES = 600, 20_000
+MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
 #: One move in this many changes replica counts, where that is allowed.
 RECOUNT = 8
-#: First and last temperature, as shares of the mean cost of a slot. Each round starts from the best so far.
-ROUNDS = ((0.02, 2e-5), (0.005, 2e-5))
+#: First and last temperature, as shares of the mean cost of a slot. Hotter starts undo what greedy got right.
+HOT, COLD = 0.02, 2e-5
 #: Replicas that an expert may gain over those it starts with.
 MORE_COPIES = 2
 
@@ -155,24 +155,30 @@ def _search(
     best = first.copy()
     moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * slots) * effort))
     # The generator's state must not be 0.
-    seeds = np.random.SeedSequence(seed).generate_state(layers * len(ROUNDS), np.uint64) | np.uint64(1)
-    states = seeds.reshape(layers, len(ROUNDS))
+    states = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
 
     def improve(layer: int) -> None:
-        most = min(ranks, int(np.bincount(start[layer]).max()) + MORE_COPIES * recount)
+        copies = np.bincount(start[layer], minlength=experts)
+        most = min(ranks, int(copies.max()) + MORE_COPIES * recount)
         cost = table_of(layer, most)
         mean_slot = float(cost[0].sum(axis=0).mean()) / slots
         if ranks == 1 or mean_slot <= 0.0:
             return
-        for (hot, cold), state in zip(ROUNDS, states[layer], strict=True):
-            copies = np.bincount(best[layer].ravel(), minlength=experts)
-            held = np.zeros((experts, ranks), dtype=np.bool_)
-            held[best[layer], np.arange(ranks)[:, None]] = True
-            now = best[layer].copy()
-            load = rank_costs(cost, now, copies)
-            _anneal(
-                cost, now, best[layer], copies, held, load, hot * mean_slot, cold * mean_slot, moves, recount, state
-            )
+        held = np.zeros((experts, ranks), dtype=np.bool_)
+        held[first[layer], np.arange(ranks)[:, None]] = True
+        _anneal(
+            cost,
+            first[layer].copy(),
+            best[layer],
+            copies,
+            held,
+            rank_costs(cost, first[layer], copies),
+            HOT * mean_slot,
+            COLD * mean_slot,
+            moves,
+            recount,
+            states[layer],
+        )
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         list(pool.map(improve, range(layers)))
