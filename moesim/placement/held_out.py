@@ -53,7 +53,12 @@ class HeldOut:
 
 
 def fit_steps(
-    problem: Problem, groups: IntArray | None = None, *, seed: int = 0, effort: float = 1.0, recount: bool = False
+    problem: Problem,
+    groups: IntArray | None = None,
+    *,
+    seed: int = 0,
+    effort: float = 1.0,
+    recount: bool = False,
 ) -> HeldOut:
     """Fit a plan to the steps of a problem, with some held out to decide.
 
