@@ -27,8 +27,9 @@ from moesim.placement.solvers.greedy import FloatArray, IntArray
 MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
 #: One move in this many changes replica counts, where that is allowed.
 RECOUNT = 8
-#: First and last temperature, as shares of the mean cost of a slot. Hotter starts undo what greedy got right.
-HOT, COLD = 0.02, 2e-5
+#: Start temperature of each round, as a share of the mean cost of a slot, and the last one; each round starts
+#: afresh, the best is kept. Hotter rounds undo what greedy got right, but few slots have deep local optima.
+WARM, HOT, COLD, FEW_SLOTS = (0.02,), (0.3, 2.0), 2e-5, 64
 #: Replicas that an expert may gain over those it starts with.
 MORE_COPIES = 2
 
@@ -154,8 +155,10 @@ def _search(
     first = start.reshape(layers, ranks, slots // ranks)
     best = first.copy()
     moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * slots) * effort))
+    heats = WARM + HOT if slots <= FEW_SLOTS else WARM
     # The generator's state must not be 0.
-    states = np.random.SeedSequence(seed).generate_state(layers, np.uint64) | np.uint64(1)
+    seeds = np.random.SeedSequence(seed).generate_state(layers * len(heats), np.uint64) | np.uint64(1)
+    states = seeds.reshape(layers, len(heats))
 
     def improve(layer: int) -> None:
         copies = np.bincount(start[layer], minlength=experts)
@@ -166,19 +169,23 @@ def _search(
             return
         held = np.zeros((experts, ranks), dtype=np.bool_)
         held[first[layer], np.arange(ranks)[:, None]] = True
-        _anneal(
-            cost,
-            first[layer].copy(),
-            best[layer],
-            copies,
-            held,
-            rank_costs(cost, first[layer], copies),
-            HOT * mean_slot,
-            COLD * mean_slot,
-            moves,
-            recount,
-            states[layer],
-        )
+        load = rank_costs(cost, first[layer], copies)
+        lowest = float(load.max(axis=0).sum())
+        for heat, state in zip(heats, states[layer], strict=True):
+            lowest = _anneal(
+                cost,
+                first[layer].copy(),
+                best[layer],
+                copies.copy(),
+                held.copy(),
+                load.copy(),
+                lowest,
+                heat * mean_slot,
+                COLD * mean_slot,
+                moves,
+                recount,
+                state,
+            )
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         list(pool.map(improve, range(layers)))
@@ -197,13 +204,14 @@ def _kernel(
     copies: IntArray,
     held: npt.NDArray[np.bool_],
     load: FloatArray,
+    lowest: float,
     hot: float,
     cold: float,
     moves: int,
     recount: bool,
     state: np.uint64,
 ) -> float:
-    """Anneal one layer, leave the best placement in `best`, and return its mean over steps of the maximum.
+    """Anneal one layer, and return the lowest sum over steps of the maximum; `best` is the placement that has it.
 
     Parameters
     ----------
@@ -212,8 +220,8 @@ def _kernel(
     table, copies, held, load
         The placement to start from, used up: experts ``[ranks, slots_per_rank]``, replicas ``[experts]``,
         whether a rank holds an expert ``[experts, ranks]``, cost ``[ranks, steps]``.
-    best
-        The placement to start from ``[ranks, slots_per_rank]``; updated.
+    best, lowest
+        The best placement so far ``[ranks, slots_per_rank]`` and its sum; `best` is updated.
     hot, cold
         First and last temperature.
     moves
@@ -245,7 +253,6 @@ def _kernel(
             elif x > peaks[2, s]:
                 peaks[2, s], where[2, s] = x, k
         total += peaks[0, s]
-    lowest = total
     cooling = (cold / hot) ** (256.0 / moves)
     temperature = hot * steps
     for step in range(moves):
@@ -343,7 +350,7 @@ def _kernel(
         if total < lowest * (1.0 - 1e-12):
             lowest = total
             best[:] = table
-    return lowest / steps
+    return lowest
 
 
 _anneal = compiled(_kernel)
