@@ -1,21 +1,23 @@
 """Plans fitted to batches of some requests, judged on batches of others.
 
-    python benchmarks/placement/batches.py FOLDER [--only gpt-oss] [--tokens 64 256] [--seeds 5] [--requests N]
+    python benchmarks/placement/batches.py FOLDER [--only gpt-oss] [--tokens 64 256] [--requests N]
 
-FOLDER holds ``gpt-oss-20b/decode.npz`` with its ``requests.json`` and ``esft-deepseek-v2-lite/{intent,summary}.npz``.
-For each seed the requests are dealt into two halves, one to fit and one to judge (the same halves for every method);
-``--requests`` fits on fewer. Batches are formed inside a half, `moesim.placement.batches`:
+FOLDER holds ``gpt-oss-20b/decode.npz`` with its ``requests.json`` and
+``esft-deepseek-v2-lite/{intent,summary}.npz``. For each seed the requests are dealt into two halves, one to
+fit and one to judge (the same halves for every method); ``--requests`` fits on fewer. Batches are formed
+inside a half, `moesim.placement.batches`:
 
 mixed     single tokens of all requests of the traffic, none twice in a batch
 chunks    runs of 32 neighbouring tokens of one request, as many as fill the batch
 one task  single tokens, all of one task, which is drawn for each batch
 
-Traffic is of one dataset (``mmlu``, ``gpqa``, ``intent``; `summary` has too few requests), of all datasets mixed, or
-of one task at a time: 7 subject families or 75 subjects of gpt-oss, two tasks of ESFT. The number is the excess, the
-mean over judged batches and layers of max/mean rank load, less 1; the interval is over seeds, twice the standard
-error. ``risk`` is a method in the manner of FlashLB: a beam search over replica counts, packing by mean plus
-0.674 standard deviations of the rank's load over the fitted batches, judged on the fitted batches. ``steps`` is
-`moesim.placement.held_out.fit_sampled`, its fall-back included; ``search`` the same without fall-back.
+Traffic is of one dataset (``mmlu``, ``gpqa``, ``intent``; `summary` has too few requests), of all datasets
+mixed, or of one task at a time: 7 subject families or 75 subjects of gpt-oss, two tasks of ESFT. The number
+is the excess, the mean over judged batches and layers of max/mean rank load, less 1; the interval is over
+seeds, twice the standard error. ``risk`` is a method in the manner of FlashLB: a beam search over replica
+counts, packing by mean plus 0.674 standard deviations of the rank's load over the fitted batches, judged on
+the fitted batches. ``steps`` is `moesim.placement.held_out.fit_sampled`, its fall-back included; ``search``
+the same without fall-back.
 """
 
 from __future__ import annotations
@@ -42,11 +44,12 @@ METHODS = ("greedy", "totals", "risk", "search", "steps")
 JUDGED, RUN = 200, 32
 # Subjects of MMLU by the four parts of its paper (Hendrycks et al. 2021), and of GPQA by its three domains.
 FAMILIES = {
-    "stem": "algebra astronomy college_biology chemistry computer mathematics physics electrical machine_learning "
-    "statistics high_school_biology",
-    "social": "econom geography government psychology sexuality public_relations security_studies sociology foreign",
-    "humanities": "logic european us_history world_history law jurisprudence fallacies moral philosophy prehistory "
-    "religions",
+    "stem": "algebra astronomy college_biology chemistry computer mathematics physics electrical "
+    "machine_learning statistics high_school_biology",
+    "social": "econom geography government psychology sexuality public_relations security_studies sociology "
+    "foreign",
+    "humanities": "logic european us_history world_history law jurisprudence fallacies moral philosophy "
+    "prehistory religions",
 }
 
 
@@ -246,8 +249,8 @@ def main() -> None:
                 numbers = " ".join(f"{x:8.4f}" for x in table.mean(axis=0))
                 layout = f"{trace.num_experts + redundant}/{ranks}"
                 print(
-                    f"{name:24} {layout:>8} {tokens:6} {numbers} {cut.mean():7.1%} ± {half:5.1%} {kept:3}/{len(found)}"
-                    f" {np.mean([s for *_, s in found]):6.1f}",
+                    f"{name:24} {layout:>8} {tokens:6} {numbers} {cut.mean():7.1%} ± {half:5.1%}"
+                    f" {kept:3}/{len(found)} {np.mean([s for *_, s in found]):6.1f}",
                     flush=True,
                 )
 

@@ -1,18 +1,19 @@
-"""Imbalance per iteration with and without a static plan: TensorRT-LLM's published pair, approached by replay.
+"""Imbalance per iteration without and with a static plan: TensorRT-LLM's published pair, by replay.
 
     python benchmarks/placement/iterations.py FOLDER [--tokens 128] [--iterations 100] [--seeds 5]
 
-TensorRT-LLM's example of wide expert parallelism (examples/wide_ep/ep_load_balancer/README.md) reports
-(max - mean) / mean of tokens per rank for DeepSeek-R1 on one unnamed dataset, per layer and iteration, then averaged:
-1.56 on 32 ranks with experts in order, 0.115 on 36 ranks with 288 slots and a static greedy plan fitted to 100
-iterations of the same run. Its tables show 1024 tokens per rank in both cases, so that an iteration has 4096 and
-4608 tokens: 128 per rank.
+TensorRT-LLM's example of wide expert parallelism (examples/wide_ep/ep_load_balancer/README.md) reports (max -
+mean) / mean of tokens per rank for DeepSeek-R1 on one unnamed dataset, per layer and iteration, then
+averaged: 1.56 on 32 ranks with experts in order, 0.115 on 36 ranks with 288 slots and a static greedy plan
+fitted to 100 iterations of the same run. Its tables show 1024 tokens per rank in both cases, so that an
+iteration has 4096 and 4608 tokens: 128 per rank.
 
-Here an iteration is that many tokens, drawn from the loads of one DeepSeek-V3 workload in FOLDER (token by token,
-8 distinct experts each, layers apart), or from routing that `moesim.synthesis` generates in requests (``generated``:
-a decode batch has one token of each of its requests, a prefill batch runs of neighbours). Plans are fitted to the
-sum of 100 iterations and judged on 100 others of the same traffic, or of another workload (``other``, the mean over
-the rest of the files of the phase). ``noise`` is what ranks of equal expected load show when every choice is independent. Nothing is tuned to the published numbers. The interval is over seeds, twice the standard error.
+Here an iteration is that many tokens, drawn from the loads of one DeepSeek-V3 workload in FOLDER (token by
+token, 8 experts each, layers apart), or mixed from the tokens of requests that `moesim.synthesis` generates
+(``generated``; other requests are judged than are fitted). Plans are fitted to the sum of 100 iterations and
+judged on 100 others of the same traffic, or of another workload (``other``, the mean over the rest of the
+files of the phase). ``noise`` is what ranks of equal expected load show when every choice is independent.
+Nothing is tuned to the published numbers. The interval is over seeds, twice the standard error.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from moesim.placement.solvers import anneal
 from moesim.placement.solvers.greedy import greedy
 from moesim.placement.solvers.steps import search_steps
 from moesim.synthesis import generate, load_profile
+from moesim.trace.types import RoutingTrace
 
 EXPERTS, TOP_K, SLOTS = 256, 8, 288
 
@@ -91,23 +93,19 @@ def main() -> None:
 
         return draw
 
-    def generated(phase: str, tokens: int, seed: int):
-        # Requests of about a thousand tokens; other requests are judged than are fitted.
-        trace = generate(load_profile("deepseek-v3"), tokens=200_000, requests=200, phase=phase, seed=seed)
-        ids = np.ascontiguousarray(trace.topk_ids[:, some])
-        trace = type(trace)(
-            ids,
-            trace.request,
-            EXPERTS,
-            tuple(trace.moe_layer_ids[i] for i in some),
-            trace.position,
-            trace.phase,
+    def generated(tokens: int, seed: int):
+        # As many requests as an iteration has tokens, so that mixed tokens are about one of each.
+        half = 36 * tokens
+        trace = generate(
+            load_profile("deepseek-v3"), tokens=20 * half, requests=2 * half, phase="decode", seed=seed
         )
-        run = 1 if phase == "decode" else 1024
+        ids = np.ascontiguousarray(trace.topk_ids[:, some])
+        kept = tuple(trace.moe_layer_ids[i] for i in some)
+        trace = RoutingTrace(ids, trace.request, EXPERTS, kept, trace.position, trace.phase)
 
         def draw(ranks: int, part: int) -> np.ndarray:
-            chosen = np.arange(part, 200, 2)
-            return draw_batches(trace, tokens * ranks, number, requests=chosen, run=run, seed=2 * seed + part)
+            chosen = np.arange(part, 2 * half, 2)
+            return draw_batches(trace, tokens * ranks, number, requests=chosen, seed=2 * seed + part)
 
         return draw
 
@@ -120,13 +118,10 @@ def main() -> None:
         jobs = {}
         for name, source in sources.items():
             rest = [s for other, s in sources.items() if other != name and other[:6] == name[:6]]
-            jobs[name] = lambda seed, s=source, rest=rest: row(
-                from_loads(s, tokens, seed), [from_loads(o, tokens, seed) for o in rest], seed
+            jobs[name] = lambda seed, size=tokens, s=source, rest=rest: row(
+                from_loads(s, size, seed), [from_loads(o, size, seed) for o in rest], seed
             )
-        for phase in ("decode", "prefill"):
-            jobs[f"generated {phase}"] = lambda seed, phase=phase: row(
-                generated(phase, tokens, seed), [], seed
-            )
+        jobs["generated decode"] = lambda seed, size=tokens: row(generated(size, seed), [], seed)
         for name, job in jobs.items():
             table = np.array([job(seed) for seed in range(arguments.seeds)])
             half = 2 * table.std(axis=0, ddof=1) / len(table) ** 0.5 if len(table) > 1 else 0 * table[0]

@@ -2,19 +2,20 @@
 
     python benchmarks/placement/robust.py FOLDER [--slots 288] [--ranks 32] [--seeds 5]
 
-FOLDER holds load counts of one model, one workload per file, named ``decode_*`` and ``prefill_*``, such as the
-DeepSeek-V3 counts attached to github.com/sgl-project/sglang/issues/6017. Four questions:
+FOLDER holds load counts of one model, one workload per file, named ``decode_*`` and ``prefill_*``, such as
+the DeepSeek-V3 counts attached to github.com/sgl-project/sglang/issues/6017. Four questions:
 
 one            fitted on one workload, judged on each other
 one of each    fitted on one decode and one prefill workload, judged on each other
 leave one out  fitted on all but one, judged on that one
 within phase   fitted on all but one of a phase with three or more workloads, judged on that one
 
-``greedy`` is greedy's plan for the mean of the fitted loads, each scaled to the same total; ``totals`` searches the
-best balance for that mean; ``robust`` searches the mean over the fitted loads of max/mean, greedy's replica
-counts kept. Excess is max/mean - 1. A cell is one layer of one judged workload under the plan of one set of fitted
-ones; it is better if its max/mean is lower than greedy's, strictly. The interval is over seeds of the
-search, twice the standard error; ``low`` and ``high`` are the cuts of the least and most favourable judged workload.
+``greedy`` is greedy's plan for the mean of the fitted loads, each scaled to the same total; ``totals``
+searches the best balance for that mean; ``robust`` searches the mean over the fitted loads of max/mean,
+greedy's replica counts kept. Excess is max/mean - 1. A cell is one layer of one judged workload under the
+plan of one set of fitted ones; it is better if its max/mean is lower than greedy's, strictly. The interval is
+over seeds of the search, twice the standard error; ``low`` and ``high`` are the cuts of the least and most
+favourable judged workload.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def main() -> None:
         return ExpertMap(table, experts, ranks).load_imbalance(load) - 1
 
     print(
-        f"{'fitted':14} {'plan':8} {'judged max/mean':>16} {'cut':>14} {'cells':>7} {'low':>7} {'high':>7} {'cpu s':>7}"
+        f"{'fitted':14} {'plan':8} {'judged max/mean':>16} {'cut':>14} {'cells':>7} {'low':>7} {'high':>7}"
+        f" {'cpu s':>7}"
     )
     for question, cases in questions(names).items():
         for method in ("greedy", "totals", "robust"):

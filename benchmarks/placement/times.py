@@ -1,13 +1,13 @@
 """Balance seconds instead of tokens: is the slowest rank faster?
 
-    python benchmarks/placement/times.py COUNTS [--hardware h200-sxm-8] [--slots 288 256] [--ranks 32] [--seeds 5]
+    python benchmarks/placement/times.py COUNTS [--hardware h200-sxm-8] [--slots 288 256] [--seeds 5]
 
-COUNTS is a load dump of DeepSeek-V3. Batches are drawn from its loads (`moesim.engine.routing.LoadSource`), other
-ones to fit and to judge. All plans start from greedy's: ``load`` searches the mean over fitted batches of
-max/mean tokens, ``time`` the mean of the slowest rank's seconds (`moesim.placement.costs`), both keeping replica
-counts; ``time+`` may change them. Microseconds of the slowest rank's experts per layer, on the judged batches, by
-the engine's own cost model, and the difference from ``load`` with its interval over seeds (twice the standard
-error). ``even`` is the mean rank of greedy's plan: what perfect balance would take.
+COUNTS is a load dump of DeepSeek-V3. Batches are drawn from its loads (`moesim.engine.routing.LoadSource`),
+other ones to fit and to judge. All plans start from greedy's: ``load`` searches the mean over fitted batches
+of max/mean tokens, ``time`` the mean of the slowest rank's seconds (`moesim.placement.costs`), both keeping
+replica counts; ``time+`` may change them. Microseconds of the slowest rank's experts per layer, on the judged
+batches, by the engine's own cost model, and the difference from ``load`` with its interval over seeds (twice
+the standard error). ``even`` is the mean rank of greedy's plan: what perfect balance would take.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main() -> None:
     experts = source.num_experts
 
     print(
-        f"{'slots':>5} {'tokens/rank':>11} {'even':>8} {'greedy':>8} {'load':>8} {'time':>8} {'time+':>8}  time vs load"
+        f"{'slots':>5} {'tokens/rank':>11} {'even':>8} {'greedy':>8} {'load':>8} {'time':>8} {'time+':>8}"
+        "  time vs load, time+ vs load"
     )
     for slots in arguments.slots:
         for tokens in arguments.tokens:

@@ -1,9 +1,9 @@
 """Batches of recorded tokens, as loads per step: what a plan is fitted to and judged on.
 
-How tokens come together decides how uneven a batch is. A decode step of many requests mixes their tokens; a chunk
-of a prompt is a run of neighbours, which choose alike; and traffic of one task after the other makes whole batches
-choose alike. Requests, not tokens or batches, are what may be kept aside for judging: tokens of a request resemble
-each other.
+How tokens come together decides how uneven a batch is. A decode step of many requests mixes their tokens; a
+chunk of a prompt is a run of neighbours, which choose alike; and traffic of one task after the other makes
+whole batches choose alike. Requests, not tokens or batches, are what may be kept aside for judging: tokens of
+a request resemble each other.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def draw_batches(
         Neighbouring tokens of one request that are drawn together; 1 mixes single tokens, without drawing one
         twice where there are enough. A request that is shorter is taken whole.
     tasks
-        Task of each request id, int ``[largest request id + 1]``. If given, each batch is all of one task, drawn
-        alike from those of the requests.
+        Task of each request id, int ``[largest request id + 1]``. If given, each batch is all of one task,
+        drawn alike from those of the requests.
     seed
         Of the draws.
 

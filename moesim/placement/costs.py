@@ -1,11 +1,11 @@
 """What one replica of an expert costs in time, so that a search can balance seconds instead of tokens.
 
-The engine's time of a rank, `moesim.cost.expert_times`, is a launch floor and a soft maximum of two sums over its
-slots: compute of padded tiles, and bytes of the weights of slots that are hit and of activations. The soft maximum
-is not a sum over slots, but it is convex and homogeneous: its tangent plane at a typical rank is a sum, equals it
-there, and is nowhere above it. The slope in each resource is ``(resource / whole) ** (p - 1)``, with ``p`` the
-sharpness. Where weights are read, the cost of a slot jumps at its first token and hardly grows after; where tiles
-are computed, it grows with them.
+The engine's time of a rank, `moesim.cost.expert_times`, is a launch floor and a soft maximum of two sums over
+its slots: compute of padded tiles, and bytes of the weights of slots that are hit and of activations. The
+soft maximum is not a sum over slots, but it is convex and homogeneous: its tangent plane at a typical rank is
+a sum, equals it there, and is nowhere above it. The slope in each resource is ``(resource / whole) ** (p -
+1)``, with ``p`` the sharpness. Where weights are read, the cost of a slot jumps at its first token and hardly
+grows after; where tiles are computed, it grows with them.
 """
 
 from __future__ import annotations

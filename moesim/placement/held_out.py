@@ -1,10 +1,10 @@
 """Plans fitted to single steps, and kept only if they do better than greedy on steps they were not fitted to.
 
-A search over sampled batches fits their noise too, the more so the fewer requests they come from. So the requests
-are dealt into folds; a plan is fitted without each fold in turn and judged on it, beside greedy's plan from the same
-steps. If the mean over folds, steps and layers is lower, the plan is fitted once more to all steps; otherwise the
-answer is greedy's. It is one decision per plan: on a single layer the difference is mostly noise, and choosing by
-it layer by layer would choose noise.
+A search over sampled batches fits their noise too, the more so the fewer requests they come from. So the
+requests are dealt into folds; a plan is fitted without each fold in turn and judged on it, beside greedy's
+plan from the same steps. If the mean over folds, steps and layers is lower, the plan is fitted once more to
+all steps; otherwise the answer is greedy's. It is one decision per plan: on a single layer the difference is
+mostly noise, and choosing by it layer by layer would choose noise.
 """
 
 from __future__ import annotations

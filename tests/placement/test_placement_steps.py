@@ -1,4 +1,4 @@
-"""Plans for several loads: optimal where every plan can be looked at, never worse, reproducible, transferable."""
+"""Plans for several loads: optimal where every plan can be looked at, never worse, and they transfer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def best_of_all(cost, ranks, room):
     return found
 
 
-@pytest.mark.parametrize(("experts", "ranks", "redundant"), [(6, 2, 0), (6, 3, 0), (4, 2, 2), (5, 3, 1), (4, 4, 4)])
+@pytest.mark.parametrize(
+    ("experts", "ranks", "redundant"), [(6, 2, 0), (6, 3, 0), (4, 2, 2), (5, 3, 1), (4, 4, 4)]
+)
 def test_reaches_the_optimum_of_small_problems(experts, ranks, redundant):
     for seed in range(4):
         cost = np.random.default_rng(seed).gamma(2.0, size=(1, 5, experts, ranks))

@@ -1,13 +1,13 @@
-"""Local search for plans that have to hold for each of several loads: batches of one workload, or workloads.
+"""Local search for plans that have to hold for each of several loads: batches of a workload, or workloads.
 
-What is minimised is the mean over steps of the cost of the most costly rank, a *sample average*: plans for the
-sum of all steps may be perfect on the sum and bad on every single step. A rank's cost is the sum over its slots
-of a table ``cost[step, expert, copies]``: what one replica of an expert costs in a step when the expert has so
-many. For load it is ``load / copies``; for time, see `moesim.placement.costs`.
+What is minimised is the mean over steps of the cost of the most costly rank, a *sample average*: plans for
+the sum of all steps may be perfect on the sum and bad on every single step. A rank's cost is the sum over its
+slots of a table ``cost[step, expert, copies]``: what one replica of an expert costs in a step when the expert
+has so many. For load it is ``load / copies``; for time, see `moesim.placement.costs`.
 
-Moves are swaps of two experts between ranks, which also move replicas, and changes of replica counts; simulated
-annealing decides. Cost of each rank in each step is kept up to date by increments, and the three largest of
-each step, so that a swap is judged without looking at the other ranks.
+Moves are swaps of two experts between ranks, which also move replicas, and changes of replica counts;
+simulated annealing decides. Cost of each rank in each step is kept up to date by increments, and the three
+largest of each step, so that a swap is judged without looking at the other ranks.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from moesim.placement.solvers.greedy import FloatArray, IntArray
 MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
 #: One move in this many changes replica counts, where that is allowed.
 RECOUNT = 8
-#: Start temperature of each round, as a share of the mean cost of a slot, and the last one; each round starts
-#: afresh, the best is kept. Hotter rounds undo what greedy got right, but few slots have deep local optima.
-WARM, HOT, COLD, FEW_SLOTS = (0.02,), (0.3, 2.0), 2e-5, 64
+#: Start temperature of each round, as a share of the mean cost of a slot, and the most slots it is for. A
+#: round starts afresh, the best is kept. Hot rounds undo what greedy got right, but few slots have deep optima.
+HEATS = ((0.02, math.inf), (0.3, 16), (2.0, 16))
+#: Last temperature of each round, as a share of the mean cost of a slot.
+COLD = 2e-5
 #: Replicas that an expert may gain over those it starts with.
 MORE_COPIES = 2
 
@@ -155,7 +157,7 @@ def _search(
     first = start.reshape(layers, ranks, slots // ranks)
     best = first.copy()
     moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * slots) * effort))
-    heats = WARM + HOT if slots <= FEW_SLOTS else WARM
+    heats = [heat for heat, most in HEATS if slots <= most]
     # The generator's state must not be 0.
     seeds = np.random.SeedSequence(seed).generate_state(layers * len(heats), np.uint64) | np.uint64(1)
     states = seeds.reshape(layers, len(heats))
@@ -211,7 +213,7 @@ def _kernel(
     recount: bool,
     state: np.uint64,
 ) -> float:
-    """Anneal one layer, and return the lowest sum over steps of the maximum; `best` is the placement that has it.
+    """Anneal one layer, and return the lowest sum over steps of the maximum, that of `best`.
 
     Parameters
     ----------
