@@ -63,7 +63,7 @@ def test_linear_costs_are_loads():
     by_load = search_steps(steps, 4, start, threads=1)
     by_cost = search_costs(cost_table(lambda tokens: 0.25 * tokens, steps, 4), 4, start, threads=1)
     values = [evaluate(ExpertMap(t, 16, 4), steps).mean for t in (by_load, by_cost)]
-    assert values[1] == pytest.approx(values[0], rel=1e-3)
+    assert values[1] == pytest.approx(values[0], rel=0.02)
 
 
 def test_seconds_of_a_layer_are_the_slowest_ranks(device):

@@ -28,7 +28,7 @@ MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
 #: One move in this many changes replica counts, where that is allowed.
 RECOUNT = 8
 #: Start temperature of each round, as a share of the mean cost of a slot, and the most slots it is for. A
-#: round starts afresh, the best is kept. Hot rounds undo what greedy got right, but few slots have deep optima.
+#: round starts afresh, the best is kept. Hot ones undo what greedy got right, but few slots have deep optima.
 HEATS = ((0.02, math.inf), (0.3, 16), (2.0, 16))
 #: Last temperature of each round, as a share of the mean cost of a slot.
 COLD = 2e-5
