@@ -73,6 +73,7 @@ def test_a_pattern_is_kept_and_the_plan_holds_elsewhere():
     found = fit_sampled(sample, np.arange(30), ranks=4)
     assert found.kept
     assert found.groups == 30
+    assert not found.few
     assert found.searched < found.greedy
     other = sample(np.arange(30, 40), seed=1)
     plans = [greedy(sample(np.arange(30)).sum(axis=0), 4), found.table]
@@ -96,6 +97,7 @@ def test_steps_of_a_group_are_held_out_together():
     alone, together = fit_steps(Problem(steps, 4)), fit_steps(Problem(steps, 4), groups)
     assert alone.searched < together.searched
     assert (alone.groups, together.groups) == (60, 6)
+    assert together.few
 
 
 def test_too_few_groups_to_hold_any_out():
