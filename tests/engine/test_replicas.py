@@ -110,7 +110,7 @@ def test_tokens_and_counts_agree_on_traffic():
             for d in (draw, Draw(None, draw.counts, draw.tokens))
         )
         ratios.append((expected.out.sum() / exact.out.sum(), expected.up.sum() / exact.up.sum()))
-    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[0], (4, 2)), rtol=0.02)
+    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[0], (4, 2)), rtol=0.03)
     assert np.min(ratios) > 0.85
 
 
