@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -82,6 +82,36 @@ CalibrationPath = Annotated[
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]
+
+
+N = TypeVar("N", int, float)
+
+
+def numbers(text: str | None, option: str, kind: type[N]) -> list[N] | None:
+    """Read numbers with commas between.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option and the part that is no number.
+
+    Examples
+    --------
+    >>> numbers("1,0.5", "--rank-speeds", float)
+    [1.0, 0.5]
+    """
+    if text is None:
+        return None
+    from moesim.errors import ConfigError, Fault
+
+    found: list[N] = []
+    for part in text.split(","):
+        try:
+            found.append(kind(part))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(Fault("is no number", option, part, f"{what}, with commas between")) from None
+    return found
 
 
 def read_all(

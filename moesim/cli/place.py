@@ -9,6 +9,7 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
+from moesim.cli.place_check import check_file, number_of, served_as
 from moesim.cli.place_show import show
 
 
@@ -24,15 +25,24 @@ def place(
     ] = None,
     nodes: opt.Nodes = None,
     redundant: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NUMBER|auto",
-            help="Physical experts beyond one of each, per layer; auto: the number that serves fastest.",
+            help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
+            "[default: 0; with --check any]",
         ),
-    ] = "0",
+    ] = None,
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TERMS",
+            help="max-load, expected-max, remote-nodes, transitions, layer-time, migration; "
+            "'a + 0.1 b' weighs, 'a, b' orders them. [default: max-load; expected-max with --robust]",
+        ),
+    ] = None,
     dispatch: Annotated[
         str,
         typer.Option(
@@ -47,11 +57,31 @@ def place(
             metavar="FILE...", help="More routing the plan has to hold for; the mean over all is minimised."
         ),
     ] = None,
+    current: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="The plan that is loaded now, for migration.")
+    ] = None,
+    rank_speeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Relative speed of each rank; not priced.")
+    ] = None,
+    rank_slots: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Slots of each rank, if they differ; not priced.")
+    ] = None,
     evaluate_on: Annotated[
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
     ] = None,
     emit: Annotated[
-        list[str] | None, typer.Option(help="Write the plan: sglang:plan.json or eplb:plan.npz.")
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT:FILE",
+            help="Write the plan: sglang:plan.json, tensorrt-llm:plan.yaml, vllm-ascend:map.json, "
+            "vllm:plan.json or eplb:plan.npz; again for more files.",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN", help="Place nothing; say what is wrong with this plan, in any format of --emit."
+        ),
     ] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report.")] = None,
     concurrency: Annotated[
@@ -71,6 +101,7 @@ def place(
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
     from moesim.files import check_writable
     from moesim.placement import place as run
+    from moesim.placement import read_plan
     from moesim.prediction import Engine, Workload
 
     fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
@@ -78,8 +109,13 @@ def place(
         model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
     )
     wanted = [routing for routing in routings if routing is not None]
+    if check is not None:
+        judged_on = {p: r for p, r in zip([evaluate_on, *fitted], [other, *routings], strict=True) if p and r}
+        written = [*(emit or ()), *([report] if report is not None else [])]
+        check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
+        return
     if not wanted:
-        raise ConfigError(Fault("is needed", "TRACE"))
+        raise ConfigError(Fault("is needed, except with --check", "TRACE"))
     if report is not None and (faults := check_writable(report, "--report")):
         raise ConfigError(faults)
     workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
@@ -90,15 +126,21 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
-        redundant=int(redundant) if redundant.isdecimal() else redundant,
+        redundant=number_of(redundant or "0"),
         method=method,
+        objective=objective,
         dispatch=dispatch,
+        current=read_plan(current, found_model, ep) if current is not None else None,
+        speeds=opt.numbers(rank_speeds, "--rank-speeds", float),
+        rooms=opt.numbers(rank_slots, "--rank-slots", int),
         robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
         engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
         emit=emit or (),
         seed=seed,
+        inputs=[p for p in (*fitted, evaluate_on) if p],
+        served=served_as(model, found_model.name),
     )
     if report is not None:
         from moesim.reporting import write_placement_report

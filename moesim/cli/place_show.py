@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from moesim.cli.common import print_table, stderr
+from moesim.cli.place_check import show_files
 
 if TYPE_CHECKING:
     from moesim.placement import Placed
@@ -29,8 +30,7 @@ def show(placed: Placed) -> None:
         _numbers(placed.redundancy, placed.moe_layer_ids)
     if placed.predicted:
         _price(placed)
-    for file in placed.emitted:
-        typer.echo(f"{file.format}: {file.path} ({file.rows} rows)")
+    show_files(placed.emitted)
     for note in placed.warnings:
         stderr(f"note: {note}")
 

@@ -1,13 +1,15 @@
 """Expert placement: which rank holds which expert, how far from the best possible, and in which file."""
 
 from moesim.placement.bound import Bound, bound_with_kind, lower_bound
-from moesim.placement.emit import (
+from moesim.placement.files import (
     FORMATS,
     EmittedFile,
+    NotAPlanError,
+    PlanCheck,
+    check_plan,
     emit_faults,
     parse_emit,
-    read_sglang,
-    to_sglang,
+    read_plan,
     write,
 )
 from moesim.placement.place import place
@@ -26,11 +28,14 @@ __all__ = [
     "Gain",
     "Imbalance",
     "Judged",
+    "NotAPlanError",
     "Placed",
+    "PlanCheck",
     "PricePoint",
     "Problem",
     "Solution",
     "bound_with_kind",
+    "check_plan",
     "emit_faults",
     "evaluate",
     "greedy",
@@ -38,9 +43,8 @@ __all__ = [
     "pack",
     "parse_emit",
     "place",
-    "read_sglang",
+    "read_plan",
     "replicate",
     "solve",
-    "to_sglang",
     "write",
 ]

@@ -24,7 +24,7 @@ import numpy as np
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
 from moesim.placement.problem import Problem
-from moesim.placement.solution import evaluate
+from moesim.placement.solution import Imbalance, evaluate
 from moesim.placement.solvers.greedy import FloatArray
 
 TERMS = ("max-load", "expected-max", "remote-nodes", "transitions", "layer-time", "migration")
@@ -127,9 +127,9 @@ def term_values(problem: Problem, plan: ExpertMap, term: str) -> FloatArray:
     """Value of one term for a plan, float64 ``[layers]``; NaN for a layer without load."""
     match term:
         case "max-load":
-            found = evaluate(plan, problem.totals, problem.dispatch, problem.nodes, problem.speeds).per_layer
+            found = judge(problem, plan, problem.totals).per_layer
         case "expected-max":
-            found = evaluate(plan, problem.loads, problem.dispatch, problem.nodes, problem.speeds).per_layer
+            found = judge(problem, plan, problem.loads).per_layer
         case "remote-nodes" | "transitions":
             found = _traffic(problem, plan, term)
         case "layer-time":
@@ -137,6 +137,22 @@ def term_values(problem: Problem, plan: ExpertMap, term: str) -> FloatArray:
         case _:
             found = _copied(problem, plan)
     return np.where(problem.idle, np.nan, found)
+
+
+def objective_value(problem: Problem, plan: ExpertMap, objective: Objective) -> FloatArray:
+    """Value of the whole objective, float64 ``[layers]``; of terms in order, that of the first."""
+    if objective.ordered:
+        return term_values(problem, plan, objective.terms[0])
+    weighed = [
+        weight * term_values(problem, plan, term)
+        for term, weight in zip(objective.terms, objective.weights, strict=True)
+    ]
+    return np.asarray(sum(weighed))
+
+
+def judge(problem: Problem, plan: ExpertMap, loads: FloatArray) -> Imbalance:
+    """Largest over mean rank load under loads, on the ranks and by the rule of a problem."""
+    return evaluate(plan, loads, problem.dispatch, problem.nodes, problem.speeds, problem.rows)
 
 
 def _traffic(problem: Problem, plan: ExpertMap, term: str) -> FloatArray:

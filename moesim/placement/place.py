@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,17 +11,20 @@ import numpy as np
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
+from moesim.layout.sharing import hosts_of, rule_of
 from moesim.model.types import Model
 from moesim.placement.certificate import load_bound
-from moesim.placement.emit import emit_faults, write
+from moesim.placement.files import emission_faults, write
+from moesim.placement.objective import Objective, judge, objective_faults
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
 from moesim.placement.problem import Problem
 from moesim.placement.redundancy import Redundancy, plan_redundancy
-from moesim.placement.solution import Solution, evaluate
+from moesim.placement.solution import Solution
 from moesim.placement.solve import method_faults, solve
-from moesim.placement.solvers.greedy import FloatArray
+from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.prediction import Engine, Workload, check_routing
+from moesim.provenance import provenance
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -36,13 +40,19 @@ def place(
     ep: int,
     redundant: int | str = 0,
     method: str = "search",
+    objective: str | None = None,
     dispatch: str = "even",
     robust: Sequence[Routing] = (),
+    current: ExpertMap | None = None,
+    speeds: Sequence[float] | None = None,
+    rooms: Sequence[int] | None = None,
     evaluate_on: Routing | None = None,
     workload: Workload | None = None,
     engine: Engine | None = None,
     emit: Sequence[str] = (),
     seed: int = 0,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    served: str = "",
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -57,10 +67,17 @@ def place(
         that serves the workload fastest, which needs hardware.
     method
         One of `moesim.placement.METHODS`.
+    objective
+        What is minimised, see `moesim.placement.objective`; ``max-load`` if None, or ``expected-max`` with
+        `robust`.
     dispatch
         How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
     robust
         More routing the plan has to hold for: the mean over all of it, each counting alike, is minimised.
+    current
+        The plan that is loaded now, for objectives with ``migration``.
+    speeds, rooms
+        Relative speed, and slots, of each rank; equal ones if None. Others are not priced.
     evaluate_on
         Routing the plan is judged on besides; it never influences the plan.
     workload
@@ -71,6 +88,10 @@ def place(
         Files to write, as ``sglang:plan.json``.
     seed
         Of search and pricing.
+    inputs
+        Files the routing came from; their hashes are kept beside the plans that are written.
+    served
+        Folder or Hugging Face id of the checkpoint, for the command lines of engines.
 
     Returns
     -------
@@ -84,12 +105,24 @@ def place(
         If the deployment that is to be priced does not fit.
     """
     fitted = (trace, *robust)
-    asked = _Asked(model, hardware, ep, method, dispatch, seed)
+    dispatch = rule_of(dispatch)
+    asked = _Asked(
+        model,
+        hardware,
+        ep,
+        method,
+        objective or ("expected-max" if robust else "max-load"),
+        dispatch,
+        current,
+        np.array(speeds, dtype=np.float64) if speeds is not None else None,
+        np.array(rooms) if rooms is not None else None,
+        seed,
+    )
     problem = _check(asked, fitted, redundant, evaluate_on, emit)
     pricings: tuple[Pricing, ...] = ()
     workload = workload or Workload(1024, 1024, 64 * ep)
     if hardware is not None:
-        engine = engine or Engine()
+        engine = replace(engine or Engine(), dispatch=dispatch)
         pricings = tuple(Pricing(model, hardware, ep, routing, engine, seed) for routing in fitted)
     numbers: Redundancy | None = None
     if redundant == AUTO:
@@ -105,8 +138,7 @@ def place(
     plans = asked.beside(problem, solution)
     judged = {
         name: Judged(
-            evaluate(plan, problem.loads, dispatch, problem.nodes),
-            evaluate(plan, other, dispatch, problem.nodes) if other is not None else None,
+            judge(problem, plan, problem.loads), other if other is None else judge(problem, plan, other)
         )
         for name, plan in plans.items()
         if name != "balanced"
@@ -116,15 +148,18 @@ def place(
         model.moe_layer_ids,
         dispatch,
         judged,
-        load_bound(problem).values,
+        load_bound(problem, problem.totals).values,
         redundancy=numbers,
         warnings=tuple(dict.fromkeys(w for routing in fitted for w in routing.warnings)),
     )
     if pricings:
         elsewhere = replace(pricings[0], traffic=evaluate_on) if evaluate_on is not None else None
         placed = _priced(placed, plans, pricings[0], elsewhere, workload)
-    ids = model.moe_layer_ids
-    emitted = tuple(write(solution.expert_map, spec, ids, model.num_layers) for spec in emit)
+    record = placed.record() | {"provenance": provenance(inputs, seed)} if emit else None
+    emitted = tuple(
+        write(solution.expert_map, spec, model, problem.nodes, dispatch, served=served, record=record)
+        for spec in emit
+    )
     return replace(placed, emitted=emitted)
 
 
@@ -136,28 +171,41 @@ class _Asked:
     hardware: Hardware | None
     ep: int
     method: str
+    objective: str
     dispatch: str
+    current: ExpertMap | None
+    speeds: FloatArray | None
+    rooms: IntArray | None
     seed: int
 
-    def problem(self, loads: FloatArray, redundant: int) -> Problem:
+    def problem(self, loads: FloatArray, redundant: int, tokens: RoutingTrace | None) -> Problem:
         """Loads to place on the ranks."""
-        nodes = 1 if self.hardware is None else max(1, self.ep // self.hardware.domain)
-        groups = self.model.moe.groups if self.model.moe is not None else 1
-        return Problem(loads, self.ep, redundant, nodes=nodes, groups=groups, dispatch=self.dispatch)
+        return Problem(
+            loads,
+            self.ep,
+            redundant,
+            nodes=1 if self.hardware is None else hosts_of(self.ep, self.hardware),
+            groups=self.model.moe.groups if self.model.moe is not None else 1,
+            dispatch=self.dispatch,
+            speeds=self.speeds,
+            rooms=self.rooms,
+            current=self.current,
+            tokens=tokens,
+            rows=self.model.moe_layer_ids,
+        )
 
     def solve(self, problem: Problem) -> Solution:
         """Find a plan."""
-        return solve(problem, self.method, seed=self.seed)
+        return solve(problem, self.method, self.objective, seed=self.seed)
 
     def beside(self, problem: Problem, solution: Solution) -> dict[str, ExpertMap]:
         """The plan, and what it is compared with."""
         layers, experts = problem.layers, problem.experts
         # Engines start with experts in order; where these do not divide over the ranks, only with spares.
         spare = problem.redundant if experts % self.ep else 0
-        plans = {
-            "contiguous": ExpertMap.contiguous(layers, experts, self.ep, spare),
-            "greedy": solve(problem, "greedy").expert_map,
-        }
+        plans = {"greedy": solve(problem, "greedy").expert_map}
+        if problem.rooms is None:
+            plans = {"contiguous": ExpertMap.contiguous(layers, experts, self.ep, spare)} | plans
         # Without spare slots to compare with, the plan is the balanced one.
         if self.hardware is not None and problem.redundant and experts % self.ep == 0:
             plans["balanced"] = self.solve(replace(problem, redundant=0)).expert_map
@@ -210,8 +258,7 @@ def _check(
         raise ConfigError(
             Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
         )
-    for spec in emit:
-        found += emit_faults(spec)
+    found += emission_faults(emit)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
@@ -226,10 +273,15 @@ def _check(
             found.append(Fault("is no number", "--redundant", redundant, f"0 or more, or {AUTO}"))
         elif hardware is None:
             found.append(Fault("needs a price", "--hardware", None, "a machine"))
+    if hardware is not None and (asked.speeds is not None or asked.rooms is not None):
+        found.append(Fault("are priced with equal speed and room alone", "ranks", None, "no --hardware"))
     spare = redundant if isinstance(redundant, int) else -model.num_experts % max(ep, 1)
     try:
-        problem = asked.problem(_loads(fitted), spare)
+        problem = asked.problem(
+            _loads(fitted), spare, fitted[0] if isinstance(fitted[0], RoutingTrace) else None
+        )
         found += method_faults(problem, asked.method)
+        found += objective_faults(problem, Objective.parse(asked.objective, "--objective"))
         if problem.idle.any():
             idle = [model.moe_layer_ids[row] for row in np.flatnonzero(problem.idle)]
             found.append(

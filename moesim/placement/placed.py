@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from moesim.layout import ExpertMap
-from moesim.placement.emit import EmittedFile
+from moesim.placement.files import EmittedFile
 from moesim.placement.price import Gain, PricePoint, price_dict
 from moesim.placement.redundancy import Redundancy
 from moesim.placement.solution import Imbalance, Solution
@@ -122,8 +122,18 @@ class Placed:
             "redundant": self.expert_map.redundant,
             "moe_layer_ids": list(self.moe_layer_ids),
             "seconds": self.solution.seconds,
-            "emitted": [{"path": str(f.path), "format": f.format, "rows": f.rows} for f in self.emitted],
+            "emitted": [file.to_dict() for file in self.emitted],
             "warnings": list(self.warnings),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """How the plan was found and how well it does: what is kept beside its files."""
+        return {
+            "method": self.solution.method,
+            "dispatch": self.dispatch,
+            "load_imbalance": self.judged["plan"].to_dict(),
+            "lower_bound": {"mean": _mean(self.lower_bound), "per_layer": self.lower_bound.tolist()},
+            "gap": {"mean": _mean(self.solution.gap), "worst": float(np.nanmax(self.solution.gap))},
         }
 
 

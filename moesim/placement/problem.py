@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ class Problem:
         Token-level routing, when traffic between ranks matters.
     clock
         Seconds of each MoE layer under a plan, when these matter.
+    rows
+        Decoder index of each layer: what SGLang draws for a layer depends on those before. In turn if None.
     totals
         float64 ``[layers, experts]``; follows from `loads`.
 
@@ -73,6 +76,7 @@ class Problem:
     current: ExpertMap | None = None
     tokens: RoutingTrace | None = None
     clock: Clock | None = None
+    rows: tuple[int, ...] | None = None
     totals: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,6 +172,10 @@ def faults(problem: Problem) -> list[Fault]:
         wanted = (layers, experts, ranks, experts + problem.redundant)
         if problem.rooms is None and has != wanted:
             found.append(Fault("(layers, experts, ranks, slots) do not fit", "current", has, str(wanted)))
+    if problem.rows is not None and (
+        len(problem.rows) != layers or any(a >= b for a, b in pairwise((-1, *problem.rows)))
+    ):
+        found.append(Fault("must be one for each layer, rising", "rows", problem.rows, f"{layers} rows"))
     if tokens is not None:
         shape = (len(tokens.moe_layer_ids), tokens.num_experts)
         if shape != (layers, experts):

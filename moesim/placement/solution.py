@@ -42,6 +42,8 @@ class Solution:
         The plan.
     method
         How it was found.
+    objective
+        What was minimised.
     value
         Of the objective, float64 ``[layers]``: largest over mean rank load, unless another was asked for.
     bound
@@ -57,6 +59,7 @@ class Solution:
 
     expert_map: ExpertMap
     method: str
+    objective: str
     value: FloatArray
     bound: FloatArray
     bound_kind: tuple[str, ...]

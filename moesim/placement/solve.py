@@ -9,15 +9,24 @@ import numpy as np
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
-from moesim.placement.certificate import load_bound
+from moesim.placement.certificate import certificate
+from moesim.placement.objective import Objective, objective_faults, objective_value
+from moesim.placement.portfolio import candidates, choose
 from moesim.placement.problem import Problem, hierarchy_faults
-from moesim.placement.solution import Solution, evaluate
+from moesim.placement.solution import Solution
 from moesim.placement.solvers.greedy import IntArray, greedy
 
 METHODS = ("search", "greedy", "greedy-hierarchical", "contiguous", "round-robin")
 
 
-def solve(problem: Problem, method: str = "search", *, seed: int = 0, effort: float = 1.0) -> Solution:
+def solve(
+    problem: Problem,
+    method: str = "search",
+    objective: Objective | str = "max-load",
+    *,
+    seed: int = 0,
+    effort: float = 1.0,
+) -> Solution:
     """Place the experts of every layer on ranks.
 
     Parameters
@@ -26,6 +35,9 @@ def solve(problem: Problem, method: str = "search", *, seed: int = 0, effort: fl
         What is asked.
     method
         One of `METHODS`.
+    objective
+        What is minimised, see `moesim.placement.objective`; methods other than ``search`` do not look at it,
+        but are judged by it.
     seed
         Of the search; same input and seed, same plan.
     effort
@@ -45,16 +57,20 @@ def solve(problem: Problem, method: str = "search", *, seed: int = 0, effort: fl
     >>> solution.gap
     array([0.])
     """
-    found = method_faults(problem, method, effort)
+    if isinstance(objective, str):
+        objective = Objective.parse(objective)
+    found = method_faults(problem, method, effort) + objective_faults(problem, objective)
     if found:
         raise ConfigError(found, "placement problem")
     started = time.perf_counter()
-    plan = problem.plan(_place(problem, method, seed, effort))
-    value = evaluate(plan, problem.loads, problem.dispatch, problem.nodes, problem.speeds).per_layer
-    bound = load_bound(problem)
-    # Rounding may put a sum a few ulp below its own bound.
-    gap = np.maximum(value / bound.values - 1, 0.0)
-    return Solution(plan, method, value, bound.values, bound.kinds, gap, time.perf_counter() - started)
+    plan = problem.plan(_place(problem, method, objective, seed, effort))
+    value = objective_value(problem, plan, objective)
+    bound = certificate(problem, objective)
+    # Rounding may put a sum a few ulp below its own bound; a bound of nothing proves nothing.
+    proven = np.where(bound.values > 0, bound.values, np.nan)
+    gap = np.maximum(value / proven - 1, 0.0)
+    seconds = time.perf_counter() - started
+    return Solution(plan, method, str(objective), value, bound.values, bound.kinds, gap, seconds)
 
 
 def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fault]:
@@ -75,7 +91,7 @@ def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fa
     return found
 
 
-def _place(problem: Problem, method: str, seed: int, effort: float) -> IntArray:
+def _place(problem: Problem, method: str, objective: Objective, seed: int, effort: float) -> IntArray:
     layers, experts, ranks, redundant = problem.layers, problem.experts, problem.ranks, problem.redundant
     match method:
         case "contiguous":
@@ -84,9 +100,6 @@ def _place(problem: Problem, method: str, seed: int, effort: float) -> IntArray:
             return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical
         case "greedy-hierarchical":
             return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes)
-    table = greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds)
-    if method == "search":
-        from moesim.placement.solvers.anneal import search
-
-        return search(problem.totals, ranks, table, speeds=problem.speeds, seed=seed, effort=effort)
-    return table
+        case "greedy":
+            return greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds)
+    return choose(problem, objective, candidates(problem, objective, seed, effort))

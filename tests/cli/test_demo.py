@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from moesim.placement import read_sglang
+from moesim.model import load_model
+from moesim.placement import read_plan
 
 
 def run(*arguments, cwd):
@@ -61,7 +62,7 @@ def test_demo_plan_is_one_sglang_loads(shown):
     whole = json.loads((folder / "moesim-demo-plan.json").read_text())
     assert list(whole) == ["physical_to_logical_map"]
     assert len(whole["physical_to_logical_map"]) == 61
-    plan = read_sglang(folder / "moesim-demo-plan.json", 32, 256, range(3, 61), 61)
+    plan = read_plan(folder / "moesim-demo-plan.json", load_model("deepseek-v3"), 32)
     assert (plan.layers, plan.slots, plan.redundant) == (58, 288, 32)
 
 
