@@ -194,11 +194,13 @@ def test_tables_are_those_of_the_sglang_wheel(experts, redundant, ranks, nodes):
 
 
 def test_rows_between_are_those_that_are_emitted():
-    from moesim.placement.emit import to_sglang
+    from moesim.placement.files.sglang import document_of
+    from moesim.placement.files.target import Target
 
     plan = ExpertMap(np.array([[0, 1, 2, 3, 4, 5, 1, 0], [5, 0, 3, 1, 2, 4, 5, 3]]), 6, 4)
     ids = (1, 3)
-    rows = np.array(to_sglang(plan, ids, 5)["physical_to_logical_map"])
+    target = Target("tiny", num_layers=5, moe_layer_ids=ids, num_experts=6, ranks=4)
+    rows = np.array(document_of(plan, target)["physical_to_logical_map"])
     whole = slots_of_sources(ExpertMap(rows, 6, 4), "static")
     np.testing.assert_array_equal(slots_of_sources(plan, "static", rows=ids), whole[list(ids)])
     assert (slots_of_sources(plan, "static") != whole[list(ids)]).any()
