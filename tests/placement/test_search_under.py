@@ -15,7 +15,8 @@ from moesim.layout.sharing import FIXED, draws, rule_of, slots_of_sources
 from moesim.placement import Problem, evaluate, greedy
 from moesim.placement.bound import KINDS
 from moesim.placement.bound_shares import bound_under, kinds_under
-from moesim.placement.solvers.shares import ALIKE, IN_TURN, NEAREST, _share_out, improve_layer
+from moesim.placement.solvers.shares import ALIKE, IN_TURN, NEAREST, improve_layer, share_out
+from moesim.placement.solvers.shares_steps import search_steps_under
 from moesim.placement.solvers.under import search_under
 
 UNEVEN = ("sglang-static", "sglang-dynamic", "vllm-ascend")
@@ -142,9 +143,9 @@ def test_with_enough_spare_slots_nothing_is_left_to_draw(ranks, redundant, nodes
 
 
 def test_where_draws_decide_the_plan_fits_the_ones_that_its_rows_get():
-    loads = skewed(4, 64, 1.0)
+    loads = skewed(2, 64, 1.0)
     problem = Problem(loads, 16, 16, dispatch="static")
-    rows = (3, 4, 5, 6)
+    rows = (3, 5)
     plan = problem.plan(search_under(problem, greedy(loads, 16, 16), rows=rows))
     assert draws(plan).min() > 0
     assert evaluate(plan, loads, "static", rows=rows).worst <= 1.005
@@ -161,7 +162,7 @@ def test_the_search_knows_shares_as_the_layout_does(per_node, nodes, data):
     plan = ExpertMap(table.reshape(1, -1), ranks + 1, ranks)
     for rule, name in ((ALIKE, "even"), (IN_TURN, "vllm-ascend"), (NEAREST, "sglang-dynamic")):
         share = np.empty(len(members))
-        undecided = _share_out(members, ranks, per_node, rule, share)
+        undecided = share_out(members, ranks, per_node, rule, share)
         np.testing.assert_allclose(share, slot_shares(plan, name, nodes)[0, members * 2 + 1])
         if rule == NEAREST:
             assert undecided == draws(plan, nodes)[0]
@@ -199,6 +200,33 @@ def test_a_free_split_over_several_steps():
     # A single step is balanced as soon as replicas that share alike are.
     one = Problem(steps[0], 6, 6, dispatch="lp")
     assert evaluate(one.plan(search_under(one, start)), steps[0], "lp").worst <= 1.001
+
+
+@pytest.mark.parametrize(
+    ("rule", "nodes"), [("static", 4), ("static", 1), ("dynamic", 4), ("modulo", 4), ("even", 4)]
+)
+def test_several_loads_at_once(rule, nodes):
+    """Never worse in a layer, far better than a plan for their sum, even where draws must stay."""
+    rng = np.random.default_rng(2)
+    steps = skewed(2, 48)[None] * rng.lognormal(0.0, 0.5, (4, 2, 48))
+    problem = Problem(steps, 12, 12, nodes=nodes, dispatch=rule, rows=(1, 4))
+    start = search_under(problem, greedy(problem.totals, 12, 12), rows=problem.rows, effort=0.2)
+    found = search_steps_under(problem, start, threads=2)
+    np.testing.assert_array_equal(found, search_steps_under(problem, start, threads=1))
+    before, after = (
+        evaluate(problem.plan(t), steps, rule, nodes, rows=problem.rows).per_layer for t in (start, found)
+    )
+    assert (after <= before).all()
+    assert (after.mean() - 1) < 0.6 * (before.mean() - 1)
+    counts = [problem.plan(t).replica_counts for t in (start, found)]
+    np.testing.assert_array_equal(*counts)
+
+
+def test_several_loads_that_are_one_are_as_good_as_one():
+    loads = skewed(2, 32)
+    problem = Problem(np.stack([loads, 5 * loads, np.zeros_like(loads)]), 8, 8, dispatch="modulo")
+    found = search_steps_under(problem, greedy(problem.totals, 8, 8))
+    assert evaluate(problem.plan(found), loads, "modulo").worst <= 1.005
 
 
 def test_which_arguments_hold():

@@ -83,7 +83,9 @@ def _pack(
     copies = np.zeros(experts, dtype=np.int64)
     load = np.zeros(ranks)
     used = np.zeros(ranks, dtype=np.int64)
-    table[:] = -1
+    for k in range(ranks):
+        for p in range(table.shape[1]):
+            table[k, p] = -1
     for e in range(experts):
         for k in range(ranks):
             if held[e, k]:
@@ -122,6 +124,26 @@ def _pack(
 _packed = compiled(_pack)
 
 
+def _count(held: npt.NDArray[np.bool_], copies: IntArray, used: IntArray) -> bool:
+    """Count replicas of each expert, at least one, and replicated experts of each rank, if there are any."""
+    experts, ranks = held.shape
+    for k in range(ranks):
+        used[k] = 0
+    some = False
+    for e in range(experts):
+        many = 0
+        for k in range(ranks):
+            if held[e, k]:
+                many += 1
+                used[k] += 1
+                some = True
+        copies[e] = max(many, 1)
+    return some
+
+
+_tally = compiled(_count)
+
+
 def _kernel(
     loads: FloatArray,
     order: IntArray,
@@ -137,18 +159,22 @@ def _kernel(
 ) -> float:
     """Search one layer; `held` tells the ranks of replicated experts, and `table` gets the best placement."""
     experts, ranks = held.shape
+    room = table.shape[1]
     # An expert that is not replicated counts one, and is held nowhere here.
-    copies = np.maximum(held.sum(axis=1), 1)
-    if copies.max() == 1:
-        return _packed(loads, order, held, rooms, slower, states.copy(), per_node, table)
-    used = held.sum(axis=0)
+    copies = np.ones(experts, dtype=np.int64)
+    used = np.zeros(ranks, dtype=np.int64)
+    any_copied = _tally(held, copies, used)
     lowest = _packed(loads, order, held, rooms, slower, states.copy(), per_node, table)
+    if not any_copied:
+        return lowest
     other = np.empty_like(table)
     before = held.copy()
     for _ in range(moves):
         if lowest <= target:
             break
-        before[:] = held
+        for e in range(experts):
+            for k in range(ranks):
+                before[e, k] = held[e, k]
         state ^= state >> np.uint64(12)
         state ^= state << np.uint64(25)
         state ^= state >> np.uint64(27)
@@ -178,28 +204,31 @@ def _kernel(
                 continue
             held[a, g] = False
             if copies[a] == 2:
-                held[a, :] = False
+                for k in range(ranks):
+                    held[a, k] = False
             held[b, h] = True
             if copies[b] == 1:
                 # Its first place is the rank that a leaves, or the next one.
                 while held[b, g]:
                     g = (g + 1) % ranks
                 held[b, g] = True
-        fits = np.bool_(True)
+        _tally(held, copies, used)
+        fits = True
         for k in range(ranks):
-            used[k] = held[:, k].sum()
-            fits = fits and used[k] <= rooms[k]
+            if used[k] > rooms[k]:
+                fits = False
         if fits:
             value = _packed(loads, order, held, rooms, slower, states.copy(), per_node, other)
             if value <= lowest:
                 lowest = value
-                table[:] = other
-                for e in (a, b):
-                    copies[e] = max(held[e].sum(), 1)
+                for k in range(ranks):
+                    for p in range(room):
+                        table[k, p] = other[k, p]
                 continue
-        held[:] = before
-        for k in range(ranks):
-            used[k] = held[:, k].sum()
+        for e in range(experts):
+            for k in range(ranks):
+                held[e, k] = before[e, k]
+        _tally(held, copies, used)
     return lowest
 
 

@@ -69,7 +69,7 @@ def _shares(members: IntArray, ranks: int, per_node: int, rule: int, share: Floa
     return undecided
 
 
-_share_out = compiled(_shares)
+share_out = compiled(_shares)
 
 
 def _insert(members: IntArray, many: int, lost: int | np.int64, gained: int | np.int64, out: IntArray) -> int:
@@ -92,7 +92,7 @@ def _insert(members: IntArray, many: int, lost: int | np.int64, gained: int | np
     return n
 
 
-_replace = compiled(_insert)
+replaced = compiled(_insert)
 
 
 def _kernel(
@@ -220,8 +220,8 @@ def _kernel(
                 continue
             if frozen:
                 continue
-            number_a = _replace(members[a], number_a, g, h, members_a)
-            number_b = _replace(members[b], number_b, h, g, members_b)
+            number_a = replaced(members[a], number_a, g, h, members_a)
+            number_b = replaced(members[b], number_b, h, g, members_b)
         else:
             b = np.int64(((draw >> np.uint64(32)) * np.uint64(experts)) >> np.uint64(32))
             if a == b:
@@ -231,8 +231,8 @@ def _kernel(
                 # Expert b takes the slot of one of the replicas of a.
                 if number_a == 1 or held[b, g]:
                     continue
-                number_a = _replace(members[a], number_a, g, -1, members_a)
-                number_b = _replace(members[b], number_b, -1, g, members_b)
+                number_a = replaced(members[a], number_a, g, -1, members_a)
+                number_b = replaced(members[b], number_b, -1, g, members_b)
             elif number_a == number_b == 1:
                 continue
         if kind == 2:
@@ -241,8 +241,8 @@ def _kernel(
             for p in range(number_b):
                 after[members[b, p]] += (loads[a] - loads[b]) * share[b, p] * slower[members[b, p]]
         else:
-            undecided = _share_out(members_a[:number_a], ranks, per_node, rule, share_a)
-            undecided += _share_out(members_b[:number_b], ranks, per_node, rule, share_b)
+            undecided = share_out(members_a[:number_a], ranks, per_node, rule, share_a)
+            undecided += share_out(members_b[:number_b], ranks, per_node, rule, share_b)
             if covered and undecided:
                 continue
             for p in range(copies[a]):
@@ -331,6 +331,15 @@ def places(table: IntArray, experts: int) -> tuple[IntArray, IntArray]:
     return members, copies
 
 
+def shares_of(table: IntArray, experts: int, shares: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """`places`, and what part each replica takes ``[experts, ranks]``; `shares` are of slots."""
+    members, copies = places(table, experts)
+    by_rank = np.zeros(members.shape)
+    rank, slot = np.nonzero(table >= 0)
+    by_rank[table[rank, slot], rank] = shares[rank, slot]
+    return members, copies, np.take_along_axis(by_rank, members, axis=1)
+
+
 def improve_layer(
     loads: FloatArray,
     start: IntArray,
@@ -374,17 +383,11 @@ def improve_layer(
     """
     ranks = len(start)
     experts = len(loads)
-    members, copies = places(start, experts)
     slower = np.ones(ranks) if speeds is None else 1.0 / speeds
-    share = np.zeros((experts, ranks))
+    members, copies, share = shares_of(start, experts, np.zeros(start.shape) if shares is None else shares)
     if shares is None:
         for e in range(experts):
-            _share_out(members[e, : copies[e]], ranks, per_node, rule, share[e])
-    else:
-        by_rank = np.zeros((experts, ranks))
-        rank, slot = np.nonzero(start >= 0)
-        by_rank[start[rank, slot], rank] = shares[rank, slot]
-        share = np.take_along_axis(by_rank, members, axis=1)
+            share_out(members[e, : copies[e]], ranks, per_node, rule, share[e])
     load = np.bincount(members.ravel(), weights=(share * loads[:, None]).ravel(), minlength=ranks)
     lowest = float((load * slower).max())
     best = start.copy()
