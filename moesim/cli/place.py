@@ -9,7 +9,8 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
-from moesim.cli.place_check import check_file, number_of, served_as
+from moesim.cli.place_check import check_file
+from moesim.cli.place_output import attempt, number_of, output_faults, served_as
 from moesim.cli.place_show import show
 
 
@@ -99,26 +100,34 @@ def place(
 ) -> None:
     """Place experts so that ranks share a real load evenly; judge, price and write the plan."""
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
-    from moesim.files import check_writable
     from moesim.placement import place as run
     from moesim.placement import read_plan
+    from moesim.placement.files import emission_faults
     from moesim.prediction import Engine, Workload
 
+    workload = Workload(input_len, output_len, 64 * max(ep, 1) if concurrency is None else concurrency)
+    engine = Engine(dtype, kv_cache_dtype, overlap, backend=backend)
     fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
-    found_model, found_hardware, (other, *routings) = opt.read_all(
-        model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
-    )
+    faults = output_faults(emit or (), report, [*fitted, evaluate_on, current, model, hardware])
+    try:
+        found_model, found_hardware, (other, *routings) = opt.read_all(
+            model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
+        )
+        if check is None and not fitted:
+            raise ConfigError(Fault("is needed, except with --check", "TRACE"))
+    except ConfigError as error:
+        unseen = [*faults, *emission_faults(emit or ()), *workload.faults(), *engine.faults()]
+        raise ConfigError([*error.faults, *unseen]) from None
     wanted = [routing for routing in routings if routing is not None]
     if check is not None:
-        judged_on = {p: r for p, r in zip([evaluate_on, *fitted], [other, *routings], strict=True) if p and r}
+        named = zip([evaluate_on, *fitted], [other, *routings], strict=True)
+        judged_on = {path: routing for path, routing in named if path is not None and routing is not None}
         written = [*(emit or ()), *([report] if report is not None else [])]
         check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
         return
-    if not wanted:
-        raise ConfigError(Fault("is needed, except with --check", "TRACE"))
-    if report is not None and (faults := check_writable(report, "--report")):
-        raise ConfigError(faults)
-    workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
+    speeds = attempt(faults, opt.numbers, rank_speeds, "--rank-speeds", float)
+    rooms = attempt(faults, opt.numbers, rank_slots, "--rank-slots", int)
+    loaded = attempt(faults, read_plan, current, found_model, ep) if current is not None else None
     # What is outside the calibrated domain is among the plan's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
@@ -130,17 +139,18 @@ def place(
         method=method,
         objective=objective,
         dispatch=dispatch,
-        current=read_plan(current, found_model, ep) if current is not None else None,
-        speeds=opt.numbers(rank_speeds, "--rank-speeds", float),
-        rooms=opt.numbers(rank_slots, "--rank-slots", int),
+        current=loaded,
+        speeds=speeds,
+        rooms=rooms,
         robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
-        engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
+        engine=engine,
         emit=emit or (),
         seed=seed,
         inputs=[p for p in (*fitted, evaluate_on) if p],
         served=served_as(model, found_model.name),
+        also=faults,
     )
     if report is not None:
         from moesim.reporting import write_placement_report

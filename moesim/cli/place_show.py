@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 
 from moesim.cli.common import print_table, stderr
-from moesim.cli.place_check import show_files
+from moesim.cli.place_output import show_files
 
 if TYPE_CHECKING:
     from moesim.placement import Placed
@@ -36,6 +35,8 @@ def show(placed: Placed) -> None:
 
 
 def _balance(placed: Placed) -> None:
+    import numpy as np
+
     plan = placed.expert_map
     evaluated = placed.judged["plan"].evaluated is not None
     columns = ["placement", "mean", "worst layer"] + (
@@ -59,6 +60,8 @@ def _balance(placed: Placed) -> None:
 
 
 def _proof(placed: Placed) -> None:
+    import numpy as np
+
     solution = placed.solution
     kinds = sorted(set(solution.bound_kind), key=solution.bound_kind.count, reverse=True)
     counted = ", ".join(f"{kind} in {solution.bound_kind.count(kind)}" for kind in kinds)

@@ -21,7 +21,7 @@ from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdic
 from moesim.placement.problem import Problem
 from moesim.placement.redundancy import Redundancy, plan_redundancy
 from moesim.placement.solution import Solution
-from moesim.placement.solve import method_faults, solve
+from moesim.placement.solve import method_faults, name_faults, solve
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.prediction import Engine, Workload, check_routing
 from moesim.provenance import provenance
@@ -53,6 +53,7 @@ def place(
     seed: int = 0,
     inputs: Sequence[str | os.PathLike[str]] = (),
     served: str = "",
+    also: Sequence[Fault] = (),
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -92,6 +93,8 @@ def place(
         Files the routing came from; their hashes are kept beside the plans that are written.
     served
         Folder or Hugging Face id of the checkpoint, for the command lines of engines.
+    also
+        Faults the caller has found, to be told with those found here.
 
     Returns
     -------
@@ -118,11 +121,13 @@ def place(
         np.array(rooms) if rooms is not None else None,
         seed,
     )
-    problem = _check(asked, fitted, redundant, evaluate_on, emit)
+    workload = workload or Workload(1024, 1024, 64 * max(ep, 1))
+    engine = engine or Engine()
+    known = [*also, *workload.faults(), *engine.faults()]
+    engine = replace(engine, dispatch=dispatch)
+    problem = _check(asked, fitted, redundant, evaluate_on, emit, known)
     pricings: tuple[Pricing, ...] = ()
-    workload = workload or Workload(1024, 1024, 64 * ep)
     if hardware is not None:
-        engine = replace(engine or Engine(), dispatch=dispatch)
         pricings = tuple(Pricing(model, hardware, ep, routing, engine, seed) for routing in fitted)
     numbers: Redundancy | None = None
     if redundant == AUTO:
@@ -250,15 +255,14 @@ def _check(
     redundant: int | str,
     evaluate_on: Routing | None,
     emit: Sequence[str],
+    known: Sequence[Fault],
 ) -> Problem:
     """The problem; or raise with every fault before anything is solved or written."""
-    found: list[Fault] = []
+    found = [*known, *emission_faults(emit)]
     model, hardware, ep = asked.model, asked.hardware, asked.ep
     if model.moe is None:
-        raise ConfigError(
-            Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
-        )
-    found += emission_faults(emit)
+        found.append(Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model"))
+        raise ConfigError(found)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
@@ -290,7 +294,7 @@ def _check(
                 )
             )
     except ConfigError as error:
-        found += error.faults
+        found += [*error.faults, *name_faults(asked.method)]
     if found:
         raise ConfigError(found)
     return problem

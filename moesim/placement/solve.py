@@ -75,11 +75,7 @@ def solve(
 
 def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fault]:
     """What keeps a method from solving a problem."""
-    found = []
-    if method not in METHODS:
-        near = nearest(method, METHODS)
-        hint = f"nearest: {', '.join(near)}; " if near else ""
-        found.append(Fault("is no placement method", "method", method, hint + ", ".join(METHODS)))
+    found = name_faults(method)
     if not (math.isfinite(effort) and effort > 0):
         found.append(Fault("must be a positive number", "effort", effort))
     if method == "greedy-hierarchical":
@@ -89,6 +85,15 @@ def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fa
     if method == "round-robin" and problem.redundant:
         found.append(Fault("round-robin placement has no spare slots", "redundant", problem.redundant, "0"))
     return found
+
+
+def name_faults(method: str) -> list[Fault]:
+    """What keeps a name from being a method."""
+    if method in METHODS:
+        return []
+    near = nearest(method, METHODS)
+    hint = f"nearest: {', '.join(near)}; " if near else ""
+    return [Fault("is no placement method", "method", method, hint + ", ".join(METHODS))]
 
 
 def _place(problem: Problem, method: str, objective: Objective, seed: int, effort: float) -> IntArray:
