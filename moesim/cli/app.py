@@ -13,8 +13,10 @@ from moesim._version import __version__
 from moesim.cli import calibrate, hardware, model, requests, trace, validate
 from moesim.cli.common import stderr
 from moesim.cli.demo import demo
+from moesim.cli.many import spread
 from moesim.cli.place import place
 from moesim.cli.predict import predict
+from moesim.cli.rebalance import rebalance
 from moesim.cli.report import report
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
@@ -28,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(place)
+app.command()(rebalance)
 app.command()(report)
 app.command()(demo)
 app.add_typer(trace.app, name="trace")
@@ -58,7 +61,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     code = 1
     try:
-        app()
+        app(args=spread(sys.argv[1:]))
     except (ConfigError, TraceError) as error:
         stderr(f"error: {error}")
         code = 2

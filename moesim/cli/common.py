@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moesim._version import __version__
+from moesim.provenance import clean, provenance
 
 SCHEMA_VERSION = 1
 
@@ -42,36 +39,6 @@ def print_json(
     """
     whole = {"schema_version": SCHEMA_VERSION, **document, "provenance": provenance(inputs, seed)}
     typer.echo(json.dumps(clean(whole), indent=2, allow_nan=False))
-
-
-def provenance(inputs: Iterable[str | Path], seed: int | None) -> dict[str, Any]:
-    """Versions, seed and hashes of inputs: what it takes to get the same answer again."""
-    hashes = {}
-    for name in inputs:
-        path = Path(name)
-        if path.is_file():
-            with path.open("rb") as stream:
-                hashes[str(path)] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"moesim": __version__, "python": platform.python_version(), "seed": seed, "inputs": hashes}
-
-
-def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON-like tree
-    """Plain JSON types of a tree of numpy values; what is not finite becomes None.
-
-    >>> clean({"a": (1.0, float("nan"))})
-    {'a': [1.0, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, str) or value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
-        return clean(value.tolist())
-    if isinstance(value, Iterable):
-        return [clean(v) for v in value]
-    return str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -34,6 +34,14 @@ Overlap = Annotated[
 ]
 AssumedRouting = Annotated[
     str, typer.Option("--routing", help="Expert loads without a trace: typical of recorded ones, or uniform.")
+]
+Dispatch = Annotated[
+    str,
+    typer.Option(
+        "--dispatch",
+        "--ep-dispatch-algorithm",
+        help="How replicas are chosen: even, sglang-static, sglang-dynamic, vllm-ascend, lp.",
+    ),
 ]
 Chunk = Annotated[
     float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")
@@ -74,6 +82,36 @@ CalibrationPath = Annotated[
 NumExperts = Annotated[
     int | None, typer.Option("--num-experts", help="Experts per layer, for traces that do not say.")
 ]
+
+
+N = TypeVar("N", int, float)
+
+
+def numbers(text: str | None, option: str, kind: type[N]) -> list[N] | None:
+    """Read numbers with commas between.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option and the part that is no number.
+
+    Examples
+    --------
+    >>> numbers("1,0.5", "--rank-speeds", float)
+    [1.0, 0.5]
+    """
+    if text is None:
+        return None
+    from moesim.errors import ConfigError, Fault
+
+    found: list[N] = []
+    for part in text.split(","):
+        try:
+            found.append(kind(part))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(Fault("is no number", option, part, f"{what}, with commas between")) from None
+    return found
 
 
 def read_all(

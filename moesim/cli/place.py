@@ -3,35 +3,86 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from moesim.cli import options as opt
-from moesim.cli.common import Json, Seed, print_json, print_table, stderr
-
-if TYPE_CHECKING:
-    from moesim.placement import Placed
+from moesim.cli.common import Json, Seed, print_json
+from moesim.cli.place_check import check_file
+from moesim.cli.place_output import attempt, number_of, output_faults, served_as
+from moesim.cli.place_show import show
 
 
 def place(
-    trace: Annotated[str, typer.Argument(help="Routing trace or load counts the plan is fitted to.")],
     model: opt.ModelName,
     ep: Annotated[int, typer.Option("--expert-parallel-size", "--ep", help="Expert-parallel ranks.")],
+    trace: Annotated[
+        str | None, typer.Argument(help="Routing trace or load counts the plan is fitted to.")
+    ] = None,
     hardware: Annotated[
         str | None,
         typer.Option("--hardware", help="Catalogue name or YAML file; without it nothing is priced."),
     ] = None,
     nodes: opt.Nodes = None,
-    redundant: Annotated[int, typer.Option(help="Physical experts beyond one of each, per layer.")] = 0,
+    redundant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
+            "[default: 0; with --check any]",
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TERMS",
+            help="max-load, expected-max, remote-nodes, transitions, layer-time, migration; "
+            "'a + 0.1 b' weighs, 'a, b' orders them. [default: max-load; expected-max with --robust]",
+        ),
+    ] = None,
+    dispatch: Annotated[
+        str,
+        typer.Option(
+            "--dispatch",
+            "--ep-dispatch-algorithm",
+            help="How the engine chooses among replicas; the plan is made and judged under this rule.",
+        ),
+    ] = "even",
+    robust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE...", help="More routing the plan has to hold for; the mean over all is minimised."
+        ),
+    ] = None,
+    current: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="The plan that is loaded now, for migration.")
+    ] = None,
+    rank_speeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Relative speed of each rank; not priced.")
+    ] = None,
+    rank_slots: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Slots of each rank, if they differ; not priced.")
+    ] = None,
     evaluate_on: Annotated[
         str | None, typer.Option(help="Other routing to judge the plan on; it never influences the plan.")
     ] = None,
     emit: Annotated[
-        list[str] | None, typer.Option(help="Write the plan: sglang:plan.json or eplb:plan.npz.")
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT:FILE",
+            help="Write the plan: sglang:plan.json, tensorrt-llm:plan.yaml, vllm-ascend:map.json, "
+            "vllm:plan.json or eplb:plan.npz; again for more files.",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN", help="Place nothing; say what is wrong with this plan, in any format of --emit."
+        ),
     ] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report.")] = None,
     concurrency: Annotated[
@@ -49,41 +100,66 @@ def place(
 ) -> None:
     """Place experts so that ranks share a real load evenly; judge, price and write the plan."""
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
-    from moesim.files import check_writable
     from moesim.placement import place as run
+    from moesim.placement import read_plan
+    from moesim.placement.files import emission_faults
     from moesim.prediction import Engine, Workload
 
-    found_model, found_hardware, (routing, other) = opt.read_all(
-        model, hardware, nodes, trace, evaluate_on, num_experts=num_experts
-    )
-    if routing is None:
-        raise ConfigError(Fault("is needed", "TRACE"))
-    if report is not None and (faults := check_writable(report, "--report")):
-        raise ConfigError(faults)
-    workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
+    workload = Workload(input_len, output_len, 64 * max(ep, 1) if concurrency is None else concurrency)
+    engine = Engine(dtype, kv_cache_dtype, overlap, backend=backend)
+    fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
+    faults = output_faults(emit or (), report, [*fitted, evaluate_on, current, model, hardware])
+    try:
+        found_model, found_hardware, (other, *routings) = opt.read_all(
+            model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
+        )
+        if check is None and not fitted:
+            raise ConfigError(Fault("is needed, except with --check", "TRACE"))
+    except ConfigError as error:
+        unseen = [*faults, *emission_faults(emit or ()), *workload.faults(), *engine.faults()]
+        raise ConfigError([*error.faults, *unseen]) from None
+    wanted = [routing for routing in routings if routing is not None]
+    if check is not None:
+        named = zip([evaluate_on, *fitted], [other, *routings], strict=True)
+        judged_on = {path: routing for path, routing in named if path is not None and routing is not None}
+        written = [*(emit or ()), *([report] if report is not None else [])]
+        check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
+        return
+    speeds = attempt(faults, opt.numbers, rank_speeds, "--rank-speeds", float)
+    rooms = attempt(faults, opt.numbers, rank_slots, "--rank-slots", int)
+    loaded = attempt(faults, read_plan, current, found_model, ep) if current is not None else None
     # What is outside the calibrated domain is among the plan's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
-        routing,
+        wanted[0],
         found_model,
         found_hardware,
         ep=ep,
-        redundant=redundant,
+        redundant=number_of(redundant or "0"),
         method=method,
+        objective=objective,
+        dispatch=dispatch,
+        current=loaded,
+        speeds=speeds,
+        rooms=rooms,
+        robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
-        engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
+        engine=engine,
         emit=emit or (),
         seed=seed,
+        inputs=[p for p in (*fitted, evaluate_on) if p],
+        served=served_as(model, found_model.name),
+        also=faults,
     )
     if report is not None:
         from moesim.reporting import write_placement_report
 
-        read = [p for p in (trace, evaluate_on) if p is not None]
-        write_placement_report(placed, routing, found_model, found_hardware, report, seed=seed, inputs=read)
+        read = [p for p in (*fitted, evaluate_on) if p is not None]
+        write_placement_report(placed, wanted[0], found_model, found_hardware, report, seed=seed, inputs=read)
     if json:
         paths = [
-            p for p in (trace, evaluate_on, found_model.path, found_hardware and found_hardware.path) if p
+            p for p in (*fitted, evaluate_on, found_model.path, found_hardware and found_hardware.path) if p
         ]
         document = placed.to_dict() | ({"report": report} if report else {})
         print_json({"model": found_model.name, **document}, inputs=paths, seed=seed)
@@ -91,76 +167,3 @@ def place(
     show(placed)
     if report is not None:
         typer.echo(f"report: {report}")
-
-
-def show(placed: Placed) -> None:
-    """Print a plan for people: imbalance before and after, proof, price, files."""
-    plan = placed.expert_map
-    evaluated = placed.judged["plan"].evaluated is not None
-    columns = ["placement", "mean", "worst layer"] + (
-        ["other load: mean", "worst layer"] if evaluated else []
-    )
-    rows = []
-    for name, judged in placed.judged.items():
-        row = [name, f"{judged.fitted.mean:.4f}", f"{judged.fitted.worst:.4f}"]
-        if judged.evaluated is not None:
-            row += [f"{judged.evaluated.mean:.4f}", f"{judged.evaluated.worst:.4f}"]
-        rows.append(row)
-    document = placed.to_dict()
-    rows.append(["lower bound", f"{document['lower_bound']['mean']:.4f}", "", *([""] * 2 * evaluated)])
-    print_table(
-        columns,
-        rows,
-        title=f"largest over mean rank load, {plan.ranks} ranks, {plan.slots} slots "
-        f"({plan.redundant} redundant), {plan.layers} MoE layers",
-    )
-    gap = document["gap"]
-    typer.echo(
-        f"gap to the bound: {gap['mean']:.3%} mean, {gap['worst']:.3%} worst layer; "
-        f"solved in {placed.solution.seconds:.2f} s"
-    )
-    if placed.predicted:
-        typer.echo()
-        print_table(
-            ["placement", "TTFT, ms", "TPOT, ms", "output tokens/s", "imbalance per step"],
-            [
-                [
-                    _TITLES.get(name, name),
-                    f"{p.ttft_s * 1e3:.4g}",
-                    f"{p.tpot_s * 1e3:.4g}",
-                    f"{p.output_throughput:.5g}",
-                    f"{p.load_imbalance or 1:.3f}",
-                ]
-                for name, p in placed.predicted.items()
-            ],
-            title=f"predicted at {placed.predicted['after'].concurrency:g} concurrent requests",
-        )
-        typer.echo()
-        print_table(
-            ["tokens per rank", "before, ms", "no redundancy, ms", "plan, ms"],
-            [
-                [
-                    p.tokens_per_rank,
-                    *(
-                        f"{s * 1e3:.4g}" if s is not None else None
-                        for s in (p.before_s, p.balanced_s, p.after_s)
-                    ),
-                ]
-                for p in placed.prices
-            ],
-            title="TPOT by batch size",
-        )
-        typer.echo()
-        for sentence in placed.verdict:
-            typer.echo(sentence)
-    for file in placed.emitted:
-        typer.echo(f"{file.format}: {file.path} ({file.rows} rows)")
-    for note in placed.warnings:
-        stderr(f"note: {note}")
-
-
-_TITLES = {
-    "before": "before (contiguous)",
-    "balanced": "best without redundancy",
-    "after": "after (the plan)",
-}

@@ -35,7 +35,7 @@ def predict(
     trace: opt.TracePath = None,
     num_experts: opt.NumExperts = None,
     plan: Annotated[
-        str | None, typer.Option(help="Expert placement: SGLang's JSON, as `moesim place` writes it.")
+        str | None, typer.Option(help="Expert placement, in any format `moesim place` writes.")
     ] = None,
     redundant: Annotated[
         int,
@@ -53,6 +53,7 @@ def predict(
     acceptance_rate: opt.AcceptanceRate = None,
     enforce_eager: opt.EnforceEager = False,
     assumed_routing: opt.AssumedRouting = "typical",
+    dispatch: opt.Dispatch = "even",
     prefill_workers: Annotated[
         int | None,
         typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
@@ -94,6 +95,7 @@ def predict(
         acceptance_rate,
         enforce_eager,
         assumed_routing,
+        dispatch,
     )
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]
@@ -128,20 +130,26 @@ def _placement(model: Model, layout: Parallelism, path: str | None, redundant: i
     """The placement that was asked for: from a file, or contiguous with spares."""
     from moesim.errors import ConfigError, Fault
     from moesim.layout import ExpertMap
-    from moesim.placement import read_sglang
+    from moesim.placement import read_plan
 
     if path is None and not redundant:
         return None
-    faults = layout.faults(model, None, redundant)
-    if model.moe is None:
-        faults.append(Fault(f"{model.name} has no experts to place", "--model"))
-    if path is not None and redundant:
-        faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
-    if faults and path is None:
-        raise ConfigError(faults)
+    faults = [] if model.moe else [Fault(f"{model.name} has no experts to place", "--model")]
     if path is None:
-        return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
-    return read_sglang(path, layout.ep, model.num_experts, model.moe_layer_ids, model.num_layers)
+        faults += layout.faults(model, None, redundant)
+    elif redundant:
+        faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
+    plan = None
+    if path is not None and model.moe:
+        try:
+            plan = read_plan(path, model, layout.ep)
+        except ConfigError as error:
+            faults += [Fault(f"{error.source}: {fault}") for fault in error.faults]
+    if faults:
+        raise ConfigError(faults)
+    if plan is not None:
+        return plan
+    return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
 
 
 def _pools(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moesim.cost import Choice, ExpertShape, Rates
+from moesim.engine.dispatch import Replicas
 from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
 from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
@@ -20,6 +21,7 @@ from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.layout.sharing import hosts_of
 from moesim.model.cache import CacheShape
 from moesim.model.types import Model
 from moesim.ops import Batch, ExpertWork, LayerKinds, Precision, step_work
@@ -96,6 +98,8 @@ class Deployment:
         Seconds for which the host is busy with every kernel; 0 with CUDA graphs.
     routing
         What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
+    dispatch
+        How tokens choose among the replicas of an expert: one of `moesim.layout.DISPATCH`.
     """
 
     model: Model
@@ -111,6 +115,7 @@ class Deployment:
     speculation: Speculation = field(default_factory=Speculation)
     launch_s: float = 0.0
     routing: str = "typical"
+    dispatch: str = "even"
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
@@ -153,7 +158,7 @@ class Deployment:
                 self.layout,
                 self.precision,
                 self.hardware,
-                redundant=self.plan.redundant if self.plan is not None else 0,
+                redundant=self.plan.mean_copies if self.plan is not None else 0.0,
                 chunk_tokens=chunk_tokens,
                 utilisation=utilisation,
                 draft=self.draft.model if self.draft is not None else None,
@@ -221,6 +226,12 @@ class Deployment:
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
         return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
 
+    def expert_steps(self, phase: int = DECODE) -> list[tuple[ExpertWork, ExpertStep]]:
+        """What a batch asks of the routed experts of each group of equal layers, and what times it."""
+        batch = Batch.decode(1.0, 1.0) if phase == DECODE else Batch.prefill(1.0, 1.0)
+        work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
+        return [(group, self._expert_step(group, phase, i)) for i, group in enumerate(work.experts)]
+
     def _rates_of(self, table: OpTable) -> Rates:
         key = tuple((op.name, op.kind, op.dtype) for op, _ in table.ops)
         known = self._rates.get(key)
@@ -251,6 +262,7 @@ class Deployment:
     def _new_expert_step(self, group: ExpertWork, phase: int) -> ExpertStep:
         moe, layers = group.moe, len(group.layers)
         source, plan, repeat = self.source, self.plan, 1.0
+        replicas = self._replicas
         if source is None:
             # Layers differ only if their placement does; else as many are drawn as make a sample.
             many = layers if plan is not None else SAMPLES
@@ -262,6 +274,7 @@ class Deployment:
             repeat = layers / source.layers
         elif layers < plan.layers:
             plan = ExpertMap(plan.physical_to_logical[list(group.layers)], plan.num_experts, plan.ranks)
+            replicas = replicas.only(group.layers)
         each = input_bytes(group.dtype) if group.dtype in ("fp8", "int8") else ACTIVATION_BYTES
         shape = ExpertShape(group.hidden, group.shard, moe.matrices, group.dtype)
         return ExpertStep(
@@ -278,7 +291,16 @@ class Deployment:
             # A recording shows by itself which experts go together; loads do not.
             (1, 1) if isinstance(self.source, TokenSource) else (moe.groups, moe.top_groups),
             self.choice,
+            replicas,
         )
+
+    @property
+    def _replicas(self) -> Replicas:
+        """How tokens choose among replicas; without data parallelism all ranks see all tokens and agree."""
+        if self.plan is None or self.layout.dp == 1:
+            return Replicas()
+        nodes = hosts_of(self.layout.ep * self.layout.moe_tp, self.hardware)
+        return Replicas.of(self.plan, self.dispatch, nodes, self.model.moe_layer_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from moesim.cost import (
     hit_parts,
     hit_parts_limited,
 )
-from moesim.engine.dispatch import Dispatched, Traffic, direct, dispatch, two_level
+from moesim.engine.dispatch import Dispatched, Replicas, Traffic, direct, dispatch, two_level
 from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, LoadSource, RoutingSource
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
@@ -86,6 +86,8 @@ class ExpertStep:
         a token may choose from.
     choice
         Which measured kernels apply.
+    replicas
+        How tokens choose among the replicas of an expert.
     """
 
     source: RoutingSource
@@ -100,6 +102,7 @@ class ExpertStep:
     backend: str = ""
     groups: tuple[int, int] = (1, 1)
     choice: Choice = field(default_factory=Choice)
+    replicas: Replicas = field(default_factory=Replicas)
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -137,46 +140,60 @@ class ExpertStep:
             if isinstance(source, LoadSource)
             else _batches(source, tokens, self.phase, self.seed, draws)
         )
+        # Replicas are chosen apart from experts: two rules are compared on the same batches.
+        rng = np.random.default_rng([self.seed, self.phase, tokens, 1])
         for draw in batches:
-            sent = dispatch(draw, self.plan)
-            times = expert_times(
-                sent.slot_tokens,
-                self.shape,
-                self.hardware.device,
-                self.choice,
-                shared=self.layout.ep > 1,
-                # Without data parallelism every rank holds every token.
-                held_pairs=float(tokens * self.source.top_k) if self.layout.dp == 1 else None,
-            )
-            slowest = times.seconds.argmax(axis=1)[:, None]
-            worst = [
-                np.take_along_axis(a, slowest, axis=1).sum()
-                for a in (times.compute_s, times.memory_s, times.floor_s)
-            ]
-            hit = (sent.slot_tokens > 0).sum(axis=2)
-            pairs = sent.slot_tokens.sum(axis=2)
-            there, back, up, out = self._exchange(draw, sent)
-            data = hit * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
-            layers = len(pairs)
-            total += self.repeat * np.array(
-                [
-                    times.seconds.max(axis=1).sum(),
-                    times.seconds.mean(axis=1).sum(),
-                    *worst,
-                    there,
-                    back,
-                    pairs.mean(axis=1).sum() * self.shape.flops_per_pair,
-                    data.mean(axis=1).sum(),
-                    hit.mean(axis=1).sum(),
-                    (pairs.max(axis=1) / pairs.mean(axis=1)).sum() / (layers * self.repeat),
-                    (draw.counts > 0).mean() / self.repeat,
-                    up,
-                    out,
-                ]
-            )
+            total += self.values_of(draw, rng)
         return total / draws
 
-    def _exchange(self, draw: Draw, sent: Dispatched) -> tuple[float, float, float, float]:
+    def values_of(self, draw: Draw, rng: np.random.Generator) -> Array:
+        """Dispatch and time one batch: the values of `FIELDS`, ``[fields]``.
+
+        Parameters
+        ----------
+        draw
+            The batch.
+        rng
+            Chooses replicas where the rule draws them.
+        """
+        sent = dispatch(draw, self.plan, self.replicas, rng)
+        times = expert_times(
+            sent.slot_tokens,
+            self.shape,
+            self.hardware.device,
+            self.choice,
+            shared=self.layout.ep > 1,
+            # Without data parallelism every rank holds every token.
+            held_pairs=float(draw.tokens * self.source.top_k) if self.layout.dp == 1 else None,
+        )
+        slowest = times.seconds.argmax(axis=1)[:, None]
+        worst = [
+            np.take_along_axis(a, slowest, axis=1).sum()
+            for a in (times.compute_s, times.memory_s, times.floor_s)
+        ]
+        hit = (sent.slot_tokens > 0).sum(axis=2)
+        pairs = sent.slot_tokens.sum(axis=2)
+        there, back, up, out = self._exchange(sent)
+        data = hit * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
+        layers = len(pairs)
+        return self.repeat * np.array(
+            [
+                times.seconds.max(axis=1).sum(),
+                times.seconds.mean(axis=1).sum(),
+                *worst,
+                there,
+                back,
+                pairs.mean(axis=1).sum() * self.shape.flops_per_pair,
+                data.mean(axis=1).sum(),
+                hit.mean(axis=1).sum(),
+                (pairs.max(axis=1) / pairs.mean(axis=1)).sum() / (layers * self.repeat),
+                (draw.counts > 0).mean() / self.repeat,
+                up,
+                out,
+            ]
+        )
+
+    def _exchange(self, sent: Dispatched) -> tuple[float, float, float, float]:
         """Seconds of dispatch and of combine, and token vectors the mean rank sends over either link."""
         layout, hidden, layers = self.layout, self.shape.hidden, len(sent.slot_tokens)
         back_bytes = hidden * ACTIVATION_BYTES
@@ -193,7 +210,7 @@ class ExpertStep:
             there = collective_seconds("all_gather", layout.stage, layout.stage, gathered, self.hardware)
             back = collective_seconds("reduce_scatter", layout.stage, layout.stage, reduced, self.hardware)
             return layers * float(there), layers * float(back), 0.0, 0.0
-        traffic = self._traffic(draw, sent)
+        traffic = self._traffic(sent)
         domain = max(1, self.hardware.domain // layout.moe_tp)
         each = 1.0 / layout.moe_tp
         seconds = [
@@ -223,14 +240,14 @@ class ExpertStep:
         off = 1.0 - np.eye(self.plan.ranks)
         return there, back, (traffic.up * off).sum() / self.plan.ranks, traffic.out.sum() / self.plan.ranks
 
-    def _traffic(self, draw: Draw, sent: Dispatched) -> Traffic:
+    def _traffic(self, sent: Dispatched) -> Traffic:
         domain = max(1, self.hardware.domain // self.layout.moe_tp)
         inside = domain >= self.plan.ranks
         found = exchange_of(self.hardware, self._mode, self.backend)
         once = inside and found is not None and found.once
         if not once and (self.phase == DECODE or not (inside or self.plan.ranks % domain == 0)):
             return direct(sent, domain)
-        return self._limited(two_level(draw, self.plan, domain), domain)
+        return self._limited(two_level(sent, self.plan, domain), domain)
 
     def _limited(self, traffic: Traffic, domain: int) -> Traffic:
         """Fewer ranks and domains per token, as node-limited routing has it where load is even."""

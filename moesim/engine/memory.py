@@ -69,7 +69,7 @@ def memory_use(
     precision: Precision,
     hardware: Hardware,
     *,
-    redundant: int = 0,
+    redundant: float = 0,
     chunk_tokens: float = 8192,
     utilisation: float = UTILISATION,
     draft: Model | None = None,
@@ -81,7 +81,7 @@ def memory_use(
     kinds
         The model's layers, grouped.
     redundant
-        Physical experts beyond one of each, per layer.
+        Physical experts beyond one of each, per layer on average.
     chunk_tokens
         Tokens of a prefill chunk per data-parallel rank.
     utilisation
@@ -100,7 +100,9 @@ def memory_use(
     )
 
 
-def weights_per_device(model: Model, layout: Parallelism, precision: Precision, redundant: int = 0) -> float:
+def weights_per_device(
+    model: Model, layout: Parallelism, precision: Precision, redundant: float = 0
+) -> float:
     """Bytes of weights on the fullest device: the stage that has most, ends included."""
     layers = [_layer_bytes(layer, model.hidden, layout, precision, redundant) for layer in model.layers]
     table = model.vocab * model.hidden / layout.tp
@@ -152,7 +154,7 @@ def _cache_shards(layer: Layer, tp: int) -> int:
 
 
 def _layer_bytes(
-    layer: Layer, hidden: int, layout: Parallelism, precision: Precision, redundant: int
+    layer: Layer, hidden: int, layout: Parallelism, precision: Precision, redundant: float
 ) -> float:
     total = 0.0
     for m in layer_matrices(layer, hidden):

@@ -1,7 +1,8 @@
 """Which physical expert slot holds which logical expert.
 
 Names read left to right, as in EPLB: ``physical_to_logical[layer, slot]`` is the logical expert in that slot.
-Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``.
+Rank ``r`` owns the slots ``[r * slots_per_rank, (r + 1) * slots_per_rank)``. A slot of -1 holds nothing: a
+rank may have less room than others, a layer fewer copies, though few engines load such a plan.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ExpertMap:
     Parameters
     ----------
     physical_to_logical
-        int64 ``[moe_layers, slots]``.
+        int64 ``[moe_layers, slots]``; -1 where a slot is empty.
     num_experts
         Logical experts per layer.
     ranks
@@ -59,7 +60,7 @@ class ExpertMap:
         array = np.ascontiguousarray(self.physical_to_logical, dtype=np.int64)
         array.setflags(write=False)
         object.__setattr__(self, "physical_to_logical", array)
-        found = faults(array, self.num_experts, self.ranks)
+        found = faults(array, self.num_experts, self.ranks, empty=True)
         if found:
             raise ConfigError(found, "expert placement")
         counts = _replica_counts(array, self.num_experts)
@@ -78,13 +79,23 @@ class ExpertMap:
 
     @property
     def slots_per_rank(self) -> int:
-        """Physical experts per layer and rank."""
+        """Slots per layer and rank, empty ones included."""
         return self.slots // self.ranks
 
     @property
     def redundant(self) -> int:
-        """Physical experts beyond one of each."""
+        """Slots beyond one of each expert, empty ones included."""
         return self.slots - self.num_experts
+
+    @property
+    def mean_copies(self) -> float:
+        """Physical experts beyond one of each, averaged over layers; empty slots do not count."""
+        return float(self.replica_counts.sum() / max(1, self.layers)) - self.num_experts
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is empty."""
+        return bool((self.physical_to_logical >= 0).all())
 
     def slot_loads(self, loads: FloatArray, shares: FloatArray | None = None) -> FloatArray:
         """Load of each slot.
@@ -105,7 +116,9 @@ class ExpertMap:
         if shares is None:
             loads = loads / self.replica_counts
         found = np.take_along_axis(loads, self.physical_to_logical, axis=1)
-        return np.asarray(found if shares is None else found * shares)
+        if shares is not None:
+            found = found * shares
+        return np.asarray(np.where(self.physical_to_logical >= 0, found, 0.0))
 
     def rank_loads(self, loads: FloatArray, shares: FloatArray | None = None) -> FloatArray:
         """Load of each rank, float64 ``[moe_layers, ranks]``; parameters are those of `slot_loads`."""
@@ -135,7 +148,7 @@ class ExpertMap:
 
 def _replica_counts(array: IntArray, num_experts: int) -> IntArray:
     offsets = np.arange(len(array))[:, None] * num_experts
-    counts = np.bincount((array + offsets).ravel(), minlength=len(array) * num_experts)
+    counts = np.bincount((array + offsets)[array >= 0], minlength=len(array) * num_experts)
     return counts.reshape(len(array), num_experts)
 
 
@@ -143,20 +156,22 @@ def _logical_to_physical(array: IntArray, counts: IntArray) -> IntArray:
     table = np.full((*counts.shape, int(counts.max())), -1, dtype=np.int64)
     order = np.argsort(array, axis=1, kind="stable")
     experts = np.take_along_axis(array, order, axis=1)
-    starts = np.cumsum(counts, axis=1) - counts
+    empty = (array < 0).sum(axis=1, keepdims=True)
+    starts = np.cumsum(counts, axis=1) - counts + empty
     nth = np.arange(array.shape[1])[None, :] - np.take_along_axis(starts, experts, axis=1)
-    table[np.arange(len(array))[:, None], experts, nth] = order
+    layer, column = np.nonzero(experts >= 0)
+    table[layer, experts[layer, column], nth[layer, column]] = order[layer, column]
     return table
 
 
-def faults(array: IntArray, num_experts: int, ranks: int) -> list[Fault]:
-    """Broken invariants of a placement, at most a few of each kind."""
+def faults(array: IntArray, num_experts: int, ranks: int, *, empty: bool = False) -> list[Fault]:
+    """Broken invariants of a placement, at most a few of each kind; `empty` allows empty slots."""
     if array.ndim != 2:
         return [Fault("must have two axes, [moe_layers, slots]", "physical_to_logical_map", array.shape)]
     layers, slots = array.shape
     if slots % ranks:
         return [Fault(f"{slots} slots do not divide over {ranks} ranks", "physical_to_logical_map")]
-    wrong = np.argwhere((array < 0) | (array >= num_experts))
+    wrong = np.argwhere((array < (-1 if empty else 0)) | (array >= num_experts))
     if len(wrong):
         layer, slot = wrong[0]
         return [
@@ -174,7 +189,7 @@ def faults(array: IntArray, num_experts: int, ranks: int) -> list[Fault]:
     if len(missing) > 3:
         found.append(Fault(f"{len(missing)} experts are missing in all", "physical_to_logical_map"))
     rows = np.sort(array.reshape(layers, ranks, slots // ranks), axis=2)
-    twice = np.argwhere(rows[:, :, 1:] == rows[:, :, :-1])
+    twice = np.argwhere((rows[:, :, 1:] == rows[:, :, :-1]) & (rows[:, :, 1:] >= 0))
     for layer, rank, nth in twice[:3]:
         expert = rows[layer, rank, nth]
         found.append(

@@ -1,16 +1,20 @@
 """Expert placement: which rank holds which expert, how far from the best possible, and in which file."""
 
 from moesim.placement.bound import Bound, bound_with_kind, lower_bound
-from moesim.placement.emit import (
+from moesim.placement.files import (
     FORMATS,
     EmittedFile,
+    NotAPlanError,
+    PlanCheck,
+    check_plan,
     emit_faults,
     parse_emit,
-    read_sglang,
-    to_sglang,
+    read_plan,
     write,
 )
-from moesim.placement.place import Judged, Placed, PricePoint, place
+from moesim.placement.place import place
+from moesim.placement.placed import Judged, Placed
+from moesim.placement.price import Gain, PricePoint
 from moesim.placement.problem import Problem
 from moesim.placement.solution import Imbalance, Solution, evaluate
 from moesim.placement.solve import METHODS, solve
@@ -21,13 +25,17 @@ __all__ = [
     "METHODS",
     "Bound",
     "EmittedFile",
+    "Gain",
     "Imbalance",
     "Judged",
+    "NotAPlanError",
     "Placed",
+    "PlanCheck",
     "PricePoint",
     "Problem",
     "Solution",
     "bound_with_kind",
+    "check_plan",
     "emit_faults",
     "evaluate",
     "greedy",
@@ -35,9 +43,8 @@ __all__ = [
     "pack",
     "parse_emit",
     "place",
-    "read_sglang",
+    "read_plan",
     "replicate",
     "solve",
-    "to_sglang",
     "write",
 ]

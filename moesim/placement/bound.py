@@ -25,6 +25,8 @@ spread
 pigeonhole
     Of the ``m * ranks + 1`` hottest experts, ``m + 1`` share a rank, which carries at least the ``m + 1``
     lightest of these and ``s(c - m - 1)``.
+
+For two slots per rank with spares see `moesim.placement.bound_pairs`.
 """
 
 from __future__ import annotations
@@ -93,6 +95,16 @@ def bound_with_kind(loads: FloatArray, ranks: int, slots: int) -> Bound:
     firm = table >= table.max(axis=0) * (1 - 1e-12)
     kinds = tuple(KINDS[found[i][0]] for i in firm.argmax(axis=0))
     return Bound(table.max(axis=0), kinds)
+
+
+def uneven_bound(loads: FloatArray, ranks: int, filled: int, speeds: FloatArray | None) -> FloatArray:
+    """Least of the largest load over speed, for ranks of any room and speed, float64 ``[layers]``.
+
+    The mean over the ranks' speeds, and the hottest replica on the fastest rank; `filled` slots hold experts.
+    """
+    total, fastest = (ranks, 1.0) if speeds is None else (speeds.sum(), speeds.max())
+    replica = (loads / replicate(loads, filled, max_copies=ranks)).max(axis=1) / fastest
+    return np.asarray(np.maximum(loads.sum(axis=1) / total, replica))
 
 
 def _without_spares(loads: FloatArray, ranks: int) -> list[tuple[int, FloatArray]]:

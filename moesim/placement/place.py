@@ -2,149 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from moesim.errors import ConfigError, Fault, InfeasibleError, TraceError
+from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
+from moesim.layout.sharing import hosts_of, rule_of
 from moesim.model.types import Model
-from moesim.placement.emit import EmittedFile, emit_faults, write
+from moesim.placement.certificate import load_bound
+from moesim.placement.files import emission_faults, write
+from moesim.placement.objective import Objective, judge, objective_faults
+from moesim.placement.placed import Judged, Placed
+from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
 from moesim.placement.problem import Problem
-from moesim.placement.solution import Imbalance, Solution, evaluate
-from moesim.placement.solve import method_faults, solve
+from moesim.placement.redundancy import Redundancy, plan_redundancy
+from moesim.placement.solution import Solution
+from moesim.placement.solve import method_faults, name_faults, solve
 from moesim.placement.solvers.greedy import FloatArray, IntArray
-from moesim.prediction import Engine, Workload, check_routing, predict
+from moesim.prediction import Engine, Workload, check_routing
+from moesim.provenance import provenance
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
-#: Tokens per rank and step at which a plan is priced beside the workload itself.
-PRICED_TOKENS = (4, 16, 64, 256)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """Imbalance of one placement on the loads it was fitted to, and on others."""
-
-    fitted: Imbalance
-    evaluated: Imbalance | None
-
-
-@dataclass(frozen=True, slots=True)
-class PricePoint:
-    """Time per output token at one batch size; None where it does not fit.
-
-    Parameters
-    ----------
-    tokens_per_rank
-        Sequences each rank decodes.
-    before_s, after_s
-        With the engine's own placement, and with the plan.
-    balanced_s
-        With the best plan found without redundant experts.
-    """
-
-    tokens_per_rank: int
-    before_s: float | None
-    after_s: float | None
-    balanced_s: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """A plan, its proof, its price.
-
-    Parameters
-    ----------
-    solution
-        The plan and its certificate.
-    moe_layer_ids
-        Decoder index of each row of the plan.
-    judged
-        By placement: ``contiguous``, ``greedy``, ``plan``.
-    lower_bound
-        Of max/mean, ``[layers]``: no placement with these slots is more even; NaN for a layer without load.
-    predicted
-        ``before`` (experts in order, none redundant), ``greedy``, ``balanced`` (the best plan found without
-        redundant experts) and ``after`` (the plan); empty without hardware.
-    prices
-        The same over batch sizes.
-    verdict
-        What the price says, in sentences.
-    emitted
-        Files written.
-    """
-
-    solution: Solution
-    moe_layer_ids: tuple[int, ...]
-    judged: Mapping[str, Judged]
-    lower_bound: FloatArray
-    predicted: Mapping[str, Prediction]
-    prices: tuple[PricePoint, ...]
-    verdict: tuple[str, ...]
-    emitted: tuple[EmittedFile, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def expert_map(self) -> ExpertMap:
-        """The plan."""
-        return self.solution.expert_map
-
-    @property
-    def physical_to_logical_map(self) -> IntArray:
-        """The plan as int64 ``[moe_layers, slots]``."""
-        return self.expert_map.physical_to_logical
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; imbalance and bound are max/mean, gaps are fractions."""
-        return {
-            "load_imbalance": {
-                name: {
-                    "fitted": _imbalance(judged.fitted),
-                    "evaluated": None if judged.evaluated is None else _imbalance(judged.evaluated),
-                }
-                for name, judged in self.judged.items()
-            },
-            "lower_bound": {"mean": _mean(self.lower_bound), "per_layer": self.lower_bound.tolist()},
-            "bound_kind": list(self.solution.bound_kind),
-            "gap": {"mean": _mean(self.solution.gap), "worst": float(np.nanmax(self.solution.gap))},
-            "predicted": {name: _price(answer) for name, answer in self.predicted.items()},
-            "prices": [
-                {
-                    "tokens_per_rank": p.tokens_per_rank,
-                    "before_tpot_s": p.before_s,
-                    "balanced_tpot_s": p.balanced_s,
-                    "after_tpot_s": p.after_s,
-                }
-                for p in self.prices
-            ],
-            "verdict": list(self.verdict),
-            "ranks": self.expert_map.ranks,
-            "slots": self.expert_map.slots,
-            "redundant": self.expert_map.redundant,
-            "moe_layer_ids": list(self.moe_layer_ids),
-            "seconds": self.solution.seconds,
-            "emitted": [{"path": str(f.path), "format": f.format, "rows": f.rows} for f in self.emitted],
-            "warnings": list(self.warnings),
-        }
+Routing = RoutingTrace | LoadCounts
+AUTO = "auto"
 
 
 def place(
-    trace: RoutingTrace | LoadCounts,
+    trace: Routing,
     model: Model,
     hardware: Hardware | None = None,
     *,
     ep: int,
-    redundant: int = 0,
+    redundant: int | str = 0,
     method: str = "search",
-    evaluate_on: RoutingTrace | LoadCounts | None = None,
+    objective: str | None = None,
+    dispatch: str = "even",
+    robust: Sequence[Routing] = (),
+    current: ExpertMap | None = None,
+    speeds: Sequence[float] | None = None,
+    rooms: Sequence[int] | None = None,
+    evaluate_on: Routing | None = None,
     workload: Workload | None = None,
     engine: Engine | None = None,
     emit: Sequence[str] = (),
     seed: int = 0,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    served: str = "",
+    also: Sequence[Fault] = (),
 ) -> Placed:
     """Place experts so that ranks share a real load evenly, judge the plan, price it, write it.
 
@@ -155,9 +64,21 @@ def place(
     model, hardware
         What is served and where; without hardware nothing is priced.
     ep, redundant
-        Expert-parallel ranks, and physical experts beyond one of each per layer.
+        Expert-parallel ranks, and physical experts beyond one of each per layer; ``auto`` for the number
+        that serves the workload fastest, which needs hardware.
     method
         One of `moesim.placement.METHODS`.
+    objective
+        What is minimised, see `moesim.placement.objective`; ``max-load`` if None, or ``expected-max`` with
+        `robust`.
+    dispatch
+        How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
+    robust
+        More routing the plan has to hold for: the mean over all of it, each counting alike, is minimised.
+    current
+        The plan that is loaded now, for objectives with ``migration``.
+    speeds, rooms
+        Relative speed, and slots, of each rank; equal ones if None. Others are not priced.
     evaluate_on
         Routing the plan is judged on besides; it never influences the plan.
     workload
@@ -168,6 +89,12 @@ def place(
         Files to write, as ``sglang:plan.json``.
     seed
         Of search and pricing.
+    inputs
+        Files the routing came from; their hashes are kept beside the plans that are written.
+    served
+        Folder or Hugging Face id of the checkpoint, for the command lines of engines.
+    also
+        Faults the caller has found, to be told with those found here.
 
     Returns
     -------
@@ -177,179 +104,210 @@ def place(
     ------
     ConfigError, TraceError
         With every fault, before any work is done.
+    InfeasibleError
+        If the deployment that is to be priced does not fit.
     """
-    problem = _check(trace, model, hardware, ep, redundant, method, evaluate_on, emit)
-    loads = problem.totals
-    layers, experts = loads.shape
-    solution = solve(problem, method, seed=seed)
-    # Engines start with experts in order; where these do not divide over the ranks, only with spares.
-    plans = {
-        "contiguous": ExpertMap.contiguous(layers, experts, ep, redundant if experts % ep else 0),
-        "greedy": solve(problem, "greedy").expert_map,
-        "plan": solution.expert_map,
-    }
-    other = evaluate_on.load_counts().totals if evaluate_on is not None else None
-    judged = {
-        name: Judged(evaluate(plan, loads), evaluate(plan, other) if other is not None else None)
-        for name, plan in plans.items()
-    }
-    mean = loads.sum(axis=1) / ep
-    lower = np.divide(solution.bound, mean, out=np.full(layers, np.nan), where=mean > 0)
-    predicted: dict[str, Prediction] = {}
-    prices: tuple[PricePoint, ...] = ()
-    verdict: tuple[str, ...] = ()
-    warnings = list(trace.warnings)
-    if hardware is not None:
-        workload = workload or Workload(1024, 1024, 64 * ep)
-        # Without spare slots to compare with, the plan is the balanced one.
-        priced = {"before": plans["contiguous"], "greedy": plans["greedy"]}
-        if redundant and experts % ep == 0:
-            priced["balanced"] = solve(replace(problem, redundant=0), method, seed=seed).expert_map
-        priced["after"] = plans["plan"]
-        asked = _Pricing(model, hardware, ep, trace, engine or Engine(), seed)
-        predicted = {name: asked.price(plan, workload) for name, plan in priced.items()}
-        prices = tuple(asked.point(priced, workload, tokens) for tokens in PRICED_TOKENS)
-        verdict = _verdict(predicted, prices, redundant)
-        warnings += [w for answer in predicted.values() for w in answer.warnings if w not in warnings]
-    ids = model.moe_layer_ids
-    emitted = tuple(write(solution.expert_map, spec, ids, model.num_layers) for spec in emit)
-    return Placed(
-        solution, ids, judged, lower, predicted, prices, verdict, emitted, tuple(dict.fromkeys(warnings))
+    fitted = (trace, *robust)
+    dispatch = rule_of(dispatch)
+    asked = _Asked(
+        model,
+        hardware,
+        ep,
+        method,
+        objective or ("expected-max" if robust else "max-load"),
+        dispatch,
+        current,
+        np.array(speeds, dtype=np.float64) if speeds is not None else None,
+        np.array(rooms) if rooms is not None else None,
+        seed,
     )
+    workload = workload or Workload(1024, 1024, 64 * max(ep, 1))
+    engine = engine or Engine()
+    known = [*also, *workload.faults(), *engine.faults()]
+    engine = replace(engine, dispatch=dispatch)
+    problem = _check(asked, fitted, redundant, evaluate_on, emit, known)
+    pricings: tuple[Pricing, ...] = ()
+    if hardware is not None:
+        pricings = tuple(Pricing(model, hardware, ep, routing, engine, seed) for routing in fitted)
+    numbers: Redundancy | None = None
+    if redundant == AUTO:
+        numbers = plan_redundancy(
+            problem.experts,
+            ep,
+            lambda spare: asked.solve(replace(problem, redundant=spare)),
+            lambda plan: [pricing.price(plan, workload) for pricing in pricings],
+        )
+        problem = replace(problem, redundant=numbers.best.redundant)
+    solution = (numbers and numbers.best.solution) or asked.solve(problem)
+    other = evaluate_on.load_counts().totals if evaluate_on is not None else None
+    plans = asked.beside(problem, solution)
+    judged = {
+        name: Judged(
+            judge(problem, plan, problem.loads), other if other is None else judge(problem, plan, other)
+        )
+        for name, plan in plans.items()
+        if name != "balanced"
+    }
+    placed = Placed(
+        solution,
+        model.moe_layer_ids,
+        dispatch,
+        judged,
+        load_bound(problem, problem.totals).values,
+        redundancy=numbers,
+        warnings=tuple(dict.fromkeys(w for routing in fitted for w in routing.warnings)),
+    )
+    if pricings:
+        elsewhere = replace(pricings[0], traffic=evaluate_on) if evaluate_on is not None else None
+        placed = _priced(placed, plans, pricings[0], elsewhere, workload)
+    record = placed.record() | {"provenance": provenance(inputs, seed)} if emit else None
+    emitted = tuple(
+        write(solution.expert_map, spec, model, problem.nodes, dispatch, served=served, record=record)
+        for spec in emit
+    )
+    return replace(placed, emitted=emitted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pricing:
-    """Prices plans of one model on one cluster with attention data-parallel over the expert ranks."""
+class _Asked:
+    """What a plan is for, and how it is found."""
 
     model: Model
-    hardware: Hardware
+    hardware: Hardware | None
     ep: int
-    trace: RoutingTrace | LoadCounts
-    engine: Engine
+    method: str
+    objective: str
+    dispatch: str
+    current: ExpertMap | None
+    speeds: FloatArray | None
+    rooms: IntArray | None
     seed: int
 
-    def price(self, plan: ExpertMap, workload: Workload) -> Prediction:
-        return predict(
-            self.model,
-            self.hardware,
-            Parallelism(dp=self.ep, ep=self.ep),
-            workload,
-            trace=self.trace,
-            plan=plan,
-            engine=self.engine,
-            seed=self.seed,
+    def problem(self, loads: FloatArray, redundant: int, tokens: RoutingTrace | None) -> Problem:
+        """Loads to place on the ranks."""
+        return Problem(
+            loads,
+            self.ep,
+            redundant,
+            nodes=1 if self.hardware is None else hosts_of(self.ep, self.hardware),
+            groups=self.model.moe.groups if self.model.moe is not None else 1,
+            dispatch=self.dispatch,
+            speeds=self.speeds,
+            rooms=self.rooms,
+            current=self.current,
+            tokens=tokens,
+            rows=self.model.moe_layer_ids,
         )
 
-    def point(self, plans: Mapping[str, ExpertMap], workload: Workload, tokens: int) -> PricePoint:
-        load = Workload(workload.input_len, workload.output_len, tokens * self.ep)
-        found: dict[str, float | None] = {}
-        for name in ("before", "after", "balanced"):
-            plan = plans.get(name)
-            try:
-                answer = self.price(plan, load) if plan is not None else None
-            except InfeasibleError:
-                answer = None
-            # A batch that the cache does not hold would be a price for a smaller one.
-            whole = answer is not None and answer.running >= answer.concurrency
-            found[name] = answer.tpot_s if answer is not None and whole else None
-        return PricePoint(tokens, found["before"], found["after"], found["balanced"])
+    def solve(self, problem: Problem) -> Solution:
+        """Find a plan."""
+        return solve(problem, self.method, self.objective, seed=self.seed)
+
+    def beside(self, problem: Problem, solution: Solution) -> dict[str, ExpertMap]:
+        """The plan, and what it is compared with."""
+        layers, experts = problem.layers, problem.experts
+        # Engines start with experts in order; where these do not divide over the ranks, only with spares.
+        spare = problem.redundant if experts % self.ep else 0
+        plans = {"greedy": solve(problem, "greedy").expert_map}
+        if problem.rooms is None:
+            plans = {"contiguous": ExpertMap.contiguous(layers, experts, self.ep, spare)} | plans
+        # Without spare slots to compare with, the plan is the balanced one.
+        if self.hardware is not None and problem.redundant and experts % self.ep == 0:
+            plans["balanced"] = self.solve(replace(problem, redundant=0)).expert_map
+        return plans | {"plan": solution.expert_map}
 
 
-def _verdict(
-    predicted: Mapping[str, Prediction], prices: Sequence[PricePoint], redundant: int
-) -> tuple[str, ...]:
-    after = predicted["after"]
-    found = []
-    for name, what in (
-        ("before", "the engine's own placement"),
-        ("balanced", "the best plan found without redundant experts"),
-    ):
-        if name not in predicted:
-            continue
-        gain = after.output_throughput / predicted[name].output_throughput - 1.0
-        word = "gains" if gain >= 0 else "LOSES"
-        tpot_ms = (predicted[name].tpot_s * 1e3, after.tpot_s * 1e3)
-        found.append(
-            f"At {after.concurrency:g} concurrent requests the plan {word} {abs(gain):.1%} of output "
-            f"throughput against {what} (TPOT {tpot_ms[0]:.2f} -> {tpot_ms[1]:.2f} ms)."
-        )
-    if redundant:
-        lost = [p.tokens_per_rank for p in prices if p.after_s is not None and _best_other(p) < p.after_s]
-        if lost:
-            sizes = ", ".join(map(str, lost))
-            found.append(
-                f"The weights of the {redundant} redundant experts per layer cost more than they save at "
-                f"{sizes} tokens per rank and step: use fewer there, or none."
-            )
-    return tuple(found)
+def _priced(
+    placed: Placed,
+    plans: dict[str, ExpertMap],
+    pricing: Pricing,
+    elsewhere: Pricing | None,
+    workload: Workload,
+) -> Placed:
+    names = {"contiguous": "before", "plan": "after"}
+    priced = {names.get(name, name): plan for name, plan in plans.items()}
 
+    def predictions(of: Pricing) -> dict[str, Prediction]:
+        return {name: of.price(plan, workload) for name, plan in priced.items()}
 
-def _best_other(point: PricePoint) -> float:
-    return min(s for s in (point.before_s, point.balanced_s, float("inf")) if s is not None)
+    def gains(of: Pricing) -> dict[str, Gain]:
+        return {name: of.gain(priced["after"], priced[name], workload) for name in AGAINST if name in priced}
+
+    predicted, gained = predictions(pricing), gains(pricing)
+    prices = tuple(pricing.point(priced, workload, tokens) for tokens in PRICED_TOKENS)
+    there, gained_there = (predictions(elsewhere), gains(elsewhere)) if elsewhere is not None else ({}, {})
+    notes = [w for answer in (*predicted.values(), *there.values()) for w in answer.warnings]
+    return replace(
+        placed,
+        predicted=predicted,
+        predicted_elsewhere=there,
+        gains=gained,
+        gains_elsewhere=gained_there,
+        prices=prices,
+        verdict=verdict(predicted, gained, gained_there, prices, placed.expert_map.redundant),
+        warnings=tuple(dict.fromkeys((*placed.warnings, *notes))),
+    )
 
 
 def _check(
-    trace: RoutingTrace | LoadCounts,
-    model: Model,
-    hardware: Hardware | None,
-    ep: int,
-    redundant: int,
-    method: str,
-    evaluate_on: RoutingTrace | LoadCounts | None,
+    asked: _Asked,
+    fitted: Sequence[Routing],
+    redundant: int | str,
+    evaluate_on: Routing | None,
     emit: Sequence[str],
+    known: Sequence[Fault],
 ) -> Problem:
     """The problem; or raise with every fault before anything is solved or written."""
-    found: list[Fault] = []
+    found = [*known, *emission_faults(emit)]
+    model, hardware, ep = asked.model, asked.hardware, asked.ep
     if model.moe is None:
-        raise ConfigError(
-            Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model")
-        )
-    for spec in emit:
-        found += emit_faults(spec)
+        found.append(Fault(f"{model.name} has no experts to place", "--model", model.name, "a MoE model"))
+        raise ConfigError(found)
     if hardware is not None and ep >= 1:
         layout = Parallelism(dp=ep, ep=ep)
         found += [f for f in layout.faults(None, hardware) if f.where == "layout"]
-    for routing in (trace, evaluate_on):
+    for routing in (*fitted, evaluate_on):
         if routing is not None:
             try:
                 check_routing(routing, model)
             except TraceError as error:
                 found += [Fault(str(f), error.source) for f in error.faults]
+    if isinstance(redundant, str):
+        if redundant != AUTO:
+            found.append(Fault("is no number", "--redundant", redundant, f"0 or more, or {AUTO}"))
+        elif hardware is None:
+            found.append(Fault("needs a price", "--hardware", None, "a machine"))
+    if hardware is not None and (asked.speeds is not None or asked.rooms is not None):
+        found.append(Fault("are priced with equal speed and room alone", "ranks", None, "no --hardware"))
+    spare = redundant if isinstance(redundant, int) else -model.num_experts % max(ep, 1)
     try:
-        loads = trace.load_counts().totals
-        problem = Problem(loads, ep, redundant, nodes=_nodes(hardware, ep), groups=_groups(model))
-        found += method_faults(problem, method)
+        problem = asked.problem(
+            _loads(fitted), spare, fitted[0] if isinstance(fitted[0], RoutingTrace) else None
+        )
+        found += method_faults(problem, asked.method)
+        found += objective_faults(problem, Objective.parse(asked.objective, "--objective"))
+        if problem.idle.any():
+            idle = [model.moe_layer_ids[row] for row in np.flatnonzero(problem.idle)]
+            found.append(
+                Fault(
+                    f"{len(idle)} layer(s) have no load at all", "loads", idle[:8], "load in every MoE layer"
+                )
+            )
     except ConfigError as error:
-        found += error.faults
+        found += [*error.faults, *name_faults(asked.method)]
     if found:
         raise ConfigError(found)
     return problem
 
 
-def _nodes(hardware: Hardware | None, ep: int) -> int:
-    return 1 if hardware is None else max(1, ep // hardware.domain)
-
-
-def _groups(model: Model) -> int:
-    return model.moe.groups if model.moe is not None else 1
-
-
-def _imbalance(judged: Imbalance) -> dict[str, Any]:
-    return {"mean": judged.mean, "worst": judged.worst, "per_layer": judged.per_layer.tolist()}
-
-
-def _mean(values: FloatArray) -> float:
-    return float(np.nanmean(values))
-
-
-def _price(answer: Prediction) -> dict[str, Any]:
-    return {
-        "ttft_s": answer.ttft_s,
-        "tpot_s": answer.tpot_s,
-        "output_throughput": answer.output_throughput,
-        "load_imbalance": answer.load_imbalance,
-        "concurrency": answer.concurrency,
-        "running": answer.running,
-        "memory_bytes": answer.memory_bytes,
-    }
+def _loads(fitted: Sequence[Routing]) -> FloatArray:
+    """Totals ``[layers, experts]`` of one routing, or those of several, each layer of each counting alike."""
+    totals = [routing.load_counts().totals for routing in fitted]
+    if len(totals) == 1:
+        return totals[0]
+    if len({t.shape for t in totals}) > 1:
+        # Each is named by the check of routing against the model.
+        return totals[0]
+    loads = np.stack(totals)
+    whole = loads.sum(axis=2, keepdims=True)
+    return np.asarray(np.divide(loads, whole, out=np.zeros_like(loads), where=whole > 0))

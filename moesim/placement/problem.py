@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,9 @@ from moesim.layout import ExpertMap
 from moesim.layout.sharing import dispatch_faults
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.trace.types import RoutingTrace
+
+#: From a plan to the seconds of each MoE layer, float64 ``[layers]``.
+Clock = Callable[[ExpertMap], FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +30,7 @@ class Problem:
         plan has to hold for each of several steps, or for each of several kinds of traffic. A layer without
         any load keeps its experts in order, as an engine starts.
     ranks
-        Expert-parallel ranks. Each has the same number of slots.
+        Expert-parallel ranks.
     redundant
         Slots beyond one per expert.
     nodes, groups
@@ -35,10 +40,16 @@ class Problem:
     speeds
         Relative speed of each rank, float64 ``[ranks]``; equal ones if None. A rank's load counts divided by
         its speed.
+    rooms
+        Slots of each rank, ``[ranks]``; equal ones if None.
     current
         The plan that is loaded now, when what has to be moved matters.
     tokens
         Token-level routing, when traffic between ranks matters.
+    clock
+        Seconds of each MoE layer under a plan, when these matter.
+    rows
+        Decoder index of each layer: what SGLang draws for a layer depends on those before. In turn if None.
     totals
         float64 ``[layers, experts]``; follows from `loads`.
 
@@ -61,8 +72,11 @@ class Problem:
     groups: int = 1
     dispatch: str = "even"
     speeds: FloatArray | None = None
+    rooms: IntArray | None = None
     current: ExpertMap | None = None
     tokens: RoutingTrace | None = None
+    clock: Clock | None = None
+    rows: tuple[int, ...] | None = None
     totals: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +84,8 @@ class Problem:
         object.__setattr__(self, "loads", loads)
         if self.speeds is not None:
             object.__setattr__(self, "speeds", np.asarray(self.speeds, dtype=np.float64))
+        if self.rooms is not None:
+            object.__setattr__(self, "rooms", np.asarray(self.rooms))
         found = faults(self)
         if found:
             raise ConfigError(found, "placement problem")
@@ -92,13 +108,20 @@ class Problem:
 
     @property
     def slots(self) -> int:
-        """Physical experts per layer."""
-        return self.experts + self.redundant
+        """Slots per layer, those that ranks of less room leave empty included."""
+        return self.room * self.ranks
 
     @property
     def room(self) -> int:
-        """Slots of each rank."""
-        return self.slots // self.ranks
+        """Slots of the rank that has most."""
+        if self.rooms is not None:
+            return int(self.rooms.max())
+        return (self.experts + self.redundant) // self.ranks
+
+    @property
+    def even(self) -> bool:
+        """Whether all ranks have the same room and speed."""
+        return self.rooms is None and self.speeds is None
 
     @property
     def idle(self) -> npt.NDArray[np.bool_]:
@@ -107,8 +130,12 @@ class Problem:
 
     def plan(self, table: IntArray) -> ExpertMap:
         """Make the plan of a table ``[layers, slots]``, with experts of idle layers in order."""
-        table = np.where(self.idle[:, None], np.arange(self.slots) % self.experts, table)
-        return ExpertMap(table, self.experts, self.ranks)
+        used = (
+            np.arange(self.room)
+            < (np.full(self.ranks, self.room) if self.rooms is None else self.rooms)[:, None]
+        )
+        order = np.where(used.ravel(), (used.ravel().cumsum() - 1) % self.experts, -1)
+        return ExpertMap(np.where(self.idle[:, None], order, table), self.experts, self.ranks)
 
 
 def faults(problem: Problem) -> list[Fault]:
@@ -130,7 +157,10 @@ def faults(problem: Problem) -> list[Fault]:
     if small or loads.ndim not in (2, 3) or 0 in loads.shape:
         return found + small
     layers, experts = loads.shape[-2:]
-    found += _shape_faults(experts, ranks, problem.redundant)
+    if problem.rooms is None:
+        found += _shape_faults(experts, ranks, problem.redundant)
+    else:
+        found += _room_faults(problem.rooms, experts, ranks, problem.redundant)
     speeds, current, tokens = problem.speeds, problem.current, problem.tokens
     if speeds is not None:
         if speeds.shape != (ranks,):
@@ -140,8 +170,12 @@ def faults(problem: Problem) -> list[Fault]:
     if current is not None:
         has = (current.layers, current.num_experts, current.ranks, current.slots)
         wanted = (layers, experts, ranks, experts + problem.redundant)
-        if has != wanted:
+        if problem.rooms is None and has != wanted:
             found.append(Fault("(layers, experts, ranks, slots) do not fit", "current", has, str(wanted)))
+    if problem.rows is not None and (
+        len(problem.rows) != layers or any(a >= b for a, b in pairwise((-1, *problem.rows)))
+    ):
+        found.append(Fault("must be one for each layer, rising", "rows", problem.rows, f"{layers} rows"))
     if tokens is not None:
         shape = (len(tokens.moe_layer_ids), tokens.num_experts)
         if shape != (layers, experts):
@@ -191,6 +225,22 @@ def _shape_faults(experts: int, ranks: int, redundant: int) -> list[Fault]:
                 redundant,
                 f"0 to {most}",
             )
+        )
+    return found
+
+
+def _room_faults(rooms: IntArray, experts: int, ranks: int, redundant: int) -> list[Fault]:
+    if rooms.shape != (ranks,) or rooms.dtype.kind not in "iu":
+        return [Fault("must have one whole number per rank", "rooms", rooms.shape, f"({ranks},)")]
+    found = []
+    if ((rooms < 1) | (rooms > experts)).any():
+        found.append(
+            Fault("must have slots, each for another expert", "rooms", rooms.tolist(), f"1 to {experts}")
+        )
+    if (given := int(rooms.sum())) != experts + redundant:
+        wanted = f"redundant = {given - experts}" if given >= experts else f"{experts} or more"
+        found.append(
+            Fault(f"hold {given} of {experts} experts and {redundant} redundant ones", "rooms", given, wanted)
         )
     return found
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap, slot_shares
-from moesim.layout.sharing import dispatch_faults
+from moesim.layout.sharing import dispatch_faults, rule_of
 from moesim.placement.problem import load_faults
 from moesim.placement.solvers.greedy import FloatArray
 
@@ -41,10 +42,12 @@ class Solution:
         The plan.
     method
         How it was found.
+    objective
+        What was minimised.
     value
-        Of the objective, float64 ``[layers]``.
+        Of the objective, float64 ``[layers]``: largest over mean rank load, unless another was asked for.
     bound
-        What no placement's objective can be below, float64 ``[layers]``, in the unit of `value`.
+        What no placement's objective can be below, float64 ``[layers]``.
     bound_kind
         The argument behind each bound, see `moesim.placement.bound`.
     gap
@@ -56,6 +59,7 @@ class Solution:
 
     expert_map: ExpertMap
     method: str
+    objective: str
     value: FloatArray
     bound: FloatArray
     bound_kind: tuple[str, ...]
@@ -63,7 +67,14 @@ class Solution:
     seconds: float
 
 
-def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", nodes: int = 1) -> Imbalance:
+def evaluate(
+    expert_map: ExpertMap,
+    loads: FloatArray,
+    dispatch: str = "even",
+    nodes: int = 1,
+    speeds: FloatArray | None = None,
+    rows: Sequence[int] | None = None,
+) -> Imbalance:
     """Imbalance of a plan under loads, which need not be those it was fitted to.
 
     Parameters
@@ -76,6 +87,11 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         How the engine chooses among replicas, one of `moesim.layout.DISPATCH`.
     nodes
         Nodes the ranks lie on.
+    speeds
+        Of the ranks, float64 ``[ranks]``; a load counts divided by its rank's speed, and even is what lets
+        all ranks finish together. Equal ones if None.
+    rows
+        Decoder index of each layer; as `moesim.layout.sharing.slots_of_sources` takes it.
 
     Raises
     ------
@@ -94,9 +110,14 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
         found = [Fault("do not fit the plan", "loads", loads.shape, shape)]
     if found:
         raise ConfigError(found)
-    shares = slot_shares(expert_map, dispatch, nodes)
     steps = loads if loads.ndim == 3 else loads[None]
-    table = np.stack([expert_map.load_imbalance(step, shares) for step in steps])
+    # Only a split that follows the loads is another one for each step.
+    fixed = None if rule_of(dispatch) == "lp" else slot_shares(expert_map, dispatch, nodes, rows=rows)
+    found_loads = [
+        expert_map.rank_loads(step, slot_shares(expert_map, "lp", loads=step) if fixed is None else fixed)
+        for step in steps
+    ]
+    table = np.stack([_imbalance(each, speeds) for each in found_loads])
     busy = ~np.isnan(table)
     number = busy.sum(axis=0)
     per_layer = np.divide(
@@ -106,3 +127,11 @@ def evaluate(expert_map: ExpertMap, loads: FloatArray, dispatch: str = "even", n
     if not used.size:
         return Imbalance(math.nan, math.nan, per_layer)
     return Imbalance(float(used.mean()), float(used.max()), per_layer)
+
+
+def _imbalance(ranks: FloatArray, speeds: FloatArray | None) -> FloatArray:
+    """Largest over mean of rank loads ``[layers, ranks]``, ``[layers]``; NaN for a layer without load."""
+    even = np.full(ranks.shape[1], 1.0 / ranks.shape[1]) if speeds is None else speeds / speeds.sum()
+    mean = ranks.sum(axis=1, keepdims=True) * even
+    relative = np.divide(ranks, mean, out=np.full_like(ranks, math.nan), where=mean > 0)
+    return np.asarray(relative.max(axis=1))

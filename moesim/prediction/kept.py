@@ -43,6 +43,7 @@ def deployment_of(
         engine.speculation,
         engine.enforce_eager,
         engine.routing,
+        engine.dispatch,
         traits,
     )
     if key in _KEPT:
@@ -62,6 +63,7 @@ def deployment_of(
         engine.speculation,
         LAUNCH_S if engine.enforce_eager else 0.0,
         engine.routing,
+        engine.dispatch,
     )
     # The objects are held as well: an id stays theirs as long as they live.
     _KEPT[key] = (deployment, objects)

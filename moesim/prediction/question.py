@@ -17,6 +17,7 @@ from moesim.hardware.types import Hardware
 from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
+from moesim.layout.sharing import dispatch_faults
 from moesim.model.types import Model
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -93,6 +94,9 @@ class Engine:
     routing
         How unequally experts are assumed to be loaded where there is no trace: ``typical`` of recorded
         traffic, or ``uniform``; see `moesim.engine.routing`.
+    dispatch
+        How the engine chooses among replicas of an expert, one of `moesim.layout.DISPATCH`. Without data
+        parallelism all ranks see all tokens, and share them evenly whatever is said here.
     """
 
     dtype: str = "auto"
@@ -107,6 +111,7 @@ class Engine:
     acceptance_rate: float | None = None
     enforce_eager: bool = False
     routing: str = "typical"
+    dispatch: str = "even"
 
     @property
     def speculation(self) -> Speculation:
@@ -125,6 +130,7 @@ class Engine:
             found.append(Fault("unknown backend", "--backend", self.backend, ", ".join(BACKENDS)))
         if self.routing not in ASSUMED:
             found.append(Fault("unknown routing", "--routing", self.routing, ", ".join(ASSUMED)))
+        found += dispatch_faults(self.dispatch, "--dispatch")
         for option, value in (
             ("--max-num-batched-tokens", self.chunk_tokens),
             ("--max-num-seqs", self.max_sequences),

@@ -52,7 +52,8 @@ def fewest_nodes(deployment: Deployment, load: Load, engine: Engine) -> tuple[in
     data-parallel ranks or by more pipeline stages; the first that fits is taken, experts first.
     """
     model, hardware, given = deployment.model, deployment.hardware, deployment.layout
-    redundant = deployment.plan.redundant if deployment.plan is not None else 0
+    plan = deployment.plan
+    redundant, copies = (plan.redundant, plan.mean_copies) if plan is not None else (0, 0.0)
     for nodes in range(1, 65):
         if hardware.max_nodes is not None and nodes > hardware.max_nodes:
             return None
@@ -75,7 +76,7 @@ def fewest_nodes(deployment: Deployment, load: Load, engine: Engine) -> tuple[in
                 layout,
                 deployment.precision,
                 cluster,
-                redundant=redundant,
+                redundant=copies,
                 chunk_tokens=engine.chunk_tokens,
                 utilisation=engine.memory_utilisation,
             )

@@ -206,6 +206,24 @@ class PricePoint(_Document):
     after_tpot_s: Positive | None
 
 
+class CopiesTried(_Document):
+    """One number of redundant experts per layer, and what it would serve."""
+
+    redundant: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]
+    output_throughput: Positive | None
+    tpot_s: Positive | None
+    weights_bytes: Count | None
+    cache_tokens: Count | None
+    load_imbalance: Ratio | None
+
+
+class Redundancy(_Document):
+    """Numbers of redundant experts beside each other."""
+
+    choices: Annotated[list[CopiesTried], Field(max_length=1000)]
+    best: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]
+
+
 class Emitted(_Document):
     """A plan that was written."""
 
@@ -241,7 +259,9 @@ class PlacementDocument(_Document):
     lower_bound: LowerBound
     gap: Gap
     predicted: Annotated[dict[Text, Price], Field(max_length=10)] = {}
+    predicted_elsewhere: Annotated[dict[Text, Price], Field(max_length=10)] = {}
     prices: Annotated[list[PricePoint], Field(max_length=200)] = []
+    redundancy: Redundancy | None = None
     verdict: Texts = []
     ranks: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
     slots: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
@@ -257,8 +277,9 @@ class PlacementDocument(_Document):
         layers = len(self.moe_layer_ids)
         if "plan" not in self.load_imbalance:
             raise ValueError("load_imbalance has no 'plan'")
-        if self.predicted and "after" not in self.predicted:
-            raise ValueError("predicted has no 'after'")
+        for name in ("predicted", "predicted_elsewhere"):
+            if (found := getattr(self, name)) and "after" not in found:
+                raise ValueError(f"{name} has no 'after'")
         lengths = {"lower_bound": self.lower_bound.per_layer} | {
             f"load_imbalance.{name}.{load}": found.per_layer
             for name, judged in self.load_imbalance.items()

@@ -134,7 +134,11 @@ def _placement(document: PlacementDocument, title: str, key: str) -> Section:
         missing.append("The map of expert load: the data holds no load of single experts.")
     found = [tables.imbalance(document)]
     if document.predicted:
-        found.append(tables.priced(document))
+        found.append(tables.priced(document.predicted))
+    if document.predicted_elsewhere:
+        found.append(tables.priced(document.predicted_elsewhere, " on the other traffic"))
+    if document.redundancy is not None:
+        found.append(tables.redundancy(document.redundancy))
     if document.prices:
         found.append(tables.price_points(document))
     if document.emitted:

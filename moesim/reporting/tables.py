@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moesim.reporting.documents import PLACEMENTS, PRICED, PlacementDocument, PredictionDocument
+from moesim.reporting.documents import (
+    PLACEMENTS,
+    PRICED,
+    PlacementDocument,
+    PredictionDocument,
+    Price,
+    Redundancy,
+)
 
 Row = tuple[str, ...]
 
@@ -60,7 +67,7 @@ def imbalance(document: PlacementDocument) -> Table:
     return Table("Largest over mean rank load", columns, tuple(rows))
 
 
-def priced(document: PlacementDocument) -> Table:
+def priced(predicted: Mapping[str, Price], where: str = "") -> Table:
     """What each placement costs."""
     rows = tuple(
         (
@@ -71,11 +78,37 @@ def priced(document: PlacementDocument) -> Table:
             _fixed(price.load_imbalance, 3),
         )
         for name in PRICED
-        if (price := document.predicted.get(name)) is not None
+        if (price := predicted.get(name)) is not None
     )
-    at = document.predicted["after"].concurrency
+    at = predicted["after"].concurrency
     columns = ("placement", "TTFT, ms", "TPOT, ms", "output tokens/s", "imbalance per step")
-    return Table(f"Predicted at {at:,.6g} concurrent requests", columns, rows)
+    return Table(f"Predicted{where} at {at:,.6g} concurrent requests", columns, rows)
+
+
+def redundancy(numbers: Redundancy) -> Table:
+    """Numbers of redundant experts, what they cost and what they buy."""
+    rows = tuple(
+        (
+            str(choice.redundant),
+            _short(None if choice.weights_bytes is None else choice.weights_bytes / 1e9),
+            _short(None if choice.cache_tokens is None else choice.cache_tokens / 1e6),
+            _fixed(choice.load_imbalance, 3),
+            _ms(choice.tpot_s),
+            "does not fit" if choice.output_throughput is None else f"{choice.output_throughput:,.0f}",
+            "chosen" if choice.redundant == numbers.best else "",
+        )
+        for choice in numbers.choices
+    )
+    columns = (
+        "redundant experts per layer",
+        "weights per device, GB",
+        "cache, million tokens",
+        "imbalance per step",
+        "TPOT, ms",
+        "output tokens/s",
+        "",
+    )
+    return Table("How many redundant experts", columns, rows)
 
 
 def price_points(document: PlacementDocument) -> Table:

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from moesim.placement import read_sglang
+from moesim.model import load_model
+from moesim.placement import read_plan
 
 
 def run(*arguments, cwd):
@@ -53,7 +54,7 @@ def test_demo_prints_before_and_after(shown):
     for name in ("moesim-demo-plan.json", "moesim-demo-report.html"):
         assert name in done.stdout
         assert (folder / name).is_file()
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3  # and the record of the plan
 
 
 def test_demo_plan_is_one_sglang_loads(shown):
@@ -61,7 +62,7 @@ def test_demo_plan_is_one_sglang_loads(shown):
     whole = json.loads((folder / "moesim-demo-plan.json").read_text())
     assert list(whole) == ["physical_to_logical_map"]
     assert len(whole["physical_to_logical_map"]) == 61
-    plan = read_sglang(folder / "moesim-demo-plan.json", 32, 256, range(3, 61), 61)
+    plan = read_plan(folder / "moesim-demo-plan.json", load_model("deepseek-v3"), 32)
     assert (plan.layers, plan.slots, plan.redundant) == (58, 288, 32)
 
 
@@ -86,7 +87,8 @@ def test_demo_json(tmp_path):
     assert len(document["provenance"]["inputs"]) == 5
     judged = {name: v["evaluated"]["mean"] for name, v in document["recorded"]["load_imbalance"].items()}
     assert judged["plan"] < judged["contiguous"]
-    assert {p.name for p in tmp_path.iterdir()} == {"moesim-demo-plan.json", "moesim-demo-report.html"}
+    names = {"moesim-demo-plan.json", "moesim-demo-plan.json.provenance.json", "moesim-demo-report.html"}
+    assert {p.name for p in tmp_path.iterdir()} == names
 
 
 def test_demo_into_a_folder_that_cannot_be_written(tmp_path):

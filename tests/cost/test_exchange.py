@@ -141,7 +141,7 @@ def test_closed_forms_agree_with_drawn_batches(ranks):
     off = 1.0 - np.eye(ranks)
     drawn = {
         "direct": direct(dispatch(draw, plan), 8),
-        "two_level": two_level(draw, plan, 8),
+        "two_level": two_level(dispatch(draw, plan), plan, 8),
     }
     even = {
         "direct": direct_traffic(64.0, ranks, 8, 8),

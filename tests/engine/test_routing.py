@@ -154,7 +154,8 @@ def test_two_level_exchange_sends_each_token_once_per_domain(tokens, seed):
     trace = _trace(seed=seed)
     plan = ExpertMap.contiguous(3, 16, 8)
     draw = TokenSource(trace).draw(tokens, DECODE, np.random.default_rng(seed))
-    near, far = two_level(draw, plan, 4), direct(dispatch(draw, plan), 4)
+    sent = dispatch(draw, plan)
+    near, far = two_level(sent, plan, 4), direct(sent, 4)
     assert (near.out.sum(axis=(1, 2)) <= far.out.sum(axis=(1, 2))).all()
     # At most one crossing per token and foreign domain, and none at home.
     assert (near.out.sum(axis=(1, 2)) <= tokens).all()

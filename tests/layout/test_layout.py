@@ -66,12 +66,21 @@ def test_load_is_conserved_and_tables_agree(case):
         ([[0, 1, 1, 3]], 4, 2, "expert 2 is in no slot"),
         ([[0, 0, 1, 1]], 2, 2, "twice on rank 0"),
         ([[0, 9]], 2, 2, "no expert of the model"),
+        ([[0, -2]], 2, 2, "no expert of the model"),
         ([0, 1], 2, 2, "two axes"),
     ],
 )
 def test_broken_placements_are_refused(rows, experts, ranks, word):
     with pytest.raises(ConfigError, match=word):
         ExpertMap(np.array(rows), experts, ranks)
+
+
+def test_empty_slots_hold_nothing():
+    plan = ExpertMap(np.array([[0, 1, 2, 0, -1, -1], [2, -1, -1, 1, 0, -1]]), num_experts=3, ranks=2)
+    assert plan.replica_counts.tolist() == [[2, 1, 1], [1, 1, 1]]
+    assert plan.logical_to_physical.tolist() == [[[0, 3], [1, -1], [2, -1]], [[4, -1], [3, -1], [0, -1]]]
+    assert plan.rank_loads(np.array([[6.0, 1.0, 2.0]] * 2)).tolist() == [[6.0, 3.0], [2.0, 7.0]]
+    assert (plan.redundant, plan.mean_copies, plan.full) == (3, 0.5, False)
 
 
 def test_maps_cannot_be_changed_behind_their_back():

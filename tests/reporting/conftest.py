@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import moesim as ms
@@ -37,6 +39,26 @@ def overlapped(trace):
 def placed(trace):
     model, hardware = ms.load_model("gpt-oss-20b"), ms.load_hardware("h100-sxm-8")
     return ms.place(trace, model, hardware, ep=8, redundant=8)
+
+
+@pytest.fixture(scope="session")
+def planned(trace):
+    """A placement whose number of copies was searched for, judged on other traffic."""
+    model, hardware = ms.load_model("gpt-oss-20b"), ms.load_hardware("h100-sxm-8")
+    half = trace.request % 2 == 0
+    kept, other = (
+        replace(
+            trace,
+            topk_ids=trace.topk_ids[rows],
+            request=trace.request[rows],
+            position=trace.position[rows],
+            phase=trace.phase[rows],
+            topk_weights=None,
+            token_id=None,
+        )
+        for rows in (half, ~half)
+    )
+    return ms.place(kept, model, hardware, ep=8, redundant="auto", evaluate_on=other)
 
 
 @pytest.fixture

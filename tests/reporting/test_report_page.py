@@ -69,6 +69,18 @@ def test_figures_are_xml_with_ids_of_their_own(page_path):
     assert {one or other for one, other in used} <= set(ids)
 
 
+def test_numbers_of_copies_and_other_traffic_are_on_the_page(planned, trace, tmp_path):
+    model, hardware = ms.load_model("gpt-oss-20b"), ms.load_hardware("h100-sxm-8")
+    path = write_placement_report(planned, trace, model, hardware, tmp_path / "r.html")
+    page = Page(path.read_text("utf-8"))
+    (found,) = page.data["results"]
+    assert found["redundancy"]["best"] == planned.redundancy.best.redundant
+    for words in ("How many redundant experts", "on the other traffic", "chosen"):
+        assert words in page.words
+    for choice in planned.redundancy.choices:
+        assert f"{choice.output_throughput:,.0f}" in page.words
+
+
 def test_names_are_text(nasty_page):
     raw = nasty_page.read_text(encoding="utf-8")
     page = Page(raw)

@@ -74,7 +74,7 @@ def test_tables_hold_the_numbers(placed, trace, predictions):
     rows = {row[0]: row for row in tables.imbalance(document).rows}
     assert rows["plan"][1] == f"{placed.judged['plan'].fitted.mean:.4f}"
     assert float(rows["lower bound"][1]) <= float(rows["plan"][1])
-    assert [row[0] for row in tables.priced(document).rows] == [
+    assert [row[0] for row in tables.priced(document.predicted).rows] == [
         "before (contiguous)", "greedy", "best without redundancy", "after (the plan)"
     ]  # fmt: skip
     answers = [prediction_document(p) for p in predictions]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled
-from moesim.placement.bound import lower_bound
+from moesim.placement.bound import lower_bound, uneven_bound
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 
 #: A round stops when the most loaded rank is this close to the bound; and no other starts when it is that.
@@ -30,7 +30,14 @@ COOL, HOT, FEW_SLOTS = (0.05, 0.1, 0.05, 0.1), (0.3, 1.0, 3.0, 10.0, 1.0, 3.0, 1
 
 
 def search(
-    loads: FloatArray, ranks: int, start: IntArray, *, seed: int = 0, effort: float = 1.0, threads: int = 0
+    loads: FloatArray,
+    ranks: int,
+    start: IntArray,
+    *,
+    speeds: FloatArray | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    threads: int = 0,
 ) -> IntArray:
     """Improve a placement, layer by layer.
 
@@ -41,7 +48,10 @@ def search(
     ranks
         Expert-parallel ranks.
     start
-        physical_to_logical to start from, int64 ``[layers, slots]``, no expert twice on a rank.
+        physical_to_logical to start from, int64 ``[layers, slots]``, no expert twice on a rank; slots of -1
+        stay empty.
+    speeds
+        Of the ranks, float64 ``[ranks]``: a rank's load counts divided by its speed. Equal ones if None.
     seed
         Of the random moves. Layers draw from streams of their own, so threads change nothing.
     effort
@@ -59,7 +69,10 @@ def search(
     # Squares of loads of any unit must not overflow.
     top = loads.max(axis=1, keepdims=True)
     loads = np.divide(loads, top, out=np.zeros_like(loads), where=top > 0)
-    target = lower_bound(loads, ranks, slots)
+    filled = int((start[0] >= 0).sum())
+    even = speeds is None and filled == slots
+    target = lower_bound(loads, ranks, slots) if even else uneven_bound(loads, ranks, filled, speeds)
+    slower = np.ones(ranks) if speeds is None else 1.0 / speeds
     heats = COOL + HOT if slots <= FEW_SLOTS else COOL
     # The generator's state must not be 0.
     seeds = np.random.SeedSequence(seed).generate_state(layers * len(heats), np.uint64) | np.uint64(1)
@@ -69,10 +82,11 @@ def search(
     best = first.copy()
 
     def improve(layer: int) -> None:
-        copies = np.bincount(start[layer], minlength=experts)
+        used = first[layer] >= 0
+        copies = np.bincount(first[layer][used], minlength=experts)
         held = np.zeros((experts, ranks), dtype=np.bool_)
-        held[first[layer], np.arange(ranks)[:, None]] = True
-        load = (loads[layer] / copies)[first[layer]].sum(axis=1)
+        held[first[layer][used], np.nonzero(used)[0]] = True
+        load = np.where(used, (loads[layer] / copies)[first[layer]], 0.0).sum(axis=1) * slower
         lowest = load.max()
         for heat, state in zip(heats, states[layer], strict=True):
             if lowest <= target[layer] * (1 + ENOUGH):
@@ -84,9 +98,10 @@ def search(
                 copies.copy(),
                 held.copy(),
                 load.copy(),
+                slower,
                 lowest,
                 target[layer],
-                heat * target[layer] * ranks / slots,
+                heat * target[layer] * ranks / filled,
                 moves,
                 state,
             )
@@ -103,6 +118,7 @@ def _kernel(
     copies: IntArray,
     held: npt.NDArray[np.bool_],
     load: FloatArray,
+    slower: FloatArray,
     lowest: float,
     target: float,
     warm: float,
@@ -117,7 +133,9 @@ def _kernel(
         ``[experts]``.
     table, copies, held, load
         The placement to start from, used up: experts ``[ranks, slots_per_rank]``, replicas ``[experts]``,
-        whether a rank holds an expert ``[experts, ranks]``, load ``[ranks]``.
+        whether a rank holds an expert ``[experts, ranks]``, load over speed ``[ranks]``.
+    slower
+        One over the speed of each rank ``[ranks]``.
     best, lowest
         The best placement so far ``[ranks, slots_per_rank]`` and its largest load; `best` is updated.
     target
@@ -131,7 +149,7 @@ def _kernel(
     """
     ranks, room = table.shape
     experts = len(loads)
-    spare = ranks * room > experts
+    spare = copies.sum() > experts
     share = np.empty(experts)
     for e in range(experts):
         share[e] = loads[e] / copies[e]
@@ -153,6 +171,8 @@ def _kernel(
         h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
         j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
         a = table[g, i]
+        if a < 0:
+            continue
         recount = spare and step % RECOUNT == 0
         rise = 0.0
         more = 0.0
@@ -165,18 +185,19 @@ def _kernel(
             more = loads[a] / (copies[a] - 1) - share[a]
             less = loads[b] / (copies[b] + 1) - share[b]
             for k in range(ranks):
-                new = load[k] + more * held[a, k] + less * held[b, k]
+                change = more * held[a, k] + less * held[b, k]
                 if k == g:
-                    new += less + share[b] - share[a] - more
+                    change += less + share[b] - share[a] - more
+                new = load[k] + change * slower[k]
                 rise += max(0.0, new - target) ** 2 - max(0.0, load[k] - target) ** 2
         else:
             b = table[h, j]
-            if g == h or held[a, h] or held[b, g]:
+            if g == h or b < 0 or held[a, h] or held[b, g]:
                 continue
             more = share[b] - share[a]
             rise = (
-                max(0.0, load[g] + more - target) ** 2
-                + max(0.0, load[h] - more - target) ** 2
+                max(0.0, load[g] + more * slower[g] - target) ** 2
+                + max(0.0, load[h] - more * slower[h] - target) ** 2
                 - max(0.0, load[g] - target) ** 2
                 - max(0.0, load[h] - target) ** 2
             )
@@ -190,8 +211,8 @@ def _kernel(
         sunk = True
         if recount:
             for k in range(ranks):
-                load[k] += more * held[a, k] + less * held[b, k]
-            load[g] += less + share[b] - share[a] - more
+                load[k] += (more * held[a, k] + less * held[b, k]) * slower[k]
+            load[g] += (less + share[b] - share[a] - more) * slower[g]
             copies[a] -= 1
             copies[b] += 1
             share[a] += more
@@ -201,8 +222,8 @@ def _kernel(
             held[b, h] = False
             held[a, h] = True
             sunk = max(load[g], load[h]) >= hottest
-            load[g] += more
-            load[h] -= more
+            load[g] += more * slower[g]
+            load[h] -= more * slower[h]
             hottest = max(hottest, load[g], load[h])
         held[a, g] = False
         held[b, g] = True

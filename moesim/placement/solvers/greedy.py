@@ -14,6 +14,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import ConfigError, Fault
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,22 +57,32 @@ def replicate(loads: FloatArray, slots: int, max_copies: int | None = None) -> I
     return counts
 
 
-def pack(weights: FloatArray, bins: int, labels: IntArray | None = None) -> IntArray:
-    """Pack items into bins of equal cardinality, heaviest first, each into the lightest bin with room.
+def pack(
+    weights: FloatArray,
+    bins: int,
+    labels: IntArray | None = None,
+    rooms: IntArray | None = None,
+    speeds: FloatArray | None = None,
+) -> IntArray:
+    """Pack items into bins, heaviest first, each into the bin with room that is lightest with it.
 
     Parameters
     ----------
     weights
-        float64 ``[layers, items]``; `bins` divides ``items``.
+        float64 ``[layers, items]``.
     bins
         Number of bins.
     labels
         int64 ``[layers, items]``: items of one label are kept apart, which needs at most `bins` of each.
+    rooms
+        Items that each bin takes, int64 ``[bins]``, ``items`` in sum; equal ones if None.
+    speeds
+        What the weight of a bin is divided by, float64 ``[bins]``; 1 if None.
 
     Returns
     -------
     ndarray
-        int64 ``[layers, bins, items / bins]``: the items of each bin, in order of arrival.
+        int64 ``[layers, bins, largest room]``: the items of each bin, in order of arrival, then -1.
 
     Examples
     --------
@@ -79,10 +91,10 @@ def pack(weights: FloatArray, bins: int, labels: IntArray | None = None) -> IntA
             [1, 2]]])
     """
     layers, items = weights.shape
-    room = items // bins
+    room = np.full(bins, items // bins) if rooms is None else rooms
     labels = np.broadcast_to(np.arange(items), weights.shape) if labels is None else labels
     held = np.zeros((layers, bins, int(labels.max(initial=0)) + 1), dtype=bool)
-    packed = np.full((layers, bins, room), -1, dtype=np.int64)
+    packed = np.full((layers, bins, int(room.max())), -1, dtype=np.int64)
     fill = np.zeros((layers, bins), dtype=np.int64)
     total = np.zeros((layers, bins))
     rows = np.arange(layers)
@@ -92,6 +104,7 @@ def pack(weights: FloatArray, bins: int, labels: IntArray | None = None) -> IntA
         for layer in np.flatnonzero(~open_bins.any(axis=1)):
             freed = _make_room(
                 packed[layer],
+                room,
                 held[layer],
                 fill[layer],
                 total[layer],
@@ -100,7 +113,8 @@ def pack(weights: FloatArray, bins: int, labels: IntArray | None = None) -> IntA
                 label[layer],
             )
             open_bins[layer, freed] = True
-        chosen = np.where(open_bins, total, np.inf).argmin(axis=1)
+        filled = total if speeds is None else (total + weights[rows, item][:, None]) / speeds
+        chosen = np.where(open_bins, filled, np.inf).argmin(axis=1)
         packed[rows, chosen, fill[rows, chosen]] = item
         held[rows, chosen, label] = True
         fill[rows, chosen] += 1
@@ -110,6 +124,7 @@ def pack(weights: FloatArray, bins: int, labels: IntArray | None = None) -> IntA
 
 def _make_room(
     packed: IntArray,
+    rooms: IntArray,
     held: npt.NDArray[np.bool_],
     fill: IntArray,
     total: FloatArray,
@@ -120,20 +135,29 @@ def _make_room(
     """Move one item of a full bin without `label` to a bin with room, and return the bin that lost it.
 
     Every bin with room holds `label` already. A full bin without `label` exists, for at most ``bins`` items
-    carry it; it holds more labels than the bin with room, so one of its items may move. Of all such moves
-    the one that leaves the lighter pair of bins is made. Arrays are those of one layer, changed in place.
+    carry it; where bins are equal it holds more labels than the bin with room, so one of its items may move.
+    Of all such moves the one that leaves the lighter pair of bins is made. Arrays are those of one layer,
+    changed in place.
+
+    Raises
+    ------
+    ConfigError
+        If bins of unequal room leave no such move.
     """
-    room = packed.shape[1]
     best = (math.inf, -1, -1, -1)
-    for source in np.flatnonzero((fill == room) & ~held[:, label]).tolist():
-        for target in np.flatnonzero(fill < room).tolist():
-            for place, item in enumerate(packed[source]):
+    for source in np.flatnonzero((fill == rooms) & ~held[:, label]).tolist():
+        for target in np.flatnonzero(fill < rooms).tolist():
+            for place, item in enumerate(packed[source, : rooms[source]]):
                 if not held[target, labels[item]]:
                     heavier = max(total[source] - weights[item], total[target] + weights[item])
                     best = min(best, (float(heavier), source, target, place))
     _, source, target, place = best
-    item = packed[source, place]
-    packed[source, place:-1] = packed[source, place + 1 :]
+    if source < 0:
+        raise ConfigError(
+            Fault("the ranks with room hold the expert already", "slots of ranks", rooms.tolist())
+        )
+    item, room = packed[source, place], rooms[source]
+    packed[source, place : room - 1] = packed[source, place + 1 : room]
     packed[target, fill[target]] = item
     held[source, labels[item]], held[target, labels[item]] = False, True
     fill[source], fill[target] = room - 1, fill[target] + 1
@@ -141,7 +165,16 @@ def _make_room(
     return source
 
 
-def greedy(loads: FloatArray, ranks: int, redundant: int = 0, groups: int = 1, nodes: int = 1) -> IntArray:
+def greedy(
+    loads: FloatArray,
+    ranks: int,
+    redundant: int = 0,
+    groups: int = 1,
+    nodes: int = 1,
+    *,
+    rooms: IntArray | None = None,
+    speeds: FloatArray | None = None,
+) -> IntArray:
     """Place experts by greedy replication and packing.
 
     Parameters
@@ -156,11 +189,13 @@ def greedy(loads: FloatArray, ranks: int, redundant: int = 0, groups: int = 1, n
         Expert groups of node-limited routing; a multiple of `nodes`. A group stays on one node.
     nodes
         Nodes the ranks lie on; with 1 the placement is flat and `groups` has no effect.
+    rooms, speeds
+        Of the ranks of a flat placement, as in `pack`.
 
     Returns
     -------
     ndarray
-        physical_to_logical, int64 ``[layers, experts + redundant]``.
+        physical_to_logical, int64 ``[layers, slots]``; -1 where a rank has less room than others.
 
     Examples
     --------
@@ -170,7 +205,7 @@ def greedy(loads: FloatArray, ranks: int, redundant: int = 0, groups: int = 1, n
     layers, experts = loads.shape
     slots = experts + redundant
     if nodes == 1:
-        return _flat(loads, ranks, slots)
+        return _flat(loads, ranks, slots, rooms, speeds)
     size = experts // groups
     by_group = loads.reshape(layers, groups, size)
     groups_of_node = pack(by_group.sum(axis=2), nodes)
@@ -182,9 +217,16 @@ def greedy(loads: FloatArray, ranks: int, redundant: int = 0, groups: int = 1, n
     return np.concatenate(parts, axis=1)
 
 
-def _flat(loads: FloatArray, ranks: int, slots: int) -> IntArray:
+def _flat(
+    loads: FloatArray,
+    ranks: int,
+    slots: int,
+    rooms: IntArray | None = None,
+    speeds: FloatArray | None = None,
+) -> IntArray:
     layers, experts = loads.shape
     counts = replicate(loads, slots, max_copies=ranks)
     replicas = np.repeat(np.tile(np.arange(experts), layers), counts.ravel()).reshape(layers, slots)
-    packed = pack(np.take_along_axis(loads / counts, replicas, axis=1), ranks, replicas)
-    return np.take_along_axis(replicas, packed.reshape(layers, slots), axis=1)
+    packed = pack(np.take_along_axis(loads / counts, replicas, axis=1), ranks, replicas, rooms, speeds)
+    order = packed.reshape(layers, -1)
+    return np.where(order >= 0, np.take_along_axis(replicas, order, axis=1), -1)
