@@ -192,7 +192,9 @@ def measure(
     plain, other = draw(fitted, number, False, seed), draw(judged, JUDGED, False, seed + 1000)
     total, steps = plain.sum(axis=0), sample(fitted)
     start = greedy(total, ranks, redundant)
-    plans = {"greedy": start, "totals": anneal.search(total, ranks, start, seed=seed)}
+    plans = {"greedy": start}
+    if "totals" not in skip:
+        plans["totals"] = anneal.search(total, ranks, start, seed=seed)
     if "risk" not in skip:
         slots = trace.num_experts + redundant
         plans["risk"] = np.stack(
