@@ -30,7 +30,7 @@ def place(
         typer.Option(
             metavar="NUMBER|auto",
             help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
-            "[default: 0; with --check any]",
+            "0 if not given; any number with --check.",
         ),
     ] = None,
     method: Annotated[
