@@ -16,6 +16,7 @@ from moesim.cli.demo import demo
 from moesim.cli.many import spread
 from moesim.cli.place import place
 from moesim.cli.predict import predict
+from moesim.cli.rebalance import rebalance
 from moesim.cli.report import report
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(place)
+app.command()(rebalance)
 app.command()(report)
 app.command()(demo)
 app.add_typer(trace.app, name="trace")

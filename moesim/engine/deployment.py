@@ -226,6 +226,12 @@ class Deployment:
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
         return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
 
+    def expert_steps(self, phase: int = DECODE) -> list[tuple[ExpertWork, ExpertStep]]:
+        """What a batch asks of the routed experts of each group of equal layers, and what times it."""
+        batch = Batch.decode(1.0, 1.0) if phase == DECODE else Batch.prefill(1.0, 1.0)
+        work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
+        return [(group, self._expert_step(group, phase, i)) for i, group in enumerate(work.experts)]
+
     def _rates_of(self, table: OpTable) -> Rates:
         key = tuple((op.name, op.kind, op.dtype) for op, _ in table.ops)
         known = self._rates.get(key)

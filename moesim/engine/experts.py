@@ -143,43 +143,55 @@ class ExpertStep:
         # Replicas are chosen apart from experts: two rules are compared on the same batches.
         rng = np.random.default_rng([self.seed, self.phase, tokens, 1])
         for draw in batches:
-            sent = dispatch(draw, self.plan, self.replicas, rng)
-            times = expert_times(
-                sent.slot_tokens,
-                self.shape,
-                self.hardware.device,
-                self.choice,
-                shared=self.layout.ep > 1,
-                # Without data parallelism every rank holds every token.
-                held_pairs=float(tokens * self.source.top_k) if self.layout.dp == 1 else None,
-            )
-            slowest = times.seconds.argmax(axis=1)[:, None]
-            worst = [
-                np.take_along_axis(a, slowest, axis=1).sum()
-                for a in (times.compute_s, times.memory_s, times.floor_s)
-            ]
-            hit = (sent.slot_tokens > 0).sum(axis=2)
-            pairs = sent.slot_tokens.sum(axis=2)
-            there, back, up, out = self._exchange(sent)
-            data = hit * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
-            layers = len(pairs)
-            total += self.repeat * np.array(
-                [
-                    times.seconds.max(axis=1).sum(),
-                    times.seconds.mean(axis=1).sum(),
-                    *worst,
-                    there,
-                    back,
-                    pairs.mean(axis=1).sum() * self.shape.flops_per_pair,
-                    data.mean(axis=1).sum(),
-                    hit.mean(axis=1).sum(),
-                    (pairs.max(axis=1) / pairs.mean(axis=1)).sum() / (layers * self.repeat),
-                    (draw.counts > 0).mean() / self.repeat,
-                    up,
-                    out,
-                ]
-            )
+            total += self.values_of(draw, rng)
         return total / draws
+
+    def values_of(self, draw: Draw, rng: np.random.Generator) -> Array:
+        """Dispatch and time one batch: the values of `FIELDS`, ``[fields]``.
+
+        Parameters
+        ----------
+        draw
+            The batch.
+        rng
+            Chooses replicas where the rule draws them.
+        """
+        sent = dispatch(draw, self.plan, self.replicas, rng)
+        times = expert_times(
+            sent.slot_tokens,
+            self.shape,
+            self.hardware.device,
+            self.choice,
+            shared=self.layout.ep > 1,
+            # Without data parallelism every rank holds every token.
+            held_pairs=float(draw.tokens * self.source.top_k) if self.layout.dp == 1 else None,
+        )
+        slowest = times.seconds.argmax(axis=1)[:, None]
+        worst = [
+            np.take_along_axis(a, slowest, axis=1).sum()
+            for a in (times.compute_s, times.memory_s, times.floor_s)
+        ]
+        hit = (sent.slot_tokens > 0).sum(axis=2)
+        pairs = sent.slot_tokens.sum(axis=2)
+        there, back, up, out = self._exchange(sent)
+        data = hit * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
+        layers = len(pairs)
+        return self.repeat * np.array(
+            [
+                times.seconds.max(axis=1).sum(),
+                times.seconds.mean(axis=1).sum(),
+                *worst,
+                there,
+                back,
+                pairs.mean(axis=1).sum() * self.shape.flops_per_pair,
+                data.mean(axis=1).sum(),
+                hit.mean(axis=1).sum(),
+                (pairs.max(axis=1) / pairs.mean(axis=1)).sum() / (layers * self.repeat),
+                (draw.counts > 0).mean() / self.repeat,
+                up,
+                out,
+            ]
+        )
 
     def _exchange(self, sent: Dispatched) -> tuple[float, float, float, float]:
         """Seconds of dispatch and of combine, and token vectors the mean rank sends over either link."""
