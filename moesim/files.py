@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import IO
 
 from moesim.errors import ConfigError, Fault
 
+#: What a file system says while it is written to; any other OSError may be of something that is read.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -40,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[s
     Raises
     ------
     ConfigError
-        If the folder is missing or cannot be written, naming the path.
+        If the folder is missing or cannot be written, or has no room, naming the path.
     """
     target = Path(path)
     try:
@@ -60,8 +63,11 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[s
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(Fault(f"cannot be written: {reason}"), target) from None
         raise
 
 

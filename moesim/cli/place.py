@@ -9,8 +9,9 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
-from moesim.cli.place_check import check_file, number_of, served_as
-from moesim.cli.place_show import show
+from moesim.cli.place_check import check_file
+from moesim.cli.place_output import attempt, number_of, output_faults, served_as
+from moesim.cli.place_show import show, show_progress
 
 
 def place(
@@ -29,12 +30,16 @@ def place(
         typer.Option(
             metavar="NUMBER|auto",
             help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
-            "[default: 0; with --check any]",
+            "[default: that of --current or --rank-slots, else 0; with --check any]",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
+        str, typer.Option(help="search, exact, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="--method exact: integer programmes until 0.5 % is proven.")
+    ] = False,
+    time_limit: Annotated[float, typer.Option(help="Seconds that integer programmes may take.")] = 600.0,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +92,13 @@ def place(
     concurrency: Annotated[
         float | None, typer.Option(help="Requests the plan is priced for; 64 per rank if not given.")
     ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a batch for expected-max and layer-time; --concurrency if not given."),
+    ] = None,
+    batch_run: Annotated[
+        int, typer.Option(help="Neighbouring tokens of a request that a batch takes together.")
+    ] = 1,
     input_len: opt.InputLen = 1024,
     output_len: opt.OutputLen = 1024,
     num_experts: opt.NumExperts = None,
@@ -99,26 +111,35 @@ def place(
 ) -> None:
     """Place experts so that ranks share a real load evenly; judge, price and write the plan."""
     from moesim.errors import ConfigError, Fault, OutOfDomainWarning
-    from moesim.files import check_writable
     from moesim.placement import place as run
     from moesim.placement import read_plan
+    from moesim.placement.files import emission_faults
     from moesim.prediction import Engine, Workload
 
+    workload = Workload(input_len, output_len, 64 * max(ep, 1) if concurrency is None else concurrency)
+    engine = Engine(dtype, kv_cache_dtype, overlap, backend=backend)
     fitted = list(dict.fromkeys([*([trace] if trace is not None else []), *(robust or [])]))
-    found_model, found_hardware, (other, *routings) = opt.read_all(
-        model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
-    )
+    faults = output_faults(emit or (), report, [*fitted, evaluate_on, current, model, hardware])
+    try:
+        found_model, found_hardware, (other, *routings) = opt.read_all(
+            model, hardware, nodes, evaluate_on, *fitted, num_experts=num_experts
+        )
+        if check is None and not fitted:
+            raise ConfigError(Fault("is needed, except with --check", "TRACE"))
+    except ConfigError as error:
+        unseen = [*faults, *emission_faults(emit or ()), *workload.faults(), *engine.faults()]
+        raise ConfigError([*error.faults, *unseen]) from None
     wanted = [routing for routing in routings if routing is not None]
     if check is not None:
-        judged_on = {p: r for p, r in zip([evaluate_on, *fitted], [other, *routings], strict=True) if p and r}
+        named = zip([evaluate_on, *fitted], [other, *routings], strict=True)
+        judged_on = {path: routing for path, routing in named if path is not None and routing is not None}
         written = [*(emit or ()), *([report] if report is not None else [])]
         check_file(check, found_model, ep, redundant, judged_on, dispatch, found_hardware, written, json=json)
         return
-    if not wanted:
-        raise ConfigError(Fault("is needed, except with --check", "TRACE"))
-    if report is not None and (faults := check_writable(report, "--report")):
-        raise ConfigError(faults)
-    workload = Workload(input_len, output_len, 64 * ep if concurrency is None else concurrency)
+    speeds = attempt(faults, opt.numbers, rank_speeds, "--rank-speeds", float)
+    rooms = attempt(faults, opt.numbers, rank_slots, "--rank-slots", int)
+    loaded = attempt(faults, read_plan, current, found_model, ep) if current is not None else None
+    spare = sum(rooms) - found_model.num_experts if rooms else loaded.redundant if loaded else 0
     # What is outside the calibrated domain is among the plan's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
@@ -126,21 +147,26 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
-        redundant=number_of(redundant or "0"),
-        method=method,
+        redundant=number_of(redundant) if redundant is not None else spare,
+        method="exact" if exact else method,
         objective=objective,
         dispatch=dispatch,
-        current=read_plan(current, found_model, ep) if current is not None else None,
-        speeds=opt.numbers(rank_speeds, "--rank-speeds", float),
-        rooms=opt.numbers(rank_slots, "--rank-slots", int),
+        current=loaded,
+        speeds=speeds,
+        rooms=rooms,
         robust=wanted[1:],
         evaluate_on=other,
         workload=workload,
-        engine=Engine(dtype, kv_cache_dtype, overlap, backend=backend),
+        engine=engine,
         emit=emit or (),
         seed=seed,
+        time_limit_s=time_limit,
+        batch_tokens=batch_tokens,
+        batch_run=batch_run,
+        progress=show_progress,
         inputs=[p for p in (*fitted, evaluate_on) if p],
         served=served_as(model, found_model.name),
+        also=faults,
     )
     if report is not None:
         from moesim.reporting import write_placement_report

@@ -1,4 +1,4 @@
-"""Plan files of `moesim place`: what is wrong with one, and how an engine is started with it."""
+"""`moesim place --check`: what is wrong with a plan file, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moesim.cli.common import print_json, print_table, stderr
+from moesim.cli.place_output import number_of
 
 if TYPE_CHECKING:
     from moesim.hardware import Hardware
     from moesim.model import Model
-    from moesim.placement import EmittedFile, Imbalance, PlanCheck
+    from moesim.placement import Imbalance, PlanCheck
     from moesim.trace import Routing
 
 
@@ -123,27 +124,3 @@ def _show(checked: PlanCheck, model: Model, judged: dict[str, Imbalance]) -> Non
             ["largest over mean rank load on", "mean", "worst layer"],
             [(file, f"{j.mean:.4f}", f"{j.worst:.4f}") for file, j in judged.items()],
         )
-
-
-def number_of(text: str) -> int | str:
-    """A whole number, or the text that is none."""
-    digits = text.removeprefix("-")
-    return int(text) if digits.isdecimal() and digits.isascii() and len(digits) < 10 else text
-
-
-def served_as(asked: str, name: str) -> str:
-    """How an engine is told of a model: as the user did, if that was a folder or a Hugging Face id."""
-    path = Path(asked)
-    if path.name == "config.json":
-        return str(path.parent)
-    return asked if "/" in asked or path.is_dir() else name
-
-
-def show_files(files: Sequence[EmittedFile]) -> None:
-    """Print what was written, and the lines that start engines with it."""
-    for file in files:
-        typer.echo(f"{file.format}: {file.path} ({file.rows} rows), {file.provenance}")
-        for row in file.command.splitlines():
-            typer.echo(f"  {row}")
-        for note in file.notes:
-            typer.echo(f"  ({note})")

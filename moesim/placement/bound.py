@@ -25,6 +25,8 @@ spread
 pigeonhole
     Of the ``m * ranks + 1`` hottest experts, ``m + 1`` share a rank, which carries at least the ``m + 1``
     lightest of these and ``s(c - m - 1)``.
+
+For two slots per rank with spares see `moesim.placement.bound_pairs`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_demo_prints_before_and_after(shown):
     for name in ("moesim-demo-plan.json", "moesim-demo-report.html"):
         assert name in done.stdout
         assert (folder / name).is_file()
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3  # and the record of the plan
 
 
 def test_demo_plan_is_one_sglang_loads(shown):
@@ -87,7 +87,8 @@ def test_demo_json(tmp_path):
     assert len(document["provenance"]["inputs"]) == 5
     judged = {name: v["evaluated"]["mean"] for name, v in document["recorded"]["load_imbalance"].items()}
     assert judged["plan"] < judged["contiguous"]
-    assert {p.name for p in tmp_path.iterdir()} == {"moesim-demo-plan.json", "moesim-demo-report.html"}
+    names = {"moesim-demo-plan.json", "moesim-demo-plan.json.provenance.json", "moesim-demo-report.html"}
+    assert {p.name for p in tmp_path.iterdir()} == names
 
 
 def test_demo_into_a_folder_that_cannot_be_written(tmp_path):

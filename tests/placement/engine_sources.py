@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 import types
 import typing
@@ -147,3 +148,16 @@ def trtllm_config(values):
     }
     (config,) = _definitions(path.read_text(), ["MoeLoadBalancerConfig"], scope)
     return config(**values)
+
+
+def sglang_flags():
+    """Flags SGLang's launcher has, by its own fields and by name in its source."""
+    path = Path(os.environ.get("MOESIM_SGLANG_WHEEL", ""))
+    if not path.is_file():
+        pytest.skip(f"MOESIM_SGLANG_WHEEL names no wheel; {__name__}.py says how to get one")
+    with zipfile.ZipFile(path) as wheel:
+        fields = [n for n in wheel.namelist() if n.startswith("sglang/srt/arg_groups/fields/")]
+        texts = [wheel.read(n).decode() for n in ("sglang/srt/server_args.py", *fields)]
+    text = "\n".join(texts)
+    names = {"--" + name.replace("_", "-") for name in re.findall(r"^    (\w+): A\[", text, re.MULTILINE)}
+    return names | set(re.findall(r"\"(--[a-z0-9-]+)\"", text))

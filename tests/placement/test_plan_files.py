@@ -92,6 +92,28 @@ def test_one_vllm_row_stands_for_all_layers(tmp_path):
     np.testing.assert_array_equal(read_plan(path, MODEL, RANKS).physical_to_logical, [GOOD] * 3)
 
 
+TEXT = content("tensorrt-llm").decode()
+FLOW = ", ".join(f"{layer}: {row}" for layer, row in zip((2, 3, 4), ROWS, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace(", ", ",\n      "),
+        TEXT.replace("]", ",\n  ]").replace("[", "[ # ids, as in [1, 2]\n      "),
+        re.sub(r": \[(.*)\]", lambda m: ":\n    - " + m[1].replace(", ", "\n    - "), TEXT),
+        f"{{num_slots: 8, initial_global_assignments: {{{FLOW}}}, layer_updates_per_iter: 0}}",
+        f"%YAML 1.2\n---\n# [3]\n{TEXT}...\n",
+        TEXT.replace("num_slots", '"num_slots"').replace("\n", "\r\n"),
+        f"\ufeff{TEXT}",
+    ],
+)
+def test_yaml_may_be_laid_out_in_any_way(text, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_bytes(text.encode())
+    np.testing.assert_array_equal(read_plan(path, MODEL, RANKS).physical_to_logical, ROWS)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_same_plan_same_bytes(name, tmp_path):
     for folder in ("a", "b"):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
-from engine_sources import sglang_loads, trtllm_config, vllm_ascend_loads
+from engine_sources import sglang_flags, sglang_loads, trtllm_config, vllm_ascend_loads
 from plan_samples import GOOD, KEY, MODEL, PLAN, RANKS, ROWS, trtllm
 
 from moesim.files import data_dir
 from moesim.model import load_model
-from moesim.placement import Problem, check_plan, solve, write
+from moesim.placement import FORMATS, Problem, check_plan, solve, write
+from moesim.placement.files import Launch
 from moesim.trace import load_trace
 
 
@@ -61,6 +63,14 @@ def test_sglang_takes_no_other_name(tmp_path):
 def sglang_raises(path):
     with pytest.raises((TypeError, IndexError, ZeroDivisionError, AssertionError)):
         sglang_loads(path, MODEL, RANKS, 2)
+
+
+def test_sglang_has_every_flag_of_the_command_line(tmp_path):
+    launch = Launch("m", tmp_path / "plan.json", ranks=16, redundant=16, nodes=2, dispatch="sglang-static")
+    words = shlex.split(FORMATS["sglang"].command(launch))
+    flags = {word for word in words if word.startswith("--")}
+    assert len(flags) == 12
+    assert flags <= sglang_flags()
 
 
 def test_vllm_ascend_loads_the_plan(real, tmp_path):

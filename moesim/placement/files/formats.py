@@ -13,8 +13,9 @@ from moesim.layout.expert_map import IntArray
 from moesim.placement.files import eplb, sglang, tensorrt_llm, vllm, vllm_ascend
 from moesim.placement.files.findings import Findings
 from moesim.placement.files.launch import Launch, json_name
-from moesim.placement.files.read import NotAPlanError, load_json, load_yaml
+from moesim.placement.files.read import NotAPlanError, load_json
 from moesim.placement.files.target import Target
+from moesim.placement.files.yaml_text import load_yaml
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
-"""Bytes, JSON and YAML of a stranger's plan file: bounded before they are parsed."""
+"""Bytes and JSON of a stranger's plan file: bounded before they are parsed."""
 
 from __future__ import annotations
 
 import json
-import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from moesim.placement.files.target import Target
 
 #: Room for comments, names and blanks beside the table itself.
 _SPARE_BYTES, _SPARE_VALUES = 1 << 20, 200_000
+#: Slots of a layer at most where their number is not told: 16 times the experts of the largest models.
+_MOST_SLOTS = 4096
+#: What a YAML scanner reads in a few seconds.
+_SCANNED_VALUES = 100_000
 #: An id, a comma, a line break and its indentation.
 _BYTES_PER_VALUE = 32
 #: EPLB pads lists of replicas; no expert has as many in any published deployment.
 _PADDED_REPLICAS = 128
 _MOST_BYTES = 64 << 20
-_PLAIN_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DEEPEST = 8
 
 
 class NotAPlanError(ConfigError):
@@ -54,7 +55,8 @@ def read_bytes(path: Path, target: Target) -> bytes:
 
 def most_values(target: Target) -> int:
     """Values, names and brackets in the longest text of a plan: the table, and a few words per rank."""
-    return target.num_layers * (target.most_slots + 8 * target.ranks + 8)
+    slots = target.most_slots if target.slots is not None else min(target.most_slots, _MOST_SLOTS)
+    return target.num_layers * (max(slots, target.num_experts) + 8 * target.ranks + 8)
 
 
 def array_bytes(target: Target) -> int:
@@ -64,9 +66,11 @@ def array_bytes(target: Target) -> int:
     return _SPARE_BYTES + 8 * target.num_layers * values
 
 
-def _check_values(content: bytes, target: Target, path: Path) -> None:
+def check_values(content: bytes, target: Target, path: Path, *, scanned: bool = False) -> None:
+    """Refuse a text with more values than a plan for this target; `scanned`: read letter by letter."""
     # A value of JSON or YAML ends at a comma or a line; a container costs memory before it holds any.
-    allowed = _SPARE_VALUES + 2 * most_values(target)
+    most = min(most_values(target), _SCANNED_VALUES) if scanned else 2 * most_values(target)
+    allowed = _SPARE_VALUES // (4 if scanned else 1) + most
     count = sum(map(content.count, (b",", b"\n", b"[", b"{")))
     if count > allowed:
         raise NotAPlanError(
@@ -76,7 +80,7 @@ def _check_values(content: bytes, target: Target, path: Path) -> None:
 
 def load_json(content: bytes, target: Target, path: Path) -> Any:  # noqa: ANN401 - any JSON tree
     """The document of a JSON text; a name twice in one object is an error."""
-    _check_values(content, target, path)
+    check_values(content, target, path)
     try:
         return json.loads(content, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -95,99 +99,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the name {name[:40]!r} is there twice")
         document[name] = value
     return document
-
-
-def load_yaml(content: bytes, target: Target, path: Path) -> Any:  # noqa: ANN401 - any YAML tree
-    """The document of a YAML text, built from its events.
-
-    Anchors, aliases, tags, merge keys, several documents and deep nesting are refused, so that a text cannot
-    stand for more than it holds. Plain decimal numbers become int; every other scalar stays text, so that
-    what YAML 1.1 and 1.2 read differently (``0o10``, ``1_0``, ``010``, ``on``) is no number here.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    _check_values(content, target, path)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NotAPlanError(Fault("is no UTF-8 text"), path) from None
-    try:
-        return _Builder().build(YAML(typ="safe", pure=True).parse(text))
-    except _YamlFaultError as error:
-        raise NotAPlanError(error.fault, path) from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise NotAPlanError(Fault(f"is not YAML: {error.problem or error.context}", place), path) from None
-    except (YAMLError, ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
-        # The scanner trips over some malformed directives and escapes.
-        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
-        raise NotAPlanError(Fault(f"is not YAML: {reason}"), path) from None
-
-
-class _YamlFaultError(Exception):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__()
-        self.fault = fault
-
-
-class _Builder:
-    """Plain values from YAML events."""
-
-    def build(self, events: Any) -> Any:  # noqa: ANN401 - ruamel's own types
-        from ruamel.yaml import events as ev
-
-        root: list[Any] = []
-        open_nodes: list[_Node] = [_Node(root, False)]
-        documents = 0
-        for event in events:
-            if isinstance(event, ev.DocumentStartEvent):
-                documents += 1
-                self._refuse(documents > 1, "holds several documents", event)
-            elif isinstance(event, ev.NodeEvent):
-                self._refuse(isinstance(event, ev.AliasEvent) or bool(event.anchor), "has anchors", event)
-                tagged = getattr(event, "tag", None)
-                self._refuse(tagged is not None, "has tags", event)
-                if isinstance(event, ev.ScalarEvent):
-                    open_nodes[-1].put(_scalar(event), event)
-                    continue
-                self._refuse(len(open_nodes) > _DEEPEST, "is nested too deeply", event)
-                mapping = isinstance(event, ev.MappingStartEvent)
-                value: Any = {} if mapping else []
-                open_nodes[-1].put(value, event)
-                open_nodes.append(_Node(value, mapping))
-            elif isinstance(event, ev.MappingEndEvent | ev.SequenceEndEvent):
-                open_nodes.pop()
-        return root[0] if root else None
-
-    @staticmethod
-    def _refuse(wrong: bool, message: str, event: Any) -> None:  # noqa: ANN401
-        if wrong:
-            mark = event.start_mark
-            raise _YamlFaultError(Fault(message, f"line {mark.line + 1}", allowed="plain YAML"))
-
-
-class _Node:
-    """A sequence or mapping that is being filled."""
-
-    def __init__(self, value: Any, mapping: bool) -> None:  # noqa: ANN401
-        self.value, self.mapping, self.key, self.has_key = value, mapping, "", False
-
-    def put(self, item: Any, event: Any) -> None:  # noqa: ANN401
-        if not self.mapping:
-            self.value.append(item)
-        elif self.has_key:
-            self.value[self.key] = item
-            self.has_key = False
-        else:
-            _Builder._refuse(isinstance(item, list | dict), "has a key that is no scalar", event)
-            _Builder._refuse(item in self.value, f"has the key {str(item)[:40]!r} twice", event)
-            _Builder._refuse(item == "<<", "merges keys", event)
-            self.key, self.has_key = item, True
-
-
-def _scalar(event: Any) -> int | str:  # noqa: ANN401
-    text: str = event.value
-    plain = event.style in (None, "")
-    return int(text) if plain and _PLAIN_INTEGER.fullmatch(text) else text

@@ -1,0 +1,1 @@
+"""Placement as integer programmes, with the bounds their solvers prove."""
