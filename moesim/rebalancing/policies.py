@@ -20,7 +20,7 @@ from moesim.rebalancing.history import FloatArray, History
 #: One-sided 95 % quantile of the normal distribution: how sure a gain has to be.
 SURE = 1.645
 #: Parts of a window that a plan is fitted to one by one, so that what varies in it counts.
-PARTS = 4
+PARTS = 16
 #: Dispatch rules under which labels of ranks do not matter.
 LABELS_ARE_NAMES = ("even", "lp")
 #: Steps that a look needs: two to fit to, and two to judge on.
@@ -102,12 +102,8 @@ class Incremental:
         if history.now % self.interval:
             return None
         plan = history.plan
-        path = exchanges(
-            history.window(self.window).sum(axis=0)[None],
-            plan.ranks,
-            plan.physical_to_logical,
-            most=self.most,
-        )
+        parts = _in_parts(history.window(self.window), PARTS)
+        path = exchanges(parts, plan.ranks, plan.physical_to_logical, most=self.most)
         points = path.within(self.most)
         return _plan(path.at(points), plan) if points.any() else None
 
