@@ -11,7 +11,7 @@ from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json
 from moesim.cli.place_check import check_file
 from moesim.cli.place_output import attempt, number_of, output_faults, served_as
-from moesim.cli.place_show import show
+from moesim.cli.place_show import show, show_progress
 
 
 def place(
@@ -30,12 +30,16 @@ def place(
         typer.Option(
             metavar="NUMBER|auto",
             help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
-            "[default: 0; with --check any]",
+            "If not given: that of --current or --rank-slots, else 0; with --check any.",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="search, greedy, greedy-hierarchical, contiguous, round-robin.")
+        str, typer.Option(help="search, exact, greedy, greedy-hierarchical, contiguous, round-robin.")
     ] = "search",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="--method exact: integer programmes until 0.5 % is proven.")
+    ] = False,
+    time_limit: Annotated[float, typer.Option(help="Seconds that integer programmes may take.")] = 600.0,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +92,13 @@ def place(
     concurrency: Annotated[
         float | None, typer.Option(help="Requests the plan is priced for; 64 per rank if not given.")
     ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a batch for expected-max and layer-time; --concurrency if not given."),
+    ] = None,
+    batch_run: Annotated[
+        int, typer.Option(help="Neighbouring tokens of a request that a batch takes together.")
+    ] = 1,
     input_len: opt.InputLen = 1024,
     output_len: opt.OutputLen = 1024,
     num_experts: opt.NumExperts = None,
@@ -128,6 +139,7 @@ def place(
     speeds = attempt(faults, opt.numbers, rank_speeds, "--rank-speeds", float)
     rooms = attempt(faults, opt.numbers, rank_slots, "--rank-slots", int)
     loaded = attempt(faults, read_plan, current, found_model, ep) if current is not None else None
+    spare = sum(rooms) - found_model.num_experts if rooms else loaded.redundant if loaded else 0
     # What is outside the calibrated domain is among the plan's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     placed = run(
@@ -135,8 +147,8 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
-        redundant=number_of(redundant or "0"),
-        method=method,
+        redundant=number_of(redundant) if redundant is not None else spare,
+        method="exact" if exact else method,
         objective=objective,
         dispatch=dispatch,
         current=loaded,
@@ -148,6 +160,10 @@ def place(
         engine=engine,
         emit=emit or (),
         seed=seed,
+        time_limit_s=time_limit,
+        batch_tokens=batch_tokens,
+        batch_run=batch_run,
+        progress=show_progress,
         inputs=[p for p in (*fitted, evaluate_on) if p],
         served=served_as(model, found_model.name),
         also=faults,

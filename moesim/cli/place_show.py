@@ -11,6 +11,7 @@ from moesim.cli.place_output import show_files
 
 if TYPE_CHECKING:
     from moesim.placement import Placed
+    from moesim.placement.ilp.answer import Progress
     from moesim.placement.redundancy import Redundancy
     from moesim.result import Prediction
 
@@ -32,6 +33,14 @@ def show(placed: Placed) -> None:
     show_files(placed.emitted)
     for note in placed.warnings:
         stderr(f"note: {note}")
+
+
+def show_progress(state: Progress) -> None:
+    """Print where an integer programme is, on stderr."""
+    stderr(
+        f"layer {state.layer}: incumbent {state.incumbent:.5g}, bound {state.bound:.5g} "
+        f"(largest over mean), {state.seconds:.0f} s"
+    )
 
 
 def _balance(placed: Placed) -> None:
@@ -65,9 +74,15 @@ def _proof(placed: Placed) -> None:
     solution = placed.solution
     kinds = sorted(set(solution.bound_kind), key=solution.bound_kind.count, reverse=True)
     counted = ", ".join(f"{kind} in {solution.bound_kind.count(kind)}" for kind in kinds)
+    if solution.objective not in ("max-load", "expected-max"):
+        typer.echo(f"{solution.objective}: {np.nanmean(solution.value):.5g} mean over layers")
+    seconds = f"solved in {solution.seconds:.2f} s"
+    if not np.isfinite(solution.gap).any():
+        typer.echo(f"not proven: anything about how good this is (bound: {counted} layers); {seconds}")
+        return
     typer.echo(
         f"gap to the bound: {np.nanmean(solution.gap):.3%} mean, {np.nanmax(solution.gap):.3%} worst layer; "
-        f"solved in {solution.seconds:.2f} s"
+        f"{seconds}"
     )
     typer.echo(
         f"proven: no placement is better by more than the gap on the load it was fitted to (bound: {counted} "

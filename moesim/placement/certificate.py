@@ -6,9 +6,10 @@ import numpy as np
 
 from moesim.placement.bound import Bound, uneven_bound
 from moesim.placement.bound_shares import bound_under
-from moesim.placement.objective import Objective
+from moesim.placement.objective import Objective, flow_of, sample
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.greedy import FloatArray
+from moesim.placement.traffic import least_leaving, least_remote
 
 #: Name of a bound that says nothing: a term that nothing is proven about.
 NOTHING = "nothing proven"
@@ -44,11 +45,20 @@ def _term_bound(problem: Problem, term: str) -> Bound:
     if term == "max-load":
         return load_bound(problem, problem.totals)
     if term == "expected-max":
-        return _of_steps(problem)
-    return Bound(np.where(problem.idle, np.nan, 0.0), (NOTHING,) * problem.layers)
+        return imbalance_bound(problem)
+    values = np.zeros(problem.layers)
+    kind = NOTHING
+    # Replicas can only bring experts nearer, and nothing is known of how near.
+    if problem.tokens is not None and not problem.redundant and problem.experts % problem.nodes == 0:
+        if term == "remote-nodes":
+            values, kind = least_remote(sample(problem.tokens), problem.experts, problem.nodes), "spectral"
+        elif term == "transitions":
+            parts = problem.nodes if problem.nodes > 1 else problem.ranks
+            values[1:], kind = least_leaving(flow_of(problem.tokens), parts), "spectral"
+    return Bound(np.where(problem.idle, np.nan, values), (kind,) * problem.layers)
 
 
-def _of_steps(problem: Problem) -> Bound:
+def imbalance_bound(problem: Problem) -> Bound:
     """Mean of the bounds of single steps: no plan is below any of them in its step."""
     bounds = [load_bound(problem, step) for step in problem.steps]
     values = np.stack([bound.values for bound in bounds])

@@ -7,9 +7,10 @@
 ``remote-nodes``
     Other nodes that a token must reach, on average.
 ``transitions``
-    Share of the transitions between experts of neighbouring layers that leave their rank.
+    Share of the transitions between experts of neighbouring layers that leave their node; their rank, where
+    there is one node. Counted in the later of the two layers.
 ``layer-time``
-    Predicted seconds of an MoE layer, over those of perfectly even ranks.
+    Predicted milliseconds of an MoE layer in a decode batch: dispatch, slowest rank, combine.
 ``migration``
     Share of the slots that have to be filled by a copy, from the plan that is loaded now.
 """
@@ -18,18 +19,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
+from moesim.placement.migration import moves
 from moesim.placement.problem import Problem
 from moesim.placement.solution import Imbalance, evaluate
 from moesim.placement.solvers.greedy import FloatArray
+from moesim.placement.traffic import leaving, remote_nodes, transitions
+from moesim.trace.types import RoutingTrace
 
 TERMS = ("max-load", "expected-max", "remote-nodes", "transitions", "layer-time", "migration")
 #: How much worse an earlier term of an ordered objective may get for a later one, relative to its best.
 WITHIN = 1e-3
+#: Tokens that traffic is counted on.
+SAMPLE = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ def _number(text: str) -> float | None:
 def objective_faults(problem: Problem, objective: Objective) -> list[Fault]:
     """What a problem lacks for an objective."""
     wants = {
-        "remote-nodes": (problem.tokens is not None, "token-level routing"),
+        "remote-nodes": (problem.tokens is not None and problem.nodes > 1, "token-level routing and nodes"),
         "transitions": (problem.tokens is not None, "token-level routing"),
         "layer-time": (problem.clock is not None, "hardware"),
         "migration": (problem.current is not None, "the plan that is loaded now"),
@@ -156,12 +164,31 @@ def judge(problem: Problem, plan: ExpertMap, loads: FloatArray) -> Imbalance:
 
 
 def _traffic(problem: Problem, plan: ExpertMap, term: str) -> FloatArray:
-    raise NotImplementedError
+    tokens = problem.tokens
+    assert tokens is not None  # by `objective_faults`
+    if term == "remote-nodes":
+        rule = "nearest" if problem.dispatch.startswith("sglang") else "even"
+        return remote_nodes(plan, sample(tokens), problem.nodes, rule)
+    parts = problem.nodes if problem.nodes > 1 else problem.ranks
+    return np.concatenate([[0.0], leaving(plan, flow_of(tokens), parts)])
+
+
+@lru_cache(maxsize=2)
+def flow_of(tokens: RoutingTrace) -> FloatArray:
+    """Transitions of a trace, kept for the next plan."""
+    return transitions(tokens.topk_ids, tokens.num_experts)
+
+
+def sample(tokens: RoutingTrace) -> npt.NDArray[np.unsignedinteger]:
+    """Tokens of a trace, evenly thinned where there are more than can be looked at for each plan."""
+    return tokens.topk_ids[:: max(1, tokens.num_tokens // SAMPLE)]
 
 
 def _seconds(problem: Problem, plan: ExpertMap) -> FloatArray:
-    raise NotImplementedError
+    assert problem.clock is not None  # by `objective_faults`
+    return problem.clock.seconds(plan) * 1e3
 
 
 def _copied(problem: Problem, plan: ExpertMap) -> FloatArray:
-    raise NotImplementedError
+    assert problem.current is not None  # by `objective_faults`
+    return moves(plan, problem.current).experts / plan.slots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,9 +97,15 @@ class Placed:
             "load_imbalance": {name: judged.to_dict() for name, judged in self.judged.items()},
             "lower_bound": {"mean": _mean(self.lower_bound), "per_layer": self.lower_bound.tolist()},
             "bound_kind": list(self.solution.bound_kind),
-            "gap": {"mean": _mean(self.solution.gap), "worst": float(np.nanmax(self.solution.gap))},
+            "gap": {"mean": _mean(self.solution.gap), "worst": _worst(self.solution.gap)},
             "gap_per_layer": self.solution.gap.tolist(),
             "method": self.solution.method,
+            "objective": {
+                "terms": self.solution.objective,
+                "mean": _mean(self.solution.value),
+                "per_layer": self.solution.value.tolist(),
+                "bound_per_layer": self.solution.bound.tolist(),
+            },
             "dispatch": self.dispatch,
             "predicted": {name: price_dict(answer) for name, answer in self.predicted.items()},
             "predicted_elsewhere": {
@@ -146,4 +153,10 @@ def _gain(gain: Gain) -> dict[str, float]:
 
 
 def _mean(values: FloatArray) -> float:
-    return float(np.nanmean(values))
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _worst(values: FloatArray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.max()) if len(known) else math.nan

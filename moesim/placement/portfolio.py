@@ -6,7 +6,7 @@ these, under the objective and the dispatch rule that were asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from moesim.layout.sharing import rule_of
 from moesim.placement.objective import WITHIN, Objective, term_values
 from moesim.placement.problem import Problem, hierarchy_faults
+from moesim.placement.searches import SEARCHES
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 
 #: Terms whose value in a layer depends on the plan of others.
@@ -35,14 +36,30 @@ def balanced(problem: Problem, start: IntArray, seed: int, effort: float) -> Int
         from moesim.placement.solvers.under import search_under
 
         return search_under(problem, start, seed=seed, effort=effort, rows=problem.rows)
+    if in_pairs(problem):
+        from moesim.placement.ilp.counts import count_search
+
+        return count_search(problem.totals, problem.ranks, problem.slots, seed=seed, effort=effort).table
     from moesim.placement.solvers.anneal import search
 
     return search(problem.totals, problem.ranks, start, speeds=problem.speeds, seed=seed, effort=effort)
 
 
+def in_pairs(problem: Problem) -> bool:
+    """Whether two slots per rank and spares make replica counts all there is to decide."""
+    return (
+        problem.even and rule_of(problem.dispatch) == "even" and problem.room == 2 and problem.redundant > 0
+    )
+
+
 def candidates(problem: Problem, objective: Objective, seed: int, effort: float) -> list[IntArray]:
     """Plans of every search that an objective calls for, greedy ones first, each ``[layers, slots]``."""
     found = incumbents(problem)
+    if problem.folds is not None and "expected-max" in objective.terms:
+        from moesim.placement.held_out import fit_steps
+
+        held_out = fit_steps(problem, problem.folds, seed=seed, effort=effort)
+        return [*found, held_out.table] if held_out.kept else found
     start = choose(problem, Objective(), found)
     found.append(balanced(problem, start, seed, effort))
     for term in objective.terms:
@@ -77,9 +94,3 @@ def _best(values: FloatArray, objective: Objective) -> npt.NDArray[np.intp]:
         least = np.where(alive, term, np.inf).min(axis=0)
         alive &= term <= least + WITHIN * np.abs(least)
     return np.asarray(np.where(alive, values[-1], np.inf).argmin(axis=0))
-
-
-Search = Callable[[Problem, Sequence[IntArray], int, float], list[IntArray]]
-
-#: Searches that a term calls for beyond balance, from (problem, plans so far, seed, effort).
-SEARCHES: dict[str, Search] = {}

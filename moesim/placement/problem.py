@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,15 @@ from moesim.layout.sharing import dispatch_faults
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.trace.types import RoutingTrace
 
-#: From a plan to the seconds of each MoE layer, float64 ``[layers]``.
-Clock = Callable[[ExpertMap], FloatArray]
+
+class Clock(Protocol):
+    """What times plans; solvers reach an engine only through it."""
+
+    def seconds(self, plan: ExpertMap) -> FloatArray:
+        """Seconds of each MoE layer, float64 ``[layers]``."""
+
+    def costs(self, plan: ExpertMap, copies: int) -> FloatArray:
+        """Seconds a replica adds to its rank, float64 ``[layers, steps, experts, copies]``, near a plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +54,12 @@ class Problem:
     tokens
         Token-level routing, when traffic between ranks matters.
     clock
-        Seconds of each MoE layer under a plan, when these matter.
+        What times plans, when seconds matter.
     rows
         Decoder index of each layer: what SGLang draws for a layer depends on those before. In turn if None.
+    folds
+        Part of the requests that each step was drawn from, int64 ``[steps]``. If given, a plan that is fitted
+        to steps is kept only if it does better than greedy on parts it was not fitted to.
     totals
         float64 ``[layers, experts]``; follows from `loads`.
 
@@ -77,6 +87,7 @@ class Problem:
     tokens: RoutingTrace | None = None
     clock: Clock | None = None
     rows: tuple[int, ...] | None = None
+    folds: IntArray | None = None
     totals: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +187,9 @@ def faults(problem: Problem) -> list[Fault]:
         len(problem.rows) != layers or any(a >= b for a, b in pairwise((-1, *problem.rows)))
     ):
         found.append(Fault("must be one for each layer, rising", "rows", problem.rows, f"{layers} rows"))
+    folds = problem.folds
+    if folds is not None and (loads.ndim == 2 or folds.shape != loads.shape[:1]):
+        found.append(Fault("must have one entry per step", "folds", folds.shape, str(loads.shape[:1])))
     if tokens is not None:
         shape = (len(tokens.moe_layer_ids), tokens.num_experts)
         if shape != (layers, experts):

@@ -9,14 +9,18 @@ import numpy as np
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
+from moesim.layout.sharing import rule_of
+from moesim.placement.bound import Bound
 from moesim.placement.certificate import certificate
+from moesim.placement.ilp.answer import Listener
 from moesim.placement.objective import Objective, objective_faults, objective_value
-from moesim.placement.portfolio import candidates, choose
+from moesim.placement.portfolio import candidates, choose, in_pairs
 from moesim.placement.problem import Problem, hierarchy_faults
+from moesim.placement.proof import proof
 from moesim.placement.solution import Solution
 from moesim.placement.solvers.greedy import IntArray, greedy
 
-METHODS = ("search", "greedy", "greedy-hierarchical", "contiguous", "round-robin")
+METHODS = ("search", "exact", "greedy", "greedy-hierarchical", "contiguous", "round-robin")
 
 
 def solve(
@@ -26,6 +30,8 @@ def solve(
     *,
     seed: int = 0,
     effort: float = 1.0,
+    time_limit_s: float = 600.0,
+    progress: Listener | None = None,
 ) -> Solution:
     """Place the experts of every layer on ranks.
 
@@ -34,7 +40,8 @@ def solve(
     problem
         What is asked.
     method
-        One of `METHODS`.
+        One of `METHODS`. ``exact`` goes on from ``search`` with integer programmes, until every layer is
+        proven to be within `moesim.placement.proof.PROVEN` of its optimum, or the time is over.
     objective
         What is minimised, see `moesim.placement.objective`; methods other than ``search`` do not look at it,
         but are judged by it.
@@ -42,6 +49,10 @@ def solve(
         Of the search; same input and seed, same plan.
     effort
         Moves the search may try, relative to its default.
+    time_limit_s
+        Of the integer programmes.
+    progress
+        Called with incumbent and bound, in largest over mean rank load, as integer programmes run.
 
     Raises
     ------
@@ -59,32 +70,49 @@ def solve(
     """
     if isinstance(objective, str):
         objective = Objective.parse(objective)
-    found = method_faults(problem, method, effort) + objective_faults(problem, objective)
+    found = method_faults(problem, method, objective, effort, time_limit_s)
     if found:
         raise ConfigError(found, "placement problem")
     started = time.perf_counter()
-    plan = problem.plan(_place(problem, method, objective, seed, effort))
+    proven: Bound | None = None
+    if method == "exact" or (method == "search" and in_pairs(problem) and objective == Objective()):
+        table, proven = proof(problem, method == "exact", seed, effort, time_limit_s, progress)
+    else:
+        table = _place(problem, method, objective, seed, effort)
+    plan = problem.plan(table)
     value = objective_value(problem, plan, objective)
-    bound = certificate(problem, objective)
+    bound = proven or certificate(problem, objective)
     # Rounding may put a sum a few ulp below its own bound; a bound of nothing proves nothing.
-    proven = np.where(bound.values > 0, bound.values, np.nan)
-    gap = np.maximum(value / proven - 1, 0.0)
+    some = np.where(bound.values > 0, bound.values, np.nan)
+    gap = np.maximum(value / some - 1, 0.0)
     seconds = time.perf_counter() - started
     return Solution(plan, method, str(objective), value, bound.values, bound.kinds, gap, seconds)
 
 
-def method_faults(problem: Problem, method: str, effort: float = 1.0) -> list[Fault]:
+def method_faults(
+    problem: Problem,
+    method: str,
+    objective: Objective | None = None,
+    effort: float = 1.0,
+    time_limit_s: float = 600.0,
+) -> list[Fault]:
     """What keeps a method from solving a problem."""
     found = name_faults(method)
-    if not (math.isfinite(effort) and effort > 0):
-        found.append(Fault("must be a positive number", "effort", effort))
+    objective = objective or Objective()
+    for name, value in (("effort", effort), ("time limit", time_limit_s)):
+        if not (math.isfinite(value) and value > 0):
+            found.append(Fault("must be a positive number", name, value))
     if method == "greedy-hierarchical":
         found += hierarchy_faults(problem)
     if not problem.even and method not in ("search", "greedy"):
         found.append(Fault("takes ranks of one speed and room", "method", method, "search, greedy"))
+    if method == "exact" and (objective != Objective() or rule_of(problem.dispatch) not in ("even", "lp")):
+        found.append(
+            Fault("proves max-load where replicas share evenly", "method", method, "search for all else")
+        )
     if method == "round-robin" and problem.redundant:
         found.append(Fault("round-robin placement has no spare slots", "redundant", problem.redundant, "0"))
-    return found
+    return found + objective_faults(problem, objective)
 
 
 def name_faults(method: str) -> list[Fault]:

@@ -1,0 +1,71 @@
+"""Searches that bring their own bounds: replica counts of slots in pairs, and integer programmes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from moesim.placement.bound import Bound
+from moesim.placement.ilp.answer import Listener, Progress
+from moesim.placement.objective import Objective
+from moesim.placement.portfolio import candidates, choose, in_pairs, incumbents
+from moesim.placement.problem import Problem
+from moesim.placement.solvers.greedy import IntArray
+
+#: Gap that an exact method is content with, relative to the bound.
+PROVEN = 5e-3
+
+
+def proof(
+    problem: Problem,
+    exact: bool,
+    seed: int,
+    effort: float,
+    time_limit_s: float,
+    progress: Listener | None,
+) -> tuple[IntArray, Bound]:
+    """Place for the largest rank load on the totals, with a bound in largest over mean rank load.
+
+    Parameters
+    ----------
+    exact
+        Whether integer programmes follow the search until every layer is within `PROVEN` of its bound.
+    time_limit_s, progress
+        Of the integer programmes.
+    """
+    loads, ranks, slots = problem.totals, problem.ranks, problem.slots
+    mean = loads.sum(axis=1) / ranks
+
+    def tell(state: Progress) -> None:
+        if progress is not None:
+            unit = mean[state.layer]
+            progress(replace(state, incumbent=state.incumbent / unit, bound=state.bound / unit))
+
+    if in_pairs(problem):
+        from moesim.placement.ilp.counts import count_search, exact_counts
+
+        answer = (
+            exact_counts(
+                loads,
+                ranks,
+                slots,
+                tolerance=PROVEN,
+                time_limit_s=time_limit_s,
+                seed=seed,
+                effort=effort,
+                progress=tell,
+            )
+            if exact
+            else count_search(loads, ranks, slots, seed=seed, effort=effort)
+        )
+    else:
+        from moesim.placement.ilp.balance import balance
+        from moesim.placement.ilp.solve import Run
+
+        start = choose(problem, Objective(), candidates(problem, Objective(), seed, effort))
+        run = Run(time_limit_s=time_limit_s, gap=PROVEN, seed=seed)
+        answer = balance(loads, ranks, slots, start=start, run=run, progress=tell)
+    bound = np.divide(answer.bound, mean, out=np.full(len(mean), np.nan), where=mean > 0)
+    table = choose(problem, Objective(), [answer.table, *incumbents(problem)])
+    return table, Bound(bound, answer.kind)

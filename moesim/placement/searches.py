@@ -1,0 +1,84 @@
+"""Searches that terms of an objective call for, beyond balance on totals.
+
+Each takes the problem, the plans that are there already, seed and effort, and gives more plans
+``[layers, slots]``. What they are worth is judged elsewhere: a search may assume less than the problem says,
+as that replicas share evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from moesim.placement.problem import Problem
+from moesim.placement.solvers.greedy import IntArray
+
+Search = Callable[[Problem, Sequence[IntArray], int, float], list[IntArray]]
+
+#: Imbalance that searches for less traffic may leave, beside the least that they always allow: the scale on
+#: which traffic is traded for balance.
+CAPS = (None, 1.05, 1.1)
+#: Copies of an expert that a search by seconds may make beyond those of its start.
+MORE_COPIES = 2
+
+
+def steady(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
+    """Plans for the mean over steps, with the replica counts of greedy; none for ranks that differ."""
+    if not problem.even or len(problem.steps) == 1:
+        return []
+    from moesim.placement.solvers.steps import search_robust
+
+    return [search_robust(problem.steps, problem.ranks, found[0], seed=seed, effort=effort)]
+
+
+def local(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
+    """Plans by which tokens reach fewer nodes, at several caps of imbalance."""
+    return _less_traffic(problem, found, "remote_nodes", seed, effort)
+
+
+def following(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
+    """Plans by which fewer transitions between layers leave their node, or their rank on one node."""
+    return _less_traffic(problem, found, "transitions", seed, effort)
+
+
+def _less_traffic(
+    problem: Problem, found: Sequence[IntArray], objective: str, seed: int, effort: float
+) -> list[IntArray]:
+    from moesim.placement.solvers.joint import search_traffic
+
+    if not problem.even:
+        return []
+    near = objective == "remote_nodes" and problem.dispatch.startswith("sglang")
+    return [
+        search_traffic(problem, found[-1], objective=objective, cap=cap, seed=seed, effort=effort, near=near)
+        for cap in CAPS
+    ]
+
+
+def faster(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
+    """Plans that balance seconds, by what each slot costs in drawn batches."""
+    if not problem.even or problem.clock is None:
+        return []
+    from moesim.placement.solvers.steps import search_costs
+
+    start = found[-1]
+    most = max(int(np.bincount(row, minlength=problem.experts).max()) for row in start)
+    cost = problem.clock.costs(problem.plan(start), min(problem.ranks, most + MORE_COPIES))
+    return [search_costs(cost, problem.ranks, start, seed=seed, effort=effort, recount=True)]
+
+
+def near(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
+    """Plans near the one that is loaded now."""
+    from moesim.placement.migration import near_plans
+
+    return near_plans(problem, found, seed, effort)
+
+
+SEARCHES: dict[str, Search] = {
+    "expected-max": steady,
+    "remote-nodes": local,
+    "transitions": following,
+    "layer-time": faster,
+    "migration": near,
+}
