@@ -325,4 +325,5 @@ class _Layers:
     def draw(self, tokens: int, phase: int, rng: np.random.Generator) -> Draw:
         drawn = self.whole.draw(tokens, phase, rng)
         ids = None if drawn.ids is None else drawn.ids[:, list(self.chosen)]
-        return Draw(ids, drawn.counts[list(self.chosen)], tokens)
+        sample = None if drawn.sample is None else drawn.sample[:, list(self.chosen)]
+        return Draw(ids, drawn.counts[list(self.chosen)], tokens, sample)

@@ -60,6 +60,8 @@ class Dispatched:
     by_home
         Tokens that each home sends to each slot, ``[layers, ranks, slots]``, if only counts were drawn and
         homes differ.
+    sampled
+        Slot of each choice of a sample of the tokens ``[some, layers, top_k]``, if there is one.
     """
 
     slot_tokens: Array
@@ -67,6 +69,7 @@ class Dispatched:
     tokens: int
     slot_of: IntArray | None = None
     by_home: Array | None = None
+    sampled: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,18 +97,22 @@ def dispatch(
     rng
         For rules that choose at random.
     """
-    replicas = replicas or Replicas()
+    replicas, rng = replicas or Replicas(), rng or np.random.default_rng(0)
+    if draw.sample is not None:
+        counted = dispatch(replace(draw, sample=None), plan, replicas, rng)
+        some = Draw(draw.sample, draw.counts, len(draw.sample))
+        return replace(counted, sampled=_slots_of(some, plan, replicas, rng))
     layers, ranks = plan.layers, plan.ranks
     if draw.ids is None and replicas.rule == "even":
         slots = _split(draw.counts, plan)
         by_rank = slots.sum(axis=2)
         return Dispatched(slots, np.repeat(by_rank[:, None, :] / ranks, ranks, axis=1), draw.tokens)
     if draw.ids is None:
-        by_home = _sent(draw.counts, plan, replicas, rng or np.random.default_rng(0))
+        by_home = _sent(draw.counts, plan, replicas, rng)
         slots = by_home.sum(axis=1).reshape(layers, ranks, -1)
         pairs = by_home.reshape(layers, ranks, ranks, -1).sum(axis=3)
         return Dispatched(slots, pairs, draw.tokens, None, by_home)
-    slot = _slots_of(draw, plan, replicas, rng or np.random.default_rng(0))
+    slot = _slots_of(draw, plan, replicas, rng)
     counts = np.bincount(
         (slot + (np.arange(layers) * plan.slots)[None, :, None]).ravel(), minlength=layers * plan.slots
     )
@@ -173,6 +180,11 @@ def homes(tokens: int, ranks: int) -> IntArray:
 def _distinct_targets(sent: Dispatched, plan: ExpertMap, domain: int) -> tuple[Array, Array]:
     """Tokens that each home sends to each rank and to each domain, at least once."""
     ranks, layers = plan.ranks, plan.layers
+    if sent.sampled is not None:
+        some = replace(sent, slot_of=sent.sampled, tokens=len(sent.sampled), sampled=None, by_home=None)
+        scale = sent.tokens / some.tokens
+        to_rank, to_domain = _distinct_targets(some, plan, domain)
+        return to_rank * scale, to_domain * scale
     if sent.by_home is not None:
         part = np.minimum(sent.by_home * (ranks / sent.tokens), 1.0)
         absent = np.prod(1.0 - part.reshape(layers, ranks, ranks, -1), axis=3)
@@ -211,6 +223,8 @@ def _slots_of(draw: Draw, plan: ExpertMap, replicas: Replicas, rng: np.random.Ge
     if replicas.rule not in FIXED:
         upper = np.cumsum(_chances(draw.counts, plan, replicas), axis=2)
         nth = (rng.random(ids.shape)[..., None] >= upper[layer, ids, :-1]).sum(axis=3)
+        # Rounding may leave the last replica a sum below one.
+        nth = np.minimum(nth, counts[layer, ids] - 1)
         chosen = np.where(chosen >= 0, chosen, table[layer, ids, nth])
     return chosen
 

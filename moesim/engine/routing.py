@@ -48,11 +48,15 @@ class Draw:
         Tokens per logical expert ``[layers, num_experts]``.
     tokens
         Tokens of the batch.
+    sample
+        Some of its tokens, spread evenly, ``[some, layers, top_k]``, where a batch of recorded tokens is too
+        large to keep: which experts are chosen together, counts do not tell.
     """
 
     ids: IntArray | None
     counts: Array
     tokens: int
+    sample: IntArray | None = None
 
 
 class RoutingSource(Protocol):
@@ -105,7 +109,11 @@ class TokenSource:
         pool = of_phase if len(of_phase) else np.arange(self.trace.num_tokens)
         rows = _mixed(pool, tokens, rng) if phase == DECODE else _runs(pool, tokens, rng)
         ids = self.trace.topk_ids[rows].astype(np.int64)
-        return Draw(ids if ids.size <= TOKEN_BUDGET else None, _count(ids, self.num_experts), tokens)
+        counts = _count(ids, self.num_experts)
+        if ids.size <= TOKEN_BUDGET:
+            return Draw(ids, counts, tokens)
+        some = max(1, TOKEN_BUDGET // (ids.size // tokens))
+        return Draw(None, counts, tokens, ids[np.arange(some) * tokens // some])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,11 +68,11 @@ def test_no_plan_under_the_cap_is_better(seed, experts, ranks, layers, cap):
 
 def test_names_change_nothing():
     rng = np.random.default_rng(3)
-    pairs, loads = random_pairs(rng, 4, 8), rng.uniform(1.0, 1.3, size=(4, 8))
-    name = np.stack([rng.permutation(8) for _ in range(4)])
+    pairs, loads = random_pairs(rng, 3, 8), rng.uniform(1.0, 1.3, size=(3, 8))
+    name = np.stack([rng.permutation(8) for _ in range(3)])
     renamed = np.stack([p[a][:, b] for p, a, b in zip(pairs, name, name[1:], strict=False)])
     named = np.take_along_axis(loads, name, axis=1)
-    for cap in (1.1, 1.25):
+    for cap in (1.05, 1.15):
         one = left(joint_optimum(pairs, loads, 4, cap), pairs, 4)
         assert left(joint_optimum(renamed, named * 7.0, 4, cap), renamed, 4) == pytest.approx(one)
 
@@ -109,5 +109,5 @@ def test_mixtral_is_solved_to_the_optimum_in_seconds(ranks, shared):
     # The whole model's depth takes seconds as well: 32 layers of the same counts.
     deep = np.concatenate([pairs] * 16)[:31]
     began = time.process_time()
-    joint_optimum(deep, np.concatenate([loads] * 11)[:32], ranks, 1.2)
+    joint_optimum(deep, np.concatenate([loads] * 11)[:32], ranks, np.resize(cap, 32))
     assert time.process_time() - began < 5.0

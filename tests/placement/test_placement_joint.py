@@ -129,6 +129,14 @@ def test_the_optimum_of_eight_experts_is_found(seed, ranks):
     assert exact - 1e-9 <= value(problem, found, "transitions") <= exact * 1.02
 
 
+def test_the_dispatch_rule_says_which_replicas_are_taken():
+    problem = problem_of(topical(1), 8, 16, 4)
+    start = greedy(problem.totals, 8, 16)
+    static = search_traffic(replace(problem, dispatch="sglang-static"), start, effort=0.2)
+    np.testing.assert_array_equal(static, search_traffic(problem, start, near=True, effort=0.2))
+    assert (static != search_traffic(problem, start, effort=0.2)).any()
+
+
 def test_layers_without_load_keep_their_start():
     problem = problem_of(topical(2), 4, 0, 2)
     loads = problem.totals.copy()

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
+from moesim.layout.sharing import rule_of
 from moesim.placement.problem import Problem, hierarchy_faults
 from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.follow import anneal_follow
@@ -28,6 +29,8 @@ from moesim.placement.traffic import leaving, remote_nodes, transitions
 from moesim.trace.types import count_ids
 
 OBJECTIVES = ("remote_nodes", "transitions")
+#: Rules by which a token takes a replica of its own node.
+NEAR = ("sglang-static", "sglang-dynamic")
 #: Imbalance that is always allowed: less than what one batch differs from the next by.
 LEAST_CAP = 1.02
 #: Moves tried per slot and layer at effort 1: those of `follow` are a few look-ups each.
@@ -48,7 +51,7 @@ def search_traffic(
     cap: float | None = None,
     seed: int = 0,
     effort: float = 1.0,
-    near: bool = False,
+    near: bool | None = None,
     pairs: FloatArray | None = None,
 ) -> IntArray:
     """Search for a plan with less traffic whose most loaded rank stays under a cap.
@@ -71,8 +74,8 @@ def search_traffic(
     effort
         Moves and tokens looked at, relative to the default.
     near
-        Whether tokens take a replica of their own node where there is one; of any node with equal chance if
-        not. For ``remote_nodes`` alone.
+        Whether tokens take a replica of their own node where there is one, or any with equal chance; if None,
+        as the problem's dispatch rule has it. For ``remote_nodes`` alone.
     pairs
         Transitions to use instead of those of the tokens.
 
@@ -87,6 +90,8 @@ def search_traffic(
         If the problem has no tokens, its ranks do not divide over its nodes, or there is no such objective.
     """
     _check(problem, objective, cap, near)
+    if near is None:
+        near = objective == "remote_nodes" and rule_of(problem.dispatch) in NEAR
     layers, parts = problem.layers, problem.nodes if problem.nodes > 1 else problem.ranks
     mean = problem.totals.sum(axis=1) / problem.ranks
     caps = allowed(problem, LEAST_CAP if cap is None else cap)
@@ -264,7 +269,7 @@ def _ids(problem: Problem) -> npt.NDArray[np.unsignedinteger]:
     return problem.tokens.topk_ids
 
 
-def _check(problem: Problem, objective: str, cap: float | None, near: bool) -> None:
+def _check(problem: Problem, objective: str, cap: float | None, near: bool | None) -> None:
     found = []
     if objective not in OBJECTIVES:
         close = nearest(objective, OBJECTIVES)

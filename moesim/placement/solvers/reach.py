@@ -211,8 +211,8 @@ def _kernel(
         number = 0
         if travels:
             was_a[:], was_b[:] = factor[a], factor[b]
-            weigh(a, loads, m, c, near, weight, factor)
-            weigh(b, loads, m, c, near, weight, factor)
+            for e in (a, b):
+                weigh(e, loads, m, c, near, weight, factor)
             for n in range(cells):
                 if was_a[n] != factor[a, n] or was_b[n] != factor[b, n]:
                     touched[number] = n
@@ -279,8 +279,8 @@ def _kernel(
             m[a, g] += 1
             m[b, g] -= 1
             if travels:
-                weigh(a, loads, m, c, near, weight, factor)
-                weigh(b, loads, m, c, near, weight, factor)
+                for e in (a, b):
+                    weigh(e, loads, m, c, near, weight, factor)
             continue
         if simple:
             load[r] += shift
