@@ -94,10 +94,12 @@ def place(
     ] = None,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(help="Tokens of a batch for expected-max and layer-time; --concurrency if not given."),
+        typer.Option(
+            min=1, help="Tokens of a batch for expected-max and layer-time; --concurrency if not given."
+        ),
     ] = None,
     batch_run: Annotated[
-        int, typer.Option(help="Neighbouring tokens of a request that a batch takes together.")
+        int, typer.Option(min=1, help="Neighbouring tokens of a request that a batch takes together.")
     ] = 1,
     input_len: opt.InputLen = 1024,
     output_len: opt.OutputLen = 1024,

@@ -117,6 +117,8 @@ def place(
     workload = workload or Workload(1024, 1024, 64 * max(ep, 1))
     engine = engine or Engine()
     known = [*also, *workload.faults(), *engine.faults()]
+    # A workload with faults has no number of tokens, and is never placed for.
+    batch = 1 if known else max(1, round(workload.concurrency or 64 * ep))
     asked = Asked(
         model,
         hardware,
@@ -129,7 +131,7 @@ def place(
         np.array(rooms) if rooms is not None else None,
         seed,
         time_limit_s,
-        batch_tokens if batch_tokens is not None else max(1, round(workload.concurrency or 64 * ep)),
+        batch if batch_tokens is None else batch_tokens,
         batch_run,
         replace(engine, dispatch=rule_of(dispatch)),
         progress,
