@@ -17,7 +17,7 @@ is the excess, the mean over judged batches and layers of max/mean rank load, le
 seeds, twice the standard error. ``risk`` is a method in the manner of FlashLB: a beam search over replica
 counts, packing by mean plus 0.674 standard deviations of the rank's load over the fitted batches, judged on
 the fitted batches. ``steps`` is `moesim.placement.held_out.fit_sampled`, its fall-back included; ``search``
-the same without fall-back.
+the same without fall-back. Both fit to batches that resample the requests, the others to plain ones.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ def measure(
     seed: int,
     number: int,
     limit: int,
+    resample: bool,
     skip,
 ):
     """Excess of each method, whether the search was kept, and CPU seconds of `steps`."""
@@ -180,18 +181,24 @@ def measure(
     if limit:
         fitted = rng.permutation(fitted)[:limit]
 
-    def sample(chosen: np.ndarray) -> np.ndarray:
-        return draw_batches(trace, tokens, number, requests=chosen, run=run, tasks=tasks, seed=seed)
+    def draw(chosen: np.ndarray, number: int, again: bool, seed: int) -> np.ndarray:
+        return draw_batches(
+            trace, tokens, number, requests=chosen, run=run, tasks=tasks, resample=again, seed=seed
+        )
 
-    steps, other = sample(fitted), draw_batches(
-        trace, tokens, JUDGED, requests=judged, run=run, tasks=tasks, seed=seed + 1000
-    )  # fmt: skip
-    start = greedy(steps.sum(axis=0), ranks, redundant)
-    plans = {"greedy": start, "totals": anneal.search(steps.sum(axis=0), ranks, start, seed=seed)}
+    def sample(chosen: np.ndarray) -> np.ndarray:
+        return draw(chosen, number, resample, seed)
+
+    plain, other = draw(fitted, number, False, seed), draw(judged, JUDGED, False, seed + 1000)
+    total, steps = plain.sum(axis=0), sample(fitted)
+    start = greedy(total, ranks, redundant)
+    plans = {"greedy": start}
+    if "totals" not in skip:
+        plans["totals"] = anneal.search(total, ranks, start, seed=seed)
     if "risk" not in skip:
         slots = trace.num_experts + redundant
         plans["risk"] = np.stack(
-            [risk_plan(steps[:, layer], ranks, slots) for layer in range(steps.shape[1])]
+            [risk_plan(plain[:, layer], ranks, slots) for layer in range(steps.shape[1])]
         )
     started = time.process_time()
     found = fit_sampled(sample, fitted, ranks, redundant, seed=seed)
@@ -213,6 +220,9 @@ def main() -> None:
         "--layers", type=int, default=8, help="layers, evenly spaced, one pool for the fall-back"
     )
     parser.add_argument("--requests", type=int, default=0, help="requests to fit on, 0 for half of all")
+    parser.add_argument(
+        "--plain", action="store_true", help="fit to batches that are not resampled by request"
+    )
     parser.add_argument("--skip", nargs="*", default=[], choices=METHODS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -238,6 +248,7 @@ def main() -> None:
                         s,
                         arguments.batches,
                         arguments.requests,
+                        not arguments.plain,
                         arguments.skip,
                     )
                     for s in range(arguments.seeds)

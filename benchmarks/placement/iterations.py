@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--layers", type=int, default=58)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--loads-only", action="store_true", help="without generated routing")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     sources = {
@@ -121,7 +122,8 @@ def main() -> None:
             jobs[name] = lambda seed, size=tokens, s=source, rest=rest: row(
                 from_loads(s, size, seed), [from_loads(o, size, seed) for o in rest], seed
             )
-        jobs["generated decode"] = lambda seed, size=tokens: row(generated(size, seed), [], seed)
+        if not arguments.loads_only:
+            jobs["generated decode"] = lambda seed, size=tokens: row(generated(size, seed), [], seed)
         for name, job in jobs.items():
             table = np.array([job(seed) for seed in range(arguments.seeds)])
             half = 2 * table.std(axis=0, ddof=1) / len(table) ** 0.5 if len(table) > 1 else 0 * table[0]

@@ -16,7 +16,7 @@ chunks
     gpt-oss-20b tokens in recorded order, 1024 a step: each step holds the requests of one task.
 walk
     Generated: logarithms of DeepSeek-V3-like loads (standard deviation 0.75) that forget 1 % of what they are
-    at every step; 400 steps of 2048 tokens, means over seeds and their 95 % interval.
+    at every step; 200 steps of 2048 tokens, means over seeds and their 95 % interval.
 
 Seconds are predicted ones of whole decode steps; solving is CPU time of this machine, and in no other column.
 """
@@ -68,7 +68,7 @@ def gpt_oss(data: Path, name: str) -> Stepwise:
     return in_turn(trace, 256)
 
 
-def walk(seed: int, steps: int = 400, tokens: int = 2048, forget: float = 0.01) -> Stepwise:
+def walk(seed: int, steps: int = 200, tokens: int = 2048, forget: float = 0.01) -> Stepwise:
     rng = np.random.default_rng(seed)
     state = rng.normal(size=(58, 256))
     counts = []

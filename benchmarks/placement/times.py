@@ -27,7 +27,7 @@ from moesim.placement.costs import cost_table, layer_seconds, slot_cost
 from moesim.placement.solvers.greedy import greedy
 from moesim.placement.solvers.steps import MORE_COPIES, search_costs, search_steps
 
-BATCHES, LAYERS = 60, 8
+BATCHES, LAYERS = 40, 4
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def place(
         typer.Option(
             metavar="NUMBER|auto",
             help="Physical experts beyond one of each, per layer; auto: the number that serves fastest. "
-            "[default: that of --current or --rank-slots, else 0; with --check any]",
+            "If not given: that of --current or --rank-slots, else 0; with --check any.",
         ),
     ] = None,
     method: Annotated[

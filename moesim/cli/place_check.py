@@ -46,7 +46,7 @@ def check_file(
         What was asked to be written besides: a check writes nothing.
     """
     from moesim.errors import ConfigError, Fault, TraceError
-    from moesim.layout.sharing import dispatch_faults
+    from moesim.layout.sharing import dispatch_faults, hosts_of, rule_of
     from moesim.placement import check_plan, evaluate
     from moesim.prediction import check_routing
 
@@ -56,6 +56,7 @@ def check_file(
     if isinstance(spare, str):
         faults.append(Fault("is no number", "--redundant", spare, "0 or more"))
     faults += dispatch_faults(dispatch, "--dispatch")
+    dispatch = rule_of(dispatch)
     checked: PlanCheck | None = None
     try:
         checked = check_plan(path, model, ep, slots)
@@ -70,7 +71,7 @@ def check_file(
         raise ConfigError(faults)
     plan = checked.expert_map
     judged: dict[str, Imbalance] = {}
-    nodes = 1 if hardware is None else max(1, ep // hardware.domain)
+    nodes = 1 if hardware is None else hosts_of(ep, hardware)
     if plan is not None:
         judged = {
             name: evaluate(plan, routing.load_counts().totals, dispatch, nodes)
@@ -105,6 +106,10 @@ def _show(checked: PlanCheck, model: Model, judged: dict[str, Imbalance]) -> Non
         stderr("error: the plan fails the check")
         return
     counts = plan.replica_counts
+    made = []
+    if checked.made:
+        said = [checked.made.get(name, "?") for name in ("method", "dispatch")]
+        made = [("made by", f"{said[0]}, for {said[1]} dispatch")]
     print_table(
         ["", ""],
         [
@@ -115,6 +120,7 @@ def _show(checked: PlanCheck, model: Model, judged: dict[str, Imbalance]) -> Non
             ("most replicas of an expert", int(counts.max())),
             ("experts with replicas, mean per layer", f"{(counts > 1).sum(axis=1).mean():.4g}"),
             ("record", checked.record),
+            *made,
         ],
         title=f"{name}: fit for {model.name}",
     )

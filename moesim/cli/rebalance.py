@@ -86,6 +86,7 @@ def rebalance(
     num_experts: opt.NumExperts = None,
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
+    dispatch: opt.Dispatch = "even",
     backend: opt.Backend = "vllm",
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write every step: .parquet or .csv.")
@@ -160,7 +161,7 @@ def rebalance(
         policies=policies,
         rules=rules,
         losses=losses,
-        engine=Engine(dtype, kv_cache_dtype, backend=backend),
+        engine=Engine(dtype, kv_cache_dtype, backend=backend, dispatch=dispatch),
         phase=DECODE if phase == "decode" else PREFILL,
         context=context,
         start=plan,
@@ -213,7 +214,8 @@ def show(found: Rebalanced) -> None:
                 f"{s['solve_s']:.2f}",
             ]
             for s in summaries
-        ],
+        ]
+        + [["no rank waiting, nothing copied", f"{found.even_s * 1e3:.4g}", *[None] * 9]],
         title=f"{summaries[0]['steps']} steps of {found.tokens / summaries[0]['steps']:.0f} tokens, "
         f"{found.ranks} ranks, {found.slots} slots per layer; copies {how}",
     )

@@ -223,6 +223,8 @@ def _slots_of(draw: Draw, plan: ExpertMap, replicas: Replicas, rng: np.random.Ge
     if replicas.rule not in FIXED:
         upper = np.cumsum(_chances(draw.counts, plan, replicas), axis=2)
         nth = (rng.random(ids.shape)[..., None] >= upper[layer, ids, :-1]).sum(axis=3)
+        # Rounding may leave the last replica a sum below one.
+        nth = np.minimum(nth, counts[layer, ids] - 1)
         chosen = np.where(chosen >= 0, chosen, table[layer, ids, nth])
     return chosen
 

@@ -161,7 +161,7 @@ def slot_shares(
     Returns
     -------
     ndarray
-        float64 ``[moe_layers, slots]``.
+        float64 ``[moe_layers, slots]``; 0 for an empty slot.
 
     Raises
     ------
@@ -184,7 +184,8 @@ def slot_shares(
         raise ConfigError(found)
     # Nothing to choose; and compiled code is slow to load.
     if rule == "even" or not plan.redundant:
-        return np.asarray(1.0 / np.take_along_axis(plan.replica_counts, plan.physical_to_logical, axis=1))
+        copies = np.take_along_axis(plan.replica_counts, plan.physical_to_logical, axis=1)
+        return np.where(plan.physical_to_logical >= 0, 1.0 / copies, 0.0)
     if rule == "lp":
         assert loads is not None
         return _balanced(plan, loads)[0]
@@ -198,6 +199,7 @@ def slot_shares(
     # Ranks that have none near are spread over all replicas alike.
     undecided = (chosen < 0).sum(axis=1) / plan.replica_counts
     spread = np.take_along_axis(undecided, plan.physical_to_logical, axis=1)
+    spread = np.where(plan.physical_to_logical >= 0, spread, 0.0)
     return np.asarray((sources.reshape(plan.layers, plan.slots) + spread) / plan.ranks)
 
 

@@ -53,20 +53,28 @@ def _split(
     flow = np.zeros((experts, most))
     left = np.zeros(experts)
     used = fixed.copy()
+    # Experts that have a choice.
+    free = np.empty(experts, dtype=np.int64)
+    number = 0
     for e in range(experts):
         if copies[e] > 1:
             left[e] = loads[e]
+            free[number] = e
+            number += 1
     # Nodes of the search: experts, then ranks; `came` is where a node was reached from.
     came_expert = np.empty(experts, dtype=np.int64)
     came_rank = np.empty(ranks, dtype=np.int64)
     queue = np.empty(experts, dtype=np.int64)
     while True:
         confined = False
-        for source in range(experts):
+        for n in range(number):
+            source = free[n]
             while left[source] > nothing:
                 # Breadth first from the expert to a rank with room, past experts that could step aside.
-                came_expert[:] = -2
-                came_rank[:] = -1
+                for m in range(number):
+                    came_expert[free[m]] = -2
+                for k in range(ranks):
+                    came_rank[k] = -1
                 came_expert[source] = -1
                 queue[0] = source
                 head, tail, goal = 0, 1, -1
@@ -81,8 +89,9 @@ def _split(
                         if limit - used[k] > no_room:
                             goal = k
                             break
-                        for other in range(experts):
-                            if came_expert[other] != -2 or copies[other] == 1:
+                        for m in range(number):
+                            other = free[m]
+                            if came_expert[other] != -2:
                                 continue
                             for j in range(copies[other]):
                                 if replicas[other, j] // room == k and flow[other, j] > nothing:
@@ -125,9 +134,9 @@ def _split(
                     if came_rank[k] >= 0:
                         carried += fixed[k]
                         members += 1
-                for e in range(experts):
-                    if came_expert[e] != -2:
-                        carried += loads[e]
+                for m in range(number):
+                    if came_expert[free[m]] != -2:
+                        carried += loads[free[m]]
                 limit = max(limit, carried / members) * (1.0 + 1e-14)
                 break
         if not confined:

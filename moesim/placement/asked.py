@@ -121,6 +121,8 @@ def checked(
             found.append(Fault("needs a price", "--hardware", None, "a machine"))
     if hardware is not None and (asked.speeds is not None or asked.rooms is not None):
         found.append(Fault("are priced with equal speed and room alone", "ranks", None, "no --hardware"))
+    if emit and asked.rooms is not None and len(set(asked.rooms.tolist())) > 1:
+        found.append(Fault("no engine loads a plan whose ranks differ in room", "--emit", None, "equal room"))
     spare = redundant if isinstance(redundant, int) else -model.num_experts % max(ep, 1)
     if asked.current is not None and isinstance(redundant, str):
         found.append(Fault("must be a number: that of the plan that is loaded", "--redundant", redundant))

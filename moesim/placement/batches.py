@@ -24,6 +24,7 @@ def draw_batches(
     requests: IntArray | None = None,
     run: int = 1,
     tasks: IntArray | None = None,
+    resample: bool = False,
     seed: int = 0,
 ) -> FloatArray:
     """Draw batches and count what they choose.
@@ -44,6 +45,10 @@ def draw_batches(
     tasks
         Task of each request id, int ``[largest request id + 1]``. If given, each batch is all of one task,
         drawn alike from those of the requests.
+    resample
+        Whether each batch draws from a bootstrap of the requests (Efron 1979): as many of them, drawn with
+        replacement. All batches of a few requests share their peculiarities; so drawn they differ as
+        batches of other requests would, and a plan fitted to them holds better elsewhere.
     seed
         Of the draws.
 
@@ -86,24 +91,45 @@ def draw_batches(
     counts = np.empty((number, trace.topk_ids.shape[1], trace.num_experts))
     for batch in counts:
         pool = pools[rng.integers(len(pools))]
-        chosen = _mixed(pool, tokens, rng) if run == 1 else _runs(pool, trace.request[pool], tokens, run, rng)
+        who = trace.request[pool]
+        weight = _bootstrap(who, rng) if resample else None
+        if run > 1:
+            chosen = _runs(pool, who, tokens, run, weight, rng)
+        elif weight is not None:
+            chosen = pool[_places(weight, tokens, rng)]
+        else:
+            chosen = rng.choice(pool, tokens, replace=tokens > len(pool))
         batch[:] = count_ids(trace.topk_ids[chosen], trace.num_experts)
     return counts
 
 
-def _mixed(pool: npt.NDArray[np.int64], tokens: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    return np.asarray(rng.choice(pool, tokens, replace=tokens > len(pool)))
+def _bootstrap(who: npt.NDArray[np.int32], rng: np.random.Generator) -> IntArray:
+    """How often the request of each row is drawn, in as many draws as there are requests."""
+    requests, nth = np.unique(who, return_inverse=True)
+    times = np.bincount(rng.integers(len(requests), size=len(requests)), minlength=len(requests))
+    return np.asarray(times[nth])
+
+
+def _places(weight: IntArray, number: int, rng: np.random.Generator) -> IntArray:
+    """Places drawn in proportion to whole weights, with replacement."""
+    ends = np.cumsum(weight)
+    return np.asarray(np.searchsorted(ends, rng.integers(ends[-1], size=number), side="right"))
 
 
 def _runs(
-    pool: npt.NDArray[np.int64], of: npt.NDArray[np.int32], tokens: int, run: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+    pool: IntArray,
+    who: npt.NDArray[np.int32],
+    tokens: int,
+    run: int,
+    weight: IntArray | None,
+    rng: np.random.Generator,
+) -> IntArray:
     """Runs of rows of a pool that is sorted by request, until there are enough tokens."""
-    chosen: list[npt.NDArray[np.int64]] = []
+    chosen: list[IntArray] = []
     have = 0
     while have < tokens:
-        at = int(rng.integers(len(pool)))
-        first, end = np.searchsorted(of, of[at]), np.searchsorted(of, of[at], side="right")
+        at = int(rng.integers(len(pool)) if weight is None else _places(weight, 1, rng)[0])
+        first, end = np.searchsorted(who, who[at]), np.searchsorted(who, who[at], side="right")
         begin = max(int(first), min(at, int(end) - run))
         part = pool[begin : min(begin + run, int(end), begin + tokens - have)]
         chosen.append(part)

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.errors import ConfigError, Fault, nearest
 from moesim.layout import ExpertMap
+from moesim.layout.sharing import rule_of
 from moesim.placement.migration import aligned
 from moesim.placement.problem import Problem
 from moesim.placement.solve import solve
@@ -19,7 +20,9 @@ from moesim.rebalancing.history import FloatArray, History
 #: One-sided 95 % quantile of the normal distribution: how sure a gain has to be.
 SURE = 1.645
 #: Parts of a window that a plan is fitted to one by one, so that what varies in it counts.
-PARTS = 4
+PARTS = 16
+#: Dispatch rules under which labels of ranks do not matter.
+LABELS_ARE_NAMES = ("even", "lp")
 #: Steps that a look needs: two to fit to, and two to judge on.
 LEAST_STEPS = 4
 
@@ -99,12 +102,8 @@ class Incremental:
         if history.now % self.interval:
             return None
         plan = history.plan
-        path = exchanges(
-            history.window(self.window).sum(axis=0)[None],
-            plan.ranks,
-            plan.physical_to_logical,
-            most=self.most,
-        )
+        parts = _in_parts(history.window(self.window), PARTS)
+        path = exchanges(parts, plan.ranks, plan.physical_to_logical, most=self.most)
         points = path.within(self.most)
         return _plan(path.at(points), plan) if points.any() else None
 
@@ -206,8 +205,13 @@ def refit(
     if not relabel:
         return plan
     if hierarchical:
-        return aligned(plan, current, hosts, keep_nodes=True)
-    return aligned(plan, current, ranks // pricer.domain if ranks % pricer.domain == 0 else 1)
+        near = aligned(plan, current, hosts, keep_nodes=True)
+    else:
+        near = aligned(plan, current, ranks // pricer.domain if ranks % pricer.domain == 0 else 1)
+    if rule_of(pricer.engine.dispatch) in LABELS_ARE_NAMES:
+        return near
+    # Where home ranks choose replicas, another label is another load.
+    return near if pricer.imbalance(near, loads) <= pricer.imbalance(plan, loads) else plan
 
 
 def policy_of(

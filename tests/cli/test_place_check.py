@@ -63,7 +63,14 @@ def test_what_was_emitted_is_told(placed):
 def test_its_own_plans_pass(name, plans, moesim):
     code, out, _ = moesim("place", COUNTS, *MODEL, "--redundant", 32, "--check", plans[name])
     assert code == 0
-    for part in (name, "58", "288 (32 redundant, 9 per rank)", "unchanged since it was written", COUNTS.name):
+    for part in (
+        name,
+        "58",
+        "288 (32 redundant, 9 per rank)",
+        "unchanged since it was written",
+        "greedy, for even",
+        COUNTS.name,
+    ):
         assert part in out
     code, out, _ = moesim("place", *MODEL, "--check", plans[name], "--evaluate-on", COUNTS, "--json")
     answer = json.loads(out)
@@ -71,6 +78,7 @@ def test_its_own_plans_pass(name, plans, moesim):
     assert (answer["ok"], answer["format"], answer["faults"]) == (True, name, [])
     assert (answer["layers"], answer["slots"], answer["redundant"]) == (58, 288, 32)
     assert answer["most_replicas"] > 1
+    assert (answer["made"]["method"], answer["made"]["dispatch"]) == ("greedy", "even")
     assert 1.0 < answer["load_imbalance"][str(COUNTS)]["mean"] < 1.05
     assert len(answer["provenance"]["inputs"]) == 3
 

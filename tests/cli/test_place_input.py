@@ -98,6 +98,11 @@ def place(tmp_path, monkeypatch, moesim):
         (("good.json", "--ep", 4, "--report", "good.json"), ["over what is read"]),
         # everything else
         (("good.json", "--ep", 4, "--dispatch", "evne"), ["dispatch", "nearest: even"]),
+        (("good.json", "--ep", 4, "--rank-slots", "1,2,3,2"), ["--emit", "no engine loads a plan"]),
+        (("good.json", "--ep", 4, "--rank-slots", "1,x"), ["--rank-slots", "'x'"]),
+        (("good.json", "--ep", 4, "--rank-speeds", "1,nan,1,1", "--current", "none.json"), ["none.json"]),
+        (("good.json", "--ep", 4, "--current", "good.json"), ["holds loads"]),
+        (("good.json", "--ep", 4, "--objective", "beauty"), ["objective", "beauty"]),
         (("good.json", "--ep", 4, "--concurrency", "nan"), ["--concurrency"]),
         (("good.json", "--ep", 4, "--input-len", 0), ["--input-len"]),
         (("good.json", "--ep", 4, "--hardware", "nohw"), ["unknown hardware 'nohw'"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moesim.errors import ConfigError
 from moesim.layout import ExpertMap
 from moesim.placement import Problem, evaluate, solve
-from moesim.placement.migration import aligned, held_by, moves
+from moesim.placement.migration import aligned, held_by, moves, near_plans
 from moesim.placement.solvers.exchange import exchanges
 
 
@@ -165,3 +165,20 @@ def test_a_change_is_the_best_swap_of_the_hottest_rank_that_has_a_good_one():
                 wanted = best
                 break
         assert excess(path.at(np.array([1]))[0]) == pytest.approx(wanted)
+
+
+def test_plans_near_the_current_one_span_from_it_to_the_most_even():
+    rng = np.random.default_rng(0)
+    loads, current = rng.lognormal(0.0, 1.0, (2, 32)), ExpertMap.contiguous(2, 32, 8, 8)
+    problem = Problem(loads, 8, 8, nodes=2, current=current)
+    new = solve(Problem(loads, 8, 8)).expert_map.physical_to_logical
+    tables = near_plans(problem, [new])
+    plans = [ExpertMap(table, 32, 8) for table in tables]
+    found = [(moves(plan, current).experts.max(), evaluate(plan, loads).mean) for plan in plans]
+    assert found[0][0] == 0
+    assert found[1][1] == pytest.approx(evaluate(ExpertMap(new, 32, 8), loads).mean)
+    path = found[2:]
+    assert all(moved <= 2**i for i, (moved, _) in enumerate(path))
+    assert all(b[1] <= a[1] for a, b in pairwise(path))
+    assert path[-1][1] < 1.1 < found[0][1]
+    assert near_plans(Problem(loads, 8, 8), [new]) == []

@@ -32,12 +32,12 @@ def routing(requests=12, length=20, experts=16, layers=2, k=2, seed=0):
     )
 
 
-@given(st.integers(1, 400), st.sampled_from([1, 7, 50]), st.booleans(), st.integers(0, 2**31))
-def test_every_batch_has_its_tokens_and_only_of_its_requests(tokens, run, by_task, seed):
+@given(st.integers(1, 400), st.sampled_from([1, 7, 50]), st.booleans(), st.booleans(), st.integers(0, 2**31))
+def test_every_batch_has_its_tokens_and_only_of_its_requests(tokens, run, by_task, resample, seed):
     trace = routing()
     some = np.array([1, 4, 5])  # of kinds 1, 0, 1
     tasks = np.arange(12) % 4 if by_task else None
-    counts = draw_batches(trace, tokens, 3, requests=some, run=run, tasks=tasks, seed=seed)
+    counts = draw_batches(trace, tokens, 3, requests=some, run=run, tasks=tasks, resample=resample, seed=seed)
     np.testing.assert_array_equal(counts.sum(axis=2), np.full((3, 2), 2 * tokens))
     assert not counts[:, :, 8:].any()  # experts of kinds 2 and 3
     if by_task:  # of one kind in each batch
@@ -53,6 +53,17 @@ def test_mixed_batches_take_no_token_twice_and_runs_are_neighbours():
         [routing(requests=3).load_counts().totals[0] * (np.arange(16) // 4 == r) for r in range(3)]
     )
     assert all((row == whole).all(axis=1).any() for row in counts)
+
+
+def test_resampled_batches_have_the_same_mean_and_vary_as_requests_do():
+    trace = routing(requests=8)
+    plain, again = (draw_batches(trace, 400, 400, resample=r, seed=3)[:, 0] / 800 for r in (False, True))
+    np.testing.assert_allclose(again.mean(axis=0), plain.mean(axis=0), atol=0.01)
+    # Two of the eight requests choose the experts of a kind: of eight draws, binomial(8, 1/4) are of these.
+    kinds = again.reshape(400, 4, 4).sum(axis=2)
+    binomial = (0.25 * 0.75 / 8) ** 0.5
+    assert kinds.std(axis=0) == pytest.approx(np.full(4, binomial), rel=0.15)
+    assert plain.reshape(400, 4, 4).sum(axis=2).std() < 0.2 * binomial + 1e-9
 
 
 def test_everything_wrong_with_batches_is_named():

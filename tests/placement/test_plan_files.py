@@ -151,7 +151,11 @@ def test_the_record_beside_a_plan(tmp_path):
     assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = {"model": "tiny", "ranks": 2, "slots": 8, "dispatch": "sglang-static", "seed": 3, "bound": None}
     assert wanted.items() <= record.items()
-    assert "unchanged" in check_plan(path, MODEL, RANKS).record
+    checked = check_plan(path, MODEL, RANKS)
+    assert "unchanged" in checked.record
+    assert checked.made == {"moesim": record["moesim"], "model": "tiny", "dispatch": "sglang-static"}
+    record_path(path).write_text(json.dumps(record | {"method": ["x"] * 9, "model": "y" * 999}))
+    assert check_plan(path, MODEL, RANKS).made["model"] == "y" * 80
 
 
 def test_a_plan_changed_since_fails_the_check_though_it_is_sound(tmp_path):
@@ -163,7 +167,7 @@ def test_a_plan_changed_since_fails_the_check_though_it_is_sound(tmp_path):
     assert "has been changed" in checked.record
     record_path(path).unlink()
     assert check_plan(path, MODEL, RANKS).ok
-    for damage in (b"", b"{", b"[1]", b'{"sha256": 3}', b"\xff", b"[" * 9999):
+    for damage in (b"", b"{", b"[1]", b'{"sha256": 3}', b"\xff", b"[" * 9999, b"{" + b" " * (1 << 20) + b"}"):
         record_path(path).write_bytes(damage)
         checked = check_plan(path, MODEL, RANKS)
         assert checked.ok

@@ -324,6 +324,7 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"\n".join(
         (b"num_slots: " + b"[" * 99, "nested too deeply"),
         (b"num_slots: [1, 2\n", "is not YAML"),
         (b"\tnum_slots: 8", "is not YAML"),
+        (b"num_slots: [1,\x0b2]", "is not YAML"),
         (BOMB, "has anchors"),
         (b"PK\x03\x04", "no readable zip archive"),
         (npz(a=np.arange(3)), "of no plan"),

@@ -32,19 +32,19 @@ def counts(tmp_path_factory):
 def test_document(moesim, counts, tmp_path):
     out = tmp_path / "steps.parquet"
     code, text, _ = moesim(
-        "rebalance", *counts, *COMMON, "--steps", 15, "--policy", "static,ours", "--json", "-o", out
+        "rebalance", *counts, *COMMON, "--steps", 8, "--policy", "static,ours", "--json", "-o", out
     )
     assert code == 0
     document = json.loads(text)
     assert document["schema_version"] == 1
     assert len(document["provenance"]["inputs"]) >= 2
     assert list(document["policies"]) == ["static", "ours"]
-    assert document["policies"]["static"]["steps"] == 30
+    assert document["policies"]["static"]["steps"] == 16
     assert document["best"] == "ours"
-    assert document["tokens"] == 30 * 2048
+    assert document["tokens"] == 16 * 2048
     table = pyarrow.parquet.read_table(out).to_pydict()
-    assert len(table["step"]) == 60
-    again = moesim("rebalance", *counts, *COMMON, "--steps", 15, "--policy", "static,ours", "--json")[1]
+    assert len(table["step"]) == 32
+    again = moesim("rebalance", *counts, *COMMON, "--steps", 8, "--policy", "static,ours", "--json")[1]
     other = json.loads(again)
     for run in (*document["policies"].values(), *other["policies"].values(), document["hindsight"]):
         run.pop("solve_s"), [change.pop("solve_s") for change in run.get("changes", [])]

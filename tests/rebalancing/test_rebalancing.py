@@ -56,7 +56,7 @@ def start():
 
 
 def asked(name, **settings):
-    return policy_of(name, **({"interval": 10, "window": 20} | settings))
+    return policy_of(name, **({"interval": 6, "window": 12} | settings))
 
 
 def test_the_static_policy_is_a_direct_evaluation(pricer):
@@ -68,19 +68,18 @@ def test_the_static_policy_is_a_direct_evaluation(pricer):
     assert run.summary()["moved_bytes"] == run.summary()["stall_s"] == 0.0
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES if n != "static"])
-@pytest.mark.parametrize("copying", [Copying(), Copying(async_steps=2)])
-def test_nothing_comes_from_the_future(pricer, name, copying):
-    steps = drifting(20)
-    cut_at = 25
-    other = steps.part(0, cut_at).then(sampled(loads_of(7, 1.5), 2048, 15, TOP_K, 7))
+@pytest.mark.parametrize("name", [n for n in POLICIES if n not in ("static", "search")])
+def test_nothing_comes_from_the_future(pricer, name):
+    steps, cut_at = drifting(10), 14
+    other = steps.part(0, cut_at).then(sampled(loads_of(7, 1.5), 2048, 6, TOP_K, 7))
+    copying = Copying(async_steps=2) if name in ("ours", "eplb") else Copying()
     one, two = (replay(s, pricer, asked(name), start(), copying) for s in (steps, other))
     np.testing.assert_array_equal(one.seconds[:cut_at], two.seconds[:cut_at])
     np.testing.assert_array_equal(one.moved_bytes[:cut_at], two.moved_bytes[:cut_at])
     assert one.rebalances
 
 
-@pytest.mark.parametrize("name", ["eplb", "search", "incremental", "ours"])
+@pytest.mark.parametrize("name", ["eplb", "incremental", "ours"])
 def test_bytes_are_experts_times_their_size(pricer, name):
     run = replay(drifting(15), pricer, asked(name), start())
     size = pricer.expert_bytes[0]
@@ -92,7 +91,7 @@ def test_bytes_are_experts_times_their_size(pricer, name):
 
 def test_without_drift_a_fitted_plan_is_kept(pricer):
     first = solve(Problem(loads_of(0).totals, RANKS, SPARES)).expert_map
-    steps = sampled(loads_of(0), 2048, 80, TOP_K, 3)
+    steps = sampled(loads_of(0), 2048, 40, TOP_K, 3)
     run = replay(steps, pricer, asked("ours"), first)
     assert not run.rebalances
     periodic = replay(steps, pricer, asked("eplb"), first)
@@ -100,11 +99,11 @@ def test_without_drift_a_fitted_plan_is_kept(pricer):
 
 
 def test_a_change_that_pays_is_made_after_a_turn_and_beats_standing_still(pricer):
-    steps = drifting(50)
+    steps = drifting(24)
     runs = {name: replay(steps, pricer, asked(name), start()) for name in ("static", "eplb", "ours")}
     total = {name: run.seconds.sum() for name, run in runs.items()}
     assert total["ours"] < min(total["static"], total["eplb"])
-    assert any(50 <= r.step < 75 for r in runs["ours"].rebalances)
+    assert any(24 <= r.step < 40 for r in runs["ours"].rebalances)
     assert runs["ours"].moved_bytes.sum() < runs["eplb"].moved_bytes.sum()
 
 
@@ -122,7 +121,7 @@ def test_with_links_of_no_end_beside_the_steps_is_as_good_as_standing_still(pric
     # A measured exchange has a floor of its own; it is that of both.
     for name in ("eplb", "ours"):
         stood, beside_it = (
-            replay(drifting(20), free, asked(name), start(), how)
+            replay(drifting(12), free, asked(name), start(), how)
             for how in (Copying(), Copying(async_steps=0))
         )
         np.testing.assert_allclose(stood.seconds, beside_it.seconds, rtol=1e-9)
@@ -131,13 +130,14 @@ def test_with_links_of_no_end_beside_the_steps_is_as_good_as_standing_still(pric
 
 def test_copies_beside_the_steps_change_layer_by_layer(pricer):
     slow = Copying(async_steps=3, layers_per_step=5)
-    run = replay(drifting(20), pricer, asked("once"), start(), slow)
+    steps = sampled(loads_of(0), 2048, 20, TOP_K, 0)
+    run = replay(steps, pricer, asked("eplb", interval=8), start(), slow)
     done = run.rebalances[0].step
     assert run.stall_s.sum() == 0.0
-    fast = replay(drifting(20), pricer, asked("static"), start())
-    np.testing.assert_array_equal(run.imbalance[: done + 3], fast.imbalance[: done + 3])
-    # 24 layers, five at a time.
-    changing = run.imbalance[done + 3 : done + 8] - fast.imbalance[done + 3 : done + 8]
+    before = replay(steps, pricer, asked("static"), start())
+    np.testing.assert_array_equal(run.imbalance[: done + 4], before.imbalance[: done + 4])
+    # Then 24 layers, five at a time.
+    changing = (run.imbalance - before.imbalance)[done + 3 : done + 9]
     assert (np.diff(changing) < 0).all()
     assert run.copy_s[: done + 1].sum() == 0.0
     assert run.copy_s.sum() > 0.0
@@ -166,7 +166,7 @@ def test_copies_take_the_links_that_the_steps_leave(copies, share, rest, exchang
 
 def test_relabelled_experts_change_nothing(pricer):
     order = np.random.default_rng(0).permutation(EXPERTS)
-    steps = drifting(20)
+    steps = drifting(8)
     other = Stepwise(steps.counts[:, :, order], steps.tokens)
     table = np.argsort(order)[start().physical_to_logical]
     for name in ("static", "incremental", "ours"):
@@ -207,7 +207,7 @@ def test_steps_of_a_trace():
 
 
 def test_a_comparison_says_everything(pricer):
-    steps = drifting(20)
+    steps = drifting(10)
     found = rebalance(
         steps,
         pricer.model,
@@ -215,11 +215,11 @@ def test_a_comparison_says_everything(pricer):
         ep=RANKS,
         redundant=SPARES,
         policies=("static", "ours", "static"),
-        rules=Rules(10, 20),
+        rules=Rules(6, 12),
     )
     assert list(found.runs) == ["static", "ours"]
     columns = found.columns()
-    assert {len(column) for column in columns.values()} == {80}
+    assert {len(column) for column in columns.values()} == {40}
     document = found.to_dict()
     assert document["rules"]["copying"]["synchronous"]
     assert document["policies"]["ours"]["changes"]
@@ -253,12 +253,12 @@ def test_a_gain_must_be_sure_and_worth_its_price(pricer, seed):
         def decide(self, history):
             found = super().decide(history)
             if found is not None:
-                judged = range(history.now - 1, history.now - 1 - 10, -2)
+                judged = range(history.now - 1, history.now - 1 - 6, -2)
                 gain = (history.seconds(history.plan, judged) - history.seconds(found, judged)).mean()
                 assert gain * (history.now - history.since) > history.cost_of(found)
                 assert moves(found, history.plan).experts.max() <= found.slots // 4
                 seen.append(found)
             return found
 
-    replay(sampled(loads_of(seed), 2048, 40, TOP_K, seed), pricer, Spy(10, 20), start())
+    replay(sampled(loads_of(seed), 2048, 20, TOP_K, seed), pricer, Spy(6, 12), start())
     assert seen

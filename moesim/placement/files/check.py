@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from moesim.layout import ExpertMap
 from moesim.placement.files.findings import Findings
 from moesim.placement.files.formats import document_of
 from moesim.placement.files.read import read_bytes
-from moesim.placement.files.record import record_faults
+from moesim.placement.files.record import read_record, record_faults
 from moesim.placement.files.target import HasExperts, Target
 
 
@@ -32,6 +33,8 @@ class PlanCheck:
         The plan, if nothing is wrong with it.
     record
         What the record beside the file says about the file.
+    made
+        What it says of how the plan was found, if the file is the one it was written for.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class PlanCheck:
     faults: tuple[Fault, ...]
     expert_map: ExpertMap | None
     record: str
+    made: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -62,6 +66,7 @@ class PlanCheck:
             "redundant": None if plan is None else plan.redundant,
             "most_replicas": None if plan is None else int(plan.replica_counts.max()),
             "record": self.record,
+            "made": dict(self.made),
         }
 
 
@@ -112,7 +117,17 @@ def check_plan(
     plan = None
     if table is not None and not faults:
         plan = ExpertMap(table, target.num_experts, ranks)
-    return PlanCheck(file, known.name, (*faults, *changed), None if changed else plan, said)
+    if changed:
+        plan = None
+    made = _made(file) if plan is not None else {}
+    return PlanCheck(file, known.name, (*faults, *changed), plan, said, made)
+
+
+def _made(path: Path) -> dict[str, str]:
+    """How a plan was found, as far as the record beside it says so in a few words."""
+    record = read_record(path) or {}
+    told = {name: record.get(name) for name in ("moesim", "model", "method", "dispatch")}
+    return {name: value[:80] for name, value in told.items() if isinstance(value, str)}
 
 
 def read_plan(

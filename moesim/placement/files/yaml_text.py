@@ -14,7 +14,8 @@ from moesim.placement.files.target import Target
 _INTEGER = r"(?:0|[1-9][0-9]{0,17})"
 _PLAIN_INTEGER = re.compile(f"-?{_INTEGER}")
 #: A list of ids in brackets, as a plan is full of; JSON reads them a hundred times faster than a scanner.
-_IDS = re.compile(rf"\[\s*{_INTEGER}\s*(?:,\s*{_INTEGER}\s*)*\]")
+_BLANK = r"[ \t\r\n]*"
+_IDS = re.compile(rf"\[{_BLANK}{_INTEGER}{_BLANK}(?:,{_BLANK}{_INTEGER}{_BLANK})*\]")
 _DEEPEST = 8
 
 

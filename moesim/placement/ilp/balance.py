@@ -91,9 +91,9 @@ def balance(
         if outcome.bound > bound[layer]:
             bound[layer], kinds[layer] = min(outcome.bound, value[layer]), "integer programme"
         proven = value[layer] <= bound[layer] * (1 + max(run.gap, 1e-9))
-        known = "feasible" if outcome.status == "infeasible" else outcome.status
-        known = "time limit" if known == "none" and math.isfinite(value[layer]) else known
-        status.append("optimal" if proven else known)
+        # What a solver found nothing better than is still a plan.
+        known = "time limit" if outcome.status == "none" else outcome.status
+        status.append("optimal" if proven else known if math.isfinite(value[layer]) else "none")
         if progress is not None:
             seconds = time.perf_counter() - started
             progress(Progress(layer, float(value[layer]), float(bound[layer]), seconds))
@@ -113,7 +113,7 @@ def _balance_layer(
     import pulp
 
     experts, room = len(loads), slots // ranks
-    unit = loads.sum() / ranks
+    unit = max(float(loads.sum()) / ranks, 1e-300)
     if counts is None:
         most = min(ranks, slots - experts + 1)
         expert = np.repeat(np.arange(experts), most)

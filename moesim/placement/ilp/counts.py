@@ -9,7 +9,7 @@ import numpy as np
 from moesim.placement.bound_pairs import pair_bound
 from moesim.placement.ilp.answer import Answer, Listener, Progress
 from moesim.placement.ilp.pairs import decide, programme
-from moesim.placement.solvers.counts import pair, pair_loads, search_counts
+from moesim.placement.solvers.counts import middle, pair, pair_loads, search_counts
 from moesim.placement.solvers.greedy import FloatArray, IntArray, replicate
 
 
@@ -90,6 +90,7 @@ def exact_counts(
     kinds, status = list(found.kind), list(found.status)
     for layer in np.argsort(found.gap, kind="stable").tolist():
         status[layer] = "optimal"
+        apart: set[tuple[int, int]] = set()
 
         def tell(layer: int = layer) -> None:
             if progress is not None:
@@ -99,30 +100,37 @@ def exact_counts(
         tell()
         while value[layer] > bound[layer] * (1 + max(tolerance, 1e-9)):
             left = time_limit_s - (time.perf_counter() - started)
-            if left <= 0:
-                status[layer] = "time limit"
-                break
             limit = value[layer] / (1 + max(tolerance, 1e-9))
-            answer = _within(loads[layer], ranks, slots, limit, left, seed)
+            answer = _within(loads[layer], ranks, slots, limit, left, seed, apart) if left > 0 else None
             if answer is None:
                 status[layer] = "time limit"
                 break
             if answer is False:
                 bound[layer], kinds[layer] = limit, "integer programme"
-            else:
-                counts = np.asarray(answer)[None]
-                row, new = pair(loads[[layer]], counts), pair_loads(loads[[layer]], counts).max()
-                if new >= value[layer]:
-                    # Replicas of one expert that had to be kept apart.
-                    status[layer] = "feasible"
-                    break
-                table[layer], value[layer] = row[0], new
-            tell()
+                tell()
+                continue
+            counts = np.asarray(answer)[None]
+            new = pair_loads(loads[[layer]], counts).max()
+            if new <= limit * (1 + 1e-11):
+                table[layer], value[layer] = pair(loads[[layer]], counts)[0], new
+                tell()
+                continue
+            met = middle(loads[layer], counts[0])
+            if met in apart:  # only rounding keeps these counts above the limit
+                status[layer] = "feasible"
+                break
+            apart.add(met)
     return Answer(table, value, bound, tuple(kinds), tuple(status), time.perf_counter() - started)
 
 
 def _within(
-    loads: FloatArray, ranks: int, slots: int, limit: float, time_limit_s: float, seed: int
+    loads: FloatArray,
+    ranks: int,
+    slots: int,
+    limit: float,
+    time_limit_s: float,
+    seed: int,
+    apart: set[tuple[int, int]],
 ) -> IntArray | bool | None:
     built = programme(loads / limit, ranks, slots, 1.0)
-    return False if built is None else decide(built, time_limit_s, seed)
+    return False if built is None else decide(built, time_limit_s, seed, sorted(apart))

@@ -12,11 +12,16 @@ condition on the nested sets of fitting partners is this one. No rank appears, s
   ``t[0] > t[1] > ...`` are all loads above ``M / 2`` a replica can have. Each ``z`` enters one of these rows,
   the first threshold it counts for, so the matrix has three entries per column.
 
-Whether an expert's replicas can be kept apart is left out, so what is infeasible here is infeasible.
+What is infeasible here is infeasible. What is feasible may pair an expert with itself. Its ``r`` replicas,
+of load ``v`` up to ``M / 2``, can be kept apart if and only if at most ``ranks - r`` replicas exceed
+``M - v``: these and the expert's own all need partners among the rest (`moesim.placement.solvers.counts` has
+pairs that do it with). As a row: those above ``M - v`` and ``r z[e, r]`` add up to ``ranks`` or less, which
+without the expert holds anyway. Such rows are added when they are found broken, which is seldom.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +42,8 @@ class Programme:
 
     Parameters
     ----------
+    loads, slots, limit
+        What it was built from.
     expert, count
         Of each column z, int64 ``[columns]``.
     thresholds
@@ -47,6 +54,9 @@ class Programme:
         Right-hand side of the rows, all of them equations.
     """
 
+    loads: FloatArray
+    slots: int
+    limit: float
     expert: IntArray
     count: IntArray
     thresholds: FloatArray
@@ -108,7 +118,7 @@ def programme(loads: FloatArray, ranks: int, slots: int, limit: float) -> Progra
         (value.astype(np.float64), (row, column)), shape=(experts + 1 + rows, columns + rows + 1)
     )
     right = np.concatenate([np.ones(experts), [float(slots)], np.zeros(rows)])
-    return Programme(expert, count, thresholds, matrix, right)
+    return Programme(loads, slots, limit, expert, count, thresholds, matrix, right)
 
 
 def relax(built: Programme) -> Relaxed:
@@ -124,8 +134,13 @@ def relax(built: Programme) -> Relaxed:
     return Relaxed(shortage, counts, built.thresholds, dual[experts + 1 :], -float(dual[experts]))
 
 
-def decide(built: Programme, time_limit_s: float, seed: int = 0) -> IntArray | bool | None:
-    """Counts ``[experts]`` without shortage; False if there are none, None if the time did not suffice."""
+def decide(
+    built: Programme, time_limit_s: float, seed: int = 0, apart: Iterable[tuple[int, int]] = ()
+) -> IntArray | bool | None:
+    """Counts ``[experts]`` without shortage; False if there are none, None if the time did not suffice.
+
+    `apart` are experts and counts whose replicas are to be kept apart.
+    """
     highspy = highs()
     solver = _solver(built, shortage=False)
     columns = len(built.expert)
@@ -133,6 +148,14 @@ def decide(built: Programme, time_limit_s: float, seed: int = 0) -> IntArray | b
     solver.setOptionValue("random_seed", seed)
     whole = np.full(columns, highspy.HighsVarType.kInteger)
     solver.changeColsIntegrality(columns, np.arange(columns, dtype=np.int32), whole)
+    load = built.loads[built.expert] / built.count
+    for expert, count in apart:
+        own = built.loads[expert] / count
+        if own <= built.limit / 2:
+            row = built.count * (load > (built.limit - own) * (1 + EQUAL))
+            row += count * ((built.expert == expert) & (built.count == count))
+            used = np.flatnonzero(row)
+            solver.addRow(-highspy.kHighsInf, built.slots / 2, len(used), used, row[used].astype(np.float64))
     solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kInfeasible:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesim.errors import ConfigError, Fault
 from moesim.placement.ilp.quiet import highs
 
 #: Solvers by name; ``highs`` runs in this process, ``cbc`` is the program that PuLP brings along.
@@ -73,11 +74,11 @@ class Run:
 
         Raises
         ------
-        ValueError
+        ConfigError
             If there is no such solver.
         """
         if self.solver not in SOLVERS:
-            raise ValueError(f"no solver {self.solver!r}: one of {', '.join(SOLVERS)}")
+            raise ConfigError(Fault("is no solver", "solver", self.solver, ", ".join(SOLVERS)))
         return self._highs(problem, start) if self.solver == "highs" else self._cbc(problem, start)
 
     def _highs(self, problem: Any, start: Mapping[Any, float] | None) -> Outcome:

@@ -5,6 +5,11 @@ with the second lightest and so on has the least largest sum: in any other pairi
 without raising the larger of the two. Replicas of one expert lie next to each other in that order, so an
 expert can meet itself only in the middle; such pairs trade a replica with the next pairs outwards.
 
+That is best as well. Let the expert have ``r`` replicas of load ``v``, and ``M`` be the largest load of some
+pairs that keep them apart. Its replicas and all above ``M - v`` need partners among the rest, so they are at
+most one per rank, and the ``(ranks - r + 1)``-th heaviest of all is at most ``M - v``. That one is the
+heaviest that trades.
+
 So a plan is a point in the space of counts, and a move takes a replica from one expert and gives it to
 another. The objective is that of `moesim.placement.solvers.anneal`: the sum over ranks of
 ``max(0, load - target)^2``, with the largest load deciding what is kept.
@@ -126,6 +131,13 @@ def pair_loads(loads: FloatArray, counts: IntArray) -> FloatArray:
     """Rank loads of `pair`'s table, float64 ``[layers, ranks]``; parameters are those of `pair`."""
     share = np.take_along_axis(loads / counts, pair(loads, counts), axis=1)
     return np.asarray(share.reshape(len(loads), -1, 2).sum(axis=2))
+
+
+def middle(loads: FloatArray, counts: IntArray) -> tuple[int, int]:
+    """Expert in the middle of the order of one layer, and its replicas; it alone can meet itself."""
+    order = _order(loads, counts)
+    expert = int(order[len(order) // 2])
+    return expert, int(counts[expert])
 
 
 def _order(loads: FloatArray, counts: IntArray) -> IntArray:

@@ -69,7 +69,7 @@ def _shares(members: IntArray, ranks: int, per_node: int, rule: int, share: Floa
     return undecided
 
 
-_share_out = compiled(_shares)
+share_out = compiled(_shares)
 
 
 def _insert(members: IntArray, many: int, lost: int | np.int64, gained: int | np.int64, out: IntArray) -> int:
@@ -92,7 +92,7 @@ def _insert(members: IntArray, many: int, lost: int | np.int64, gained: int | np
     return n
 
 
-_replace = compiled(_insert)
+replaced = compiled(_insert)
 
 
 def _kernel(
@@ -102,6 +102,7 @@ def _kernel(
     members: IntArray,
     copies: IntArray,
     share: FloatArray,
+    slower: FloatArray,
     lowest: float,
     target: float,
     warm: float,
@@ -121,6 +122,9 @@ def _kernel(
     table, members, copies, share
         The placement to start from, used up: experts ``[ranks, slots_per_rank]``, ranks of each expert in
         order ``[experts, ranks]``, how many ``[experts]``, and what part each takes ``[experts, ranks]``.
+        Slots of -1 stay empty.
+    slower
+        One over the speed of each rank ``[ranks]``; a rank's load counts divided by its speed.
     best, lowest
         The best placement so far ``[ranks, slots_per_rank]`` and its largest load; `best` is updated.
     target
@@ -140,13 +144,13 @@ def _kernel(
     """
     ranks, room = table.shape
     experts = len(loads)
-    spare = ranks * room > experts and not frozen
+    spare = copies.sum() > experts and not frozen
     load = np.zeros(ranks)
     held = np.zeros((experts, ranks), dtype=np.bool_)
     for e in range(experts):
-        for i in range(copies[e]):
-            load[members[e, i]] += loads[e] * share[e, i]
-            held[e, members[e, i]] = True
+        for p in range(copies[e]):
+            load[members[e, p]] += loads[e] * share[e, p] * slower[members[e, p]]
+            held[e, members[e, p]] = True
     after = load.copy()
     members_a, members_b = np.empty(ranks, dtype=np.int64), np.empty(ranks, dtype=np.int64)
     share_a, share_b = np.empty(ranks), np.empty(ranks)
@@ -167,6 +171,8 @@ def _kernel(
         h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
         j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
         a = table[g, i]
+        if a < 0:
+            continue
         kind = 0
         if spare and step % RECOUNT < 2:
             kind = 1 + step % RECOUNT
@@ -174,14 +180,14 @@ def _kernel(
         number_a, number_b = int(copies[a]), 1
         if kind == 0:
             b = table[h, j]
-            if g == h or held[a, h] or held[b, g]:
+            if g == h or b < 0 or held[a, h] or held[b, g]:
                 continue
             number_b = int(copies[b])
             if number_a == 1 and number_b == 1:
                 more = loads[b] - loads[a]
                 rise = (
-                    max(0.0, load[g] + more - target) ** 2
-                    + max(0.0, load[h] - more - target) ** 2
+                    max(0.0, load[g] + more * slower[g] - target) ** 2
+                    + max(0.0, load[h] - more * slower[h] - target) ** 2
                     - max(0.0, load[g] - target) ** 2
                     - max(0.0, load[h] - target) ** 2
                 )
@@ -192,8 +198,8 @@ def _kernel(
                     if math.exp(-rise / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                         continue
                 sunk = max(load[g], load[h]) >= hottest
-                load[g] += more
-                load[h] -= more
+                load[g] += more * slower[g]
+                load[h] -= more * slower[h]
                 after[g], after[h] = load[g], load[h]
                 hottest = max(hottest, load[g], load[h])
                 table[g, i], table[h, j] = b, a
@@ -214,8 +220,8 @@ def _kernel(
                 continue
             if frozen:
                 continue
-            number_a = _replace(members[a], number_a, g, h, members_a)
-            number_b = _replace(members[b], number_b, h, g, members_b)
+            number_a = replaced(members[a], number_a, g, h, members_a)
+            number_b = replaced(members[b], number_b, h, g, members_b)
         else:
             b = np.int64(((draw >> np.uint64(32)) * np.uint64(experts)) >> np.uint64(32))
             if a == b:
@@ -225,28 +231,28 @@ def _kernel(
                 # Expert b takes the slot of one of the replicas of a.
                 if number_a == 1 or held[b, g]:
                     continue
-                number_a = _replace(members[a], number_a, g, -1, members_a)
-                number_b = _replace(members[b], number_b, -1, g, members_b)
+                number_a = replaced(members[a], number_a, g, -1, members_a)
+                number_b = replaced(members[b], number_b, -1, g, members_b)
             elif number_a == number_b == 1:
                 continue
         if kind == 2:
             for p in range(number_a):
-                after[members[a, p]] += (loads[b] - loads[a]) * share[a, p]
+                after[members[a, p]] += (loads[b] - loads[a]) * share[a, p] * slower[members[a, p]]
             for p in range(number_b):
-                after[members[b, p]] += (loads[a] - loads[b]) * share[b, p]
+                after[members[b, p]] += (loads[a] - loads[b]) * share[b, p] * slower[members[b, p]]
         else:
-            undecided = _share_out(members_a[:number_a], ranks, per_node, rule, share_a)
-            undecided += _share_out(members_b[:number_b], ranks, per_node, rule, share_b)
+            undecided = share_out(members_a[:number_a], ranks, per_node, rule, share_a)
+            undecided += share_out(members_b[:number_b], ranks, per_node, rule, share_b)
             if covered and undecided:
                 continue
             for p in range(copies[a]):
-                after[members[a, p]] -= loads[a] * share[a, p]
+                after[members[a, p]] -= loads[a] * share[a, p] * slower[members[a, p]]
             for p in range(copies[b]):
-                after[members[b, p]] -= loads[b] * share[b, p]
+                after[members[b, p]] -= loads[b] * share[b, p] * slower[members[b, p]]
             for p in range(number_a):
-                after[members_a[p]] += loads[a] * share_a[p]
+                after[members_a[p]] += loads[a] * share_a[p] * slower[members_a[p]]
             for p in range(number_b):
-                after[members_b[p]] += loads[b] * share_b[p]
+                after[members_b[p]] += loads[b] * share_b[p] * slower[members_b[p]]
         for k in range(ranks):
             if after[k] != load[k]:
                 rise += max(0.0, after[k] - target) ** 2 - max(0.0, load[k] - target) ** 2
@@ -263,7 +269,7 @@ def _kernel(
                 k = members[a, p]
                 for q in range(room):
                     if table[k, q] == a:
-                        table[k, q] = -1
+                        table[k, q] = -2
                 members_a[p], share_a[p] = members[a, p], share[a, p]
                 held[a, k] = False
             for p in range(number_b):
@@ -275,7 +281,7 @@ def _kernel(
             for p in range(number_a):
                 k = members_a[p]
                 for q in range(room):
-                    if table[k, q] == -1:
+                    if table[k, q] == -2:
                         table[k, q] = b
             for p in range(number_b):
                 members[a, p], share[a, p] = members[b, p], share[b, p]
@@ -317,12 +323,21 @@ _anneal = compiled(_kernel)
 
 def places(table: IntArray, experts: int) -> tuple[IntArray, IntArray]:
     """Ranks of each expert, rising ``[experts, ranks]``, and how many ``[experts]``, of ``[ranks, room]``."""
-    ranks = len(table)
-    held: npt.NDArray[np.bool_] = np.zeros((experts, ranks), dtype=np.bool_)
-    held[table, np.arange(ranks)[:, None]] = True
+    rank, slot = np.nonzero(table >= 0)
+    held: npt.NDArray[np.bool_] = np.zeros((experts, len(table)), dtype=np.bool_)
+    held[table[rank, slot], rank] = True
     copies = held.sum(axis=1)
     members = np.argsort(~held, axis=1, kind="stable")
     return members, copies
+
+
+def shares_of(table: IntArray, experts: int, shares: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """`places`, and what part each replica takes ``[experts, ranks]``; `shares` are of slots."""
+    members, copies = places(table, experts)
+    by_rank = np.zeros(members.shape)
+    rank, slot = np.nonzero(table >= 0)
+    by_rank[table[rank, slot], rank] = shares[rank, slot]
+    return members, copies, np.take_along_axis(by_rank, members, axis=1)
 
 
 def improve_layer(
@@ -332,6 +347,7 @@ def improve_layer(
     *,
     rule: int,
     per_node: int,
+    speeds: FloatArray | None = None,
     seed: int = 0,
     effort: float = 1.0,
     covered: bool = False,
@@ -345,11 +361,13 @@ def improve_layer(
     loads
         float64 ``[experts]``.
     start
-        Experts, int64 ``[ranks, slots_per_rank]``, none twice on a rank.
+        Experts, int64 ``[ranks, slots_per_rank]``, none twice on a rank; -1 where a slot is empty.
     target
         Load that no placement can have its busiest rank below.
     rule, per_node
         One of `ALIKE`, `IN_TURN` and `NEAREST`, and the ranks of a node.
+    speeds
+        Of the ranks, float64 ``[ranks]``: a rank's load counts divided by its speed. Equal ones if None.
     seed, effort
         Of the random moves; and how many, relative to the default.
     covered
@@ -363,19 +381,15 @@ def improve_layer(
     tuple
         The placement, and the load of its busiest rank, no larger than that of `start`.
     """
-    ranks, room = start.shape
+    ranks = len(start)
     experts = len(loads)
-    members, copies = places(start, experts)
-    share = np.zeros((experts, ranks))
+    slower = np.ones(ranks) if speeds is None else 1.0 / speeds
+    members, copies, share = shares_of(start, experts, np.zeros(start.shape) if shares is None else shares)
     if shares is None:
         for e in range(experts):
-            _share_out(members[e, : copies[e]], ranks, per_node, rule, share[e])
-    else:
-        by_rank = np.zeros((experts, ranks))
-        by_rank[start, np.arange(ranks)[:, None]] = shares
-        share = np.take_along_axis(by_rank, members, axis=1)
+            share_out(members[e, : copies[e]], ranks, per_node, rule, share[e])
     load = np.bincount(members.ravel(), weights=(share * loads[:, None]).ravel(), minlength=ranks)
-    lowest = float(load.max())
+    lowest = float((load * slower).max())
     best = start.copy()
     moves = max(1, round(max(LEAST_MOVES, MOVES_PER_SLOT * start.size) * effort))
     states = np.random.SeedSequence(seed).generate_state(len(heats), np.uint64) | np.uint64(1)
@@ -389,9 +403,10 @@ def improve_layer(
             members.copy(),
             copies.copy(),
             share.copy(),
+            slower,
             lowest,
             target,
-            heat * target / room,
+            heat * target * ranks / copies.sum(),
             moves,
             state,
             rule,

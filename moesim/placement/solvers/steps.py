@@ -94,7 +94,8 @@ def search_robust(
     loads
         float64 ``[loads, layers, experts]``; each counts alike.
     ranks, start, seed, effort, threads
-        Those of `search_steps`; `start` brings the replica counts, greedy's on the mean load.
+        Those of `search_steps`. `start` brings the replica counts, which are kept: those of greedy's plan for
+        the mean of the loads, each scaled to the same total, suit other loads as well as any that were tried.
 
     Returns
     -------

@@ -12,9 +12,10 @@ sglang-static
     generator gives, in this version or another. Where there are too few spare slots for that, or such a plan
     is not balanced: search with the shares to be expected, draw as SGLang will, keep all replicated experts
     where they are, which leaves what was drawn as it is, and place the others anew round them; from several
-    searches the best. What is drawn for a layer depends on the layers before, so layers come in turn.
+    searches the best. Where that is not enough, `moesim.placement.solvers.drawn` moves the replicas. What is
+    drawn for a layer depends on the layers before, so layers come in turn.
 lp
-    Any placement that balances totals when replicas share alike balances them when the split is free. Over
+    A placement that balances totals when replicas share alike balances them when the split is free. Over
     several steps, each is split by itself: `moesim.placement.solvers.split_search`.
 """
 
@@ -25,19 +26,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.layout import ExpertMap
 from moesim.layout.draws import StateArray, draw_layer, generators
-from moesim.layout.sharing import SEED, rule_of, slot_shares
+from moesim.layout.sharing import SEED, draws, rule_of, slot_shares
+from moesim.placement.bound import uneven_bound
 from moesim.placement.bound_shares import bound_under
 from moesim.placement.problem import Problem
+from moesim.placement.solution import evaluate
 from moesim.placement.solvers.anneal import search
+from moesim.placement.solvers.drawn import improve_drawn
 from moesim.placement.solvers.greedy import FloatArray, IntArray, pack
 from moesim.placement.solvers.shares import IN_TURN, NEAREST, improve_layer
+from moesim.placement.solvers.split_search import search_split
 
-#: A plan without draws this close to the bound is taken, though one with draws might be closer: it does not
-#: depend on the seed, the version and the rows before it. So is one with draws, sooner than to draw again.
+#: A layer this close to the bound is balanced: sooner than to search on, it is taken.
 CLOSE = 1e-3
+#: A placement without draws is taken this close to the bound, though one with draws might be closer: it does
+#: not depend on the seed, the version and the rows before it.
+CALM = 5e-3
 #: Searches whose draws are looked at, for a layer that has to have some.
 TRIES = 3
 
@@ -78,23 +86,30 @@ def search_under(
     """
     rule = rule_of(problem.dispatch)
     totals, ranks, nodes = problem.totals, problem.ranks, problem.nodes
-    if rule in ("even", "lp") or not problem.redundant:
-        return search(totals, ranks, start, seed=seed, effort=effort, threads=threads)
-    target = bound_under(totals, ranks, problem.slots, rule).values
+    speeds = problem.speeds
+    if rule == "lp" and problem.redundant:
+        return _split(problem, start, seed, effort, threads)
+    if rule == "even" or not problem.redundant:
+        return search(totals, ranks, start, speeds=speeds, seed=seed, effort=effort, threads=threads)
+    if problem.even:
+        target = bound_under(totals, ranks, problem.slots, rule).values
+    else:
+        target = uneven_bound(totals, ranks, problem.experts + problem.redundant, speeds)
     # Squares of loads of any unit must not overflow.
     top = totals.max(axis=1, keepdims=True)
     loads = np.divide(totals, top, out=np.zeros_like(totals), where=top > 0)
     target = np.divide(target, top[:, 0], out=np.zeros_like(target), where=top[:, 0] > 0)
     tables = start.reshape(problem.layers, ranks, problem.room)
-    asked = _Layers(loads, target, max(1, ranks // nodes), seed, effort, threads or os.cpu_count() or 1)
+    per_node = max(1, ranks // nodes)
+    asked = _Layers(loads, target, per_node, speeds, seed, effort, threads or os.cpu_count() or 1)
     if rule == "vllm-ascend":
         return asked.each(tables, IN_TURN).reshape(start.shape)
-    covered = _covered_start(loads, ranks, problem.redundant, nodes)
+    covered = _covered_start(loads, ranks, problem.redundant, nodes) if problem.even else None
     calm = None if covered is None else asked.each(covered, NEAREST, covered=True)
     if rule == "sglang-dynamic":
-        found = asked.each(tables, NEAREST, skip=None if calm is None else asked.close(calm))
+        found = asked.each(tables, NEAREST, skip=None if calm is None else asked.calm(calm))
         if calm is not None:
-            better = asked.close(calm) | (asked.busiest(calm) < asked.busiest(found))
+            better = asked.calm(calm) | (asked.busiest(calm) < asked.busiest(found))
             found = np.where(better[:, None, None], calm, found)
         return found.reshape(start.shape)
     found = asked.drawn(tables, calm, rows).reshape(start.shape)
@@ -102,26 +117,48 @@ def search_under(
     return found if after <= before else start
 
 
+def _split(problem: Problem, start: IntArray, seed: int, effort: float, threads: int) -> IntArray:
+    """Plan for a split that follows the loads."""
+
+    def value(table: IntArray) -> FloatArray:
+        plan = ExpertMap(table, problem.experts, problem.ranks)
+        return evaluate(plan, problem.loads, problem.dispatch, problem.nodes, problem.speeds).per_layer
+
+    ranks, speeds = problem.ranks, problem.speeds
+    found = search(problem.totals, ranks, start, speeds=speeds, seed=seed, effort=effort, threads=threads)
+    found = np.where((value(found) < value(start))[:, None], found, start)
+    if speeds is not None:
+        # The split knows nothing of speeds.
+        return found
+    return search_split(problem.steps, ranks, found, seed=seed, effort=effort, threads=threads)
+
+
 def _mean_imbalance(problem: Problem, table: IntArray, rows: Sequence[int] | None) -> float:
     """Mean over layers with load of largest over mean rank load; 0 if no layer has any."""
     plan = ExpertMap(table, problem.experts, problem.ranks)
-    shares = slot_shares(plan, problem.dispatch, problem.nodes, loads=problem.totals, rows=rows)
-    busy = plan.load_imbalance(problem.totals, shares)[~problem.idle]
-    return float(busy.mean()) if len(busy) else 0.0
+    found = evaluate(plan, problem.totals, problem.dispatch, problem.nodes, problem.speeds, rows).mean
+    return 0.0 if np.isnan(found) else found
 
 
 class _Layers:
     """Layers to be improved: loads ``[layers, experts]``, targets of their busiest ranks ``[layers]``."""
 
     def __init__(
-        self, loads: FloatArray, target: FloatArray, per_node: int, seed: int, effort: float, threads: int
+        self,
+        loads: FloatArray,
+        target: FloatArray,
+        per_node: int,
+        speeds: FloatArray | None,
+        seed: int,
+        effort: float,
+        threads: int,
     ) -> None:
-        self.loads, self.target, self.per_node = loads, target, per_node
+        self.loads, self.target, self.per_node, self.speeds = loads, target, per_node, speeds
         self.effort, self.threads = effort, threads
         self.seeds = np.random.SeedSequence(seed).generate_state(len(loads) * TRIES).reshape(-1, TRIES)
 
     def each(
-        self, start: IntArray, rule: int, *, covered: bool = False, skip: IntArray | None = None
+        self, start: IntArray, rule: int, *, covered: bool = False, skip: npt.NDArray[np.bool_] | None = None
     ) -> IntArray:
         """Improve every layer by itself, ``[layers, ranks, room]``, but for those to skip ``[layers]``."""
 
@@ -140,6 +177,7 @@ class _Layers:
             float(self.target[layer]),
             rule=rule,
             per_node=self.per_node,
+            speeds=self.speeds,
             seed=int(self.seeds[layer, nth]),
             effort=self.effort,
             covered=covered,
@@ -150,11 +188,15 @@ class _Layers:
         layers, ranks, _ = tables.shape
         plan = ExpertMap(tables.reshape(layers, -1), self.loads.shape[1], ranks)
         shares = slot_shares(plan, "sglang-dynamic", ranks // self.per_node)
-        return np.asarray(plan.rank_loads(self.loads, shares).max(axis=1))
+        found = plan.rank_loads(self.loads, shares)
+        return np.asarray((found if self.speeds is None else found / self.speeds).max(axis=1))
 
-    def close(self, tables: IntArray) -> IntArray:
-        """Whether a layer is balanced well enough, bool ``[layers]``."""
-        return np.asarray(self.busiest(tables) <= self.target * (1 + CLOSE))
+    def calm(self, tables: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether a layer is balanced and leaves nothing to draw, ``[layers]``."""
+        layers, ranks, _ = tables.shape
+        plan = ExpertMap(tables.reshape(layers, -1), self.loads.shape[1], ranks)
+        still = draws(plan, ranks // self.per_node) == 0
+        return np.asarray(still & (self.busiest(tables) <= self.target * (1 + CALM)))
 
     def drawn(self, start: IntArray, calm: IntArray | None, rows: Sequence[int] | None) -> IntArray:
         """Plans of all layers in turn, each with what SGLang will draw for it."""
@@ -162,7 +204,7 @@ class _Layers:
         experts = self.loads.shape[1]
         states = generators(SEED, ranks)
         between = ExpertMap.contiguous(1, experts, ranks, ranks * room - experts).physical_to_logical
-        settled = np.zeros(layers, dtype=np.bool_) if calm is None else self.close(calm)
+        settled = np.zeros(layers, dtype=np.bool_) if calm is None else self.calm(calm)
         found = np.empty_like(start)
         before = -1
         for layer, row in enumerate(range(layers) if rows is None else rows):
@@ -177,29 +219,41 @@ class _Layers:
         return found
 
     def _best_draw(self, layer: int, start: IntArray, calm: IntArray | None, states: StateArray) -> IntArray:
-        target = float(self.target[layer])
+        """Placement of a layer that is best for what its generators draw."""
+        enough = float(self.target[layer]) * (1 + CLOSE)
         best, lowest = start, np.inf
-        for nth in range(-2, TRIES):
-            if nth == -2:
-                if calm is None:
-                    continue
-                table = calm
+        for nth in range(-2, TRIES + 1):
+            if nth == -2 and calm is None:
+                continue
+            if nth < 0:
+                table = start if nth == -1 or calm is None else calm
+            elif nth < TRIES:
+                table = self.one(layer, start, NEAREST, nth=nth)
             else:
-                table = start if nth == -1 else self.one(layer, start, NEAREST, nth=nth)
-            shares = self._shares(table, states.copy())
+                table = improve_drawn(
+                    self.loads[layer],
+                    best,
+                    enough,
+                    states,
+                    per_node=self.per_node,
+                    speeds=self.speeds,
+                    seed=int(self.seeds[layer, 0]),
+                    effort=self.effort,
+                )
             placed, busiest = improve_layer(
                 self.loads[layer],
                 table,
-                target,
+                float(self.target[layer]),
                 rule=NEAREST,
                 per_node=self.per_node,
-                seed=int(self.seeds[layer, max(nth, 0)]),
+                speeds=self.speeds,
+                seed=int(self.seeds[layer, min(max(nth, 0), TRIES - 1)]),
                 effort=self.effort,
-                shares=shares,
+                shares=self._shares(table, states.copy()),
             )
             if busiest < lowest:
                 best, lowest = placed, busiest
-            if lowest <= target * (1 + CLOSE):
+            if lowest <= enough:
                 break
         return best
 
@@ -216,10 +270,10 @@ class _Layers:
 
 
 def _covered_start(loads: FloatArray, ranks: int, redundant: int, nodes: int) -> IntArray | None:
-    """Greedy plan ``[layers, ranks, room]`` that leaves nothing to draw; None if there are too few spares.
+    """Greedy plan ``[layers, ranks, room]`` that leaves nothing to draw, or as little as there can be.
 
     The hottest experts have a replica on each node, or on each rank where there is one node; spare slots left
-    over are further replicas of the hottest.
+    over are further replicas of these, or of one more expert. None if they are neither.
     """
     layers, experts = loads.shape
     parts = nodes if nodes > 1 else ranks
@@ -227,11 +281,15 @@ def _covered_start(loads: FloatArray, ranks: int, redundant: int, nodes: int) ->
         return None
     hot = min(redundant // (parts - 1), experts)
     rest = redundant - hot * (parts - 1)
-    if hot == 0 or rest > hot * min(parts, ranks - parts):
-        return None
     order = np.argsort(-loads, axis=1, kind="stable")
-    # Each further replica serves its own rank alone, and lies on a node that has but one.
-    more = order[:, np.arange(rest) % hot]
+    if rest <= hot * min(parts, ranks - parts):
+        # Each further replica serves its own rank alone, and lies on a node that has but one.
+        more = order[:, np.arange(rest) % max(1, hot)]
+    elif hot < experts and rest < parts:
+        # One more expert has replicas, though not everywhere.
+        more = np.repeat(order[:, [hot]], rest, axis=1)
+    else:
+        return None
     items = np.concatenate([order[:, hot:], more], axis=1)
     weights = np.take_along_axis(loads, items, axis=1)
     weights[:, experts - hot :] /= ranks
