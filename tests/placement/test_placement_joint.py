@@ -22,6 +22,7 @@ from moesim.placement.solvers.published import (
     semantic_placement,
     shadow,
 )
+from moesim.placement.solvers.scatter import scatter
 from moesim.placement.traffic import leaving, local_activation, remote_nodes, transitions
 from moesim.trace.types import RoutingTrace, count_ids
 
@@ -214,3 +215,24 @@ def test_real_routing_reaches_fewer_nodes_on_requests_not_seen(shared):
     assert (imbalance(problem, found) <= allowed(problem) * (1 + 1e-9)).all()
     assert value(other, found, "remote_nodes") < 0.88 * value(other, start, "remote_nodes")
     assert np.mean(imbalance(other, found)) < np.mean(imbalance(other, start)) + 0.05
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_ranks_of_a_node_share_what_comes_together(seed):
+    """Nodes keep their experts, no rank gets over the cap, and squared loads per batch do not grow."""
+    rng = np.random.default_rng(seed)
+    weight = rng.random((16, 5)) * rng.random(16)[:, None]
+    place, table = np.arange(16).reshape(4, 4), rng.permutation(16).reshape(4, 4)
+    names = table.ravel().copy()
+
+    def loads():
+        return weight[place].sum(axis=1)
+
+    before, most = loads(), 1.05 * weight.sum() / 4
+    scatter(weight, place, table, 2, most, 2000, np.uint64(seed | 1))
+    np.testing.assert_array_equal(names[place], table)
+    for node in (0, 1):
+        assert set(place[2 * node : 2 * node + 2].ravel()) == set(range(8 * node, 8 * node + 8))
+    assert (loads() ** 2).sum() <= (before**2).sum() + 1e-9
+    assert loads().sum(axis=1).max() <= max(most, before.sum(axis=1).max()) + 1e-9
