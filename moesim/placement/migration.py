@@ -150,10 +150,10 @@ def aligned(plan: ExpertMap, current: ExpertMap, nodes: int = 1, *, keep_nodes: 
 
     Examples
     --------
-    >>> current = ExpertMap(np.array([[0, 1, 2, 3]]), num_experts=4, ranks=2)
-    >>> plan = ExpertMap(np.array([[2, 1, 3, 0]]), num_experts=4, ranks=2)
+    >>> current = ExpertMap(np.array([[0, 1, 2, 3, 4, 5]]), num_experts=6, ranks=2)
+    >>> plan = ExpertMap(np.array([[3, 4, 0, 1, 2, 5]]), num_experts=6, ranks=2)
     >>> aligned(plan, current).physical_to_logical
-    array([[0, 3, 2, 1]])
+    array([[5, 1, 2, 3, 4, 0]])
     """
     _check(plan, current)
     ranks = plan.ranks

@@ -94,7 +94,7 @@ def exchanges(loads: FloatArray, ranks: int, start: IntArray, *, most: int, thre
     >>> path.value
     array([[1.4, 1. ]])
     >>> path.at(path.within(2))
-    (array([[1.4, 1. ]]), array([[3, 1, 2, 0]]))
+    array([[2, 1, 0, 3]])
     """
     layers, slots = start.shape
     whole = loads.sum(axis=(0, 2))
