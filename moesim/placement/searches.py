@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from moesim.layout.sharing import rule_of
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.greedy import IntArray
 
@@ -24,9 +25,17 @@ MORE_COPIES = 2
 
 
 def steady(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
-    """Plans for the mean over steps, with the replica counts of greedy; none for ranks that differ."""
+    """Plans for the mean over steps; none for ranks that differ.
+
+    Where replicas share evenly, replica counts are those of greedy on the mean: that is what holds for other
+    steps. Under other rules the start is the plan that balances the mean.
+    """
     if not problem.even or len(problem.steps) == 1:
         return []
+    if rule_of(problem.dispatch) != "even":
+        from moesim.placement.solvers.shares_steps import search_steps_under
+
+        return [search_steps_under(problem, found[-1], seed=seed, effort=effort)]
     from moesim.placement.solvers.steps import search_robust
 
     return [search_robust(problem.steps, problem.ranks, found[0], seed=seed, effort=effort)]

@@ -33,7 +33,7 @@ def problems(draw):
     ranks = draw(st.integers(1, 6))
     room = draw(st.integers(-(-experts // ranks), experts))
     layers = draw(st.integers(1, 3))
-    load = st.one_of(st.integers(0, 20).map(float), st.floats(0, 1e6))
+    load = st.one_of(st.integers(0, 20).map(float), st.floats(0, 1e6, allow_subnormal=False))
     rows = st.lists(st.lists(load, min_size=experts, max_size=experts), min_size=layers, max_size=layers)
     return np.array(draw(rows)), ranks, ranks * room
 
