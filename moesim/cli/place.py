@@ -149,6 +149,7 @@ def place(
         found_model,
         found_hardware,
         ep=ep,
+        nodes=nodes,
         redundant=number_of(redundant) if redundant is not None else spare,
         method="exact" if exact else method,
         objective=objective,

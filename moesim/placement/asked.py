@@ -10,7 +10,6 @@ import numpy as np
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
-from moesim.layout.sharing import hosts_of
 from moesim.model.types import Model
 from moesim.placement.clock import LayerClock
 from moesim.placement.files import emission_faults
@@ -35,6 +34,7 @@ class Asked:
     model: Model
     hardware: Hardware | None
     ep: int
+    nodes: int
     method: str
     objective: str
     dispatch: str
@@ -66,7 +66,7 @@ class Asked:
             loads,
             self.ep,
             redundant,
-            nodes=1 if self.hardware is None else hosts_of(self.ep, self.hardware),
+            nodes=self.nodes,
             groups=self.model.moe.groups if self.model.moe is not None else 1,
             dispatch=self.dispatch,
             speeds=self.speeds,

@@ -11,7 +11,7 @@ import numpy as np
 from moesim.errors import Fault
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap
-from moesim.layout.sharing import rule_of
+from moesim.layout.sharing import hosts_of, rule_of
 from moesim.model.types import Model
 from moesim.placement.asked import AUTO, Asked, Routing, checked
 from moesim.placement.certificate import imbalance_bound
@@ -36,6 +36,7 @@ def place(
     hardware: Hardware | None = None,
     *,
     ep: int,
+    nodes: int | None = None,
     redundant: int | str = 0,
     method: str = "search",
     objective: str | None = None,
@@ -65,6 +66,8 @@ def place(
         Routing the plan is fitted to.
     model, hardware
         What is served and where; without hardware nothing is priced.
+    nodes
+        Nodes the ranks lie on, where no hardware says it; for dispatch, groups and traffic.
     ep, redundant
         Expert-parallel ranks, and physical experts beyond one of each per layer; ``auto`` for the number
         that serves the workload fastest, which needs hardware.
@@ -123,6 +126,7 @@ def place(
         model,
         hardware,
         ep,
+        hosts_of(ep, hardware) if hardware is not None else nodes or 1,
         method,
         objective or ("expected-max" if robust else "max-load"),
         rule_of(dispatch),

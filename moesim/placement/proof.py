@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moesim.layout.sharing import rule_of
 from moesim.placement.bound import Bound
 from moesim.placement.ilp.answer import Listener, Progress
 from moesim.placement.objective import Objective
@@ -15,6 +16,16 @@ from moesim.placement.solvers.greedy import IntArray
 
 #: Gap that an exact method is content with, relative to the bound.
 PROVEN = 5e-3
+#: Slots up to which integer programmes take no time: there the optimum itself is proven, also by default.
+SMALL = 16
+#: Gap at which that is called the optimum, and seconds it may take by default.
+OPTIMAL, BRIEF_S = 1e-6, 5.0
+
+
+def brings_proof(problem: Problem) -> bool:
+    """Whether the default search has a proof of its own."""
+    small = problem.even and rule_of(problem.dispatch) == "even" and problem.slots <= SMALL
+    return small or in_pairs(problem)
 
 
 def proof(
@@ -64,7 +75,8 @@ def proof(
         from moesim.placement.ilp.solve import Run
 
         start = choose(problem, Objective(), candidates(problem, Objective(), seed, effort))
-        run = Run(time_limit_s=time_limit_s, gap=PROVEN, seed=seed)
+        limit = time_limit_s if exact else min(time_limit_s, BRIEF_S)
+        run = Run(time_limit_s=limit, gap=OPTIMAL if problem.slots <= SMALL else PROVEN, seed=seed)
         answer = balance(loads, ranks, slots, start=start, run=run, progress=tell)
     bound = np.divide(answer.bound, mean, out=np.full(len(mean), np.nan), where=mean > 0)
     table = choose(problem, Objective(), [answer.table, *incumbents(problem)])

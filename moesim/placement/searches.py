@@ -20,6 +20,8 @@ Search = Callable[[Problem, Sequence[IntArray], int, float], list[IntArray]]
 #: Imbalance that searches for less traffic may leave, beside the least that they always allow: the scale on
 #: which traffic is traded for balance.
 CAPS = (None, 1.05, 1.1)
+#: Experts up to which the placements of a layer are few enough to list.
+LISTED = 8
 #: Copies of an expert that a search by seconds may make beyond those of its start.
 MORE_COPIES = 2
 
@@ -47,8 +49,22 @@ def local(problem: Problem, found: Sequence[IntArray], seed: int, effort: float)
 
 
 def following(problem: Problem, found: Sequence[IntArray], seed: int, effort: float) -> list[IntArray]:
-    """Plans by which fewer transitions between layers leave their node, or their rank on one node."""
-    return _less_traffic(problem, found, "transitions", seed, effort)
+    """Plans by which fewer transitions between layers leave their node, or their rank on one node.
+
+    For models of few experts on one node, the least there is at each cap.
+    """
+    more = _less_traffic(problem, found, "transitions", seed, effort)
+    tokens, one_node = problem.tokens, problem.even and problem.nodes == 1
+    listed = problem.experts <= LISTED and not problem.redundant and not problem.idle.any()
+    if tokens is None or not (one_node and listed):
+        return more
+    from moesim.placement.solvers.eight import joint_optimum
+    from moesim.placement.traffic import transitions
+
+    pairs = transitions(tokens.topk_ids, problem.experts)
+    least = np.min([problem.plan(table).load_imbalance(problem.totals) for table in found], axis=0)
+    caps = [np.maximum(least, cap or 1.0) for cap in CAPS]
+    return more + [joint_optimum(pairs, problem.totals, problem.ranks, cap) for cap in caps]
 
 
 def _less_traffic(

@@ -14,9 +14,9 @@ from moesim.placement.bound import Bound
 from moesim.placement.certificate import certificate
 from moesim.placement.ilp.answer import Listener
 from moesim.placement.objective import Objective, objective_faults, objective_value
-from moesim.placement.portfolio import candidates, choose, in_pairs
+from moesim.placement.portfolio import candidates, choose
 from moesim.placement.problem import Problem, hierarchy_faults
-from moesim.placement.proof import proof
+from moesim.placement.proof import brings_proof, proof
 from moesim.placement.solution import Solution
 from moesim.placement.solvers.greedy import IntArray, greedy
 
@@ -75,7 +75,7 @@ def solve(
         raise ConfigError(found, "placement problem")
     started = time.perf_counter()
     proven: Bound | None = None
-    if method == "exact" or (method == "search" and in_pairs(problem) and objective == Objective()):
+    if method == "exact" or (method == "search" and brings_proof(problem) and objective == Objective()):
         table, proven = proof(problem, method == "exact", seed, effort, time_limit_s, progress)
     else:
         table = _place(problem, method, objective, seed, effort)

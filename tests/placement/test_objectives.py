@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,9 @@ from moesim.layout import DISPATCH
 from moesim.placement import Problem, solve
 from moesim.placement.objective import TERMS, WITHIN, Objective, objective_value
 from moesim.placement.portfolio import _best, incumbents
+from moesim.placement.solvers.eight import joint_optimum
+from moesim.placement.traffic import transitions
+from moesim.trace.types import RoutingTrace, count_ids
 
 
 def skewed(shape, seed=0):
@@ -95,3 +99,25 @@ def test_never_worse_than_greedy_nor_better_than_the_bound(dispatch, seed, spare
         assert (solution.value <= np.min(greedy, axis=0) * (1 + 1e-12)).all()
     assert (solution.value >= solution.bound * (1 - 1e-9)).all()
     np.testing.assert_allclose(solution.value, objective_value(problem, solution.expert_map, objective))
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_small_models_are_optimal_by_default_and_their_traffic_is_the_least(ranks):
+    rng = np.random.default_rng(3)
+    taste = rng.gumbel(size=(400, 3, 8)) + 0.3 * rng.normal(size=(3, 8))
+    ids = np.argsort(taste, axis=2)[:, :, :2].astype(np.uint8)
+    zeros = np.zeros(400, np.int32)
+    tokens = RoutingTrace(ids, zeros, 8, (0, 1, 2), zeros, zeros.astype(np.int8))
+    loads = count_ids(ids, 8).astype(float)
+    problem = Problem(loads, ranks, tokens=tokens)
+    balanced = solve(problem)
+    assert balanced.gap.max() <= 1e-6
+    np.testing.assert_allclose(
+        balanced.value * loads.sum(axis=1) / ranks, [optimum(row, ranks, 8) for row in loads], rtol=1e-6
+    )
+    found = solve(problem, objective="transitions", effort=0.05)
+    cap = np.maximum(balanced.value, 1.1)
+    best = problem.plan(joint_optimum(transitions(ids, 8), loads, ranks, cap))
+    least = objective_value(problem, best, Objective(("transitions",)))
+    assert found.value.mean() <= least.mean() + 1e-12
+    assert (found.value >= found.bound - 1e-12).all()
