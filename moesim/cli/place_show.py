@@ -26,6 +26,11 @@ def show(placed: Placed) -> None:
     """Print all of it."""
     _balance(placed)
     _proof(placed)
+    if (moved := placed.moves) is not None:
+        typer.echo(
+            f"from the plan that is loaded {moved.experts.sum():,} experts are copied, "
+            f"{moved.total_bytes / 1e9:.4g} GB, {moved.out.sum() / 1e9:.4g} GB of it between domains"
+        )
     if placed.redundancy is not None:
         _numbers(placed.redundancy, placed.moe_layer_ids)
     if placed.predicted:

@@ -11,6 +11,7 @@ import numpy as np
 
 from moesim.layout import ExpertMap
 from moesim.placement.files import EmittedFile
+from moesim.placement.migration import Moves
 from moesim.placement.price import Gain, PricePoint, price_dict
 from moesim.placement.redundancy import Redundancy
 from moesim.placement.solution import Imbalance, Solution
@@ -62,6 +63,8 @@ class Placed:
         What the price says, in sentences.
     redundancy
         Numbers of redundant experts beside each other, where the best was asked for.
+    moves
+        Copies that lead to it from the plan that was said to be loaded.
     emitted
         Files written.
     """
@@ -78,6 +81,7 @@ class Placed:
     prices: tuple[PricePoint, ...] = ()
     verdict: tuple[str, ...] = ()
     redundancy: Redundancy | None = None
+    moves: Moves | None = None
     emitted: tuple[EmittedFile, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -124,6 +128,13 @@ class Placed:
             ],
             "verdict": list(self.verdict),
             "redundancy": self.redundancy.to_dict(self.moe_layer_ids) if self.redundancy else None,
+            "migration": None
+            if self.moves is None
+            else {
+                "experts": int(self.moves.experts.sum()),
+                "bytes": self.moves.total_bytes,
+                "bytes_between_domains": float(self.moves.out.sum()),
+            },
             "ranks": self.expert_map.ranks,
             "slots": self.expert_map.slots,
             "redundant": self.expert_map.redundant,

@@ -13,6 +13,7 @@ from moesim.layout.sharing import rule_of
 from moesim.placement.bound import Bound
 from moesim.placement.certificate import certificate
 from moesim.placement.ilp.answer import Listener
+from moesim.placement.migration import aligned
 from moesim.placement.objective import Objective, objective_faults, objective_value
 from moesim.placement.portfolio import candidates, choose
 from moesim.placement.problem import Problem, hierarchy_faults
@@ -79,7 +80,7 @@ def solve(
         table, proven = proof(problem, method == "exact", seed, effort, time_limit_s, progress)
     else:
         table = _place(problem, method, objective, seed, effort)
-    plan = problem.plan(table)
+    plan = _labelled(problem, problem.plan(table), objective)
     value = objective_value(problem, plan, objective)
     bound = proven or certificate(problem, objective)
     # Rounding may put a sum a few ulp below its own bound; a bound of nothing proves nothing.
@@ -87,6 +88,16 @@ def solve(
     gap = np.maximum(value / some - 1, 0.0)
     seconds = time.perf_counter() - started
     return Solution(plan, method, str(objective), value, bound.values, bound.kinds, gap, seconds)
+
+
+def _labelled(problem: Problem, plan: ExpertMap, objective: Objective) -> ExpertMap:
+    """The plan with its ranks named such that fewest experts move, where names change nothing else."""
+    current = problem.current
+    named = rule_of(problem.dispatch) != "even" or "transitions" in objective.terms
+    if current is None or named or not (problem.even and current.full):
+        return plan
+    nodes = problem.nodes if problem.ranks % problem.nodes == 0 else 1
+    return aligned(plan, current, nodes, keep_nodes=nodes > 1)
 
 
 def method_faults(

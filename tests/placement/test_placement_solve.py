@@ -17,7 +17,7 @@ def skewed(layers, experts, seed=0):
 def test_every_method_conserves_load_and_respects_the_bound(method):
     loads = skewed(3, 16)
     redundant = 0 if method == "round-robin" else 8
-    solution = solve(Problem(loads, 8, redundant, nodes=2, groups=4), method)
+    solution = solve(Problem(loads, 8, redundant, nodes=2, groups=4), method, time_limit_s=3.0)
     rank_loads = solution.expert_map.rank_loads(loads)
     np.testing.assert_allclose(rank_loads.sum(axis=1), loads.sum(axis=1))
     imbalance = rank_loads.max(axis=1) / rank_loads.mean(axis=1)
