@@ -25,6 +25,7 @@ import numpy as np
 
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray, replicate
+from moesim.placement.solvers.random_bits import advance
 
 #: Moves tried per slot, layer and round at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 400, 4000
@@ -219,9 +220,7 @@ def _kernel(
             break
         if step % 256 == 0:
             temperature *= cooling
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         draw = state * np.uint64(2685821657736338717)
         a = order[np.int64(((draw & np.uint64(0xFFFFFF)) * np.uint64(n)) >> np.uint64(24))]
         b = np.int64(((draw >> np.uint64(40)) * np.uint64(experts)) >> np.uint64(24))
@@ -233,9 +232,7 @@ def _kernel(
         _reorder(order, trial, share, a, less, b, more)
         new, top = _judge(trial, share, target)
         if new > cost:
-            state ^= state >> np.uint64(12)
-            state ^= state << np.uint64(25)
-            state ^= state >> np.uint64(27)
+            state = advance(state)
             if math.exp((cost - new) / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                 share[a], share[b] = old_a, old_b
                 continue

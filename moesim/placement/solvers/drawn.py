@@ -13,6 +13,7 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.layout.draws import StateArray, draw_layer
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.random_bits import advance
 from moesim.placement.solvers.shares import places
 
 #: Draws, counted as slots times ranks, that a layer may cost at effort 1: moves take time in proportion.
@@ -175,9 +176,7 @@ def _kernel(
         for e in range(experts):
             for k in range(ranks):
                 before[e, k] = held[e, k]
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         draw = state * np.uint64(2685821657736338717)
         kind = np.int64(draw & np.uint64(1))
         a = np.int64((((draw >> np.uint64(1)) & np.uint64(0xFFFFF)) * np.uint64(experts)) >> np.uint64(20))

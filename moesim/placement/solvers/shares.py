@@ -16,6 +16,7 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.placement.solvers.anneal import ENOUGH, LEAST_MOVES, MOVES_PER_SLOT, RECOUNT, STOP
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.random_bits import advance, pick
 
 #: Rules whose shares follow from the ranks that hold an expert: alike, in turn, and the nearest.
 ALIKE, IN_TURN, NEAREST = 0, 1, 2
@@ -162,14 +163,12 @@ def _kernel(
     for step in range(moves):
         if step % 256 == 0:
             temperature *= cooling
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         draw = state * np.uint64(2685821657736338717)
-        g = np.int64(((draw & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        i = np.int64((((draw >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
-        h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
+        g = pick(state, 0, ranks)
+        i = pick(state, 1, room)
+        h = pick(state, 2, ranks)
+        j = pick(state, 3, room)
         a = table[g, i]
         if a < 0:
             continue
@@ -192,9 +191,7 @@ def _kernel(
                     - max(0.0, load[h] - target) ** 2
                 )
                 if rise > 0.0:
-                    state ^= state >> np.uint64(12)
-                    state ^= state << np.uint64(25)
-                    state ^= state >> np.uint64(27)
+                    state = advance(state)
                     if math.exp(-rise / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                         continue
                 sunk = max(load[g], load[h]) >= hottest
@@ -257,9 +254,7 @@ def _kernel(
             if after[k] != load[k]:
                 rise += max(0.0, after[k] - target) ** 2 - max(0.0, load[k] - target) ** 2
         if rise > 0.0:
-            state ^= state >> np.uint64(12)
-            state ^= state << np.uint64(25)
-            state ^= state >> np.uint64(27)
+            state = advance(state)
             if math.exp(-rise / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                 for k in range(ranks):
                     after[k] = load[k]

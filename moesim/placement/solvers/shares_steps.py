@@ -19,6 +19,7 @@ from moesim.layout import ExpertMap, slot_shares
 from moesim.layout.sharing import draws, rule_of
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.random_bits import advance, pick
 from moesim.placement.solvers.shares import ALIKE, IN_TURN, NEAREST, replaced, share_out, shares_of
 from moesim.placement.solvers.split_search import search_split
 
@@ -139,14 +140,11 @@ def _kernel(
     slots = copies.sum()
     warm = WARM * ranks / slots
     for step in range(moves):
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
-        draw = state * np.uint64(2685821657736338717)
-        g = np.int64(((draw & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        i = np.int64((((draw >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
-        h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
+        state = advance(state)
+        g = pick(state, 0, ranks)
+        i = pick(state, 1, room)
+        h = pick(state, 2, ranks)
+        j = pick(state, 3, room)
         a, b = table[g, i], table[h, j]
         if g == h or a < 0 or b < 0 or held[a, h] or held[b, g]:
             continue
@@ -171,9 +169,7 @@ def _kernel(
                 largest = max(largest, after[t, k])
             new += largest / steps
         temperature = warm * (COLD / WARM) ** (step / moves)
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         if new > value and math.exp((value - new) / temperature) < (state >> np.uint64(11)) * 2.0**-53:
             for t in range(steps):
                 for k in range(ranks):

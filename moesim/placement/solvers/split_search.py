@@ -16,6 +16,7 @@ import numpy as np
 from moesim.compiled import compiled
 from moesim.layout.split import split_layer
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.random_bits import advance, pick
 from moesim.placement.solvers.shares import places
 
 #: Flow problems per slot and layer at effort 1, shared by all steps.
@@ -126,14 +127,12 @@ def _kernel(
     for step in range(moves):
         if lowest <= 1.0 + ENOUGH:
             break
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         draw = state * np.uint64(2685821657736338717)
-        g = np.int64(((draw & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        i = np.int64((((draw >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
-        h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
+        g = pick(state, 0, ranks)
+        i = pick(state, 1, room)
+        h = pick(state, 2, ranks)
+        j = pick(state, 3, room)
         a = table[g, i]
         b = table[h, j]
         # Every other move changes replica counts: the split makes up for most of where experts lie.
@@ -160,9 +159,7 @@ def _kernel(
                     copies[e] += 1
         new = _objective(loads, members, copies, ranks, shares)
         warm = excess * WARM * (COLD / WARM) ** (step / moves)
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         if new <= value or math.exp(-(new - value) / warm) >= (state >> np.uint64(11)) * 2.0**-53:
             value = new
             if value < lowest * (1.0 - 1e-12):

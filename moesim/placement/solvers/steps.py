@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.random_bits import advance, pick
 
 #: Moves tried per slot and layer at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
@@ -261,14 +262,12 @@ def _kernel(
     for step in range(moves):
         if step % 256 == 0:
             temperature *= cooling
-        state ^= state >> np.uint64(12)
-        state ^= state << np.uint64(25)
-        state ^= state >> np.uint64(27)
+        state = advance(state)
         draw = state * np.uint64(2685821657736338717)
-        g = np.int64(((draw & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        i = np.int64((((draw >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
-        h = np.int64((((draw >> np.uint64(32)) & np.uint64(0xFFFF)) * np.uint64(ranks)) >> np.uint64(16))
-        j = np.int64((((draw >> np.uint64(48)) & np.uint64(0xFFFF)) * np.uint64(room)) >> np.uint64(16))
+        g = pick(state, 0, ranks)
+        i = pick(state, 1, room)
+        h = pick(state, 2, ranks)
+        j = pick(state, 3, room)
         a = table[g, i]
         changes = recount and step % RECOUNT == 0
         new = 0.0
@@ -308,9 +307,7 @@ def _kernel(
                     rest = peaks[2, s]
                 new += max(top, rest)
         if new > total:
-            state ^= state >> np.uint64(12)
-            state ^= state << np.uint64(25)
-            state ^= state >> np.uint64(27)
+            state = advance(state)
             if math.exp((total - new) / temperature) < (state >> np.uint64(11)) * 2.0**-53:
                 continue
         table[g, i] = b
