@@ -172,7 +172,9 @@ def place(
         },
         _lower(problem, solution),
         redundancy=numbers,
-        warnings=tuple(dict.fromkeys((*notes, *(w for routing in fitted for w in routing.warnings)))),
+        warnings=tuple(
+            dict.fromkeys((*solution.notes, *notes, *(w for routing in fitted for w in routing.warnings)))
+        ),
     )
     if current is not None:
         sizes = expert_bytes(model, asked.engine)

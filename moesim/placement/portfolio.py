@@ -7,11 +7,13 @@ these, under the objective and the dispatch rule that were asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.layout.sharing import rule_of
+from moesim.placement.held_out import HeldOut, fit_steps
 from moesim.placement.objective import WITHIN, Objective, term_values
 from moesim.placement.problem import Problem, hierarchy_faults
 from moesim.placement.searches import SEARCHES
@@ -52,20 +54,47 @@ def in_pairs(problem: Problem) -> bool:
     )
 
 
-def candidates(problem: Problem, objective: Objective, seed: int, effort: float) -> list[IntArray]:
-    """Plans of every search that an objective calls for, greedy ones first, each ``[layers, slots]``."""
-    found = incumbents(problem)
-    if problem.folds is not None and "expected-max" in objective.terms:
-        from moesim.placement.held_out import fit_steps
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Plans of every search that an objective calls for.
 
+    Parameters
+    ----------
+    tables
+        ``[layers, slots]`` each, greedy ones first.
+    notes
+        What was decided on the way.
+    """
+
+    tables: list[IntArray]
+    notes: tuple[str, ...] = ()
+
+
+def candidates(problem: Problem, objective: Objective, seed: int, effort: float) -> Candidates:
+    """Search for plans, term by term."""
+    found = incumbents(problem)
+    notes: tuple[str, ...] = ()
+    terms = [term for term in objective.terms if term in SEARCHES]
+    if problem.folds is not None and "expected-max" in terms:
+        # Plans that were not held against other steps might only look better on these.
         held_out = fit_steps(problem, problem.folds, seed=seed, effort=effort)
-        return [*found, held_out.table] if held_out.kept else found
-    start = choose(problem, Objective(), found)
-    found.append(balanced(problem, start, seed, effort))
-    for term in objective.terms:
-        if term in SEARCHES:
-            found += SEARCHES[term](problem, found, seed, effort)
-    return found
+        found += [held_out.table] if held_out.kept else []
+        notes = (_told(held_out),)
+        terms.remove("expected-max")
+    else:
+        start = choose(problem, Objective(), found)
+        found.append(balanced(problem, start, seed, effort))
+    for term in terms:
+        found += SEARCHES[term](problem, found, seed, effort)
+    return Candidates(found, notes)
+
+
+def _told(held_out: HeldOut) -> str:
+    kept = "the searched plan is kept" if held_out.kept else "greedy's plan is kept"
+    return (
+        f"on parts of the traffic held out, largest over mean rank load is {held_out.greedy:.4f} with greedy "
+        f"and {held_out.searched:.4f} with search: {kept}"
+    )
 
 
 def choose(problem: Problem, objective: Objective, tables: Sequence[IntArray]) -> IntArray:

@@ -74,7 +74,7 @@ def proof(
         from moesim.placement.ilp.balance import balance
         from moesim.placement.ilp.solve import Run
 
-        start = choose(problem, Objective(), candidates(problem, Objective(), seed, effort))
+        start = choose(problem, Objective(), candidates(problem, Objective(), seed, effort).tables)
         limit = time_limit_s if exact else min(time_limit_s, BRIEF_S)
         run = Run(time_limit_s=limit, gap=OPTIMAL if problem.slots <= SMALL else PROVEN, seed=seed)
         answer = balance(loads, ranks, slots, start=start, run=run, progress=tell)

@@ -55,6 +55,8 @@ class Solution:
         more. NaN for a layer without load.
     seconds
         Wall time of the solver.
+    notes
+        What was decided on the way.
     """
 
     expert_map: ExpertMap
@@ -65,6 +67,7 @@ class Solution:
     bound_kind: tuple[str, ...]
     gap: FloatArray
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(

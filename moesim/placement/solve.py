@@ -76,10 +76,11 @@ def solve(
         raise ConfigError(found, "placement problem")
     started = time.perf_counter()
     proven: Bound | None = None
+    notes: tuple[str, ...] = ()
     if method == "exact" or (method == "search" and brings_proof(problem) and objective == Objective()):
         table, proven = proof(problem, method == "exact", seed, effort, time_limit_s, progress)
     else:
-        table = _place(problem, method, objective, seed, effort)
+        table, notes = _place(problem, method, objective, seed, effort)
     plan = _labelled(problem, problem.plan(table), objective)
     value = objective_value(problem, plan, objective)
     bound = proven or certificate(problem, objective)
@@ -87,7 +88,7 @@ def solve(
     some = np.where(bound.values > 0, bound.values, np.nan)
     gap = np.maximum(value / some - 1, 0.0)
     seconds = time.perf_counter() - started
-    return Solution(plan, method, str(objective), value, bound.values, bound.kinds, gap, seconds)
+    return Solution(plan, method, str(objective), value, bound.values, bound.kinds, gap, seconds, notes)
 
 
 def _labelled(problem: Problem, plan: ExpertMap, objective: Objective) -> ExpertMap:
@@ -135,15 +136,19 @@ def name_faults(method: str) -> list[Fault]:
     return [Fault("is no placement method", "method", method, hint + ", ".join(METHODS))]
 
 
-def _place(problem: Problem, method: str, objective: Objective, seed: int, effort: float) -> IntArray:
+def _place(
+    problem: Problem, method: str, objective: Objective, seed: int, effort: float
+) -> tuple[IntArray, tuple[str, ...]]:
+    """A plan ``[layers, slots]``, and what was decided on the way."""
     layers, experts, ranks, redundant = problem.layers, problem.experts, problem.ranks, problem.redundant
     match method:
         case "contiguous":
-            return ExpertMap.contiguous(layers, experts, ranks, redundant).physical_to_logical
+            return ExpertMap.contiguous(layers, experts, ranks, redundant).physical_to_logical, ()
         case "round-robin":
-            return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical
+            return ExpertMap.round_robin(layers, experts, ranks).physical_to_logical, ()
         case "greedy-hierarchical":
-            return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes)
+            return greedy(problem.totals, ranks, redundant, problem.groups, problem.nodes), ()
         case "greedy":
-            return greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds)
-    return choose(problem, objective, candidates(problem, objective, seed, effort))
+            return greedy(problem.totals, ranks, redundant, rooms=problem.rooms, speeds=problem.speeds), ()
+    found = candidates(problem, objective, seed, effort)
+    return choose(problem, objective, found.tables), found.notes

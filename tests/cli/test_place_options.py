@@ -108,6 +108,9 @@ def test_steps_of_a_trace_are_fitted_only_if_that_holds_for_others(place):
     judged = found["load_imbalance"]
     assert judged["plan"]["fitted"]["mean"] <= judged["greedy"]["fitted"]["mean"]
     assert found["objective"]["mean"] == pytest.approx(judged["plan"]["fitted"]["mean"])
+    (told,) = (note for note in found["warnings"] if "held out" in note)
+    same = judged["plan"]["fitted"]["mean"] == judged["greedy"]["fitted"]["mean"]
+    assert ("greedy's plan is kept" in told) == same
 
 
 def test_objectives_of_traffic_and_time(place):
