@@ -3,9 +3,9 @@
     python benchmarks/placement/balance.py FOLDER
 
 FOLDER holds load counts of one model, one workload per file, such as the DeepSeek-V3 counts attached to
-github.com/sgl-project/sglang/issues/6017. Every layout is solved for every file, replicas sharing evenly. ``all``
-is the mean over files (of the two ``worst``, the largest), ``elsewhere`` the mean of max/mean - 1 over the other
-files; seconds are of the processor.
+github.com/sgl-project/sglang/issues/6017. Every layout is solved for every file, replicas sharing evenly.
+``all`` is the mean over files (of the two ``worst``, the largest), ``elsewhere`` the mean of max/mean - 1
+over the other files; seconds are of the processor.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from moesim.placement.solvers.greedy import IntArray
 
 #: Gap that an exact method is content with, relative to the bound.
 PROVEN = 5e-3
-#: Slots up to which integer programmes take no time: there the optimum itself is proven, also by default.
+#: Slots up to which integer programmes without spares take no time: there the optimum is proven by default.
 SMALL = 16
 #: Gap at which that is called the optimum, and seconds it may take by default.
 OPTIMAL, BRIEF_S = 1e-6, 5.0
@@ -24,8 +24,9 @@ OPTIMAL, BRIEF_S = 1e-6, 5.0
 
 def brings_proof(problem: Problem) -> bool:
     """Whether the default search has a proof of its own."""
-    small = problem.even and rule_of(problem.dispatch) == "even" and problem.slots <= SMALL
-    return small or in_pairs(problem)
+    plain = problem.even and rule_of(problem.dispatch) == "even"
+    # With spares a programme may need longer than anyone waits, and then its plan depends on the machine.
+    return in_pairs(problem) or (plain and problem.slots <= SMALL and not problem.redundant)
 
 
 def proof(
