@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from moesim.layout import ExpertMap
+from moesim.placement.bound_traffic import least_leaving
 from moesim.placement.solvers.chain import chain_lap, largest_flow
 from moesim.placement.solvers.eight import joint_optimum, states
 from moesim.placement.solvers.greedy import greedy
-from moesim.placement.traffic import least_leaving, leaving
+from moesim.placement.traffic import leaving
 
 DOMAINS = ("arxiv", "book", "c4", "github", "wikipedia")
 

@@ -20,14 +20,13 @@ from scipy import stats
 
 from moesim import load_trace
 from moesim.layout import ExpertMap
+from moesim.placement.bound_traffic import least_leaving, least_remote
 from moesim.placement.problem import Problem, hierarchy_faults
 from moesim.placement.solvers.anneal import search
 from moesim.placement.solvers.chain import chain_lap
 from moesim.placement.solvers.greedy import greedy
 from moesim.placement.solvers.joint import imbalance, search_traffic
 from moesim.placement.traffic import (
-    least_leaving,
-    least_remote,
     leaving,
     remote_nodes,
     split_requests,

@@ -10,9 +10,7 @@ import numpy as np
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap, Parallelism
-from moesim.model import bytes_per_param, layer_matrices
 from moesim.model.types import Model
-from moesim.ops import Precision
 from moesim.placement.clock import LayerClock
 from moesim.placement.files import emission_faults
 from moesim.placement.ilp.answer import Listener
@@ -144,20 +142,6 @@ def checked(
     if found:
         raise ConfigError(found)
     return problem, notes
-
-
-def expert_bytes(model: Model, engine: Engine) -> FloatArray:
-    """Bytes of one expert of each MoE layer, float64 ``[layers]``."""
-    precision = Precision.of(model, engine.dtype, engine.kv_cache_dtype)
-    sizes = [
-        sum(
-            m.inputs * m.outputs * bytes_per_param(precision.weight(m.module))
-            for m in layer_matrices(model.layers[layer], model.hidden)
-            if m.module == "expert"
-        )
-        for layer in model.moe_layer_ids
-    ]
-    return np.array(sizes, dtype=np.float64)
 
 
 def _loads(fitted: Sequence[Routing]) -> FloatArray:

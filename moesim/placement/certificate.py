@@ -6,10 +6,10 @@ import numpy as np
 
 from moesim.placement.bound import Bound, uneven_bound
 from moesim.placement.bound_shares import bound_under
+from moesim.placement.bound_traffic import least_leaving, least_remote
 from moesim.placement.objective import Objective, flow_of, sample
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.greedy import FloatArray
-from moesim.placement.traffic import least_leaving, least_remote
 
 #: Name of a bound that says nothing: a term that nothing is proven about.
 NOTHING = "nothing proven"

@@ -18,6 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.layout import ExpertMap
+from moesim.model import bytes_per_param, layer_matrices
+from moesim.model.types import Model
+from moesim.ops import Precision
 from moesim.placement.problem import Problem
 from moesim.placement.solvers.exchange import exchanges
 
@@ -206,6 +209,20 @@ def near_plans(
         found.append(path.at(path.within(most)))
         most *= 2
     return found
+
+
+def expert_bytes(model: Model, dtype: str = "auto") -> FloatArray:
+    """Bytes of one expert of each MoE layer, float64 ``[layers]``."""
+    precision = Precision.of(model, dtype)
+    sizes = [
+        sum(
+            m.inputs * m.outputs * bytes_per_param(precision.weight(m.module))
+            for m in layer_matrices(model.layers[layer], model.hidden)
+            if m.module == "expert"
+        )
+        for layer in model.moe_layer_ids
+    ]
+    return np.array(sizes, dtype=np.float64)
 
 
 def held_by(plan: ExpertMap) -> BoolArray:

@@ -13,11 +13,11 @@ from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap
 from moesim.layout.sharing import hosts_of, rule_of
 from moesim.model.types import Model
-from moesim.placement.asked import AUTO, Asked, Routing, checked, expert_bytes
+from moesim.placement.asked import AUTO, Asked, Routing, checked
 from moesim.placement.certificate import imbalance_bound
 from moesim.placement.files import write
 from moesim.placement.ilp.answer import Listener
-from moesim.placement.migration import moves
+from moesim.placement.migration import expert_bytes, moves
 from moesim.placement.objective import judge
 from moesim.placement.placed import Judged, Placed
 from moesim.placement.price import AGAINST, PRICED_TOKENS, Gain, Pricing, verdict
@@ -177,7 +177,7 @@ def place(
         ),
     )
     if current is not None:
-        sizes = expert_bytes(model, asked.engine)
+        sizes = expert_bytes(model, asked.engine.dtype)
         domain = min(hardware.domain, ep) if hardware is not None else max(1, ep // asked.nodes)
         placed = replace(placed, moves=moves(solution.expert_map, current, sizes, domain))
     if pricings:

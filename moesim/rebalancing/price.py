@@ -18,7 +18,7 @@ from moesim.layout import ExpertMap, Parallelism, slot_shares
 from moesim.layout.sharing import hosts_of
 from moesim.model.types import Model
 from moesim.ops import Batch
-from moesim.placement.migration import Moves
+from moesim.placement.migration import Moves, expert_bytes
 from moesim.prediction import Engine, Workload
 from moesim.prediction.calibrated import traits_of
 from moesim.prediction.kept import deployment_of
@@ -121,10 +121,7 @@ class StepPricer:
     @property
     def expert_bytes(self) -> FloatArray:
         """Bytes of one expert of each MoE layer."""
-        found = np.zeros(len(self.model.moe_layer_ids))
-        for group, step in self._deployment.expert_steps(self.phase):
-            found[list(group.layers)] = step.shape.weight_bytes
-        return found
+        return expert_bytes(self.model, self.engine.dtype)
 
     def check_memory(self, plan: ExpertMap) -> None:
         """Raise `InfeasibleError` unless a device holds the weights of a plan, workspace and one request."""

@@ -10,10 +10,11 @@ import pytest
 
 from moesim.errors import ConfigError
 from moesim.layout import ExpertMap
+from moesim.placement.bound_traffic import least_leaving
 from moesim.placement.solvers.chain import chain_lap, largest_flow
 from moesim.placement.solvers.eight import joint_optimum, states
 from moesim.placement.solvers.greedy import greedy
-from moesim.placement.traffic import least_leaving, leaving
+from moesim.placement.traffic import leaving
 
 
 def left(table, pairs, ranks):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
 from moesim.layout import ExpertMap
+from moesim.placement.bound_traffic import least_leaving, least_remote
 from moesim.placement.traffic import (
-    least_leaving,
-    least_remote,
     leaving,
     local_activation,
     remote_nodes,
