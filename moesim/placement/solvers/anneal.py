@@ -22,8 +22,8 @@ from moesim.placement.solvers.random_bits import advance, pick
 #: A round stops when the most loaded rank is this close to the bound; and no other starts when it is that.
 STOP, ENOUGH = 1e-4, 2e-4
 #: Moves tried per slot, layer and round at effort 1, and the least there are.
-MOVES_PER_SLOT, LEAST_MOVES = 1000, 20_000
-#: One move in this many changes replica counts; the others swap two experts.
+MOVES_PER_SLOT, LEAST_MOVES = 800, 20_000
+#: One move in this many changes replica counts, but in the first round; the others swap two experts.
 RECOUNT = 8
 #: Start temperature of each round, as a share of the mean slot load; a round starts afresh, the best is kept.
 #: Problems of few slots have deep local optima, and moves to spare for hotter rounds.
@@ -89,7 +89,7 @@ def search(
         held[first[layer][used], np.nonzero(used)[0]] = True
         load = np.where(used, (loads[layer] / copies)[first[layer]], 0.0).sum(axis=1) * slower
         lowest = load.max()
-        for heat, state in zip(heats, states[layer], strict=True):
+        for turn, (heat, state) in enumerate(zip(heats, states[layer], strict=True)):
             if lowest <= target[layer] * (1 + ENOUGH):
                 break
             lowest = _anneal(
@@ -104,6 +104,7 @@ def search(
                 target[layer],
                 heat * target[layer] * ranks / filled,
                 moves,
+                turn > 0,
                 state,
             )
 
@@ -124,6 +125,7 @@ def _kernel(
     target: float,
     warm: float,
     moves: int,
+    recounts: bool,
     state: np.uint64,
 ) -> float:
     """Anneal one layer, and return the lowest maximum seen so far; `best` is the placement that has it.
@@ -145,12 +147,14 @@ def _kernel(
         Excess over `target` whose square is the first temperature.
     moves
         Moves to try.
+    recounts
+        Whether replica counts may change.
     state
         Of the xorshift64* generator, not 0.
     """
     ranks, room = table.shape
     experts = len(loads)
-    spare = copies.sum() > experts
+    spare = recounts and copies.sum() > experts
     share = np.empty(experts)
     for e in range(experts):
         share[e] = loads[e] / copies[e]
@@ -184,6 +188,8 @@ def _kernel(
             more = loads[a] / (copies[a] - 1) - share[a]
             less = loads[b] / (copies[b] + 1) - share[b]
             for k in range(ranks):
+                if not (held[a, k] or held[b, k]):
+                    continue
                 change = more * held[a, k] + less * held[b, k]
                 if k == g:
                     change += less + share[b] - share[a] - more
@@ -208,7 +214,8 @@ def _kernel(
         sunk = True
         if recount:
             for k in range(ranks):
-                load[k] += (more * held[a, k] + less * held[b, k]) * slower[k]
+                if held[a, k] or held[b, k]:
+                    load[k] += (more * held[a, k] + less * held[b, k]) * slower[k]
             load[g] += (less + share[b] - share[a] - more) * slower[g]
             copies[a] -= 1
             copies[b] += 1
