@@ -88,7 +88,7 @@ def test_too_few_slots_are_infeasible(moesim, counts):
 def test_everything_wrong_is_said_at_once(moesim, counts):
     code, _, text = moesim(
         "rebalance", counts[0], *COMMON, "--policy", "ours,foo", "--copy-share", 2, "--trigger", 0,
-        "--order", "x", "--lose-rank", "3,4", "--lose-node", "7@3", "-o", "/tmp/x.txt", "--restore-from", "x",
+        "--order", "x", "--lose-rank", "3,4", "--lose-node", "7@3", "-o", "steps.txt", "--restore-from", "x",
         "--steps", 1, "--tokens-per-step", 0,
     )  # fmt: skip
     assert code == 2

@@ -8,8 +8,6 @@ is the placement with the lowest maximum seen, so the search is never worse than
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from moesim.compiled import compiled
 from moesim.placement.bound import lower_bound, uneven_bound
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick
+from moesim.placement.solvers.side_by_side import each
 
 #: A round stops when the most loaded rank is this close to the bound; and no other starts when it is that.
 STOP, ENOUGH = 1e-4, 2e-4
@@ -108,8 +107,7 @@ def search(
                 state,
             )
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(improve, range(layers)))
+    each(improve, range(layers), threads)
     return best.reshape(layers, slots)
 
 

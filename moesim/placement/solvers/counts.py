@@ -18,14 +18,13 @@ another. The objective is that of `moesim.placement.solvers.anneal`: the sum ove
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray, replicate
 from moesim.placement.solvers.random_bits import advance
+from moesim.placement.solvers.side_by_side import each
 
 #: Moves tried per slot, layer and round at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 400, 4000
@@ -100,8 +99,7 @@ def search_counts(
             if lowest <= goal[layer] * (1 + ENOUGH):
                 break
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(improve, range(layers)))
+    each(improve, range(layers), threads)
     return best
 
 

@@ -8,8 +8,6 @@ is kept with its price at every point, so that any number of moves, or any price
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
+from moesim.placement.solvers.side_by_side import each
 
 #: Descent, as a share of the objective, below which a change is not worth a move.
 LEAST = 1e-6
@@ -115,8 +114,7 @@ def exchanges(loads: FloatArray, ranks: int, start: IntArray, *, most: int, thre
                 value[layer],
             )
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(walk, range(layers)))
+    each(walk, range(layers), threads)
     used = max(1, int((written[:, :, 0] >= 0).sum(axis=1).max(initial=0)))
     return Path(start, written[:, :used], held_then[:, :used], moved[:, : used + 1], value[:, : used + 1])
 

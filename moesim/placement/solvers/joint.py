@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +23,7 @@ from moesim.placement.solvers.follow import anneal_follow
 from moesim.placement.solvers.greedy import FloatArray, IntArray, greedy
 from moesim.placement.solvers.reach import anneal_reach, weigh
 from moesim.placement.solvers.scatter import SWAPS, scatter
+from moesim.placement.solvers.side_by_side import each
 from moesim.placement.traffic import leaving, remote_nodes, transitions
 from moesim.trace.types import count_ids
 
@@ -148,8 +147,7 @@ def _scatter(
         place = np.arange(table[layer].size).reshape(table[layer].shape)
         scatter(weight, place, table[layer], problem.nodes, most[layer], swaps, seeds[layer])
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
+    each(improve, np.flatnonzero(~problem.idle).tolist())
     spread = table.reshape(found.shape)
     # Batches that do not add up to the loads could break the cap.
     before, after = imbalance(problem, found, near), imbalance(problem, spread, near)
@@ -253,8 +251,7 @@ def _reach(
         )
         even[layer] = math.isfinite(value)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(improve, np.flatnonzero(~problem.idle).tolist()))
+    each(improve, np.flatnonzero(~problem.idle).tolist())
     return even
 
 

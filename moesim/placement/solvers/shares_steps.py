@@ -8,8 +8,6 @@ of replicas, for counts fitted to few loads do not suit others.
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ from moesim.placement.problem import Problem
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick
 from moesim.placement.solvers.shares import ALIKE, IN_TURN, NEAREST, replaced, share_out, shares_of
+from moesim.placement.solvers.side_by_side import each
 from moesim.placement.solvers.split_search import search_split
 
 #: Moves tried per slot and layer at effort 1.
@@ -85,8 +84,7 @@ def search_steps_under(
             )
         return np.asarray(best)
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        return np.array(list(pool.map(improve, range(plan.layers)))).reshape(start.shape)
+    return np.array(each(improve, range(plan.layers), threads)).reshape(start.shape)
 
 
 def _kernel(

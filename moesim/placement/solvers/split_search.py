@@ -8,8 +8,6 @@ problem, so far fewer moves are tried than where shares are known.
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from moesim.layout.split import split_layer
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick
 from moesim.placement.solvers.shares import places
+from moesim.placement.solvers.side_by_side import each
 
 #: Flow problems per slot and layer at effort 1, shared by all steps.
 SPLITS_PER_SLOT = 50
@@ -72,8 +71,7 @@ def search_split(
         _anneal(loads, tables[layer].copy(), best, members, copies, moves, seeds[layer])
         return np.asarray(best)
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        return np.array(list(pool.map(improve, range(layers)))).reshape(start.shape)
+    return np.array(each(improve, range(layers), threads)).reshape(start.shape)
 
 
 def _value(loads: FloatArray, members: IntArray, copies: IntArray, ranks: int, shares: FloatArray) -> float:

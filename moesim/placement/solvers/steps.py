@@ -13,9 +13,7 @@ largest of each step, so that a swap is judged without looking at the other rank
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.placement.solvers.random_bits import advance, pick
+from moesim.placement.solvers.side_by_side import each
 
 #: Moves tried per slot and layer at effort 1, and the least there are.
 MOVES_PER_SLOT, LEAST_MOVES = 1200, 20_000
@@ -191,8 +190,7 @@ def _search(
                 state,
             )
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(improve, range(layers)))
+    each(improve, range(layers), threads)
     return best.reshape(layers, slots)
 
 

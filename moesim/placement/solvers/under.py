@@ -21,9 +21,7 @@ lp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +37,7 @@ from moesim.placement.solvers.anneal import search
 from moesim.placement.solvers.drawn import improve_drawn
 from moesim.placement.solvers.greedy import FloatArray, IntArray, pack
 from moesim.placement.solvers.shares import IN_TURN, NEAREST, improve_layer
+from moesim.placement.solvers.side_by_side import each
 from moesim.placement.solvers.split_search import search_split
 
 #: A layer this close to the bound is balanced: sooner than to search on, it is taken.
@@ -87,6 +86,8 @@ def search_under(
     rule = rule_of(problem.dispatch)
     totals, ranks, nodes = problem.totals, problem.ranks, problem.nodes
     speeds = problem.speeds
+    # Layers without load are loaded in order, and what is drawn for them decides what is drawn behind.
+    start = problem.plan(start).physical_to_logical.copy()
     if rule == "lp" and problem.redundant:
         return _split(problem, start, seed, effort, threads)
     if rule == "even" or not problem.redundant:
@@ -101,7 +102,7 @@ def search_under(
     target = np.divide(target, top[:, 0], out=np.zeros_like(target), where=top[:, 0] > 0)
     tables = start.reshape(problem.layers, ranks, problem.room)
     per_node = max(1, ranks // nodes)
-    asked = _Layers(loads, target, per_node, speeds, seed, effort, threads or os.cpu_count() or 1)
+    asked = _Layers(loads, target, per_node, speeds, seed, effort, threads)
     if rule == "vllm-ascend":
         return asked.each(tables, IN_TURN).reshape(start.shape)
     covered = _covered_start(loads, ranks, problem.redundant, nodes) if problem.even else None
@@ -166,8 +167,7 @@ class _Layers:
             left = skip is not None and skip[layer]
             return np.asarray(start[layer] if left else self.one(layer, start[layer], rule, covered=covered))
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            return np.array(list(pool.map(improve, range(len(start)))))
+        return np.array(each(improve, range(len(start)), self.threads))
 
     def one(self, layer: int, start: IntArray, rule: int, *, covered: bool = False, nth: int = 0) -> IntArray:
         """Improve one layer."""
@@ -211,6 +211,11 @@ class _Layers:
             for _ in range(before + 1, row):
                 self._shares(between.reshape(ranks, room), states)
             before = row
+            if not self.loads[layer].any():
+                # It stays as it is; what is drawn for it all the same is skipped.
+                found[layer] = start[layer]
+                self._shares(start[layer], states)
+                continue
             if calm is not None and settled[layer]:
                 found[layer] = calm[layer]
                 continue
