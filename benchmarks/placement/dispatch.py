@@ -10,6 +10,8 @@ github.com/sgl-project/sglang/issues/6017. Every plan is fitted to one load and 
 ``seconds`` is processor time of one core, compiled code in place. SGLang's map has DeepSeek-V3's three dense
 rows before those of the MoE layers, and draws for them too.
 
+With ``--several``, plans for the mean over all loads but one, judged on that one.
+
 With ``--price``, TPOT of H200 nodes at 64 requests per rank, each plan under its rule.
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 import moesim as ms
 from moesim.layout import ExpertMap
 from moesim.layout.sharing import draws
-from moesim.placement import Problem, evaluate, greedy
+from moesim.placement import Problem, evaluate, greedy, solve
 from moesim.placement.solvers.anneal import search
 from moesim.placement.solvers.under import search_under
 
@@ -47,10 +49,26 @@ def plans_of(problem: Problem, seed: int) -> dict[str, tuple[np.ndarray, float]]
     if GROUPS % problem.nodes:
         del found["greedy-hierarchical"]
     timed = {}
-    for name, solve in found.items():
+    for name, make in found.items():
         started = time.process_time()
-        timed[name] = (solve(), time.process_time() - started)
+        timed[name] = (make(), time.process_time() - started)
     return timed
+
+
+def several(loads: np.ndarray, names: list[str], rule: str, arguments: argparse.Namespace) -> None:
+    """Leave out one load after the other."""
+    redundant = arguments.slots - loads.shape[2]
+    print(f"{rule}, fitted to all loads but one")
+    print(f"{'left out':24} {'greedy':>9} {'search':>9}")
+    for n, name in enumerate(names):
+        others = np.delete(loads, n, axis=0)
+        shares = others / others.sum(axis=2, keepdims=True)
+        problem = Problem(
+            shares, arguments.ranks, redundant, nodes=arguments.nodes, dispatch=rule, rows=tuple(ROWS)
+        )
+        plans = [solve(problem, method, "expected-max").expert_map for method in ("greedy", "search")]
+        judged = [evaluate(plan, loads[n], rule, arguments.nodes, rows=ROWS).mean for plan in plans]
+        print(f"{name:24} {judged[0]:9.4f} {judged[1]:9.4f}", flush=True)
 
 
 def main() -> None:
@@ -63,6 +81,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=None, help="fit to the first of them only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--price", action="store_true")
+    parser.add_argument("--several", action="store_true")
     arguments = parser.parse_args()
     paths = sorted(arguments.folder.glob("*.json"))
     traces = [ms.load_trace(path).load_counts() for path in paths]
@@ -71,6 +90,10 @@ def main() -> None:
     fitted = range(len(loads) if arguments.files is None else arguments.files)
     redundant = arguments.slots - experts
 
+    if arguments.several:
+        for rule in arguments.rules:
+            several(loads, [path.stem for path in paths], rule, arguments)
+        return
     print(f"{arguments.slots} slots on {ranks} ranks of {nodes} nodes, {len(fitted)} fitted loads")
     print(f"{'rule':15} {'plan':20} " + " ".join(f"{name:>9}" for name in COLUMNS) + "  draws/layer")
     for rule in arguments.rules:

@@ -224,6 +224,12 @@ class Redundancy(_Document):
     best: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]
 
 
+class Objective(_Document):
+    """What was minimised, in words."""
+
+    terms: Text
+
+
 class Emitted(_Document):
     """A plan that was written."""
 
@@ -263,6 +269,8 @@ class PlacementDocument(_Document):
     prices: Annotated[list[PricePoint], Field(max_length=200)] = []
     redundancy: Redundancy | None = None
     verdict: Texts = []
+    objective: Objective = Objective(terms="max-load")
+    dispatch: Text = "even"
     ranks: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
     slots: Annotated[int, Field(ge=1, le=_MAX_SLOTS)]
     redundant: Annotated[int, Field(ge=0, le=_MAX_SLOTS)]

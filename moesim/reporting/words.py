@@ -172,10 +172,14 @@ def _proof(document: PlacementDocument) -> list[str]:
     gap = document.gap
     if gap.worst is None or gap.mean is None:
         return []
+    terms, rule = document.objective.terms, document.dispatch
+    better = "be more even" if terms in ("max-load", "expected-max") else f"be better ({terms})"
+    under = "" if rule == "even" else f", under {rule} dispatch"
     return [
         f"No placement of {document.slots} slots ({document.redundant} redundant) on {document.ranks} ranks "
-        f"can be more even by more than {gap.worst:.3%} in any layer, {gap.mean:.3%} on average, on the "
-        f"load it was fitted to. The lower bound is computed for each layer without regard to the plan."
+        f"can {better} by more than {gap.worst:.3%} in any layer, {gap.mean:.3%} on average, on the "
+        f"load it was fitted to{under}. The lower bound is computed for each layer without regard to the "
+        f"plan."
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moesim.reporting import tables, words
-from moesim.reporting.documents import HardwareSources
+from moesim.reporting.documents import HardwareSources, Objective
 from moesim.reporting.gather import placement_document, prediction_document
 from moesim.reporting.page import labels_of
 
@@ -91,3 +91,15 @@ def test_tables_hold_the_numbers(placed, trace, predictions):
 )
 def test_status(source, expected):
     assert words.status(source) == expected
+
+
+def test_what_is_proven_is_of_what_was_asked_for(placed, trace):
+    document = placement_document(placed, trace)
+    asked = document.model_copy(
+        update={"objective": Objective(terms="max-load + 0.2 remote-nodes"), "dispatch": "sglang-static"}
+    )
+    (plain,), (other,) = (dict(words.of_placement(d).points)["Proven"] for d in (document, asked))
+    assert "more even" in plain
+    assert "dispatch" not in plain
+    assert "be better (max-load + 0.2 remote-nodes)" in other
+    assert "under sglang-static dispatch" in other
