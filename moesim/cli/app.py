@@ -17,6 +17,7 @@ from moesim.cli.many import spread
 from moesim.cli.place import place
 from moesim.cli.predict import predict
 from moesim.cli.rebalance import rebalance
+from moesim.cli.replay import replay
 from moesim.cli.report import report
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(place)
 app.command()(rebalance)
+app.command()(replay)
 app.command()(report)
 app.command()(demo)
 app.add_typer(trace.app, name="trace")

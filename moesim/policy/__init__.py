@@ -1,0 +1,37 @@
+"""Decisions of systems that move experts between memories: small classes without clocks."""
+
+from moesim.policy.guesses import Guesses
+from moesim.policy.residency import COLD, LOOKUPS, POOLS, RESETS, RULES, STARTS, Residency
+from moesim.policy.slots import (
+    AsRouted,
+    Batcher,
+    Composition,
+    Gate,
+    Placement,
+    Predictor,
+    TokenByToken,
+    Transfer,
+)
+from moesim.policy.steps import MIXED, Steps, token_steps
+
+__all__ = [
+    "COLD",
+    "LOOKUPS",
+    "MIXED",
+    "POOLS",
+    "RESETS",
+    "RULES",
+    "STARTS",
+    "AsRouted",
+    "Batcher",
+    "Composition",
+    "Gate",
+    "Guesses",
+    "Placement",
+    "Predictor",
+    "Residency",
+    "Steps",
+    "TokenByToken",
+    "Transfer",
+    "token_steps",
+]

@@ -1,0 +1,124 @@
+"""The eight decisions that systems are made of, as protocols, and their composition.
+
+Rules that keep them apart: a residency's key only orders and never moves; a transfer only moves and never
+decides what stays; an executor sees when weights will be there; a precision is asked at a miss and at a
+prefetch. Learned tables come from `fit` on a part of the trace that is disjoint from what is replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.policy.guesses import Guesses
+from moesim.policy.residency import Residency
+from moesim.policy.steps import Steps, token_steps
+from moesim.trace.types import RoutingTrace
+
+Array = npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """Changes which experts tokens go to: skips, fewer experts, other experts."""
+
+    def transform(self, trace: RoutingTrace) -> RoutingTrace:
+        """The trace as the model would route it under this gate; ids may be fewer, never more."""
+        ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Says which experts later layers, or the next step, will ask for."""
+
+    def fit(self, train: RoutingTrace) -> Predictor:
+        """The same with its tables learnt from `train`, which shares no request with what is replayed."""
+        ...
+
+    def guess(self, steps: Steps) -> Guesses:
+        """Guesses at every cell, from what is known there and nothing later, unless it is an oracle."""
+        ...
+
+
+@runtime_checkable
+class Batcher(Protocol):
+    """Forms steps of the tokens of a trace."""
+
+    def form(self, trace: RoutingTrace) -> Steps:
+        """Every row of the trace in exactly one step."""
+        ...
+
+
+@runtime_checkable
+class Placement(Protocol):
+    """How many slots each layer has, and what is resident before the first step."""
+
+    def quota(self, slots: int, train: RoutingTrace) -> npt.NDArray[np.int64]:
+        """Slots of each layer, int64 ``[layers]``, at most `slots` in all."""
+        ...
+
+    def resident(self, quota: npt.NDArray[np.int64], train: RoutingTrace) -> npt.NDArray[np.bool_]:
+        """What is resident at first, bool ``[layers, experts]``, at most `quota` in each layer."""
+        ...
+
+
+class TokenByToken:
+    """A batcher: one token per step, in stored order."""
+
+    def form(self, trace: RoutingTrace) -> Steps:
+        """Steps of one token."""
+        return token_steps(trace)
+
+
+class AsRouted:
+    """A gate that changes nothing."""
+
+    def transform(self, trace: RoutingTrace) -> RoutingTrace:
+        """The trace itself."""
+        return trace
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How weights move between slow and fast memory.
+
+    Parameters
+    ----------
+    width
+        Guessed experts that are fetched per target cell; 0 fetches on demand alone.
+    distance
+        Cells ahead that are fetched for, at most.
+    order
+        ``score`` by the guess's score, ``near`` by distance first, ``near-score`` by score over distance.
+    preemptible
+        Whether a demand may break off a prefetch that has begun.
+    write_back
+        Whether a victim is copied back to slow memory.
+    channels
+        Copies under way at once; they share the link.
+    """
+
+    width: int = 0
+    distance: int = 1
+    order: str = "score"
+    preemptible: bool = False
+    write_back: bool = False
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A system: one plug-in per slot.
+
+    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executors`.
+    """
+
+    residency: Residency = field(default_factory=Residency)
+    transfer: Transfer = field(default_factory=Transfer)
+    gate: Gate = field(default_factory=AsRouted)
+    predictor: Predictor | None = None
+    batcher: Batcher = field(default_factory=TokenByToken)
+    placement: Placement | None = None

@@ -1,0 +1,5 @@
+"""Caches of experts: replay of traces through them, one policy or all capacities at once."""
+
+from moesim.residency.replay import Replayed, replay
+
+__all__ = ["Replayed", "replay"]

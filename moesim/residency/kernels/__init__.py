@@ -1,0 +1,1 @@
+"""Compiled loops of cache replay, one rule each."""

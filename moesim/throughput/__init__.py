@@ -1,0 +1,1 @@
+"""Offline-throughput systems that stream weights: their performance models and policy searches."""
