@@ -1,7 +1,9 @@
 """Decisions of systems that move experts between memories: small classes without clocks."""
 
 from moesim.policy.guesses import Guesses
+from moesim.policy.precision import SKIP, Constant, Levels, Precision
 from moesim.policy.residency import COLD, LOOKUPS, POOLS, RESETS, RULES, STARTS, Residency
+from moesim.policy.selected import Selected
 from moesim.policy.slots import (
     AsRouted,
     Batcher,
@@ -21,15 +23,20 @@ __all__ = [
     "POOLS",
     "RESETS",
     "RULES",
+    "SKIP",
     "STARTS",
     "AsRouted",
     "Batcher",
     "Composition",
+    "Constant",
     "Gate",
     "Guesses",
+    "Levels",
     "Placement",
+    "Precision",
     "Predictor",
     "Residency",
+    "Selected",
     "Steps",
     "TokenByToken",
     "Transfer",
