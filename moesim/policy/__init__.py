@@ -1,5 +1,6 @@
 """Decisions of systems that move experts between memories: small classes without clocks."""
 
+from moesim.policy.executor import KINDS, Executor
 from moesim.policy.guesses import Guesses
 from moesim.policy.residency import COLD, LOOKUPS, POOLS, RESETS, RULES, STARTS, Residency
 from moesim.policy.slots import (
@@ -16,6 +17,7 @@ from moesim.policy.steps import MIXED, Steps, token_steps
 
 __all__ = [
     "COLD",
+    "KINDS",
     "LOOKUPS",
     "MIXED",
     "POOLS",
@@ -25,6 +27,7 @@ __all__ = [
     "AsRouted",
     "Batcher",
     "Composition",
+    "Executor",
     "Gate",
     "Guesses",
     "Placement",

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from moesim.policy.executor import Executor
 from moesim.policy.guesses import Guesses
 from moesim.policy.residency import Residency
 from moesim.policy.steps import Steps, token_steps
@@ -113,7 +114,8 @@ class Transfer:
 class Composition:
     """A system: one plug-in per slot.
 
-    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executors`.
+    `precision` is described in `moesim.policy.precision`, the rules of `executor` in
+    `moesim.policy.executors`.
     """
 
     residency: Residency = field(default_factory=Residency)
@@ -122,3 +124,4 @@ class Composition:
     predictor: Predictor | None = None
     batcher: Batcher = field(default_factory=TokenByToken)
     placement: Placement | None = None
+    executor: Executor = field(default_factory=Executor)
