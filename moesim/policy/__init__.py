@@ -2,7 +2,9 @@
 
 from moesim.policy.executor import KINDS, Executor
 from moesim.policy.guesses import Guesses
+from moesim.policy.precision import SKIP, Constant, Levels, Precision
 from moesim.policy.residency import COLD, LOOKUPS, POOLS, RESETS, RULES, STARTS, Residency
+from moesim.policy.selected import Selected
 from moesim.policy.slots import (
     AsRouted,
     Batcher,
@@ -23,16 +25,21 @@ __all__ = [
     "POOLS",
     "RESETS",
     "RULES",
+    "SKIP",
     "STARTS",
     "AsRouted",
     "Batcher",
     "Composition",
+    "Constant",
     "Executor",
     "Gate",
     "Guesses",
+    "Levels",
     "Placement",
+    "Precision",
     "Predictor",
     "Residency",
+    "Selected",
     "Steps",
     "TokenByToken",
     "Transfer",

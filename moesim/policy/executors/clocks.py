@@ -46,7 +46,8 @@ def three_clock(
     while place < n:
         # One pass from the heaviest down finds what each of the three would take.
         on_gpu, late, to_move, light, light_queued = -1, -1, -1, -1, -1
-        for i in ranked:
+        for rank in range(n):
+            i = int(ranked[rank])
             if state[i] == _QUEUED:
                 if ready[i] <= gpu:
                     if on_gpu < 0:
