@@ -14,6 +14,7 @@ from moesim.policy.slots import (
     TokenByToken,
     Transfer,
 )
+from moesim.policy.split import Overlap, overlap, require_disjoint, split
 from moesim.policy.steps import MIXED, Steps, token_steps
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Gate",
     "Guesses",
     "Levels",
+    "Overlap",
     "Placement",
     "Precision",
     "Predictor",
@@ -40,5 +42,8 @@ __all__ = [
     "Steps",
     "TokenByToken",
     "Transfer",
+    "overlap",
+    "require_disjoint",
+    "split",
     "token_steps",
 ]
