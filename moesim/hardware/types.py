@@ -71,8 +71,8 @@ class Device:
     """One accelerator: processors that share memories.
 
     The first processor and the first memory are the main ones. A second processor sits beside a memory: each
-    processor has its own bandwidth to each memory. MoNDE's reaches LPDDR at 512 GB/s that the GPU reaches at 32
-    GB/s, Duplex's the GPU's own memory at four times the GPU's bandwidth.
+    processor has its own bandwidth to each memory. MoNDE's reaches LPDDR at 512 GB/s that the GPU reaches at
+    32 GB/s, Duplex's the GPU's own memory at four times the GPU's bandwidth.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """Decisions of systems that move experts between memories: small classes without clocks."""
 
+from moesim.policy.executor import KINDS, Executor
 from moesim.policy.guesses import Guesses
 from moesim.policy.precision import SKIP, Constant, Levels, Precision
 from moesim.policy.residency import COLD, LOOKUPS, POOLS, RESETS, RULES, STARTS, Residency
@@ -18,6 +19,7 @@ from moesim.policy.steps import MIXED, Steps, token_steps
 
 __all__ = [
     "COLD",
+    "KINDS",
     "LOOKUPS",
     "MIXED",
     "POOLS",
@@ -29,6 +31,7 @@ __all__ = [
     "Batcher",
     "Composition",
     "Constant",
+    "Executor",
     "Gate",
     "Guesses",
     "Levels",

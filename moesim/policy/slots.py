@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from moesim.policy.executor import Executor
 from moesim.policy.guesses import Guesses
 from moesim.policy.precision import Precision
 from moesim.policy.residency import Residency
@@ -115,7 +116,7 @@ class Transfer:
 class Composition:
     """A system: one plug-in per slot.
 
-    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executors`; a
+    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executor`; a
     precision of None is that of the model.
     """
 
@@ -125,6 +126,7 @@ class Composition:
     predictor: Predictor | None = None
     batcher: Batcher = field(default_factory=TokenByToken)
     placement: Placement | None = None
+    executor: Executor = field(default_factory=Executor)
     precision: Precision | None = None
 
     def steps(self, trace: RoutingTrace) -> Steps:
