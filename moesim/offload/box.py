@@ -192,6 +192,11 @@ class Box:
             launch_s,
         )
 
+    def with_bits(self, bits: Sequence[float]) -> Box:
+        """The same with experts of other widths, in bits per parameter; the memory for them stays."""
+        params = ExpertShape(self.model.hidden, self.moe.intermediate, self.moe.matrices, "bf16").params
+        return replace(self, widths=tuple(_width(float(b), params) for b in bits))
+
     @property
     def moe(self) -> MoE:
         """The block that all MoE layers share."""
@@ -244,7 +249,8 @@ class Box:
             table = OpTable(tuple((op, 1) for op in ops), (), most)
             plain = op_times(table, device).seconds.sum(axis=0)
             rows.append(_rising(np.minimum(grouped, plain)))
-        return np.maximum(np.stack(rows), self.launch_s * EXPERT_KERNELS * (np.arange(most + 1) > 0))
+        started = self.launch_s * EXPERT_KERNELS * (np.arange(most + 1) > 0)
+        return np.asarray(np.maximum(np.stack(rows), started))
 
     def cpu_seconds(self, most: int) -> Array:
         """One expert on the host's processor from host memory, ``[levels, most + 1]``; infinite without."""
@@ -310,9 +316,7 @@ def _width(name: str | float, params: float) -> Width:
     return Width(f"{name:g} bit", "int4" if name < 16 else "bf16", params * name / 8)
 
 
-def _left(
-    model: Model, precision: Precision, hardware: Hardware, context: float, sequences: float
-) -> float:
+def _left(model: Model, precision: Precision, hardware: Hardware, context: float, sequences: float) -> float:
     """Device bytes beside dense weights, workspace and cache."""
     kinds, layout = LayerKinds.of(model), Parallelism()
     use = memory_use(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.offload.pools import Rules, State, empty, make_room, note_use, put, remove
+from moesim.policy.executors import assign
 
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
@@ -34,8 +35,12 @@ COUNTS = (
     "wasted",
     "aborted",
     "written_back",
+    "on_cpu",
+    "on_near",
+    "deferred",
 )
 ACCESSES, HITS, LATE, LOADS, STAGED, SKIPPED, PREFETCHED, USEFUL, WASTED, ABORTED, WRITTEN = range(11)
+ON_CPU_COUNT, ON_NEAR_COUNT, DEFERRED_COUNT = range(11, 14)
 N_COUNTS = len(COUNTS)
 #: Resources; seconds are those that each is busy.
 BUSY = ("gpu", "cpu", "near", "to_device", "from_device", "storage")
@@ -86,10 +91,11 @@ class Ahead(NamedTuple):
 
 
 class Hands(NamedTuple):
-    """Who runs experts: number and parameters of the executor."""
+    """Who runs experts: number and parameters of the executor, and which accesses may wait for a layer."""
 
     kind: int
     parameters: F8
+    deferrable: npt.NDArray[np.bool_]
 
 
 class Costs(NamedTuple):
@@ -100,8 +106,8 @@ class Costs(NamedTuple):
     gpu_s, cpu_s, near_s
         Of one expert, by level and tokens, ``[levels, tokens + 1]``.
     link_s, store_s, bytes
-        To the device over the link, and from storage, by what is there already (row 0: nothing; row ``l + 1``:
-        level l) and what is to be there, ``[levels + 1, levels]``, without `latency_s`.
+        To the device over the link, and from storage, by what is there already (row 0: nothing; row
+        ``l + 1``: level l) and what is to be there, ``[levels + 1, levels]``, without `latency_s`.
     out_s
         An expert of each level back to the host, ``[levels]``.
     latency_s
@@ -137,7 +143,7 @@ class Costs(NamedTuple):
 class Clocks(NamedTuple):
     """When things are free: `free` by resource, `channel` of the link, `spare` slots beside the pools.
 
-    `busy` and `wait` add up seconds, `bytes` what crossed `PATHS`. `flight` is the last prefetch, -1 for none.
+    `busy` and `wait` add up seconds, `bytes` what crossed `PATHS`. `flight` is the last prefetch, or -1.
     """
 
     free: F8
@@ -152,7 +158,9 @@ class Clocks(NamedTuple):
 class Scratch(NamedTuple):
     """Of one cell: by access, who runs it, in which level, whether it has a slot, and where its victims are.
 
-    `order` is that in which accesses start, `gone` and `gone_level` the victims one after the other.
+    `order` is that in which accesses start, `gone` and `gone_level` the victims one after the other. The rest
+    is what an executor takes and gives: `asked` are the accesses it is about, `seconds` those on GPU, CPU,
+    link and near unit, ``[4, accesses]``.
     """
 
     where: I1
@@ -164,6 +172,13 @@ class Scratch(NamedTuple):
     order: I8
     gone: I8
     gone_level: I1
+    asked: I8
+    tokens: I4
+    resident: npt.NDArray[np.bool_]
+    seconds: F8
+    free: F8
+    chosen: I1
+    turn: I8
 
 
 def new_clocks(channels: int, spares: int) -> Clocks:
@@ -278,9 +293,7 @@ def fetch_ahead(
             break
         head += 1
         pool = rules.pool[layer]
-        last, room = make_room(
-            state, rules, x, pool, level, cell, False, scratch.gone, scratch.gone_level, 0
-        )
+        last, room = make_room(state, rules, x, pool, level, cell, False, scratch.gone, scratch.gone_level, 0)
         counts[WASTED, layer] += count_wasted(state, scratch, 0, last)
         counts[WRITTEN, layer] += last if ahead.write_back else 0
         slot = take_slot(clocks, costs, state, ahead, scratch, 0, last)
@@ -380,6 +393,79 @@ def needed(demand: Demand, cell: int, layer: int, x: int) -> bool:
 
 
 @compiled
+def hand_out(
+    demand: Demand,
+    hands: Hands,
+    costs: Costs,
+    state: State,
+    clocks: Clocks,
+    scratch: Scratch,
+    counts: I8,
+    step: int,
+    layer: int,
+    gate: float,
+) -> int:
+    """Let the executor say who runs what; fills `where` and `order`, returns how many accesses run."""
+    cell = step * demand.layers + layer
+    first = demand.starts[cell]
+    n = 0
+    for j in range(demand.starts[cell + 1] - first):
+        if scratch.where[j] == SKIP:
+            continue
+        x = layer * demand.num_experts + demand.experts[first + j]
+        level, tokens = scratch.level[j], demand.tokens[first + j]
+        held = state.level[x]
+        scratch.asked[n] = j
+        scratch.tokens[n] = tokens
+        scratch.resident[n] = scratch.where[j] == ON_GPU
+        scratch.seconds[0, n] = costs.gpu_s[level, tokens]
+        scratch.seconds[1, n] = costs.cpu_s[level, tokens]
+        load = costs.latency_s + costs.link_s[held + 1, level]
+        scratch.seconds[2, n] = load + (costs.store_s[held + 1, level] if costs.stored[x] else 0.0)
+        scratch.seconds[3, n] = costs.near_s[level, tokens]
+        scratch.chosen[n] = DEFERRED if hands.deferrable[first + j] else ON_GPU
+        n += 1
+    hop = costs.hop_s[step]
+    scratch.free[0] = clocks.free[GPU] - gate
+    scratch.free[1] = max(clocks.free[CPU] - gate, hop)
+    scratch.free[2] = max(clocks.free[LINK] - gate, 0.0)
+    scratch.free[3] = max(clocks.free[NEAR] - gate, hop)
+    assign(
+        hands.kind,
+        scratch.tokens[:n],
+        scratch.resident[:n],
+        scratch.seconds[0, :n],
+        scratch.seconds[1, :n],
+        scratch.seconds[2, :n],
+        scratch.seconds[3, :n],
+        scratch.free,
+        hands.parameters,
+        scratch.chosen[:n],
+        scratch.turn[:n],
+    )
+    for turn in range(n):
+        j = scratch.asked[scratch.turn[turn]]
+        scratch.order[turn] = j
+        who = scratch.chosen[scratch.turn[turn]]
+        if who == DEFERRED and layer == demand.layers - 1:
+            who = ON_CPU  # no layer behind it whose output it could join
+        scratch.where[j] = who
+        counts[ON_CPU_COUNT, layer] += 1 if who in (ON_CPU, DEFERRED) else 0
+        counts[ON_NEAR_COUNT, layer] += 1 if who == ON_NEAR else 0
+        counts[DEFERRED_COUNT, layer] += 1 if who == DEFERRED else 0
+    return n
+
+
+@compiled
+def run_elsewhere(clocks: Clocks, what: int, earliest: float, seconds: float) -> float:
+    """Run an expert on the CPU or the near unit; when it is done."""
+    end = max(clocks.free[what], earliest) + seconds
+    clocks.free[what] = end
+    clocks.busy[what] += seconds
+    return float(end)
+
+
+@compiled
 def replay_timed(
     demand: Demand,
     ahead: Ahead,
@@ -416,10 +502,17 @@ def replay_timed(
         np.empty(most, np.int64),
         np.empty(every + 2 * most, np.int64),
         np.empty(every + 2 * most, np.int8),
+        np.empty(most, np.int64),
+        np.empty(most, np.int32),
+        np.empty(most, np.bool_),
+        np.empty((4, most)),
+        np.empty(4),
+        np.empty(most, np.int8),
+        np.empty(most, np.int64),
     )
     where, order = scratch.where, scratch.order
     free = clocks.free
-    head, tail, known = 0, 0, 0.0
+    head, tail, known, deferred = 0, 0, 0.0, 0.0
     for step in range(steps):
         if rules.reset and step > 0 and demand.request[step] != demand.request[step - 1]:
             empty(state, rules)
@@ -440,9 +533,7 @@ def replay_timed(
             base = layer * num_experts
             if rules.batch:
                 for i in range(first, first + asked):
-                    state.guard[base + demand.experts[i]] = max(
-                        cell, state.guard[base + demand.experts[i]]
-                    )
+                    state.guard[base + demand.experts[i]] = max(cell, state.guard[base + demand.experts[i]])
             # Look up: what is there runs first.
             runs, misses, leaving = 0, 0, 0
             for j in range(asked):
@@ -484,6 +575,8 @@ def replay_timed(
                 if where[j] == LOADED:
                     order[runs] = j
                     runs += 1
+            if hands.kind != 0:
+                runs = hand_out(demand, hands, costs, state, clocks, scratch, counts, step, layer, gate)
             if rules.batch and misses:
                 for o in range(runs):
                     j = order[o]
@@ -492,24 +585,43 @@ def replay_timed(
                             demand, rules, ahead, state, scratch, counts, cell, layer, j, leaving
                         )
                         note_use(state, rules, base + demand.experts[first + j], first + j)
+            hop = costs.hop_s[step]
+            cpu_end, near_end, later = 0.0, 0.0, 0.0
             for o in range(runs):
                 j = order[o]
                 i = first + j
                 x = base + demand.experts[i]
                 level = scratch.level[j]
                 spare = -1
+                if where[j] == ON_CPU or where[j] == DEFERRED:
+                    seconds = costs.cpu_s[level, demand.tokens[i]]
+                    if cpu_end == 0.0 and later == 0.0:
+                        seconds += hands.parameters[0]
+                    end = run_elsewhere(clocks, CPU, gate + hop, seconds) + hop
+                    if where[j] == ON_CPU:
+                        cpu_end = max(cpu_end, end)
+                    else:
+                        later = max(later, end)
+                    continue
+                if where[j] == ON_NEAR:
+                    seconds = costs.near_s[level, demand.tokens[i]]
+                    near_end = run_elsewhere(clocks, NEAR, gate + hop, seconds) + hop
+                    continue
                 if where[j] == LOADED:
                     if scratch.slotted[j]:
                         slot = take_slot(
                             clocks, costs, state, ahead, scratch, scratch.gone_first[j], scratch.gone_last[j]
                         )
                     else:
-                        spare = np.argmin(clocks.spare)
+                        spare = int(np.argmin(clocks.spare))
                         slot = clocks.spare[spare]
                     copy_in(clocks, costs, state, x, scratch.held[j], level, max(gate, slot))
                 run_on_gpu(clocks, state, x, costs.gpu_s[level, demand.tokens[i]])
                 if spare >= 0:
                     clocks.spare[spare] = free[GPU]
+            wait_for(clocks, WAIT_CPU, max(cpu_end, deferred))
+            wait_for(clocks, WAIT_NEAR, near_end)
+            deferred = later
             if ahead.starts[cell] < ahead.starts[cell + 1]:
                 head, tail, known = ahead.starts[cell], ahead.starts[cell + 1], gate
         free[GPU] += costs.tail[step]

@@ -82,7 +82,9 @@ def rest_seconds(
     parts: list[dict[Layer | None, tuple[Array, Array, Array]]] = []
     for first in range(0, columns.shape[1], _CHUNK):
         batch = _batch(*columns[:, first : first + _CHUNK])
-        found = {layer: _layer(layer, model, device, precision, batch, launch_s) for layer in set(model.layers)}
+        found = {
+            layer: _layer(layer, model, device, precision, batch, launch_s) for layer in set(model.layers)
+        }
         ends = step_work(replace(model, layers=()), Parallelism(), batch, precision).table
         zero = np.zeros(batch.size)
         parts.append({**found, None: (zero, zero, _seconds(ends.ops, device, batch.size, launch_s))})
@@ -162,4 +164,4 @@ def _seconds(ops: Iterable[tuple[Op, int]], device: Device, batches: int, launch
     table = OpTable(rows, (), batches)
     seconds = np.asarray((table.counts * op_times(table, device).seconds).sum(axis=0))
     started = sum(max(op.launches, op.name.startswith("shared_")) * count for op, count in rows)
-    return np.maximum(seconds, launch_s * started)
+    return np.asarray(np.maximum(seconds, launch_s * started))
