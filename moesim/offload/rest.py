@@ -82,7 +82,7 @@ def rest_seconds(
     parts: list[dict[Layer | None, tuple[Array, Array, Array]]] = []
     for first in range(0, columns.shape[1], _CHUNK):
         batch = _batch(*columns[:, first : first + _CHUNK])
-        found = {
+        found: dict[Layer | None, tuple[Array, Array, Array]] = {
             layer: _layer(layer, model, device, precision, batch, launch_s) for layer in set(model.layers)
         }
         ends = step_work(replace(model, layers=()), Parallelism(), batch, precision).table
