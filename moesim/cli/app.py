@@ -19,6 +19,7 @@ from moesim.cli.predict import predict
 from moesim.cli.rebalance import rebalance
 from moesim.cli.replay import replay
 from moesim.cli.report import report
+from moesim.cli.reproduce import reproduce
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command()(predict)
 app.command()(place)
 app.command()(rebalance)
 app.command()(replay)
+app.command()(reproduce)
 app.command()(report)
 app.command()(demo)
 app.add_typer(trace.app, name="trace")

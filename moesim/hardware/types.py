@@ -70,7 +70,9 @@ class Price:
 class Device:
     """One accelerator: processors that share memories.
 
-    The first processor and the first memory are the main ones.
+    The first processor and the first memory are the main ones. A second processor sits beside a memory: each
+    processor has its own bandwidth to each memory. MoNDE's reaches LPDDR at 512 GB/s that the GPU reaches at
+    32 GB/s, Duplex's the GPU's own memory at four times the GPU's bandwidth.
     """
 
     name: str
@@ -90,6 +92,19 @@ class Device:
     def memory(self) -> Memory:
         """The main memory: it holds weights and KV cache."""
         return self.memories[0]
+
+    @property
+    def near(self) -> Processor | None:
+        """The processor beside a memory (Logic-PIM, near-data), if there is one: the second one."""
+        return self.processors[1] if len(self.processors) > 1 else None
+
+    @property
+    def near_memory(self) -> Memory | None:
+        """The memory that the near processor reaches fastest; it may be the main one."""
+        near = self.near
+        if near is None:
+            return None
+        return max(self.memories, key=lambda memory: near.bandwidth_bytes_per_s[memory.name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,18 @@ prefetch. Learned tables come from `fit` on a part of the trace that is disjoint
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.policy.executor import Executor
 from moesim.policy.guesses import Guesses
+from moesim.policy.precision import Precision
 from moesim.policy.residency import Residency
+from moesim.policy.selected import Selected
+from moesim.policy.split import require_disjoint
 from moesim.policy.steps import Steps, token_steps
 from moesim.trace.types import RoutingTrace
 
@@ -25,8 +29,8 @@ Array = npt.NDArray[np.float64]
 class Gate(Protocol):
     """Changes which experts tokens go to: skips, fewer experts, other experts."""
 
-    def transform(self, trace: RoutingTrace) -> RoutingTrace:
-        """The trace as the model would route it under this gate; ids may be fewer, never more."""
+    def select(self, trace: RoutingTrace) -> Selected:
+        """The trace as the model would route it under this gate; experts may be fewer, never more."""
         ...
 
 
@@ -47,8 +51,8 @@ class Predictor(Protocol):
 class Batcher(Protocol):
     """Forms steps of the tokens of a trace."""
 
-    def form(self, trace: RoutingTrace) -> Steps:
-        """Every row of the trace in exactly one step."""
+    def form(self, trace: RoutingTrace, kept: npt.NDArray[np.bool_] | None = None) -> Steps:
+        """Every row of the trace in exactly one step; of its slots only those that a gate has `kept`."""
         ...
 
 
@@ -68,17 +72,17 @@ class Placement(Protocol):
 class TokenByToken:
     """A batcher: one token per step, in stored order."""
 
-    def form(self, trace: RoutingTrace) -> Steps:
+    def form(self, trace: RoutingTrace, kept: npt.NDArray[np.bool_] | None = None) -> Steps:
         """Steps of one token."""
-        return token_steps(trace)
+        return token_steps(trace, kept)
 
 
 class AsRouted:
     """A gate that changes nothing."""
 
-    def transform(self, trace: RoutingTrace) -> RoutingTrace:
+    def select(self, trace: RoutingTrace) -> Selected:
         """The trace itself."""
-        return trace
+        return Selected(trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ class Transfer:
 class Composition:
     """A system: one plug-in per slot.
 
-    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executors`.
+    `precision` and `executor` are described in `moesim.policy.precision` and `moesim.policy.executor`; a
+    precision of None is that of the model.
     """
 
     residency: Residency = field(default_factory=Residency)
@@ -122,3 +127,26 @@ class Composition:
     predictor: Predictor | None = None
     batcher: Batcher = field(default_factory=TokenByToken)
     placement: Placement | None = None
+    executor: Executor = field(default_factory=Executor)
+    precision: Precision | None = None
+
+    def steps(self, trace: RoutingTrace) -> Steps:
+        """What the trace asks for, past this gate and in the steps of this batcher."""
+        selected = self.gate.select(trace)
+        return self.batcher.form(selected.trace, selected.kept)
+
+    def fit(self, train: RoutingTrace, trace: RoutingTrace) -> Composition:
+        """The same with the tables of its slots learnt from `train`, to replay `trace`.
+
+        Raises
+        ------
+        ConfigError
+            When requests of `trace` stand in `train` too.
+        """
+        require_disjoint(train, trace)
+        learnt = {
+            name: slot.fit(train)
+            for name in ("gate", "predictor", "precision")
+            if hasattr(slot := getattr(self, name), "fit")
+        }
+        return replace(self, **learnt)

@@ -68,8 +68,15 @@ class Steps:
         return len(self.experts)
 
 
-def token_steps(trace: RoutingTrace) -> Steps:
+def token_steps(trace: RoutingTrace, kept: npt.NDArray[np.bool_] | None = None) -> Steps:
     """One step per token, in stored order: decoding one sequence at a time.
+
+    Parameters
+    ----------
+    trace
+        Rows become steps.
+    kept
+        Slots that a gate leaves in use, bool ``[tokens, layers, top_k]``; None is all of them.
 
     Examples
     --------
@@ -80,14 +87,26 @@ def token_steps(trace: RoutingTrace) -> Steps:
     >>> steps = token_steps(trace)
     >>> steps.experts.tolist(), steps.starts.tolist()
     ([2, 0, 1, 3, 0, 1, 3, 2], [0, 2, 4, 6, 8])
+
+    Only the first expert of each token and layer:
+
+    >>> steps = token_steps(trace, np.broadcast_to([True, False], ids.shape))
+    >>> steps.experts.tolist(), steps.starts.tolist()
+    ([2, 1, 0, 3], [0, 1, 2, 3, 4])
     """
     tokens, layers, top_k = trace.topk_ids.shape
-    weights = trace.topk_weights
+    experts, weights = trace.topk_ids.reshape(-1), trace.topk_weights
+    flat = None if weights is None else weights.reshape(-1)
+    starts = np.arange(tokens * layers + 1, dtype=np.int64) * top_k
+    if kept is not None:
+        used = kept.reshape(-1)
+        experts, flat = experts[used], None if flat is None else flat[used]
+        starts[1:] = np.cumsum(kept.sum(axis=2).reshape(-1))
     return Steps(
-        experts=trace.topk_ids.reshape(-1).astype(np.int32),
-        tokens=np.ones(tokens * layers * top_k, np.int32),
-        weights=None if weights is None else weights.reshape(-1).astype(np.float32),
-        starts=np.arange(tokens * layers + 1, dtype=np.int64) * top_k,
+        experts=experts.astype(np.int32),
+        tokens=np.ones(len(experts), np.int32),
+        weights=None if flat is None else flat.astype(np.float32),
+        starts=starts,
         layers=layers,
         num_experts=trace.num_experts,
         request=trace.request.astype(np.int32),

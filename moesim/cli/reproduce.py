@@ -1,0 +1,109 @@
+"""`moesim reproduce`: published figures of systems beside ours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from moesim.cli.common import Json, Seed, print_json, print_table
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Systems; none are all of them.")
+    ] = None,
+    everything: Annotated[
+        bool | None,
+        typer.Option(
+            "--all/--headlines",
+            help="Every row, or the one headline of each system. Without: headlines, or all rows of NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    sweep: Annotated[bool, typer.Option(help="Move assumptions over their ranges.")] = True,
+    variant: Annotated[str, typer.Option(help="paper or code alone, where these differ.")] = "",
+    trace: Annotated[str, typer.Option(help="Routing to replay instead of what is bundled.")] = "",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Print the published figures of systems beside ours: the ratio, what is assumed, and a verdict.
+
+    reproduced: within 15 %. assumption-bound: within 15 % for some plausible value of what is assumed.
+    direction: a gain is a gain. not reproduced: none of these.
+    """
+    from moesim.errors import ConfigError, Fault
+    from moesim.systems import VARIANTS, document
+    from moesim.systems import reproduce as run
+    from moesim.trace import RoutingTrace, load_trace
+
+    if variant not in ("", *VARIANTS):
+        raise ConfigError(Fault("unknown variant", "--variant", variant, ", ".join(VARIANTS)))
+    routing = load_trace(trace) if trace else None
+    if routing is not None and not isinstance(routing, RoutingTrace):
+        raise ConfigError(Fault("needs tokens; these are load counts", "--trace", trace))
+    wanted = names or []
+    only = not everything if everything is not None else not wanted
+    judged = run(wanted, headlines_only=only, variant=variant, sweep=sweep, trace=routing, seed=seed)
+    found = document(judged)
+    if json:
+        print_json(found, inputs=[trace] if trace else [], seed=seed)
+        return
+    _rows(found["rows"])
+    if wanted:
+        _details(found["rows"])
+    typer.echo()
+    _summary(found["summary"])
+
+
+def _rows(rows: list[dict[str, Any]]) -> None:
+    print_table(
+        ["system", "row", "metric", "grade", "published", "ours", "swept", "ratio", "verdict"],
+        [
+            [
+                row["system"] + ("*" if row["headline"] else ""),
+                row["row"] + (" (code)" if row["variant"] == "code" else ""),
+                ", ".join(part for part in (row["metric"], row["unit"]) if part) or "-",
+                row["grade"],
+                _number(row["published"]) + (f"..{row['published_high']:g}" if row["published_high"] else ""),
+                _number(row["ours"]),
+                "-" if row["swept"] is None else "..".join(map(_number, row["swept"])),
+                "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+                row["verdict"],
+            ]
+            for row in rows
+        ],
+        title="Published and ours; * is the one headline of a system",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _details(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        typer.echo()
+        typer.echo(f"{row['system']}, {row['row']}: {row['verdict']}")
+        for name in ("source", "locator", "baseline", "slots", "hardware", "workload", "routing", "reason"):
+            if row[name]:
+                typer.echo(f"  {name}: {row[name]}")
+        for a in row["assumed"]:
+            low, high = a["range"]
+            typer.echo(f"  assumed {a['name']} = {a['value']:g} ({low:g} to {high:g}): {a['why']}")
+
+
+def _summary(summary: dict[str, Any]) -> None:
+    verdicts = list(summary["all"]["verdicts"])
+    print_table(
+        ["rows", "n", *verdicts, "median |log ratio|"],
+        [
+            [
+                name,
+                part["n"],
+                *(part["verdicts"][verdict] for verdict in verdicts),
+                _number(part["median_abs_log_ratio"]),
+            ]
+            for name, part in summary.items()
+        ],
+    )

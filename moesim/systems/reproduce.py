@@ -1,0 +1,163 @@
+"""Published figures beside ours, and what is said of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from moesim.systems.registry import find, rows
+from moesim.systems.row import Case, Row
+from moesim.systems.sweep import points
+from moesim.systems.verdict import VERDICTS, judge
+from moesim.trace.types import RoutingTrace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A row that was run.
+
+    Parameters
+    ----------
+    row
+        What was run.
+    ours
+        With the assumptions as taken; None where there is no model.
+    swept
+        Over the ranges of the assumptions; empty where nothing was swept.
+    verdict
+        One of `moesim.systems.verdict.VERDICTS`.
+    routing
+        Whose routing was replayed; empty if none is needed.
+    """
+
+    row: Row
+    ours: float | None
+    swept: tuple[float, ...]
+    verdict: str
+    routing: str
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over published."""
+        published = self.row.figure.value
+        return None if self.ours is None or not published else self.ours / published
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        row, figure = self.row, self.row.figure
+        reached = [self.ours, *self.swept] if self.ours is not None and self.swept else []
+        return {
+            "system": row.system,
+            "row": row.name,
+            "headline": row.headline,
+            "variant": row.variant,
+            "kind": row.kind,
+            "metric": figure.metric,
+            "unit": figure.unit,
+            "published": figure.value,
+            "published_high": figure.high,
+            "ours": self.ours,
+            "ratio": self.ratio,
+            "swept": [min(reached), max(reached)] if reached else None,
+            "verdict": self.verdict,
+            "baseline": figure.baseline,
+            "grade": figure.grade,
+            "source": figure.source,
+            "locator": figure.locator,
+            "slots": row.slots,
+            "hardware": row.hardware,
+            "workload": row.workload,
+            "routing": self.routing,
+            "assumed": [
+                {"name": a.name, "value": a.value, "range": [a.low, a.high], "why": a.why}
+                for a in row.assumed
+            ],
+            "reason": row.reason,
+        }
+
+
+def run_row(row: Row, *, sweep: bool = True, trace: RoutingTrace | None = None, seed: int = 0) -> Judged:
+    """Run one row.
+
+    Parameters
+    ----------
+    row
+        What to run.
+    sweep
+        Whether the assumptions are moved over their ranges; without, no verdict can be assumption-bound.
+    trace
+        Routing to use instead of the row's own.
+    seed
+        Of everything random.
+    """
+    routing = "given" if row.routing and trace is not None else row.routing
+    if row.compute is None:
+        return Judged(row, None, (), judge(row.figure.value, None), routing)
+    ours = row.compute(Case(row.central(), trace, seed))
+    swept: tuple[float, ...] = ()
+    if sweep:
+        swept = tuple(row.compute(Case(values, trace, seed)) for values in points(row.assumed, seed))
+    return Judged(row, ours, swept, judge(row.figure.value, ours, swept, row.figure.neutral), routing)
+
+
+def reproduce(
+    names: Sequence[str] = (),
+    *,
+    headlines_only: bool = False,
+    variant: str = "",
+    sweep: bool = True,
+    trace: RoutingTrace | None = None,
+    seed: int = 0,
+) -> list[Judged]:
+    """Run the rows of some systems, or of all.
+
+    Parameters
+    ----------
+    names
+        Systems; none are all.
+    headlines_only
+        Leave out everything but each system's headline.
+    variant
+        ``paper`` or ``code``; empty for both.
+    sweep, trace, seed
+        As in `run_row`.
+
+    Raises
+    ------
+    ConfigError
+        For names that are unknown.
+    """
+    wanted = find(names) if names else None
+    return [
+        run_row(row, sweep=sweep, trace=trace, seed=seed)
+        for row in rows()
+        if (wanted is None or row.system in wanted)
+        and (row.headline or not headlines_only)
+        and variant in ("", row.variant)
+    ]
+
+
+def summary(judged: Iterable[Judged]) -> dict[str, Any]:
+    """Counts by verdict, and how far ours is from what was published: the median of ``|log ratio|``.
+
+    Headlines alone are counted beside all rows: one system with many rows should not weigh more.
+    """
+    found = list(judged)
+    return {"headlines": _part([j for j in found if j.row.headline]), "all": _part(found)}
+
+
+def _part(found: Sequence[Judged]) -> dict[str, Any]:
+    logs = [abs(math.log(j.ratio)) for j in found if j.ratio is not None and j.ratio > 0]
+    return {
+        "n": len(found),
+        "verdicts": {verdict: sum(j.verdict == verdict for j in found) for verdict in VERDICTS},
+        "median_abs_log_ratio": median(logs) if logs else None,
+    }
+
+
+def document(judged: Sequence[Judged]) -> dict[str, Any]:
+    """The whole as ``--json`` prints it."""
+    return {"rows": [j.to_dict() for j in judged], "summary": summary(judged)}
