@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
@@ -73,10 +73,11 @@ def test_slots_are_dropped_never_added(name, seed, random_trace):
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=20)
 def test_the_order_of_slots_means_nothing(seed, random_trace):
-    trace = random_trace(seed, top_k=3)
+    trace = random_trace(seed, tokens=8, top_k=3)
     weights = trace.topk_weights
-    weights = weights + np.arange(3, dtype=np.float16) * np.float16(1e-3)  # no ties
-    trace = replace(trace, topk_weights=weights)
+    assume(
+        (np.diff(np.sort(weights, axis=2), axis=2) > 0).all()
+    )  # of equal ones the first stored counts first
     turned = replace(trace, topk_ids=trace.topk_ids[..., ::-1], topk_weights=weights[..., ::-1])
     for gate in FIRST_STAYS.values():
         assert np.array_equal(gate.select(trace).kept, gate.select(turned).kept[..., ::-1])

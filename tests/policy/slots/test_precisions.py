@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -57,9 +58,7 @@ def test_ranked_precision_against_its_definition(seed, random_trace):
                 assert wanted[row, layer, i] == expected
 
 
-def test_cells_of_several_tokens_are_wanted_in_full(random_trace):
-    from dataclasses import replace
-
+def test_cells_of_several_tokens_are_wanted_in_full():
     steps = token_steps_of([[0.05, 0.95]])
     many = replace(steps, step_tokens=np.array([2], np.int32))
     assert RankedPrecision().levels(many).wanted.tolist() == [0, 0]
