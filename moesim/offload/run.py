@@ -68,15 +68,18 @@ def run(
     Raises
     ------
     ConfigError
-        If trace, model, composition and box do not fit together, with every fault.
+        If trace, model, composition and box do not fit together, with every fault; if requests of `trace`
+        stand in `train` too.
     """
+    if train is not None:
+        composition = composition.fit(train, trace)
     steps = composition.steps(trace)
     _check(composition, box, steps, train, spares)
     precision = composition.precision
     if precision is None:
         levels = Levels(np.array([1.0]), np.zeros(steps.accesses, np.int8))
     else:
-        levels = (precision.fit(train) if train is not None else precision).levels(steps)
+        levels = precision.levels(steps)
         box = box.with_bits(levels.bits.tolist())
     if slots is None:
         slots = max(box.slots - spares, 0)
@@ -102,7 +105,7 @@ def run(
     costs = costs_of(box, steps, levels, prompts_of(steps, trace), _stored(box, every, train, steps))
     predictor = composition.predictor
     if predictor is not None and composition.transfer.width > 0:
-        guesses = (predictor.fit(train) if train is not None else predictor).guess(steps)
+        guesses = predictor.guess(steps)
     else:
         guesses = Guesses.none(steps.num_steps * steps.layers)
     ahead = ahead_of(guesses, composition.transfer, steps, level)
