@@ -1,5 +1,7 @@
 """Compile loops with numba. Only modules that hold such loops import this one: numba is slow to load."""
 
+# ruff: noqa: ANN401 (numba has no types)
+
 from __future__ import annotations
 
 from collections.abc import Callable

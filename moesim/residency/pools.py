@@ -222,7 +222,7 @@ def _of_layer(trace: RoutingTrace, layer: int, want_weights: bool) -> dict[str, 
 
 
 def _column(array: npt.NDArray[np.generic], layer: int) -> npt.NDArray[np.generic]:
-    """``array[:, layer]`` in one piece, ``[tokens * top_k]``; rows are moved as one number where they can be."""
+    """``array[:, layer]`` in one piece, ``[tokens * top_k]``; a row is moved as one number if it can be."""
     width = array.shape[2] * array.itemsize
     if width in {1, 2, 4, 8} and array.flags.c_contiguous:
         rows = array.view(f"u{width}")[:, layer, 0]

@@ -31,7 +31,7 @@ class Replayed:
     slots
         Slots of each pool, int64 ``[pools]``.
     hits, accesses
-        By layer, int64 ``[layers]``. A hit is what is counted as one: first accesses too where those are free.
+        By layer, int64 ``[layers]``. Where first accesses are free, they are hits.
     cold
         Accesses by layer that found an expert not there that had never been, int64 ``[layers]``; charged as
         misses or not.

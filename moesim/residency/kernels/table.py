@@ -21,7 +21,7 @@ class Rule:
     Parameters
     ----------
     kernel
-        ``module:function`` below this package; loaded when it is first asked for, since numba is slow to load.
+        ``module:function`` below this package, loaded when it is first asked for: numba is slow to load.
     parameters
         Names it takes, with their defaults.
     weights
