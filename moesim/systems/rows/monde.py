@@ -42,7 +42,7 @@ LINK = Assumption("link", 0.88, 0.75, 1.0, "of the 32 GB/s that copies reach")
 
 @functools.cache
 def part(name: str, decoder: bool) -> Model:
-    """The encoder or the decoder of an encoder-decoder, as a model of its own; cross-attention is left out."""
+    """The encoder or the decoder of an encoder-decoder as a model of its own, cross-attention left out."""
     model = load_model(name)
     return replace(model, layers=model.layers if decoder else model.encoder_layers, encoder_layers=())
 

@@ -161,7 +161,7 @@ def _adaptive_row(mean_k: float, value: float) -> Row:
         hardware=GPU,
         workload=f"16 experts on 8 GPUs, {mean_k:g} experts per token",
         assumed=(LENGTH,),
-        reason="the paper's layer is slower where few tokens of a sequence use two experts: it waits for them",
+        reason="the paper's layer is slower where few tokens use two experts: the sequence waits for them",
     )
 
 

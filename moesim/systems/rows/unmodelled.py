@@ -11,7 +11,7 @@ BF16 = 2.0
 
 
 def ring_saved(case: Case) -> float:
-    """Part of GPU memory that a ring of layer slots saves: only so many layers' experts are there at a time."""
+    """Part of GPU memory that a ring of layer slots saves: so many layers' experts are there at a time."""
     dense, layers = case["dense_share"], 12
     return (1.0 - dense) * (1.0 - case["slots"] / layers)
 
