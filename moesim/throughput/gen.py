@@ -2,7 +2,8 @@
 
 All sequences that the host's memory can hold go through a step together. Attention works on pieces of
 `attention_batch` sequences, on the GPU or, for `cpu_share` of them, on the CPU; then each expert works once
-on all its tokens. What is sought is the policy with the most tokens per second (arXiv 2503.09716, equation 1),
+on all its tokens. What is sought is the policy with the most tokens per second (arXiv 2503.09716, equation
+1),
 
     max B / T(B, S_Expert, S_Params, b_a, b_e, omega),
 
