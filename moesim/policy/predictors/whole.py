@@ -14,7 +14,7 @@ from moesim.trace.types import RoutingTrace
 
 @dataclass(frozen=True, slots=True)
 class WholeLayers:
-    """All experts of a later layer, the next step's first after the last (Shen et al. 2022, arXiv 2205.10034).
+    """All experts of a later layer, the next step's first after the last (SE-MoE, arXiv 2205.10034).
 
     A ring of K layer slots: while layer i runs, layer i + K - 1 is loaded into the slot that layer i - 1 has
     left. A cell guesses the layer `distance` cells ahead, and at the start all that come before it.
