@@ -15,6 +15,7 @@ from moesim.policy.slots import (
     TokenByToken,
     Transfer,
 )
+from moesim.policy.split import Overlap, overlap, require_disjoint, split
 from moesim.policy.steps import MIXED, Steps, token_steps
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Gate",
     "Guesses",
     "Levels",
+    "Overlap",
     "Placement",
     "Precision",
     "Predictor",
@@ -43,5 +45,8 @@ __all__ = [
     "Steps",
     "TokenByToken",
     "Transfer",
+    "overlap",
+    "require_disjoint",
+    "split",
     "token_steps",
 ]

@@ -7,7 +7,7 @@ prefetch. Learned tables come from `fit` on a part of the trace that is disjoint
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +18,7 @@ from moesim.policy.guesses import Guesses
 from moesim.policy.precision import Precision
 from moesim.policy.residency import Residency
 from moesim.policy.selected import Selected
+from moesim.policy.split import require_disjoint
 from moesim.policy.steps import Steps, token_steps
 from moesim.trace.types import RoutingTrace
 
@@ -133,3 +134,19 @@ class Composition:
         """What the trace asks for, past this gate and in the steps of this batcher."""
         selected = self.gate.select(trace)
         return self.batcher.form(selected.trace, selected.kept)
+
+    def fit(self, train: RoutingTrace, trace: RoutingTrace) -> Composition:
+        """The same with the tables of its slots learnt from `train`, to replay `trace`.
+
+        Raises
+        ------
+        ConfigError
+            When requests of `trace` stand in `train` too.
+        """
+        require_disjoint(train, trace)
+        learnt = {
+            name: slot.fit(train)
+            for name in ("gate", "predictor", "precision")
+            if hasattr(slot := getattr(self, name), "fit")
+        }
+        return replace(self, **learnt)

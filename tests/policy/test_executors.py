@@ -9,8 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import moesim as ms
+from moesim.cost import ExpertShape, expert_times
 from moesim.errors import ConfigError
-from moesim.policy.executors import CPU, DEFERRED, KINDS, LOADED, RESIDENT, Executor, assign, makespan
+from moesim.hardware.types import Device
+from moesim.policy import token_steps
+from moesim.policy.executors import (
+    CPU,
+    DEFERRED,
+    KINDS,
+    LOADED,
+    RESIDENT,
+    Executor,
+    assign,
+    deferrable,
+    makespan,
+)
 
 NUMBERS = st.floats(0.0, 10.0, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -43,7 +57,7 @@ def decide(kind, cell, parameters=None, *, start=0.0, top_k=2, marked=()):
 def cell_of(gpu, cpu, load, resident, tokens=None):
     n = len(gpu)
     return {
-        "tokens": np.array(tokens or [1] * n, np.int32),
+        "tokens": np.ones(n, np.int32) if tokens is None else np.array(tokens, np.int32),
         "resident": np.array(resident, bool),
         "gpu_s": np.array(gpu, float),
         "cpu_s": np.array(cpu, float),
@@ -319,3 +333,76 @@ def test_the_exhaustive_optimum_refuses_what_it_cannot_finish():
     n = 30
     with pytest.raises(ValueError, match="too many"):
         decide("optimum", cell_of([1] * n, [1] * n, [1] * n, [False] * n))
+
+
+def tables():
+    """Costs of one expert by tokens, and of a load, in seconds: two boxes, and HybriMoE's source."""
+    for box in ("a6000-xeon-10core", "rtx-4090-64core"):
+        hardware, model = ms.load_hardware(box), ms.load_model("mixtral-8x7b")
+        shape = ExpertShape(model.hidden, model.moe.intermediate, model.moe.matrices, "int4")
+        host = Device("host", "", (hardware.host.processor,), (hardware.host.memory,))
+        link = hardware.host_link
+        load = link.latency_s + shape.weight_bytes / (link.bandwidth_bytes_per_s * link.efficiency)
+
+        def times(tokens, device, shape=shape):
+            return expert_times(tokens[:, None].astype(float), shape, device).seconds
+
+        yield (
+            box,
+            (lambda t, d=hardware.device, f=times: f(t, d)),
+            (lambda t, d=host, f=times: f(t, d)),
+            load,
+            0.0,
+        )
+    yield "source", (lambda t: np.full(len(t), 0.5)), (lambda t: 1.0 * t), 0.41791011235117914, 0.79
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_three_clocks_are_within_a_hundredth_of_the_optimum_over_a_thousand_layers(batch):
+    rng = np.random.default_rng(7)
+    layers = []
+    for number in range(1000):
+        n = int(rng.integers(2, 9))
+        tokens = np.floor(np.exp(rng.uniform(0, np.log(65), n))) if batch else np.ones(n)
+        layers.append((tokens.astype(np.int32), rng.random(n) < (0.25, 0.5, 0.75)[number % 3]))
+    for _, gpu, cpu, load, start in tables():
+        ratios = {"three-clock": [], "balanced": [], "cheapest": []}
+        for tokens, resident in layers:
+            cell = cell_of(gpu(tokens), cpu(tokens), [load] * len(tokens), resident, tokens)
+            best = decide("optimum", cell, start=start, top_k=0)[2]
+            for kind, found in ratios.items():
+                found.append(decide(kind, cell, start=start, top_k=0)[2] / best)
+        assert np.mean(ratios["three-clock"]) < 1.01
+        assert np.mean(ratios["balanced"]) < 1.001
+        assert np.mean(ratios["cheapest"]) > 1.01  # so that the layers are no trivial ones
+
+
+def test_what_a_token_may_put_off_is_what_no_token_protects():
+    rng = np.random.default_rng(3)
+    tokens, layers, top_k, num_experts = 24, 3, 4, 10
+    ids = np.stack([[rng.permutation(num_experts)[:top_k] for _ in range(layers)] for _ in range(tokens)])
+    weights = rng.random(ids.shape).astype(np.float16)
+    trace = ms.RoutingTrace(
+        ids.astype(np.uint8),
+        np.zeros(tokens, np.int32),
+        num_experts,
+        (0, 1, 2),
+        np.arange(tokens, dtype=np.int32),
+        np.ones(tokens, np.int8),
+        weights,
+    )
+    kept = rng.random(ids.shape) < 0.8
+    kept[..., 0] = True
+    for used in (None, kept):
+        steps = token_steps(trace, used)
+        marks = deferrable(trace, steps, 2, used)
+        for cell in range(len(steps.starts) - 1):
+            row, layer = divmod(cell, layers)
+            slots = [j for j in range(top_k) if used is None or used[row, layer, j]]
+            best = sorted(slots, key=lambda j: (-weights[row, layer, j], j))[: top_k - 2]
+            wanted = [layer < layers - 1 and j not in best for j in slots]
+            assert marks[steps.starts[cell] : steps.starts[cell + 1]].tolist() == wanted
+    assert not deferrable(trace, token_steps(trace), 0).any()
+    whole = deferrable(trace, token_steps(trace), top_k).reshape(tokens, layers, top_k)
+    assert whole[:, :-1].all()
+    assert not whole[:, -1].any()

@@ -2,6 +2,7 @@
 
 from moesim.policy.executor import CPU, DEFERRED, KINDS, LOADED, NEAR, RESIDENT, Executor
 from moesim.policy.executors.assign import assign
+from moesim.policy.executors.deferral import deferrable
 from moesim.policy.executors.makespan import makespan
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "RESIDENT",
     "Executor",
     "assign",
+    "deferrable",
     "makespan",
 ]

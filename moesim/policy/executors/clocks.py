@@ -38,9 +38,10 @@ def three_clock(
     ranked = np.empty(n, np.int64)
     heaviest_first(tokens, ranked)
     state = np.empty(n, np.int8)
-    ready = np.zeros(n, np.float64)
+    ready = np.empty(n, np.float64)
     for access in range(n):
         state[access] = _QUEUED if resident[access] else _UNCACHED
+        ready[access] = 0.0
     gpu, cpu, link = free[0], free[1] + cpu_start_s, free[2]
     place = 0
     while place < n:

@@ -101,16 +101,17 @@ def balanced(
         for i in range(n):
             was = where[i]
             where[i] = _turned(was, resident[i])
-            end = makespan(where, order, gpu_s, cpu_s, load_s, near_s, free, cpu_start_s)
+            end = _earlier(least, where, order, gpu_s, cpu_s, load_s, near_s, free, cpu_start_s)
             if end < least:
                 least = end
                 continue
             for j in range(i):
-                if (where[j] == 2) == (where[i] == 2):
+                # Where i has gone j must be, to go where i was.
+                if (where[j] == 2) != (where[i] == 2):
                     continue
                 then = where[j]
                 where[j] = _turned(then, resident[j])
-                end = makespan(where, order, gpu_s, cpu_s, load_s, near_s, free, cpu_start_s)
+                end = _earlier(least, where, order, gpu_s, cpu_s, load_s, near_s, free, cpu_start_s)
                 if end < least:
                     least = end
                     break
@@ -119,6 +120,39 @@ def balanced(
                 where[i] = was
         if not least < before:
             return
+
+
+@compiled
+def _earlier(
+    least: float,
+    where: npt.NDArray[np.int8],
+    order: npt.NDArray[np.int64],
+    gpu_s: Seconds,
+    cpu_s: Seconds,
+    load_s: Seconds,
+    near_s: Seconds,
+    free: Seconds,
+    cpu_start_s: float,
+) -> float:
+    """The makespan where it is below `least`; else infinity, as soon as that is seen."""
+    gpu, cpu, link, near = free[0], free[1] + cpu_start_s, free[2], free[3]
+    end = 0.0
+    for i in order:
+        if where[i] == 2:
+            cpu += cpu_s[i]
+            end = max(end, cpu)
+        elif where[i] == 3:
+            near += near_s[i]
+            end = max(end, near)
+        else:
+            if where[i] == 1:
+                link += load_s[i]
+                gpu = max(gpu, link)
+            gpu += gpu_s[i]
+            end = max(end, gpu)
+        if end >= least:
+            return np.inf
+    return end
 
 
 @compiled

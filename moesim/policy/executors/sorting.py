@@ -38,7 +38,16 @@ def ascending(keys: npt.NDArray[np.float64], order: npt.NDArray[np.int64]) -> No
 @compiled
 def heaviest_first(tokens: npt.NDArray[np.int32], order: npt.NDArray[np.int64]) -> None:
     """Fill `order` with the accesses of most tokens first; equal ones keep their order."""
-    ascending(-tokens.astype(np.float64), order)
+    n = len(tokens)
+    if n > _SMALL:
+        order[:] = np.argsort(-tokens, kind="mergesort")
+        return
+    for i in range(n):
+        j = i
+        while j > 0 and tokens[order[j - 1]] < tokens[i]:
+            order[j] = order[j - 1]
+            j -= 1
+        order[j] = i
 
 
 @compiled

@@ -1,0 +1,107 @@
+"""Limits of a replay that no schedule beats, whatever it fetches ahead and whatever it throws out.
+
+Let a box have pools of C slots and b spare ones, and let a cell ask for at most k experts.
+
+*No stall.* Steps run one after the other, and in each of their cells the GPU has work before the gate, and
+behind it ``g = beside + sum of experts`` if it runs them all. Where CPU or near unit may run experts too, a
+cell with loads G and N of both takes at least ``max(G, N) >= u G + (1 - u) N >= u beside + sum_i min(u g_i,
+(1 - u) n_i)`` for every u in [0, 1]: weak duality of the linear program that assigns them. Deferred experts
+run beside the next layer, so there the same holds of the whole replay alone, not of each cell.
+
+*Fewest loads.* Where only the GPU runs experts, all of a cell are on the device while they run. A schedule
+that runs them in any order on C + b slots gives one that runs them in the order of accesses on C + b + k - 1
+slots with no more loads: it keeps what the cell has used until its end. Fetching early does not save a load,
+so M, the misses of Belady's rule on C + b + k - 1 slots (MIN, optimal for a given order: Mattson et al.
+1970), is at most the loads of any schedule.
+
+*Link.* M loads of the narrowest width cross one link, so the replay takes at least M times a load.
+
+*Belady.* Without fetching ahead, loads lie between gates and the ends of their cells. So the work before
+gates and at the ends of steps comes on top of the longer of all loads and all GPU work behind gates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.compiled import compiled
+from moesim.offload.kernel import Costs, Demand
+from moesim.offload.pools import Rules, State, empty, make_room, note_use, put
+
+F8 = npt.NDArray[np.float64]
+
+#: Weights that the dual bound is tried with.
+_WEIGHTS = np.linspace(0.0, 1.0, 34)[1:-1]
+
+
+@compiled
+def least_loads(demand: Demand, rules: Rules, state: State) -> int:
+    """Misses of Belady's rule over the accesses that are not skipped."""
+    every = demand.layers * demand.num_experts
+    gone, levels = np.empty(every, np.int64), np.empty(every, np.int8)
+    misses = 0
+    for step in range(len(demand.request)):
+        if rules.reset and step > 0 and demand.request[step] != demand.request[step - 1]:
+            empty(state, rules)
+        for layer in range(demand.layers):
+            cell = step * demand.layers + layer
+            for i in range(demand.starts[cell], demand.starts[cell + 1]):
+                if demand.wanted[i] < 0:
+                    continue
+                x = layer * demand.num_experts + demand.experts[i]
+                if state.level[x] < 0:
+                    misses += 1
+                    _, room = make_room(state, rules, x, rules.pool[layer], 0, cell, True, gone, levels, 0)
+                    if room:
+                        put(state, rules, x, rules.pool[layer], 0)
+                note_use(state, rules, x, i)
+    return misses
+
+
+def gpu_parts(demand: Demand, costs: Costs) -> tuple[F8, F8, F8]:
+    """Seconds before each gate, beside experts, and of each access at its fastest width.
+
+    Returns
+    -------
+    before, beside
+        ``[steps, layers]``.
+    each
+        ``[accesses]``; 0 for those that are skipped.
+    """
+    each = costs.gpu_s.min(axis=0)[demand.tokens] * (demand.wanted >= 0)
+    return costs.before[costs.piece].T, costs.beside[costs.kind].T, each
+
+
+def per_cell(values: F8, demand: Demand) -> F8:
+    """Sum of values of accesses over each cell, ``[steps, layers]``."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    return np.diff(total[demand.starts]).reshape(-1, demand.layers)
+
+
+def no_stall_steps(demand: Demand, costs: Costs, *, cpu: bool, near: bool, defers: bool) -> F8:
+    """Least seconds of each step, ``[steps]``: work before gates, and experts shared out at their best."""
+    before, beside, each = gpu_parts(demand, costs)
+    rest = before.sum(axis=1) + costs.tail
+    alone = (beside + per_cell(each, demand)).sum(axis=1)
+    others = [
+        part.min(axis=0)[demand.tokens] * np.where(demand.wanted >= 0, 1.0, 0.0)
+        for part, used in ((costs.cpu_s, cpu), (costs.near_s, near))
+        if used and np.isfinite(part).all()
+    ]
+    if not others:
+        return np.asarray(rest + alone)
+    # With both, their joint load is bounded by half of each one's.
+    other = others[0] if len(others) == 1 else 0.5 * np.minimum(others[0], others[1])
+    if defers:
+        totals = [
+            w * float((rest + beside.sum(axis=1)).sum()) + float(np.minimum(w * each, (1 - w) * other).sum())
+            for w in _WEIGHTS
+        ]
+        u = _WEIGHTS[int(np.argmax(totals))]
+        cells = per_cell(np.minimum(u * each, (1 - u) * other), demand)
+        return np.asarray(u * (rest + beside.sum(axis=1)) + cells.sum(axis=1))
+    best = np.zeros_like(beside)
+    for w in _WEIGHTS:
+        best = np.maximum(best, w * beside + per_cell(np.minimum(w * each, (1 - w) * other), demand))
+    return np.asarray(rest + np.maximum(best, beside).sum(axis=1))
