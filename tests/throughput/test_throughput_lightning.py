@@ -51,7 +51,7 @@ def test_table_5_of_moe_lightning(system, micro_batch, count, published):
 
 @pytest.mark.parametrize(("box", "gib", "batch", "micro_batch"), [(T4, 15, 504, 36), (L4, 24, 884, 68)])
 def test_the_search_finds_the_published_policy(box, gib, batch, micro_batch):
-    """With the memory that its optimiser counts: the CPU attends, all is streamed, and sizes are about those."""
+    """With the memory that its optimiser counts: the CPU attends, all is streamed, sizes are near."""
     box = replace(box, gpu_bytes=gib * 2**30, host_bytes=192 * 2**30)
     found = best(MIXTRAL, box, MTBENCH)
     assert (found.policy["attention"], found.policy["experts"]) == ("cpu", "gpu")
