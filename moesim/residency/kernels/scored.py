@@ -70,7 +70,7 @@ def eam(accesses: PoolAccesses, out: Outcomes) -> None:
 
     As its Python cache computes it: the three are divided by their sums over the pool's experts and 1e-6 is
     added. The place is 1 up to the present layer and ``(i - L // 2) / (L // 2 + 1)`` of layer ``i`` after it
-    (the code takes the first half of the layers for an encoder, of which later ones have ``1 - i / (L // 2)``);
+    (for the code the first half are an encoder, whose layers to come have ``1 - i / (L // 2)``);
     the request's choices are divided by their sum in each layer; visits are counted since the load.
     """
     _run(accesses, out, EAM, ())
