@@ -1,11 +1,15 @@
 """Compile loops with numba. Only modules that hold such loops import this one: numba is slow to load."""
 
+# ruff: noqa: ANN401 (numba has no types)
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,3 +21,24 @@ def compiled(function: F) -> F:
     except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
         kernel = numba.njit(nogil=True)(function)
     return cast(F, kernel)
+
+
+def _lowest(_typing: Any, word: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], cgutils.false_bit)
+
+    return numba.types.uint64(word), build
+
+
+def _highest(_typing: Any, word: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], cgutils.false_bit)
+
+    return numba.types.uint64(word), build
+
+
+#: Zero bits below the lowest set bit of a uint64, as uint64; 64 of zero. Inside compiled code only.
+trailing_zeros: Callable[[Any], Any] = cast(Any, intrinsic(_lowest))
+
+#: Zero bits above the highest set bit of a uint64, as uint64; 64 of zero. Inside compiled code only.
+leading_zeros: Callable[[Any], Any] = cast(Any, intrinsic(_highest))

@@ -23,7 +23,7 @@ RULES = (
 )
 POOLS = ("layer", "global", "device")
 LOOKUPS = ("sequential", "token_batch")
-COLD = ("charge", "free")
+COLD = ("charge", "free", "fill")
 RESETS = ("never", "request")
 STARTS = ("empty", "first", "random", "popular")
 
@@ -43,9 +43,10 @@ class Residency:
         ``sequential`` looks up and loads one expert after the other; ``token_batch`` looks all experts of a
         cell up before any is loaded, and none of them can push out another.
     cold
-        Whether the first access to an expert of a pool is charged as a miss or counted as a hit.
+        Whether the first access to an expert of a pool is charged as a miss or counted as a hit (``free``);
+        ``fill`` counts it as a hit while the pool has a free slot.
     reset
-        Whether the pool is emptied, and its records forgotten, when a request ends.
+        Whether the pool goes back to its start, and its records are forgotten, when a request ends.
     start
         What is resident at first: nothing, the first experts, random ones, or the most popular of a
         disjoint trace.

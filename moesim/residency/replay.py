@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import compiled
+from moesim.errors import ConfigError, Fault
 from moesim.policy import Residency, Steps
+from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
+from moesim.residency.kernels.table import parameter_faults, rule_of
+from moesim.residency.pools import accesses_of, pools_of, starts_of
+from moesim.trace.types import RoutingTrace
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,21 +31,42 @@ class Replayed:
     slots
         Slots of each pool, int64 ``[pools]``.
     hits, accesses
-        By layer, int64 ``[layers]``.
+        By layer, int64 ``[layers]``. Where first accesses are free, they are hits.
+    cold
+        Accesses by layer that found an expert not there that had never been, int64 ``[layers]``; charged as
+        misses or not.
+    evictions
+        By layer of what came in: misses for which something left a full pool, or that passed through it,
+        int64 ``[layers]``.
     seconds
-        The replay itself took.
+        The replay took, of this process's CPU time.
+    expert_bytes
+        Bytes of one expert, if they were given.
     """
 
     residency: Residency
-    slots: npt.NDArray[np.int64]
-    hits: npt.NDArray[np.int64]
-    accesses: npt.NDArray[np.int64]
+    slots: Ints
+    hits: Ints
+    accesses: Ints
+    cold: Ints
+    evictions: Ints
     seconds: float
+    expert_bytes: float | None = None
+
+    @property
+    def misses(self) -> Ints:
+        """Accesses that are no hits, by layer, int64 ``[layers]``."""
+        return self.accesses - self.hits
 
     @property
     def hit_ratio(self) -> float:
         """Hits over accesses, all layers."""
         return float(self.hits.sum() / max(self.accesses.sum(), 1))
+
+    @property
+    def bytes_moved(self) -> float | None:
+        """Bytes that misses moved; None without the size of an expert."""
+        return None if self.expert_bytes is None else float(self.misses.sum() * self.expert_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -49,27 +78,146 @@ class Replayed:
             "slots": int(self.slots.sum()),
             "slots_per_pool": self.slots.tolist(),
             "hits": int(self.hits.sum()),
+            "misses": int(self.misses.sum()),
+            "cold_misses": int(self.cold.sum()),
+            "evictions": int(self.evictions.sum()),
             "accesses": int(self.accesses.sum()),
             "hit_ratio": self.hit_ratio,
+            "hits_per_layer": self.hits.tolist(),
+            "accesses_per_layer": self.accesses.tolist(),
+            "expert_bytes": self.expert_bytes,
+            "bytes_moved": self.bytes_moved,
             "seconds": self.seconds,
         }
 
 
-def replay(steps: Steps, residency: Residency, slots: npt.NDArray[np.int64]) -> Replayed:
-    """Replay steps through pools.
+@compiled
+def _count(out: Outcomes, items: Ids, layer_of: npt.NDArray[np.int64], found: Ints) -> None:
+    """Add outcomes up by layer: accesses of each of the eight, int64 ``[layers, 8]``."""
+    for i in range(len(items)):
+        found[layer_of[items[i]], out[i]] += 1
+
+
+@compiled
+def _count_one(out: Outcomes, found: Ints) -> None:
+    """The same of a single layer, int64 ``[8]``."""
+    hits, first, full, both = 0, 0, 0, 0
+    for i in range(len(out)):
+        code = out[i]
+        hits += code & 1
+        first += (code >> 1) & 1
+        full += (code >> 2) & 1
+        both += (code >> 1) & (code >> 2) & 1
+    found[HIT] += hits
+    found[FIRST | FULL] += both
+    found[FIRST] += first - both
+    found[FULL] += full - both
+    found[0] += len(out) - hits - first - full + both
+
+
+@compiled
+def _without_slots(items: Ids, ends: Ints, members: int, out: Outcomes) -> None:
+    """Outcomes where there is no room at all, whatever the rule."""
+    seen = np.zeros(members, np.bool_)
+    for segment in range(len(ends) - 1):
+        seen[:] = False
+        for i in range(ends[segment], ends[segment + 1]):
+            out[i] = FULL if seen[items[i]] else FULL | FIRST
+            seen[items[i]] = True
+
+
+def outcomes(accesses: PoolAccesses, rule: str) -> Outcomes:
+    """What becomes of each access to a pool: bits `HIT`, `FIRST` and `FULL`, uint8 ``[accesses]``."""
+    out = np.zeros(len(accesses.items), np.uint8)
+    if accesses.slots == 0:
+        _without_slots(accesses.items, accesses.ends, accesses.num_members, out)
+    else:
+        rule_of(rule).load()(accesses, out)
+    return out
+
+
+def replay(
+    steps: Steps | RoutingTrace,
+    residency: Residency,
+    slots: npt.ArrayLike,
+    *,
+    devices: npt.ArrayLike | None = None,
+    popular: npt.ArrayLike | None = None,
+    seed: int = 0,
+    expert_bytes: float | None = None,
+) -> Replayed:
+    """Replay steps through pools of experts.
 
     Parameters
     ----------
     steps
-        Accesses.
+        Accesses; or a trace, which is replayed token by token and read in place.
     residency
         The rule and its conditions.
     slots
-        Slots of each pool, int64 ``[pools]``: one per layer, or one in all.
-    """
-    from moesim.residency.kernels.lru import lru_hits
+        Slots of each pool, ``[pools]``, or of every pool: one pool per layer, per device, or in all.
+    devices
+        Device of each expert, ``[experts]`` or ``[layers, experts]``, for pools per device.
+    popular
+        How often each expert was chosen in a disjoint trace, ``[layers, experts]``, for a start with the most
+        popular.
+    seed
+        Of a random start.
+    expert_bytes
+        Bytes of one expert, for the bytes that are moved.
 
-    began = time.perf_counter()
-    hits = lru_hits(steps.experts, steps.starts, steps.layers, steps.num_experts, slots)
-    cells = np.diff(steps.starts).reshape(-1, steps.layers)
-    return Replayed(residency, slots, hits, cells.sum(axis=0), time.perf_counter() - began)
+    Raises
+    ------
+    ConfigError
+        If the rule has no kernel, a parameter is unknown, or an argument does not fit.
+
+    Examples
+    --------
+    One layer, two slots; LRU keeps 2 when 0 comes, the farthest-next-use rule keeps 1:
+
+    >>> import numpy as np
+    >>> ids = np.array([1, 2, 0, 1, 2], np.uint8)[:, None, None]
+    >>> zeros = np.zeros(5, np.int32)
+    >>> trace = RoutingTrace(ids, zeros, 3, (0,), np.arange(5, dtype=np.int32), np.ones(5, np.int8))
+    >>> found = replay(trace, Residency("lru"), 2)
+    >>> found.hits.tolist(), found.misses.tolist(), found.cold.tolist(), found.evictions.tolist()
+    ([0], [5], [3], [3])
+    >>> replay(trace, Residency("belady"), 2).hits.tolist()
+    [1]
+    """
+    rule = rule_of(residency.rule)
+    if faults := parameter_faults(residency.rule, residency.parameters):
+        raise ConfigError(faults)
+    if expert_bytes is not None and not 0 < expert_bytes < np.inf:
+        raise ConfigError(Fault("is not above 0", "expert_bytes", expert_bytes))
+    layers = steps.topk_ids.shape[1] if isinstance(steps, RoutingTrace) else steps.layers
+    pools = pools_of(residency, layers, steps.num_experts, slots, devices)
+    starts = starts_of(residency, pools, popular, seed)
+    began = time.process_time()
+    found = np.zeros((layers, 8), np.int64)
+    full = np.zeros(layers, np.int64)
+    free = np.zeros(layers, np.int64)
+    for one in accesses_of(steps, residency, pools, starts, rule.weights):
+        out = outcomes(one, residency.rule)
+        layer_of = one.members // steps.num_experts
+        mine = np.zeros((layers, 8), np.int64)
+        if residency.pool == "layer":
+            _count_one(out, mine[layer_of[0]])
+        else:
+            _count(out, one.items, layer_of, mine)
+        found += mine
+        if one.slots and residency.rule != "static":
+            full += mine[:, FULL] + mine[:, FULL | FIRST]
+        free += mine[:, FIRST] if one.slots else 0
+    cold = found[:, FIRST] + found[:, FIRST | FULL]
+    extra = {"charge": 0 * cold, "free": cold, "fill": free}[residency.cold]
+    return Replayed(
+        residency=residency,
+        slots=pools.slots,
+        hits=found[:, HIT] + extra,
+        accesses=found.sum(axis=1),
+        cold=cold,
+        evictions=full,
+        seconds=time.process_time() - began,
+        expert_bytes=expert_bytes,
+    )

@@ -29,7 +29,7 @@ def systems() -> tuple[str, ...]:
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
-    """Systems by name, however it is written: ``moe-infinity``, ``MoE Infinity`` and ``moeinfinity``.
+    """Systems by name, however it is written, or by what only one starts with: ``MoE Infinity``, ``moe-inf``.
 
     Raises
     ------
@@ -37,15 +37,19 @@ def find(names: Sequence[str]) -> tuple[str, ...]:
         Listing every name that is unknown, with the nearest ones.
     """
     known = {_fold(name): name for name in systems()}
-    faults = []
+    faults, found = [], []
     for name in names:
-        if _fold(name) not in known:
+        folded = _fold(name)
+        starts = [other for other in known if folded and other.startswith(folded)]
+        if folded in known or len(starts) == 1:
+            found.append(known[folded if folded in known else starts[0]])
+        else:
             near = [known[n] for n in nearest(_fold(name), list(known))]
             hint = f"; nearest: {', '.join(near)}" if near else ""
             faults.append(Fault("unknown system" + hint, "NAME", name, ", ".join(systems())))
     if faults:
         raise ConfigError(faults)
-    return tuple(dict.fromkeys(known[_fold(name)] for name in names))
+    return tuple(dict.fromkeys(found))
 
 
 def _fold(name: str) -> str:

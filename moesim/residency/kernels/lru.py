@@ -1,47 +1,91 @@
-"""Least recently used."""
+"""Least recently used.
+
+One bit per access says whether it is the latest access to its expert and that expert is resident. An access
+hits if its expert's latest bit is still set; a victim is the lowest set bit. Nothing is searched and no list
+is relinked, and the processor has next to nothing to guess wrong.
+
+Free slots are bits below all accesses, so that a pool is always full: of nothing, at first.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.compiled import compiled
+from moesim.compiled import compiled, trailing_zeros
+from moesim.residency.kernels.accesses import Ids, Outcomes, PoolAccesses
+
+
+def lru(accesses: PoolAccesses, out: Outcomes) -> None:
+    """Victim: the expert whose last access is longest ago; in a cell, experts count in stored order."""
+    a = accesses
+    _lru(a.items, a.cells, a.ends, a.num_members, a.slots, a.start, a.batch, out)
 
 
 @compiled
-def lru_hits(
-    experts: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int64],
-    layers: int,
-    num_experts: int,
-    slots: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Hits of each layer, with a pool per layer, looked up one after the other from empty.
-
-    Parameters
-    ----------
-    experts, starts
-        As in `moesim.policy.Steps`.
-    slots
-        Of each layer, ``[layers]``.
-    """
-    hits = np.zeros(layers, np.int64)
-    used = np.zeros((layers, num_experts), np.int64)
-    held = np.zeros(layers, np.int64)
-    for cell in range(len(starts) - 1):
-        layer = cell % layers
-        for i in range(starts[cell], starts[cell + 1]):
-            expert = experts[i]
-            if used[layer, expert]:
-                hits[layer] += 1
-            elif held[layer] < slots[layer]:
-                held[layer] += 1
-            elif slots[layer]:
-                oldest, victim = i + 1, 0
-                for e in range(num_experts):
-                    if 0 < used[layer, e] < oldest:
-                        oldest, victim = used[layer, e], e
-                used[layer, victim] = 0
-            if slots[layer]:
-                used[layer, expert] = i + 1
-    return hits
+def _lru(
+    items: Ids,
+    cells: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    members: int,
+    slots: int,
+    start: npt.NDArray[np.int32],
+    batch: bool,
+    out: Outcomes,
+) -> None:
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
+    # Of one start: words of free slots and of what is there, one word that stays zero, then accesses.
+    room = (slots + 63) // 64 * 64
+    longest = (ends[1:] - ends[:-1]).max() if len(ends) > 1 else 0
+    bits = np.zeros((room + 64 + longest) // 64 + 2, np.uint64)
+    never = np.uint64(room)
+    real = np.uint64(slots - len(start))
+    last = np.empty(members, np.uint64)
+    cell = 0
+    for segment in range(len(ends) - 1):
+        first, end = ends[segment], ends[segment + 1]
+        bits[: (room + 64 + end - first) // 64 + 2] = 0
+        last[:] = never
+        for slot in range(slots):
+            bits[slot >> 6] |= one << np.uint64(slot & 63)
+        for order in range(len(start)):
+            last[start[order]] = real + np.uint64(order)
+        lowest = np.uint64(0)
+        now = never + np.uint64(64)
+        if not batch:
+            for i in range(first, end):
+                item = items[i]
+                before = last[item]
+                word = bits[before >> six]
+                hit = (word >> (before & low)) & one
+                bits[before >> six] = word & ~(one << (before & low))
+                bits[now >> six] |= one << (now & low)
+                last[item] = now
+                now += one
+                word = bits[lowest]
+                while word == np.uint64(0):
+                    lowest += one
+                    word = bits[lowest]
+                full = (hit ^ one) & np.uint64((lowest << six) + trailing_zeros(word) >= real)
+                bits[lowest] = word if hit else word & (word - one)
+                out[i] = hit | (np.uint64(before == never) << one) | (full << np.uint64(2))
+            continue
+        while cell < len(cells) - 1 and cells[cell] < end:
+            for i in range(cells[cell], cells[cell + 1]):
+                item = items[i]
+                before = last[item]
+                word = bits[before >> six]
+                out[i] = ((word >> (before & low)) & one) | (np.uint64(before == never) << one)
+                bits[before >> six] = word & ~(one << (before & low))
+                bits[now >> six] |= one << (now & low)
+                last[item] = now
+                now += one
+            # The cell's own bits are the highest: others leave first.
+            for i in range(cells[cell], cells[cell + 1]):
+                if not out[i] & 1:
+                    while bits[lowest] == np.uint64(0):
+                        lowest += one
+                    word = bits[lowest]
+                    out[i] |= np.uint64((lowest << six) + trailing_zeros(word) >= real) << np.uint64(2)
+                    bits[lowest] = word & (word - one)
+            cell += 1

@@ -1,0 +1,74 @@
+"""Which kernel replays which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from moesim.errors import ConfigError, Fault
+from moesim.residency.kernels.accesses import Outcomes, PoolAccesses
+
+Kernel = Callable[[PoolAccesses, Outcomes], None]
+
+_HERE = "moesim.residency.kernels"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where a rule's kernel is, and what it wants.
+
+    Parameters
+    ----------
+    kernel
+        ``module:function`` below this package, loaded when it is first asked for: numba is slow to load.
+    parameters
+        Names it takes, with their defaults.
+    weights
+        Whether it reads router weights.
+    """
+
+    kernel: str
+    parameters: Mapping[str, float]
+    weights: bool = False
+
+    def load(self) -> Kernel:
+        """The kernel."""
+        module, _, name = self.kernel.partition(":")
+        found: Kernel = getattr(import_module(f"{_HERE}.{module}"), name)
+        return found
+
+
+KERNELS: dict[str, Rule] = {
+    "lru": Rule("lru:lru", {}),
+    "fifo": Rule("fifo:fifo", {}),
+    "lifo": Rule("lifo:lifo", {}),
+    # keep: counts outlive eviction; window: counts start anew with each request.
+    "lfu": Rule("lfu:lfu", {"keep": 0, "window": 0}),
+    # bypass: an expert that is needed later than all that is held is used and not kept.
+    "belady": Rule("belady:belady", {"bypass": 0}),
+    "static": Rule("lifo:static", {}),
+}
+
+
+def rule_of(name: str) -> Rule:
+    """The rule of that name.
+
+    Raises
+    ------
+    ConfigError
+        If no kernel replays it.
+    """
+    if name not in KERNELS:
+        raise ConfigError(Fault("cannot be replayed", "rule", name, ", ".join(sorted(KERNELS))))
+    return KERNELS[name]
+
+
+def parameter_faults(name: str, parameters: Mapping[str, float]) -> list[Fault]:
+    """What is wrong with the parameters of a rule that has a kernel."""
+    allowed = KERNELS[name].parameters
+    return [
+        Fault(f"is no parameter of {name}", key, value, ", ".join(allowed) or "none")
+        for key, value in parameters.items()
+        if key not in allowed
+    ]
