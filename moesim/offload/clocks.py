@@ -26,7 +26,7 @@ PATHS = ("to_device", "from_device", "storage")
 class Clock(Protocol):
     """When resources are free, how long they were busy, what the GPU waited for, and bytes moved.
 
-    `flight` is the expert that was fetched ahead last, or -1.
+    `flight` is the expert that was fetched ahead last, or -1; `events` counts what rules order by.
     """
 
     gpu: float
@@ -49,6 +49,7 @@ class Clock(Protocol):
     bytes_from_device: float
     bytes_storage: float
     flight: int
+    events: int
 
 
 CLOCK = np.dtype(
@@ -58,6 +59,7 @@ CLOCK = np.dtype(
         *((f"wait_{name}", np.float64) for name in WAITS),
         *((f"bytes_{name}", np.float64) for name in PATHS),
         ("flight", np.int64),
+        ("events", np.int64),
     ],
     align=True,
 )
@@ -122,11 +124,13 @@ def take_slot(
     first: int,
     last: int,
     write_back: bool,
+    taken: float,
 ) -> float:
     """When a copy may begin to write, with victims ``gone[first:last]``.
 
-    It fills the spare slot that is free first; the slots of the victims are spare when they have run and, if
-    so, are written back. Without victims there is an empty slot.
+    It fills the spare slot that is free first; the slots of the victims are spare when they have run and,
+    with `write_back`, are copied back, which begins when the link has `taken` the copy up. Without
+    victims there is an empty slot.
     """
     if last <= first:
         return 0.0
@@ -137,7 +141,7 @@ def take_slot(
         until = max(victim.busy, victim.ready)
         if write_back:
             level = gone_level[g]
-            until = max(until, clock.from_device) + out_s[level]
+            until = max(until, clock.from_device, taken) + out_s[level]
             clock.from_device = until
             clock.busy_from_device += out_s[level]
             clock.bytes_from_device += sizes[level]

@@ -197,7 +197,6 @@ def _fetch_ahead(
     until: float,
     head: int,
     end: int,
-    now: int,
 ) -> int:
     """Begin copies ahead that can begin before `until`; how far the queue ``head:end`` got."""
     experts, clock = memory.experts, memory.clock[0]
@@ -226,11 +225,12 @@ def _fetch_ahead(
             counts[WRITTEN, layer] += last
         slot = take_slot(
             clock, memory.spare, experts, costs.out_s, costs.size[0], gone, gone_level, 0, last,
-            rules.write_back,
+            rules.write_back, max(known, opens),
         )  # fmt: skip
         if not room:
             continue
-        put(experts, memory.pools, memory.members, costs.room, rules.rule, x, pool, level, now)
+        clock.events += 1
+        put(experts, memory.pools, memory.members, costs.room, rules.rule, x, pool, level, clock.events)
         copy_in(
             clock, memory.channel, costs.latency_s, costs.link_s[held + 1, level],
             costs.store_s[held + 1, level], costs.size[held + 1, level], expert, max(known, slot),
@@ -339,19 +339,30 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
     gone = np.empty(len(experts) + 2 * most, np.int64)
     gone_level = np.empty(len(experts) + 2 * most, np.int8)
     head, tail, known, deferred = 0, 0, 0.0, 0.0
-    now = 0
     for x in memory.initial:
-        now += 1
-        put(experts, pools, members, room, rule, x, memory.pool[x // num_experts], experts[x].ahead, now)
+        clock.events += 1
+        put(
+            experts,
+            pools,
+            members,
+            room,
+            rule,
+            x,
+            memory.pool[x // num_experts],
+            experts[x].ahead,
+            clock.events,
+        )
         experts[x].seen = True
     for step in range(steps):
         if rules.reset and step > 0 and demand.request[step] != demand.request[step - 1]:
             empty(experts, pools, rule)
             head = tail
             for x in memory.initial:
-                now += 1
+                clock.events += 1
                 level = experts[x].ahead
-                put(experts, pools, members, room, rule, x, memory.pool[x // num_experts], level, now)
+                put(
+                    experts, pools, members, room, rule, x, memory.pool[x // num_experts], level, clock.events
+                )
                 experts[x].seen = True
         hop = costs.hop_s[step]
         for layer in range(layers):
@@ -361,10 +372,9 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
             beside = costs.beside[costs.kind[layer], step]
             gate = clock.gpu + before
             if head < tail:
-                now += 1
                 head = _fetch_ahead(
                     ahead, rules, costs, memory, counts, gone, gone_level, layers, num_experts,
-                    cell, known, gate, head, tail, now,
+                    cell, known, gate, head, tail,
                 )  # fmt: skip
             clock.gpu = gate + beside
             clock.busy_gpu += before + beside
@@ -386,7 +396,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     counts[SKIPPED, layer] += 1
                     continue
                 counts[ACCESSES, layer] += 1
-                now += 1
+                clock.events += 1
                 following = demand.next_use[i] if len(demand.next_use) else 0
                 if have >= 0 and (want < 0 or have <= want):
                     where[j] = ON_GPU
@@ -400,7 +410,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if expert.fetched:
                         counts[USEFUL, layer] += 1
                         expert.fetched = False
-                    note_use(experts, rule, x, following, now)
+                    note_use(experts, rule, x, following, clock.events)
                 else:
                     where[j] = LOADED
                     misses += 1
@@ -425,8 +435,8 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         )  # fmt: skip
                         gone_last[j] = leaving
                         if slotted[j]:
-                            put(experts, pools, members, room, rule, x, pool, want, now)
-                        note_use(experts, rule, x, following, now)
+                            put(experts, pools, members, room, rule, x, pool, want, clock.events)
+                        note_use(experts, rule, x, following, clock.events)
                 expert.seen = True
             if misses:
                 for j in range(asked):
@@ -444,7 +454,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if where[j] != LOADED:
                         continue
                     x = base + demand.experts[first + j]
-                    now += 1
+                    clock.events += 1
                     held[j] = experts[x].level
                     gone_first[j] = leaving
                     leaving, slotted[j] = make_room(
@@ -453,9 +463,9 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     )  # fmt: skip
                     gone_last[j] = leaving
                     if slotted[j]:
-                        put(experts, pools, members, room, rule, x, pool, used[j], now)
+                        put(experts, pools, members, room, rule, x, pool, used[j], clock.events)
                     following = demand.next_use[first + j] if len(demand.next_use) else 0
-                    note_use(experts, rule, x, following, now)
+                    note_use(experts, rule, x, following, clock.events)
             if leaving:
                 counts[WASTED, layer] += _count_wasted(experts, gone, 0, leaving)
                 if rules.write_back:
@@ -475,6 +485,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         slot = take_slot(
                             clock, spare, experts, out_s, size[0], gone, gone_level,
                             gone_first[j], gone_last[j], rules.write_back,
+                            max(gate, channel[soonest(channel)]),
                         )  # fmt: skip
                     else:
                         counts[STAGED, layer] += 1
