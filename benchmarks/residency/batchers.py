@@ -3,8 +3,8 @@
     python benchmarks/residency/batchers.py TRACE [--size 16]
 
 ``accesses`` are experts asked for, once per step and layer however many tokens chose them: what a system
-without a cache loads. ``per token`` divides them by tokens and layers. ``seconds`` is processor time, compiled
-code in place.
+without a cache loads. ``per token`` divides them by tokens and layers. ``seconds`` is processor time,
+compiled code in place.
 
 Then, for batches of 4 to 64 tokens, by how much dividing twice as many tokens by their routes lowers the sum
 of unions against the order as stored. ExpertFlow reports 1.03, 1.15 and 1.17 times its throughput at 32, 64

@@ -23,6 +23,24 @@ ADAPMOE_NEXT_GATE = (
     0.8878, 0.8844, 0.9217, 0.9133, 0.8861, 0.8997, 0.9031, 0.8503,
 )  # fmt: skip
 
+#: Part of tokens that take one expert under AdapMoE's gate, by layer: list ``top1_ratios`` in ``src/dp.py``
+#: of PKU-SEC-Lab/AdapMoE (commit 297c349), to four significant digits.
+ADAPMOE_SINGLE = (
+    1.901e-05, 0.03476, 0.004884, 0.0009399, 0.0003762, 0.002507, 0.007886, 0.03413,
+    0.03451, 0.04913, 0.01299, 0.01957, 0.02958, 0.005487, 0.01552, 0.02841,
+    0.06389, 0.071, 0.1407, 0.2803, 0.2987, 0.3651, 0.4145, 0.3556,
+    0.4952, 0.521, 0.5479, 0.618, 0.78, 0.884, 0.9754, 0.8577,
+)  # fmt: skip
+
+#: Part of the tokens that AdapMoE's gate leaves with one expert, by layer: list ``top1_ratios`` in
+#: ``src/dp.py`` of PKU-SEC-Lab/AdapMoE (commit 297c349), to four digits.
+ADAPMOE_SINGLE = (
+    0.0000, 0.0348, 0.0049, 0.0009, 0.0004, 0.0025, 0.0079, 0.0341,
+    0.0345, 0.0491, 0.0130, 0.0196, 0.0296, 0.0055, 0.0155, 0.0284,
+    0.0639, 0.0710, 0.1407, 0.2803, 0.2987, 0.3651, 0.4145, 0.3556,
+    0.4952, 0.5210, 0.5479, 0.6180, 0.7800, 0.8840, 0.9754, 0.8577,
+)  # fmt: skip
+
 #: Ratio of the second router weight to the first below which MC-MoE drops the second expert: list ``beta``
 #: in ``expert_weight.py`` of Aaronhuang-778/MC-MoE (commit 6fcc827).
 MC_MOE_BETA = (

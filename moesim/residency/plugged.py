@@ -53,7 +53,7 @@ def replay_keyed(
     began = time.perf_counter()
     resident: list[set[tuple[int, int]]] = [set() for _ in slots]
     seen: set[tuple[int, int]] = set()
-    hits = np.zeros(steps.layers, np.int64)
+    hits, cold, evictions = np.zeros((3, steps.layers), np.int64)
     batch, free = residency.lookup == "token_batch", residency.cold == "free"
     last = None
     for cell in range(len(steps.starts) - 1):
@@ -74,12 +74,14 @@ def replay_keyed(
         for at, item in zip(span, asked, strict=True):
             hit = there[at - span.start] if batch else item in pool
             hits[layer] += hit or (free and item not in seen)
+            cold[layer] += not hit and item not in seen
             seen.add(item)
             weight = math.nan if steps.weights is None else float(steps.weights[at])
             rule.touched(*item, step, hit, weight)
             if item in pool or room == 0:
                 continue
             if len(pool) >= room:
+                evictions[layer] += 1
                 leaving = pool - protected
                 if not leaving:
                     continue
@@ -87,4 +89,5 @@ def replay_keyed(
             pool.add(item)
             rule.loaded(*item, step)
     cells = np.diff(steps.starts).reshape(-1, steps.layers)
-    return Replayed(residency, slots, hits, cells.sum(axis=0), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Replayed(residency, slots, hits, cells.sum(axis=0), cold, evictions, seconds)

@@ -47,6 +47,8 @@ KERNELS: dict[str, Rule] = {
     "lfu": Rule("lfu:lfu", {"keep": 0, "window": 0}),
     # bypass: an expert that is needed later than all that is held is used and not kept.
     "belady": Rule("belady:belady", {"bypass": 0}),
+    # alpha: part of the newest router weights.
+    "mrs": Rule("mrs:mrs", {"alpha": 0.5}, weights=True),
     "static": Rule("lifo:static", {}),
 }
 

@@ -1,0 +1,218 @@
+"""Seconds of one decode step, and of one pass over prompts, under many policies at once.
+
+Each layer (Figure 6 of arXiv 2503.09716): dense weights over the link; query, key and value projections on
+the GPU; attention split between the CPU, which reads the cache where it is, and the GPU, to which the cache
+is copied piece by piece; the output projection when both are done; then experts one after another, each
+behind the copy of its weights. Copies run ahead as far as buffers allow: the dense buffer holds one layer,
+the cache buffer two pieces, the expert buffer as many experts as the policy reserves. While one buffer is
+full the link serves the other (the engine's copying thread looks at its queues in turn), so cache and weights
+are two lanes; no work may start before the link could have moved all that was asked of it up to there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.throughput.gen_box import StreamBox
+from moesim.throughput.gen_dag import Array, Dag, Predecessor
+from moesim.throughput.gen_work import LayerWork, ModelWork
+
+#: Pieces in which the GPU's share of the cache is copied and worked on, and groups of experts in a layer.
+PIECES, GROUPS = 4, 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policies:
+    """Policies side by side, arrays ``[policies]``.
+
+    Parameters
+    ----------
+    batch
+        Sequences of a step, the same for all.
+    attention_batch, expert_batch
+        Sequences of a piece of attention on the GPU, and tokens of an expert multiplied at once.
+    cpu_share
+        Of the sequences, whose attention the CPU computes.
+    expert_slots
+        Experts that the GPU's prefetch buffer holds.
+    resident_share
+        Of the streamed weights that stay on the GPU.
+    """
+
+    batch: int
+    attention_batch: Array
+    expert_batch: Array
+    cpu_share: Array
+    expert_slots: Array
+    resident_share: Array
+
+    @property
+    def count(self) -> int:
+        """Policies."""
+        return len(self.cpu_share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepTimes:
+    """Seconds of a step and of each resource in it, ``[policies]``."""
+
+    seconds: Array
+    busy: dict[str, Array]
+
+
+def distinct_experts(experts: int, top_k: int, tokens: float) -> float:
+    """Experts that at least one of `tokens` uniformly routed tokens meets, in the mean."""
+    return experts * (1.0 - (1.0 - top_k / experts) ** tokens) if experts else 0.0
+
+
+def decode_step(
+    work: ModelWork,
+    box: StreamBox,
+    policies: Policies,
+    context: float,
+    copied: float,
+    shares: Array | None = None,
+) -> StepTimes:
+    """One token for every sequence of the batch.
+
+    Parameters
+    ----------
+    work, box, policies
+        What, on what, and how.
+    context
+        Cached tokens that attention reads, per sequence.
+    copied
+        Cached tokens that cross the link for a sequence whose attention is on the GPU.
+    shares
+        Of the tokens that go to each expert, ``[experts]``, adding up to one; even if not given.
+    """
+    dag = Dag(policies.count, capacity=len(work.layers) * (2 * PIECES + 2 * GROUPS + 6))
+    state = _State(dag, policies)
+    for layer in work.layers:
+        _decode_layer(state, layer, work, box, context, copied, shares)
+    return StepTimes(dag.makespan(), dag.busy)
+
+
+class _State:
+    """What the next layer waits for, while a graph grows."""
+
+    def __init__(self, dag: Dag, policies: Policies) -> None:
+        self.dag = dag
+        self.policies = policies
+        self.free = 1.0 - policies.resident_share
+        self.dense_done = -1
+        self.pieces: list[int] = []
+        self.groups: list[int] = []
+
+    def copy(self, lane: str, seconds: Array, after: list[Predecessor]) -> list[Predecessor]:
+        """A copy on one lane of the link: what its user waits for."""
+        return [self.dag.add(lane, seconds, after), self.dag.add("link", seconds)]
+
+    def load_dense(self, layer: LayerWork, box: StreamBox) -> list[Predecessor]:
+        return self.copy("weights", layer.dense_bytes * self.free / box.link_bytes_per_s, [self.dense_done])
+
+    def experts(
+        self,
+        layer: LayerWork,
+        box: StreamBox,
+        tokens: float,
+        ready: int,
+        shares: Array | None,
+    ) -> None:
+        """Experts of a layer, in groups: copies ahead of products, products one after another."""
+        if not layer.experts:
+            return
+        hit = distinct_experts(layer.experts, layer.top_k, tokens)
+        groups = min(GROUPS, layer.experts)
+        size = layer.experts / groups
+        slots = np.maximum((self.policies.expert_slots / size).astype(np.int64), 1)
+        # When not every expert is used, which ones is known only behind the router.
+        on_demand = [ready] if hit < 0.999 * layer.experts else []
+        loads = np.full(layer.experts, 1.0 / layer.experts) if shares is None else shares
+        for part in np.array_split(loads, groups):
+            before = len(self.groups) - slots
+            done = np.array(self.groups, dtype=np.int64)
+            behind = np.where(before >= 0, done[np.maximum(before, 0)], -1) if len(done) else -1
+            used = hit / layer.experts * len(part)
+            data = used * layer.expert_bytes
+            load = self.copy("weights", data * self.free / box.link_bytes_per_s, [behind, *on_demand])
+            pairs = tokens * layer.top_k * float(part.sum())
+            launches = 3.0 * np.maximum(np.ceil(pairs / used / self.policies.expert_batch), 1.0) * used
+            seconds = box.gemm_s(pairs * layer.expert_flops, pairs * layer.pair_bytes, launches)
+            seconds = np.maximum(seconds, box.weights_s(data)) + self._expand(layer, box, data)
+            self.groups.append(self.dag.add("gpu", seconds, [*load, ready]))
+
+    def _expand(self, layer: LayerWork, box: StreamBox, data: float) -> float:
+        share = data / layer.weight_bytes
+        return layer.expand_bytes * share / (box.gpu_bytes_per_s * box.passes.memory[0][1])
+
+
+def _decode_layer(
+    state: _State,
+    layer: LayerWork,
+    work: ModelWork,
+    box: StreamBox,
+    context: float,
+    copied: float,
+    shares: Array | None,
+) -> None:
+    dag, policies, batch = state.dag, state.policies, float(state.policies.batch)
+    dense = state.load_dense(layer, box)
+    on_gpu = (1.0 - policies.cpu_share) * batch
+    batches = np.ceil(on_gpu / policies.attention_batch)
+    qkv = dag.add("gpu", box.gemm_s(batch * layer.qkv_flops, batch * layer.qkv_bytes, 3.0), dense)
+    rows = on_gpu * context / PIECES
+    copy_s = on_gpu * copied * layer.cache_bytes / PIECES / box.link_bytes_per_s
+    work_s = box.gemm_s(rows * layer.context_flops, rows * layer.context_bytes, 2.0 * batches / PIECES)
+    work_s = np.where(on_gpu > 0, work_s, 0.0)
+    cached = policies.cpu_share * batch * context * layer.cache_bytes
+    cpu_s = cached / box.cpu_attention_bytes_per_s(work.group)
+    on_cpu = dag.add("cpu", cpu_s, [qkv])
+    parts: list[Predecessor] = [on_cpu]
+    for _ in range(PIECES):
+        behind = state.pieces[-2] if len(state.pieces) > 1 else -1
+        copy = state.copy("cache", copy_s, [behind])
+        parts.append(dag.add("gpu", work_s, [*copy, qkv]))
+        state.pieces.append(dag.count - 1)
+    post = dag.add("gpu", box.gemm_s(batch * layer.post_flops, batch * layer.post_bytes), parts)
+    shared = dag.add("gpu", box.gemm_s(batch * layer.shared_flops, batch * layer.shared_bytes, 3.0), [post])
+    state.dense_done = shared
+    dag.add("back", batch * layer.cache_bytes / box.link_bytes_per_s, [qkv])
+    state.experts(layer, box, batch, shared, shares)
+
+
+def prefill_pass(
+    work: ModelWork,
+    box: StreamBox,
+    policies: Policies,
+    prompt: int,
+    shares: Array | None = None,
+) -> StepTimes:
+    """All prompts of a batch once through the model; their cache goes to the host as it is made.
+
+    Parameters are those of `decode_step`; attention is on the GPU whatever `cpu_share` says.
+    """
+    dag = Dag(policies.count, capacity=len(work.layers) * (2 * PIECES + 2 * GROUPS + 6))
+    state = _State(dag, policies)
+    batch, tokens = float(policies.batch), float(policies.batch * prompt)
+    batches = np.ceil(batch / policies.attention_batch)
+    for layer in work.layers:
+        dense = state.load_dense(layer, box)
+        flops = layer.qkv_flops + layer.post_flops + layer.prompt_flops
+        data = layer.qkv_bytes + layer.post_bytes + layer.prompt_bytes + prompt * layer.prefill_bytes
+        seconds = box.gemm_s(tokens * flops, tokens * data, 5.0 * batches)
+        # Fused attention skips the keys behind a query.
+        keys = prompt / 2.0 if layer.flash else float(prompt)
+        scores = tokens * keys * layer.prefill_flops
+        seconds = seconds + (box.flash_s(scores) if layer.flash else box.gemm_s(scores, 0.0, 2.0 * batches))
+        parts: list[Predecessor] = []
+        for _ in range(PIECES):
+            parts.append(dag.add("gpu", seconds / PIECES, dense))
+            dag.add("back", tokens * layer.cache_bytes / PIECES / box.link_bytes_per_s, [parts[-1]])
+        work_s = box.gemm_s(tokens * layer.shared_flops, tokens * layer.shared_bytes, 3.0)
+        shared = dag.add("gpu", work_s, parts)
+        state.dense_done = shared
+        state.experts(layer, box, tokens, shared, shares)
+    return StepTimes(dag.makespan(), dag.busy)
