@@ -123,6 +123,9 @@ def curve(steps: Steps, residency: Residency) -> Curve:
     np.cumsum(depth, axis=1, out=hits[:, 1:])
     if residency.cold == "free":
         hits += first.sum(axis=1)[:, None]
+    elif residency.cold == "fill":
+        # A first access finds a free slot where the pool is larger than what it has seen.
+        hits[:, 1:] += np.cumsum(first, axis=1)
     accesses = np.diff(steps.starts).reshape(-1, layers).sum(axis=0)
     seconds = time.perf_counter() - began
     return Curve(residency, np.arange(objects + 1), hits, accesses, seconds)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import make_steps
+from reference import reference
 
 from moesim.errors import ConfigError
 from moesim.policy import Residency
-from moesim.residency.curves import curve
-from tests.residency.oracles import hits_of, make_steps
+from moesim.residency import curve, replay
 
 CONDITIONS = list(
     itertools.product(
-        ("layer", "global"), ("sequential", "token_batch"), ("charge", "free"), ("never", "request")
+        ("layer", "global"), ("sequential", "token_batch"), ("charge", "free", "fill"), ("never", "request")
     )
 )
 
@@ -36,11 +37,11 @@ def traces(draw, max_experts=7, max_steps=14):
 @settings(max_examples=60, deadline=None)
 @given(steps=traces(), conditions=st.sampled_from(CONDITIONS))
 def test_every_capacity_is_what_a_cache_of_it_hits(rule, steps, conditions):
-    pool, lookup, cold, reset = conditions
-    found = curve(steps, Residency(rule, pool, lookup, cold, reset))
+    residency = Residency(rule, *conditions)
+    found = curve(steps, residency)
     for c in found.capacities:
-        expected = hits_of(steps, rule, c, pool=pool, lookup=lookup, cold=cold, reset=reset)
-        assert found.hits[:, c].tolist() == expected, c
+        assert found.hits[:, c].tolist() == reference(steps, residency, c)[0].tolist(), c
+        assert found.hits[:, c].tolist() == replay(steps, residency, c).hits.tolist(), c
 
 
 @settings(max_examples=60, deadline=None)

@@ -113,6 +113,11 @@ def opt_depths(
                 if batch:
                     top += one  # nothing of the cell is carried down
             if batch:
+                # On top lies the cell, what is needed soonest first, for caches that cannot hold it all.
                 for i in range(start, stop):
-                    stack[base + stop - 1 - i] = after[i]
+                    p = base + i - start
+                    while p > base and stack[p - 1] > after[i]:
+                        stack[p] = stack[p - 1]
+                        p -= 1
+                    stack[p] = after[i]
             size[pool] = np.int64(bottom) - base
