@@ -27,18 +27,18 @@ def test_one_system_as_json(moesim):
 
 
 def test_systems_beside_each_other(moesim):
-    code, out, err = moesim("replay", TRACE, "--system", "lru,fmoe,belady-oracle", "--tokens", 40)
+    code, out, err = moesim("replay", TRACE, "--system", "lru,expertflow,belady-oracle", "--tokens", 40)
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert [line[0] for line in lines[-3:]] == ["lru", "fmoe", "belady-oracle"]
+    assert [line[0] for line in lines[-3:]] == ["lru", "expertflow", "belady-oracle"]
     ratio = {line[0]: float(line[2]) for line in lines[-3:]}
     assert ratio["belady-oracle"] >= ratio["lru"]
-    assert "fmoe: assumed prefetch_distance" in err
+    assert "expertflow: assumed wrong_paths" in err
     assert "learnt from" in err
 
 
 def test_both_variants(moesim):
-    code, out, _ = moesim("replay", TRACE, "--system", "fmoe", "--variant", "both", "--tokens", 20, "--json")
+    code, out, _ = moesim("replay", TRACE, "--system", "mixtral-offloading", "--variant", "both", "--tokens", 20, "--json")
     assert code == 0
     assert [row["variant"] for row in json.loads(out)["rows"]] == ["paper", "code"]
 
