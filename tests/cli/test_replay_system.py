@@ -38,7 +38,8 @@ def test_systems_beside_each_other(moesim):
 
 
 def test_both_variants(moesim):
-    code, out, _ = moesim("replay", TRACE, "--system", "mixtral-offloading", "--variant", "both", "--tokens", 20, "--json")
+    arguments = ("--system", "mixtral-offloading", "--variant", "both", "--tokens", 20, "--json")
+    code, out, _ = moesim("replay", TRACE, *arguments)
     assert code == 0
     assert [row["variant"] for row in json.loads(out)["rows"]] == ["paper", "code"]
 
