@@ -133,7 +133,7 @@ def compare(
     for n in wanted:
         try:
             _require_unit(n, box)
-            held = same_memory(n.composition, trace, box, slots, train)
+            held = same_memory(n.composition, trace, box, slots, train) if n.system.cached else 0
             timed = run(n.composition, trace, box, train=train, slots=held, seed=seed)
         except (ConfigError, InfeasibleError) as error:
             if len(wanted) == 1:
