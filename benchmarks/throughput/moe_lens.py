@@ -9,8 +9,8 @@ second with prompts, ``made`` outputs alone. ``busy`` is the GPU's share of the 
 
 from __future__ import annotations
 
+from moesim.systems.lens_paper import MODELS, accuracy, paper_box, settings
 from moesim.throughput.lens import overlap_gain, pme, saturating_tokens
-from moesim.throughput.lens_paper import MODELS, accuracy, paper_box, settings
 
 CARDS = (("A40", 150e12, 19.2e3, 614), ("L40", 181e12, 23.2e3, 741), ("A100", 312e12, 40.0e3, 1277))
 

@@ -8,7 +8,7 @@ import typer
 
 from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed
-from moesim.cli.replay_hits import Asked, replay_hits
+from moesim.cli.replay_hits import FRACTION, Asked, replay_hits
 
 
 def replay(
@@ -67,6 +67,30 @@ def replay(
         str | None, typer.Option(help="Catalogue name, config.json, or its folder: the trace must fit it.")
     ] = None,
     num_experts: opt.NumExperts = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Hits of every capacity, LRU and Belady.")] = False,
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="Local routing consistency: SRP and segment hit rates.")
+    ] = False,
+    system: Annotated[
+        str | None,
+        typer.Option(help="Replay a named system with time instead; several with commas, or all."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="What a system's paper says, or its code: paper, code, both.")
+    ] = "paper",
+    hardware: Annotated[
+        str, typer.Option(help="With --system: catalogue name or file.")
+    ] = "rtx-4090-workstation",
+    train: Annotated[
+        str | None,
+        typer.Option(help="With --system: trace to learn from; else half of the requests of TRACE."),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="With --system: replay these first tokens alone.")
+    ] = None,
+    assume: Annotated[
+        list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
+    ] = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write the JSON document to a file too.")
     ] = None,
@@ -92,4 +116,24 @@ def replay(
         output=output,
         seed=seed,
     )
-    replay_hits(trace, asked, model, num_experts, json=json)
+    if system is None:
+        replay_hits(trace, asked, model, num_experts, curve=curve, consistency=consistency, json=json)
+        return
+    from moesim.cli.replay_system import replay_systems
+    from moesim.errors import ConfigError
+
+    if faults := asked.beside("--system", {"--curve": curve, "--consistency": consistency}):
+        raise ConfigError(faults)
+    replay_systems(
+        trace,
+        system.split(","),
+        variant=variant,
+        hardware=hardware,
+        model=model,
+        train=train,
+        cache_fraction=FRACTION if cache_fraction is None else cache_fraction,
+        tokens=tokens,
+        assume=assume or [],
+        seed=seed,
+        json=json,
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
@@ -51,28 +51,57 @@ class Asked:
         first = self.policy if self.policy is not None else None if named else "lru"
         return list(dict.fromkeys([*([first] if first is not None else []), *named]))
 
+    def beside(self, option: str, flags: Mapping[str, bool]) -> list[Fault]:
+        """What is asked for and has no part in what `option` does, flags too."""
+        from moesim.errors import Fault
+
+        given = {
+            f"--{field.name.replace('_', '-')}": getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("cache_fraction", "seed") and getattr(self, field.name) != field.default
+        }
+        given |= {flag: True for flag, on in flags.items() if on}
+        return [Fault(f"has no part in {option}", name, value) for name, value in given.items()]
+
 
 def replay_hits(
-    path: str, asked: Asked, model: str | None, num_experts: int | None, *, json: bool
-) -> list[Replayed]:
-    """Replay, and print a table or one JSON document.
+    path: str,
+    asked: Asked,
+    model: str | None,
+    num_experts: int | None,
+    *,
+    curve: bool = False,
+    consistency: bool = False,
+    json: bool,
+) -> None:
+    """Replay, and print a table or one JSON document; with `curve` or `consistency` what they say.
 
     Raises
     ------
     ConfigError
         With every fault of the options and of the files they name.
     """
-    from moesim.errors import ConfigError
+    from moesim.errors import ConfigError, Fault
     from moesim.trace import RoutingTrace
 
     faults, residencies = question(asked)
     found_model, routing, popular = _read(path, asked, model, num_experts, faults)
     faults += _fit(asked, routing, popular)
+    if curve and consistency:
+        faults.append(Fault("cannot stand beside --curve", "--consistency"))
     if faults or not isinstance(routing, RoutingTrace):
         raise ConfigError(faults)
-    found = run(asked, residencies, routing, found_model, popular)
     for warning in routing.warnings:
         stderr(f"warning: {warning}")
+    if curve or consistency:
+        from moesim.cli.replay_curve import show_consistency, show_curve
+
+        if curve:
+            show_curve(path, routing, residencies[0], json)
+        else:
+            show_consistency(path, routing, asked.seed, json)
+        return
+    found = run(asked, residencies, routing, found_model, popular)
     whole = document(path, found, asked)
     inputs = [path, *([asked.popular] if asked.popular else [])]
     if asked.output is not None:
@@ -81,7 +110,6 @@ def replay_hits(
         print_json(whole, inputs=inputs, seed=asked.seed)
     else:
         _show(found)
-    return found
 
 
 def question(asked: Asked) -> tuple[list[Fault], list[Residency]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from moesim import load_hardware, load_model
 from moesim.errors import ConfigError, InfeasibleError
+from moesim.systems.lens_paper import LENGTHS, accuracy, paper_box, setting
 from moesim.throughput.lens import (
     LensBox,
     bounds,
@@ -23,7 +24,6 @@ from moesim.throughput.lens import (
     saturating_tokens,
     second_stage,
 )
-from moesim.throughput.lens_paper import LENGTHS, accuracy, paper_box, setting
 from moesim.throughput.lens_schedule import plan, simulate
 from moesim.throughput.result import Workload
 
