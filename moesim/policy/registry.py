@@ -57,8 +57,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "noisy-oracle": f"{_HERE}.predictors:NoisyOracle",
         "oracle": f"{_HERE}.predictors:oracle",
         "path": f"{_HERE}.predictors:path_oracle",
+        "whole-layers": f"{_HERE}.predictors:WholeLayers",
     },
-    "batcher": {"token-by-token": f"{_HERE}.slots:TokenByToken"},
+    "batcher": {
+        "token-by-token": f"{_HERE}.slots:TokenByToken",
+        "batches": f"{_HERE}.batchers:Batches",
+        "continuous": f"{_HERE}.batchers:Continuous",
+        "expert-queues": f"{_HERE}.batchers:ExpertQueues",
+        "module-batches": f"{_HERE}.batchers:ModuleBatches",
+        "union-minimising": f"{_HERE}.batchers:UnionMinimising",
+        "zig-zag": f"{_HERE}.batchers:ZigZag",
+    },
     "placement": {},
     "precision": {
         "constant": f"{_HERE}.precision:Constant",

@@ -7,6 +7,7 @@ from moesim.policy.predictors.oracles import NextGate, NoisyOracle, oracle, path
 from moesim.policy.predictors.popular import Popular
 from moesim.policy.predictors.quality import Quality, quality
 from moesim.policy.predictors.recent import RecentScores
+from moesim.policy.predictors.whole import WholeLayers
 
 __all__ = [
     "ActivationMatrices",
@@ -18,6 +19,7 @@ __all__ = [
     "Popular",
     "Quality",
     "RecentScores",
+    "WholeLayers",
     "oracle",
     "path_oracle",
     "quality",
