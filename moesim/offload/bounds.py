@@ -27,35 +27,83 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.offload.kernel import Costs, Demand
-from moesim.offload.pools import Rules, State, empty, make_room, note_use, put
+from moesim.offload.pools import (
+    BELADY,
+    Experts,
+    Pools,
+    empty,
+    make_room,
+    new_experts,
+    new_pools,
+    note_use,
+    put,
+)
+from moesim.offload.prepare import next_uses
 
 F8 = npt.NDArray[np.float64]
+I8 = npt.NDArray[np.int64]
 
 #: Weights that the dual bound is tried with.
 _WEIGHTS = np.linspace(0.0, 1.0, 34)[1:-1]
 
 
+def least_loads(demand: Demand, pool: I8, slots: F8, initial: I8, *, reset: bool) -> int:
+    """Misses of Belady's rule on pools of some size, over the accesses that are not skipped.
+
+    Parameters
+    ----------
+    demand
+        Accesses.
+    pool
+        Pool of each layer, ``[layers]``.
+    slots
+        Of each pool, ``[pools]``.
+    initial
+        Experts that are there at first.
+    reset
+        Whether pools go back to that when the request changes.
+    """
+    following, upcoming = next_uses(demand.experts, demand.starts, demand.layers, demand.num_experts)
+    experts = new_experts(demand.layers * demand.num_experts)
+    np.asarray(experts)["key"] = -upcoming.astype(np.float64)
+    pools = new_pools(slots, demand.layers, demand.num_experts)
+    members = np.zeros(demand.layers * demand.num_experts, np.int64)
+    return int(_misses(demand, following, experts, pools, members, pool, initial, reset))
+
+
 @compiled
-def least_loads(demand: Demand, rules: Rules, state: State) -> int:
-    """Misses of Belady's rule over the accesses that are not skipped."""
-    every = demand.layers * demand.num_experts
-    gone, levels = np.empty(every, np.int64), np.empty(every, np.int8)
-    misses = 0
+def _misses(
+    demand: Demand,
+    following: I8,
+    experts: Experts,
+    pools: Pools,
+    members: I8,
+    pool: I8,
+    initial: I8,
+    reset: bool,
+) -> int:
+    gone, levels = np.empty(len(members), np.int64), np.empty(len(members), np.int8)
+    one, misses, now = np.ones(1), 0, 0
     for step in range(len(demand.request)):
-        if rules.reset and step > 0 and demand.request[step] != demand.request[step - 1]:
-            empty(state, rules)
+        if step == 0 or (reset and demand.request[step] != demand.request[step - 1]):
+            empty(experts, pools, BELADY)
+            for x in initial:
+                put(experts, pools, members, one, BELADY, x, pool[x // demand.num_experts], 0, now)
         for layer in range(demand.layers):
             cell = step * demand.layers + layer
             for i in range(demand.starts[cell], demand.starts[cell + 1]):
                 if demand.wanted[i] < 0:
                     continue
                 x = layer * demand.num_experts + demand.experts[i]
-                if state.level[x] < 0:
+                now += 1
+                if experts[x].level < 0:
                     misses += 1
-                    _, room = make_room(state, rules, x, rules.pool[layer], 0, cell, True, gone, levels, 0)
+                    _, room = make_room(
+                        experts, pools, members, one, BELADY, x, pool[layer], 0, cell, True, gone, levels, 0
+                    )
                     if room:
-                        put(state, rules, x, rules.pool[layer], 0)
-                note_use(state, rules, x, i)
+                        put(experts, pools, members, one, BELADY, x, pool[layer], 0, now)
+                note_use(experts, BELADY, x, following[i], now)
     return misses
 
 

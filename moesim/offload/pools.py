@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,202 +12,168 @@ from moesim.compiled import compiled
 
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
+I1 = npt.NDArray[np.int8]
 
 #: Numbers of the rules that the timed replay knows, by name.
-RULE_OF = {"lru": 0, "fifo": 1, "lifo": 2, "lfu": 3, "belady": 4, "mrs": 5, "p-freq": 6, "static": 7}
-_LRU, _FIFO, _LIFO, _LFU, _BELADY, _MRS, _P_FREQ, _STATIC = range(8)
-
+RULE_OF = {"lru": 0, "fifo": 1, "lifo": 2, "lfu": 3, "belady": 4, "static": 5}
+LRU, FIFO, LIFO, LFU, BELADY, STATIC = range(6)
 #: Sizes are sums of fractions; room that is short by less is enough.
 SLACK = 1e-9
 
 
-class Rules(NamedTuple):
-    """How residents are ordered and counted.
+class Expert(Protocol):
+    """One expert of one layer, number ``layer * num_experts + expert``; a record of compiled code.
 
     Parameters
     ----------
-    rule
-        Number of the rule, as in `RULE_OF`.
-    batch
-        Whether a cell's experts are looked up together, and protect each other.
-    reset
-        Whether pools are emptied when the request changes.
-    free_cold
-        Whether an expert's first access counts as a hit.
-    alpha
-        Of the moving average of ``mrs``.
-    pool
-        Pool of each layer, int64 ``[layers]``.
-    room
-        Room of each pool, in experts of the widest level, ``[pools]``.
-    size
-        Of an expert of each level, in the same unit, ``[levels]``.
-    first
-        Where each pool's list of residents begins, int64 ``[pools + 1]``.
-    next_use
-        Position of the next access to the same expert of the same layer, int64 ``[accesses]``; empty where no
-        rule asks.
-    share
-        Router weight of each access, ``[accesses]``; empty where no rule asks.
-    """
-
-    rule: int
-    batch: bool
-    reset: bool
-    free_cold: bool
-    alpha: float
-    pool: I8
-    room: F8
-    size: F8
-    first: I8
-    next_use: I8
-    share: npt.NDArray[np.float32]
-
-
-class State(NamedTuple):
-    """Of each expert ``x = layer * num_experts + expert``, and of each pool.
-
-    Parameters
-    ----------
-    level
-        Its level on the device, -1 where it is not, int8.
-    ready
-        When its weights are there; ``stored``: when they had left storage.
+    ready, stored
+        When its weights are on the device, and when they had left storage.
     busy
         Until when it runs.
     key, tie
         Order of victims, smallest first.
-    score
-        What a rule remembers of it, resident or not.
     guard
         Cell up to which it may not leave.
+    place
+        Position in its pool's list.
+    level
+        In which it is on the device, -1 where it is not.
     fetched
         Whether it was fetched ahead and not used since.
     seen
         Whether it was asked for before.
-    place
-        Position in its pool's list.
-    members
-        Residents, pool by pool, at most all experts of the pool's layers.
-    held
-        Residents of each pool; ``used`` the room that they take.
-    scale
-        Of the scores of each layer.
-    clock
-        Events so far.
+    stock
+        Whether it comes from storage.
+    ahead
+        Level in which it is fetched ahead.
     """
 
-    level: npt.NDArray[np.int8]
-    ready: F8
-    stored: F8
-    busy: F8
-    key: F8
-    tie: F8
-    score: F8
-    guard: I8
-    fetched: npt.NDArray[np.bool_]
-    seen: npt.NDArray[np.bool_]
-    place: I8
-    members: I8
-    held: I8
-    used: F8
-    scale: F8
-    clock: I8
+    ready: float
+    stored: float
+    busy: float
+    key: float
+    tie: float
+    guard: int
+    place: int
+    level: int
+    fetched: bool
+    seen: bool
+    stock: bool
+    ahead: int
 
 
-def new_state(layers: int, num_experts: int, pools: int) -> State:
+EXPERT = np.dtype(
+    [
+        *((name, np.float64) for name in ("ready", "stored", "busy", "key", "tie")),
+        ("guard", np.int64),
+        ("place", np.int32),
+        ("level", np.int8),
+        ("fetched", np.bool_),
+        ("seen", np.bool_),
+        ("stock", np.bool_),
+        ("ahead", np.int8),
+    ],
+    align=True,
+)
+
+
+class Pool(Protocol):
+    """Slots that some layers share: room and use in experts of the widest level; where its list begins."""
+
+    room: float
+    used: float
+    first: int
+    held: int
+
+
+POOL = np.dtype(
+    [("room", np.float64), ("used", np.float64), ("first", np.int64), ("held", np.int64)], align=True
+)
+
+Experts = Sequence[Expert]
+Pools = Sequence[Pool]
+
+
+def new_experts(count: int) -> Experts:
     """Nothing on the device."""
-    every = layers * num_experts
-    return State(
-        level=np.full(every, -1, np.int8),
-        ready=np.zeros(every),
-        stored=np.zeros(every),
-        busy=np.zeros(every),
-        key=np.zeros(every),
-        tie=np.zeros(every),
-        score=np.zeros(every),
-        guard=np.full(every, -1, np.int64),
-        fetched=np.zeros(every, np.bool_),
-        seen=np.zeros(every, np.bool_),
-        place=np.zeros(every, np.int64),
-        members=np.zeros(every, np.int64),
-        held=np.zeros(pools, np.int64),
-        used=np.zeros(pools),
-        scale=np.ones(layers),
-        clock=np.zeros(1, np.int64),
-    )
+    experts = np.zeros(count, EXPERT)
+    experts["level"] = -1
+    experts["guard"] = -1
+    return cast("Experts", experts)
+
+
+def new_pools(room: F8, layers: int, num_experts: int) -> Pools:
+    """Empty pools, each of as many layers."""
+    pools = np.zeros(len(room), POOL)
+    pools["room"] = room
+    pools["first"] = np.arange(len(room)) * (layers // len(room)) * num_experts
+    return cast("Pools", pools)
 
 
 @compiled
-def remove(state: State, rules: Rules, x: int, pool: int) -> None:
+def remove(experts: Experts, pools: Pools, members: I8, size: F8, x: int, pool: int) -> None:
     """Take an expert off the device."""
-    last = rules.first[pool] + state.held[pool] - 1
-    moved = state.members[last]
-    state.members[state.place[x]] = moved
-    state.place[moved] = state.place[x]
-    state.held[pool] -= 1
-    state.used[pool] -= rules.size[state.level[x]]
-    state.level[x] = -1
-    state.fetched[x] = False
-    if rules.rule == _P_FREQ:
-        state.score[x] = 0.0
+    expert, group = experts[x], pools[pool]
+    moved = members[group.first + group.held - 1]
+    members[expert.place] = moved
+    experts[moved].place = expert.place
+    group.held -= 1
+    group.used -= size[expert.level]
+    expert.level = -1
 
 
 @compiled
-def put(state: State, rules: Rules, x: int, pool: int, level: int) -> None:
-    """Put an expert on the device; there is room."""
-    at = rules.first[pool] + state.held[pool]
-    state.members[at] = x
-    state.place[x] = at
-    state.held[pool] += 1
-    state.used[pool] += rules.size[level]
-    state.level[x] = level
-    state.clock[0] += 1
-    now = float(state.clock[0])
-    state.tie[x] = now
-    if rules.rule == _LRU or rules.rule == _FIFO:
-        state.key[x] = now
-    elif rules.rule == _LIFO:
-        state.key[x] = -now
-    elif rules.rule == _LFU:
-        state.key[x] = 0.0
+def put(
+    experts: Experts, pools: Pools, members: I8, size: F8, rule: int, x: int, pool: int, level: int, now: int
+) -> None:
+    """Put an expert on the device, where there is room."""
+    expert, group = experts[x], pools[pool]
+    at = group.first + group.held
+    members[at] = x
+    expert.place = at
+    group.held += 1
+    group.used += size[level]
+    expert.level = level
+    expert.tie = now
+    if rule in (LRU, FIFO):
+        expert.key = now
+    elif rule == LIFO:
+        expert.key = -now
+    elif rule == LFU:
+        expert.key = 0.0
 
 
 @compiled
-def note_use(state: State, rules: Rules, x: int, access: int) -> None:
+def note_use(experts: Experts, rule: int, x: int, next_use: int, now: int) -> None:
     """Tell the rule of an access, whether or not the expert is on the device."""
-    state.clock[0] += 1
-    now = float(state.clock[0])
-    if rules.rule == _LRU:
-        state.key[x] = now
-    elif rules.rule == _LFU:
-        state.key[x] += 1.0
-        state.tie[x] = now
-    elif rules.rule == _BELADY:
-        state.key[x] = -float(rules.next_use[access])
+    expert = experts[x]
+    if rule == LRU:
+        expert.key = now
+    elif rule == LFU:
+        expert.key += 1.0
+        expert.tie = now
+    elif rule == BELADY:
+        expert.key = -next_use
 
 
 @compiled
-def victim(state: State, rules: Rules, pool: int, cell: int, urgent: bool) -> int:
+def victim(experts: Experts, pools: Pools, members: I8, pool: int, cell: int, urgent: bool) -> int:
     """Resident that leaves next, -1 if none may.
 
     What the current cell needs stays; what later cells are guessed to need stays unless the demand is
     `urgent` and nothing else can go.
     """
-    first, end = rules.first[pool], rules.first[pool] + state.held[pool]
-    for allowed in range(2 if urgent else 1):
+    group = pools[pool]
+    for attempt in range(2 if urgent else 1):
         found = -1
-        for at in range(first, end):
-            x = state.members[at]
-            guard = state.guard[x]
-            if guard >= cell and (allowed == 0 or guard == cell):
+        key, tie = np.inf, np.inf
+        for at in range(group.first, group.first + group.held):
+            x = members[at]
+            expert = experts[x]
+            if expert.guard >= cell and (attempt == 0 or expert.guard == cell):
                 continue
-            if (
-                found < 0
-                or state.key[x] < state.key[found]
-                or (state.key[x] == state.key[found] and state.tie[x] < state.tie[found])
-            ):
-                found = x
+            if expert.key < key or (expert.key == key and expert.tie < tie) or found < 0:
+                found, key, tie = x, expert.key, expert.tie
         if found >= 0:
             return found
     return -1
@@ -214,15 +181,18 @@ def victim(state: State, rules: Rules, pool: int, cell: int, urgent: bool) -> in
 
 @compiled
 def make_room(
-    state: State,
-    rules: Rules,
+    experts: Experts,
+    pools: Pools,
+    members: I8,
+    size: F8,
+    rule: int,
     x: int,
     pool: int,
     level: int,
     cell: int,
     urgent: bool,
     gone: I8,
-    gone_level: npt.NDArray[np.int8],
+    gone_level: I1,
     leaving: int,
 ) -> tuple[int, bool]:
     """Choose who leaves for an expert; victims and their levels are appended to `gone` and `gone_level`.
@@ -234,32 +204,37 @@ def make_room(
     bool
         Whether there is room.
     """
-    need = rules.size[level]
-    if rules.rule == _STATIC or need > rules.room[pool] + SLACK:
+    need, group = size[level], pools[pool]
+    if need > group.room + SLACK:
         return leaving, False
-    if state.level[x] >= 0:  # another level of the same expert gives its place up
-        gone[leaving], gone_level[leaving] = x, state.level[x]
+    if experts[x].level >= 0:  # another level of the same expert gives its place up
+        gone[leaving], gone_level[leaving] = x, experts[x].level
         leaving += 1
-        remove(state, rules, x, pool)
-    while state.used[pool] + need > rules.room[pool] + SLACK:
-        out = victim(state, rules, pool, cell, urgent)
+        remove(experts, pools, members, size, x, pool)
+    while group.used + need > group.room + SLACK:
+        if rule == STATIC:
+            return leaving, False
+        out = victim(experts, pools, members, pool, cell, urgent)
         if out < 0:
             return leaving, False
-        gone[leaving], gone_level[leaving] = out, state.level[out]
+        gone[leaving], gone_level[leaving] = out, experts[out].level
         leaving += 1
-        remove(state, rules, out, pool)
+        remove(experts, pools, members, size, out, pool)
     return leaving, True
 
 
 @compiled
-def empty(state: State, rules: Rules) -> None:
+def empty(experts: Experts, pools: Pools, rule: int) -> None:
     """Take everything off the device and forget what was seen, as at the start of a request."""
-    for pool in range(len(rules.room)):
-        while state.held[pool] > 0:
-            remove(state, rules, state.members[rules.first[pool]], pool)
-    state.seen[:] = False
-    state.score[:] = 0.0
-    if rules.rule != _BELADY:
-        state.key[:] = 0.0
-    state.guard[:] = -1
-    state.scale[:] = 1.0
+    for pool in range(len(pools)):
+        pools[pool].held = 0
+        pools[pool].used = 0.0
+    for x in range(len(experts)):
+        expert = experts[x]
+        expert.level = -1
+        expert.seen = False
+        expert.fetched = False
+        expert.guard = -1
+        expert.tie = 0.0
+        if rule != BELADY:
+            expert.key = 0.0

@@ -9,8 +9,8 @@ from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.offload.box import Box
 from moesim.offload.kernel import Ahead, Costs
-from moesim.offload.pools import RULE_OF, Rules, State, new_state, put
-from moesim.policy import Composition, Guesses, Residency, Steps, Transfer
+from moesim.offload.pools import Experts, new_experts
+from moesim.policy import Composition, Guesses, Steps, Transfer
 from moesim.policy.precision import Levels
 from moesim.trace import RoutingTrace
 
@@ -48,55 +48,25 @@ def prompts_of(steps: Steps, trace: RoutingTrace) -> I8:
     return np.bincount(pairs // (int(trace.request.max(initial=0)) + 1), minlength=steps.num_steps)
 
 
-def rules_of(
-    steps: Steps, residency: Residency, quota: F8, levels: Levels, *, batch: bool
-) -> tuple[Rules, I8]:
-    """Rules of a residency over pools of given room, and the first use of each expert."""
-    if residency.rule not in RULE_OF:
-        allowed = ", ".join(RULE_OF)
-        raise ConfigError(Fault("is not replayed with time", "residency.rule", residency.rule, allowed))
-    layers, experts = steps.layers, steps.num_experts
-    if residency.pool == "layer":
-        pool, first = np.arange(layers), np.arange(layers + 1) * experts
-    else:
-        pool, first = np.zeros(layers, np.int64), np.array([0, layers * experts])
-    following, upcoming = np.zeros(0, np.int64), np.zeros(layers * experts, np.int64)
-    if residency.rule == "belady":
-        following, upcoming = next_uses(steps.experts, steps.starts, layers, experts)
-    share = np.zeros(0, np.float32) if steps.weights is None else steps.weights
-    rules = Rules(
-        rule=RULE_OF[residency.rule],
-        batch=batch,
-        reset=residency.reset == "request",
-        free_cold=residency.cold == "free",
-        alpha=float(residency.parameters.get("alpha", 0.5)),
-        pool=pool.astype(np.int64),
-        room=quota,
-        size=levels.bits / levels.bits[0],
-        first=first.astype(np.int64),
-        next_use=following,
-        share=share,
-    )
-    return rules, upcoming
+def start_experts(
+    box: Box, steps: Steps, levels: Levels, upcoming: I8, train: RoutingTrace | None
+) -> Experts:
+    """Experts before the first step: where they lie, in which level they are fetched, when they are used."""
+    every = steps.layers * steps.num_experts
+    experts = new_experts(every)
+    table = np.asarray(experts)
+    table["key"] = -upcoming.astype(np.float64)
+    table["ahead"] = levels.prefetch_level if levels.static is None else levels.static.reshape(-1)
+    if box.host_experts is not None:
+        # Without a trace to learn from, host memory holds the first experts of each layer.
+        rank = np.arange(every).reshape(steps.layers, -1).T.ravel()
+        if train is not None:
+            rank = np.argsort(-train.load_counts().totals.ravel(), kind="stable")
+        table["stock"][rank[box.host_experts :]] = True
+    return experts
 
 
-def start_state(
-    rules: Rules, upcoming: I8, start: npt.NDArray[np.bool_] | None, level: npt.NDArray[np.int8]
-) -> State:
-    """State before the first step, with what is resident at first, bool ``[layers, experts]``."""
-    layers = len(rules.pool)
-    state = new_state(layers, len(level) // layers, len(rules.room))
-    state.key[:] = -upcoming.astype(np.float64)
-    if start is not None:
-        experts = start.shape[1]
-        for layer, expert in np.argwhere(start):
-            x = int(layer * experts + expert)
-            put(state, rules, x, int(rules.pool[layer]), int(max(level[x], 0)))
-            state.seen[x] = True
-    return state
-
-
-def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8, stored: npt.NDArray[np.bool_]) -> Costs:
+def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8) -> Costs:
     """Seconds of all that these steps can ask for."""
     most = int(steps.tokens.max(initial=1))
     rest = box.rest(steps.phase, steps.step_tokens, steps.context, prompts)
@@ -116,11 +86,10 @@ def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8, stored: npt.ND
         near_s=box.near_seconds(most),
         link_s=moved / link,
         store_s=store,
-        bytes=moved,
+        size=moved,
         out_s=latency + sizes / back,
+        room=sizes / sizes[0],
         latency_s=latency,
-        stored=stored,
-        nested=levels.nested,
         before=rest.before,
         piece=rest.piece,
         beside=rest.beside,
@@ -130,7 +99,7 @@ def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8, stored: npt.ND
     )
 
 
-def ahead_of(guesses: Guesses, transfer: Transfer, steps: Steps, level: npt.NDArray[np.int8]) -> Ahead:
+def ahead_of(guesses: Guesses, transfer: Transfer, steps: Steps, deferrable: npt.NDArray[np.bool_]) -> Ahead:
     """What a transfer makes of guesses: the best of each target cell within reach, in its order."""
     cells = steps.num_steps * steps.layers
     known = np.repeat(np.arange(cells), np.diff(guesses.starts))
@@ -161,9 +130,7 @@ def ahead_of(guesses: Guesses, transfer: Transfer, steps: Steps, level: npt.NDAr
         starts.astype(np.int64),
         target[order].astype(np.int64),
         expert[order].astype(np.int32),
-        level,
-        transfer.preemptible,
-        transfer.write_back,
+        deferrable,
     )
 
 

@@ -10,23 +10,26 @@ import numpy.typing as npt
 from moesim.errors import ConfigError, Fault
 from moesim.offload.bounds import gpu_parts, least_loads, no_stall_steps
 from moesim.offload.box import Box
-from moesim.offload.kernel import BUSY, COUNTS, PATHS, WAITS, Costs, Demand, Hands, new_clocks, replay_timed
+from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
+from moesim.offload.kernel import COUNTS, Costs, Demand, Memory, Rules, replay_timed
 from moesim.offload.latency import latency_of
-from moesim.offload.pools import RULE_OF, Rules
+from moesim.offload.pools import RULE_OF, new_pools
 from moesim.offload.prepare import (
     ahead_of,
     costs_of,
     next_uses,
     prompts_of,
     quota_of,
-    rules_of,
+    start_experts,
     start_of,
-    start_state,
 )
 from moesim.offload.timed import Timed
 from moesim.policy import Composition, Guesses, Steps
+from moesim.policy.executors.deferral import deferrable
 from moesim.policy.precision import Levels
 from moesim.trace import RoutingTrace
+
+I8 = npt.NDArray[np.int64]
 
 #: Slots beside the pools that a copy is written to while its victim's experts still run.
 SPARES = 1
@@ -68,70 +71,86 @@ def run(
     Raises
     ------
     ConfigError
-        If trace, model, composition and box do not fit together, with every fault; if requests of `trace`
-        stand in `train` too.
+        If trace, model, composition and box do not fit together, with every fault.
     """
     if train is not None:
         composition = composition.fit(train, trace)
     steps = composition.steps(trace)
     _check(composition, box, steps, train, spares)
-    precision = composition.precision
-    if precision is None:
-        levels = Levels(np.array([1.0]), np.zeros(steps.accesses, np.int8))
-    else:
-        levels = precision.levels(steps)
+    levels = Levels(np.array([1.0]), np.zeros(steps.accesses, np.int8))
+    if composition.precision is not None:
+        levels = composition.precision.levels(steps)
         box = box.with_bits(levels.bits.tolist())
     if slots is None:
         slots = max(box.slots - spares, 0)
     quota = quota_of(composition, slots, box, steps, train)
-    executor = composition.executor
-    batch = composition.residency.lookup == "token_batch" or executor.kind not in _GPU_ONLY
-    every = steps.layers * steps.num_experts
-    level = np.full(every, levels.prefetch_level, np.int8)
-    if levels.static is not None:
-        level = levels.static.reshape(-1).astype(np.int8)
-    rules, upcoming = rules_of(steps, composition.residency, quota.astype(np.float64), levels, batch=batch)
     start = start_of(composition, quota, steps, train, seed)
+    residency, transfer, executor = composition.residency, composition.transfer, composition.executor
+    batch = residency.lookup == "token_batch" or executor.kind not in _GPU_ONLY
+    layers, num_experts = steps.layers, steps.num_experts
+    following, upcoming = np.zeros(0, np.int64), np.zeros(layers * num_experts, np.int64)
+    if residency.rule == "belady":
+        following, upcoming = next_uses(steps.experts, steps.starts, layers, num_experts)
     demand = Demand(
         steps.experts,
         steps.tokens,
         steps.starts,
         steps.request,
-        steps.layers,
-        steps.num_experts,
+        layers,
+        num_experts,
         levels.wanted,
-        levels.misses_only,
+        following,
     )
-    costs = costs_of(box, steps, levels, prompts_of(steps, trace), _stored(box, every, train, steps))
-    predictor = composition.predictor
-    if predictor is not None and composition.transfer.width > 0:
-        guesses = predictor.guess(steps)
-    else:
-        guesses = Guesses.none(steps.num_steps * steps.layers)
-    ahead = ahead_of(guesses, composition.transfer, steps, level)
-    hands = Hands(
-        executor.code, executor.vector(top_k=trace.top_k), np.zeros(max(steps.accesses, 1), np.bool_)
+    guesses = Guesses.none(steps.num_steps * layers)
+    if composition.predictor is not None and transfer.width > 0:
+        guesses = composition.predictor.guess(steps)
+    waiting = np.zeros(max(steps.accesses, 1), np.bool_)
+    if executor.kind == "defer":
+        selected = composition.gate.select(trace)
+        count = int(executor.parameters.get("deferred", 2))
+        waiting = deferrable(selected.trace, steps, count, selected.kept)
+    rules = Rules(
+        rule=RULE_OF[residency.rule],
+        batch=batch,
+        reset=residency.reset == "request",
+        free_cold=residency.cold == "free",
+        misses_only=levels.misses_only,
+        nested=levels.nested,
+        preemptible=transfer.preemptible,
+        write_back=transfer.write_back,
+        executor=executor.code,
+        parameters=executor.vector(top_k=trace.top_k),
     )
-    clocks = new_clocks(composition.transfer.channels, spares)
-    state = start_state(rules, upcoming, start, level)
-    began = time.perf_counter()
-    ends, counted = replay_timed(demand, ahead, hands, costs, rules, state, clocks)
-    wall = time.perf_counter() - began
+    costs = costs_of(box, steps, levels, prompts_of(steps, trace))
+    memory = Memory(
+        experts=start_experts(box, steps, levels, upcoming, train),
+        pools=new_pools(quota.astype(np.float64), layers, num_experts),
+        members=np.zeros(layers * num_experts, np.int64),
+        pool=np.arange(layers) if len(quota) == layers else np.zeros(layers, np.int64),
+        initial=np.zeros(0, np.int64) if start is None else np.flatnonzero(start),
+        clock=new_clock(),
+        channel=np.zeros(transfer.channels),
+        spare=np.zeros(spares),
+    )
+    ahead = ahead_of(guesses, transfer, steps, waiting)
+    began = time.process_time()
+    ends, counted = replay_timed(demand, ahead, rules, costs, memory)
+    wall = time.process_time() - began
     latency = latency_of(ends, steps, trace)
-    limits = _bounds(composition, demand, costs, rules, quota, start, level, steps, trace, spares)
+    clock = np.asarray(memory.clock)[0]
     return Timed(
         ttft_s=latency.ttft_s,
         tpot_s=latency.tpot_s,
         tpot_p50_s=latency.tpot_p50_s,
         tpot_p99_s=latency.tpot_p99_s,
         output_throughput=latency.output_throughput,
-        seconds=float(ends[-1]) if len(ends) else 0.0,
+        seconds=float(ends[-1]),
         slots=quota,
         counts=dict(zip(COUNTS, counted, strict=True)),
-        bytes_moved=dict(zip(PATHS, clocks.bytes.tolist(), strict=True)),
-        busy=dict(zip(BUSY, clocks.busy.tolist(), strict=True)),
-        stalls=dict(zip(WAITS, clocks.wait.tolist(), strict=True)),
-        bounds=limits,
+        bytes_moved={name: float(clock[f"bytes_{name}"]) for name in PATHS},
+        busy={name: float(clock[f"busy_{name}"]) for name in RESOURCES},
+        stalls={name: float(clock[f"wait_{name}"]) for name in WAITS},
+        bounds=_bounds(composition, demand, costs, memory, quota, steps, trace, spares),
         assumptions=_assumptions(composition, box, batch),
         ends=ends,
         wall_s=wall,
@@ -173,46 +192,26 @@ def _check(
         raise ConfigError(faults)
 
 
-def _stored(box: Box, every: int, train: RoutingTrace | None, steps: Steps) -> npt.NDArray[np.bool_]:
-    """Which experts come from storage: all but the most popular that host memory holds."""
-    stored = np.zeros(every, np.bool_)
-    if box.host_experts is None:
-        return stored
-    rank = (
-        np.arange(every).reshape(steps.layers, -1).T.ravel()
-    )  # without a train trace: the first of each layer
-    if train is not None:
-        rank = np.argsort(-train.load_counts().totals.ravel(), kind="stable")
-    stored[rank[box.host_experts :]] = True
-    return stored
-
-
 def _bounds(
     composition: Composition,
     demand: Demand,
     costs: Costs,
-    rules: Rules,
-    quota: npt.NDArray[np.int64],
-    start: npt.NDArray[np.bool_] | None,
-    level: npt.NDArray[np.int8],
+    memory: Memory,
+    quota: I8,
     steps: Steps,
     trace: RoutingTrace,
     spares: int,
 ) -> dict[str, float | None]:
-    kind = composition.executor.kind
+    kind, transfer = composition.executor.kind, composition.transfer
     alone = kind in _GPU_ONLY
-    per_step = no_stall_steps(
-        demand,
-        costs,
-        cpu=not alone and kind not in ("split", "prefix"),
-        near=kind in _NEAR,
-        defers=kind == "defer",
-    )
-    free = latency_of(np.cumsum(per_step), steps, trace)
+    uses_cpu = not alone and kind not in ("split", "prefix")
+    per_step = no_stall_steps(demand, costs, cpu=uses_cpu, near=kind in _NEAR, defers=kind == "defer")
+    whole, free = float(per_step.sum()), latency_of(np.cumsum(per_step), steps, trace)
     found: dict[str, float | None] = {
-        "no_stall": float(per_step.sum()),
+        "no_stall": whole,
         "link": None,
         "belady": None,
+        # What waits for the next layer may wait for the next step's.
         "ttft_s": free.ttft_s if kind != "defer" else None,
         "tpot_s": free.tpot_s if kind != "defer" else None,
         "hit_ratio": None,
@@ -220,22 +219,17 @@ def _bounds(
     if not alone:
         return found
     most = int(np.diff(demand.starts).max(initial=1))
-    following, upcoming = next_uses(demand.experts, demand.starts, demand.layers, demand.num_experts)
-    wide = rules._replace(
-        rule=RULE_OF["belady"],
-        batch=False,
-        room=np.floor(quota / rules.size.min() + 1e-9) + spares + most - 1.0,
-        size=np.ones(1),
-        next_use=following,
+    slots = np.floor(quota / costs.room.min() + 1e-9) + spares + most - 1.0
+    misses = least_loads(
+        demand, memory.pool, slots, memory.initial, reset=composition.residency.reset == "request"
     )
-    misses = least_loads(demand, wide, start_state(wide, upcoming, start, np.zeros_like(level)))
-    each = float(costs.link_s[0].min()) + (costs.latency_s if composition.transfer.channels == 1 else 0.0)
-    if costs.stored.all():
+    each = float(costs.link_s[0].min()) + (costs.latency_s if transfer.channels == 1 else 0.0)
+    if np.asarray(memory.experts)["stock"].all():
         each = max(each, float(costs.store_s[0].min()))
-    before, beside, gpu = gpu_parts(demand, costs)
-    behind = float(beside.sum() + gpu.sum())
-    found["link"] = max(found["no_stall"] or 0.0, misses * each)
-    if composition.transfer.width == 0 or composition.predictor is None:
+    found["link"] = max(whole, misses * each)
+    if transfer.width == 0 or composition.predictor is None:
+        before, beside, gpu = gpu_parts(demand, costs)
+        behind = float(beside.sum() + gpu.sum())
         found["belady"] = float(before.sum() + costs.tail.sum()) + max(behind, misses * each)
         found["hit_ratio"] = 1.0 - misses / max(int((demand.wanted >= 0).sum()), 1)
     return found

@@ -32,6 +32,15 @@ ADAPMOE_SINGLE = (
     0.4952, 0.521, 0.5479, 0.618, 0.78, 0.884, 0.9754, 0.8577,
 )  # fmt: skip
 
+#: Part of the tokens that AdapMoE's gate leaves with one expert, by layer: list ``top1_ratios`` in
+#: ``src/dp.py`` of PKU-SEC-Lab/AdapMoE (commit 297c349), to four digits.
+ADAPMOE_SINGLE = (
+    0.0000, 0.0348, 0.0049, 0.0009, 0.0004, 0.0025, 0.0079, 0.0341,
+    0.0345, 0.0491, 0.0130, 0.0196, 0.0296, 0.0055, 0.0155, 0.0284,
+    0.0639, 0.0710, 0.1407, 0.2803, 0.2987, 0.3651, 0.4145, 0.3556,
+    0.4952, 0.5210, 0.5479, 0.6180, 0.7800, 0.8840, 0.9754, 0.8577,
+)  # fmt: skip
+
 #: Ratio of the second router weight to the first below which MC-MoE drops the second expert: list ``beta``
 #: in ``expert_weight.py`` of Aaronhuang-778/MC-MoE (commit 6fcc827).
 MC_MOE_BETA = (

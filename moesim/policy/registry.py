@@ -68,7 +68,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "union-minimising": f"{_HERE}.batchers:UnionMinimising",
         "zig-zag": f"{_HERE}.batchers:ZigZag",
     },
-    "placement": {},
+    "placement": {
+        "popular": f"{_HERE}.placements:Popular",
+        "random": f"{_HERE}.placements:Random",
+        "round-robin": f"{_HERE}.placements:RoundRobin",
+        "front-loading": f"{_HERE}.placements:FrontLoading",
+        "whole-layers": f"{_HERE}.placements:WholeLayers",
+        "adapmoe-quota": f"{_HERE}.placements:AdapMoEQuota",
+        "demand-quota": f"{_HERE}.placements:DemandQuota",
+    },
     "precision": {
         "constant": f"{_HERE}.precision:Constant",
         "ranked": f"{_HERE}.precisions:RankedPrecision",

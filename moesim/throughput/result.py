@@ -1,4 +1,4 @@
-"""What a throughput system is asked, and what it answers: one workload, one plan with its tokens per second."""
+"""What a throughput system is asked and answers: a workload, and a plan with its tokens per second."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from moesim.errors import ConfigError, UnknownNameError
 from moesim.policy import Composition, split
 from moesim.policy.precisions import RankedPrecision
 from moesim.systems.compositions import Shape, compositions, named
-from moesim.systems.compositions.executing import LastLayers
 from moesim.trace import RoutingTrace
 
 VARIANTS = [
@@ -102,10 +101,11 @@ def test_a_ring_has_as_many_layers_as_fit():
     assert [ring.distance for ring in rings] == [1, 1, 2, 3]
 
 
-def test_last_layers_are_whole():
-    quota = LastLayers().quota(20, trace_of())
+def test_llama_cpp_keeps_the_last_layers_whole():
+    placement = named("llama.cpp", trace_of(), 20).composition.placement
+    quota = placement.quota(20, trace_of())
     assert quota.tolist() == [0, 0, 8, 8]
-    assert LastLayers().resident(quota, trace_of()).sum(axis=1).tolist() == [0, 0, 8, 8]
+    assert placement.resident(quota, trace_of()).sum(axis=1).tolist() == [0, 0, 8, 8]
 
 
 def test_a_system_that_learns_is_marked():

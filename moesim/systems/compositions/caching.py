@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from statistics import fmean
 
+import numpy as np
+
 from moesim.policy import Composition, Executor, Gate, Residency, Transfer
-from moesim.policy.gates import AdapMoE
+from moesim.policy.gates import AdapMoE, by_depth
+from moesim.policy.placements import AdapMoEQuota, DemandQuota
 from moesim.policy.predictors import (
     ActivationMatrices,
     ExpertMaps,
@@ -15,7 +18,7 @@ from moesim.policy.predictors import (
     oracle,
     path_oracle,
 )
-from moesim.policy.published import ADAPMOE_NEXT_GATE
+from moesim.policy.published import ADAPMOE_NEXT_GATE, ADAPMOE_SINGLE
 from moesim.policy.slots import AsRouted
 from moesim.systems.compositions.types import Asked, Shape, System
 
@@ -126,12 +129,20 @@ def _adapmoe_gate(shape: Shape, ask: Asked, released: bool) -> Gate:
     return AdapMoE(released=released)
 
 
+def _adapmoe_quota(shape: Shape) -> AdapMoEQuota:
+    """Slots of each layer by the published accuracies, and by the gate's effect where there is one."""
+    accuracy = by_depth((0.0, *ADAPMOE_NEXT_GATE), shape.layers)
+    single = by_depth(ADAPMOE_SINGLE, shape.layers) if shape.weights else np.zeros(1)
+    return AdapMoEQuota(tuple(single.tolist()), tuple(accuracy.tolist()))
+
+
 def _adapmoe(shape: Shape, ask: Asked) -> Composition:
     return Composition(
         residency=Residency("lru", lookup="token_batch"),
         gate=_adapmoe_gate(shape, ask, released=False),
         predictor=NextGate(shape.top_k, _recall(ask)),
         transfer=Transfer(width=shape.top_k),
+        placement=_adapmoe_quota(shape),
     )
 
 
@@ -140,6 +151,7 @@ def _adapmoe_code(shape: Shape, ask: Asked) -> Composition:
     return Composition(
         residency=Residency("lru", lookup="token_batch"),
         gate=_adapmoe_gate(shape, ask, released=True),
+        placement=_adapmoe_quota(shape),
     )
 
 
@@ -147,7 +159,8 @@ def _expertflow(shape: Shape, ask: Asked) -> Composition:
     ask.without("the routing path predictor: an oracle with a stated part of wrong experts stands in")
     wrong = ask.take("wrong_paths", 0.1, 0.05, 0.2, "over 90 % right in its domain, by ExpertFlow")
     return Composition(
-        residency=Residency("lru", pool="global", lookup="token_batch"),
+        residency=Residency("lru", lookup="token_batch"),
+        placement=DemandQuota(),
         predictor=path_oracle(wrong, shape.layers),
         transfer=Transfer(width=shape.experts, distance=shape.layers, order="near", preemptible=True),
     )
@@ -214,8 +227,8 @@ SYSTEMS = (
         _hybrimoe,
         _hybrimoe_code,
     ),
-    System("adapmoe", "sensitivity gate; next gate; LRU per layer", _adapmoe, _adapmoe_code),
-    System("expertflow", "routing paths before the step; one pool", _expertflow),
+    System("adapmoe", "sensitivity gate; next gate; LRU, slots by DP", _adapmoe, _adapmoe_code, True),
+    System("expertflow", "routing paths before the step; LRU, slots by demand", _expertflow, learns=True),
     System("pre-gated", "exact routing one layer ahead; LRU per layer", _pre_gated),
     System("se-moe", "ring of whole layers", _se_moe),
     System("towards-moe-deployment", "inactive experts leave, the last that came first", _towards),

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
 from moesim.policy import Composition, Executor, Residency
+from moesim.policy.placements import Popular, WholeLayers
 from moesim.systems.compositions.types import Asked, Shape, System
-from moesim.trace.types import RoutingTrace
-
-
-@dataclass(frozen=True, slots=True)
-class LastLayers:
-    """llama.cpp's ``-ncmoe N``: experts of the first N layers stay on the CPU, all others on the GPU."""
-
-    def quota(self, slots: int, train: RoutingTrace) -> npt.NDArray[np.int64]:
-        """Whole layers from the last backwards; what is left over is not used."""
-        layers, experts = train.topk_ids.shape[1], train.num_experts
-        full = min(slots // experts, layers)
-        quota = np.zeros(layers, np.int64)
-        quota[layers - full :] = experts
-        return quota
-
-    def resident(self, quota: npt.NDArray[np.int64], train: RoutingTrace) -> npt.NDArray[np.bool_]:
-        """All experts of a layer or none."""
-        return np.arange(train.num_experts)[None, :] < quota[:, None]
 
 
 def _fiddler(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
     return Composition(
-        residency=Residency("static", lookup="token_batch", start="popular"),
+        residency=Residency("static", lookup="token_batch"),
+        placement=Popular(),
         executor=Executor("cheapest-max"),
     )
 
@@ -39,7 +18,9 @@ def _fiddler(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
 def _fiddler_code(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
     # The longest of the two sums in the comment is their sum in the code: expert by expert the cheaper.
     return Composition(
-        residency=Residency("static", lookup="token_batch", start="popular"), executor=Executor("cheapest")
+        residency=Residency("static", lookup="token_batch"),
+        placement=Popular(),
+        executor=Executor("cheapest"),
     )
 
 
@@ -65,7 +46,7 @@ def _ktransformers_code(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG00
 def _llama_cpp(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
     return Composition(
         residency=Residency("static", lookup="token_batch"),
-        placement=LastLayers(),
+        placement=WholeLayers(last=True),
         executor=Executor("mask", {"load_from_tokens": 32.0}),
     )
 
