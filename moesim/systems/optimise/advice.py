@@ -11,10 +11,11 @@ import numpy as np
 from moesim.errors import ConfigError, Fault
 from moesim.offload import Box
 from moesim.policy import Composition, Residency
+from moesim.policy.predictors import NextGate, NoisyOracle
 from moesim.policy.split import split
 from moesim.systems.compositions import compositions, named
 from moesim.systems.optimise.describe import changes_results, needs_future
-from moesim.systems.optimise.ladder import Rung, reverted, upward
+from moesim.systems.optimise.ladder import Rung, reverted, simplified, upward
 from moesim.systems.optimise.options import options_of
 from moesim.systems.optimise.scoring import OBJECTIVES, Scored, Scorer
 from moesim.systems.optimise.search import search
@@ -22,7 +23,7 @@ from moesim.systems.row import VARIANTS
 from moesim.trace.types import RoutingTrace
 
 #: Tokens of the training part, and how many times the tokens that are searched on are held out.
-TRAIN_TOKENS, HELD = 20_000, 4
+TRAIN_TOKENS, HELD = 20_000, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +93,10 @@ class Advice:
         From `start` to the winner slot by slot, and the winner with one slot put back each time.
     evaluations, settled
         Of the search.
+    assumed
+        What the winner rests on that the trace does not hold.
+    refused
+        Named systems that could not be replayed, with the reason.
     """
 
     objective: str
@@ -104,6 +109,8 @@ class Advice:
     down: tuple[Rung, ...]
     evaluations: int
     settled: bool
+    assumed: tuple[str, ...]
+    refused: dict[str, str]
 
     @property
     def gain(self) -> float:
@@ -119,13 +126,19 @@ class Advice:
             "metric": OBJECTIVES[self.objective][0],
             "tokens": dict(self.tokens),
             "best": {"scored": self.best.value, **self.held.to_dict()},
-            "against": {"system": self.start.name, "variant": self.start.variant, "held": self.start.held.value},
+            "against": {
+                "system": self.start.name,
+                "variant": self.start.variant,
+                "held": self.start.held.value,
+            },
             "gain": self.gain,
             "systems": [rival.to_dict() for rival in self.rivals],
             "up": [rung.to_dict() for rung in self.up],
             "down": [rung.to_dict() for rung in self.down],
             "evaluations": self.evaluations,
             "settled": self.settled,
+            "assumed": list(self.assumed),
+            "refused": dict(self.refused),
         }
 
 
@@ -141,8 +154,8 @@ def optimise(
     box: Callable[[int], Box],
     *,
     objective: str = "tpot",
-    tokens: int = 2000,
-    evaluations: int = 200,
+    tokens: int = 1000,
+    evaluations: int = 150,
     lossy: bool = False,
     assumed: bool = True,
     systems: tuple[str, ...] | None = None,
@@ -164,7 +177,7 @@ def optimise(
         ``tpot`` or ``ttft``, the less the better, for one request at a time; ``throughput``, the more the
         better, where requests may share steps.
     tokens
-        About as many are compared on; four times as many are held out.
+        About as many are compared on; twice as many are held out.
     evaluations
         Most compositions that are replayed in the search.
     lossy
@@ -199,7 +212,7 @@ def optimise(
     seen, unseen = some(seen, tokens, seed + 3), some(unseen, HELD * tokens, seed + 4)
     scorer = Scorer(seen, train, box, objective, seed)
     held = Scorer(unseen, train, box, objective, seed)
-    rivals = _rivals(seen, box(1).slots, scorer, held, systems)
+    rivals, refused = _rivals(seen, box(1).slots, scorer, held, systems)
     comparable = [rival for rival in rivals if rival.comparable or (lossy and not rival.needs_future)]
     if not comparable:
         raise ConfigError(Fault("leaves no system that keeps the model's results", "--systems", systems))
@@ -223,7 +236,7 @@ def optimise(
         evaluations=scorer.evaluations + evaluations,
         progress=lambda count, best: tell(f"{count} replays: {best.value:.4g}"),
     )
-    best = found.best
+    best = simplified(found.best, start.scored.composition, scorer)
     shown = held(best.composition)
     if shown is None:
         raise ConfigError(Fault("cannot be replayed on the part that is held out", "TRACE"))
@@ -242,14 +255,24 @@ def optimise(
         tuple(down),
         found.evaluations,
         found.settled,
+        _assumed(winner),
+        refused,
     )
+
+
+def _assumed(winner: Composition) -> tuple[str, ...]:
+    """What a trace cannot vouch for."""
+    predictor = winner.predictor
+    if winner.transfer.width and isinstance(predictor, NoisyOracle | NextGate):
+        return (f"a recall of {predictor.recall}: a trace does not hold what gates applied early would say",)
+    return ()
 
 
 def _rivals(
     trace: RoutingTrace, slots: int, scorer: Scorer, held: Scorer, systems: tuple[str, ...] | None
-) -> list[Rival]:
-    """Named systems that can be replayed, paper and code where they differ."""
-    found = []
+) -> tuple[list[Rival], dict[str, str]]:
+    """Named systems, paper and code where they differ; and why some cannot be replayed."""
+    found, refused = [], {}
     for system in systems or [entry.name for entry in compositions()]:
         for variant in VARIANTS:
             entry = named(system, trace, slots, variant)
@@ -258,6 +281,8 @@ def _rivals(
             scored = scorer(entry.composition)
             shown = held(entry.composition) if scored is not None else None
             if scored is None or shown is None:
+                why = {**scorer.refused, **held.refused}[scorer.key(entry.composition)]
+                refused[f"{entry.system.name} ({variant})"] = why
                 continue
             found.append(
                 Rival(
@@ -271,4 +296,4 @@ def _rivals(
                     entry.lacks,
                 )
             )
-    return found
+    return found, refused

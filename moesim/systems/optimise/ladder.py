@@ -44,6 +44,25 @@ def differing(one: Composition, other: Composition) -> list[str]:
     return [slot for slot in SLOTS if first[slot] != second[slot]]
 
 
+def simplified(winner: Scored, start: Composition, scorer: Scorer) -> Scored:
+    """The winner with every slot put back to what `start` has where that costs nothing.
+
+    Parameters
+    ----------
+    winner
+        As the search found it.
+    start
+        Whose choices are kept where they do as well.
+    scorer
+        Of the part that the search saw.
+    """
+    for slot in differing(start, winner.composition):
+        scored = scorer(with_slot(winner.composition, slot, start))
+        if scored is not None and not scorer.better(winner.value, scored.value):
+            winner = scored
+    return winner
+
+
 def upward(start: Composition, winner: Composition, scorer: Scorer, held: Scorer) -> list[Rung]:
     """Slots of the winner put into `start` one after the other, the one that helps most first.
 

@@ -10,9 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.policy import Composition, Constant, Executor, Residency, TokenByToken, Transfer, token_steps
+from moesim.policy import (
+    Batcher,
+    Composition,
+    Constant,
+    Executor,
+    Placement,
+    Precision,
+    Predictor,
+    Residency,
+    TokenByToken,
+    Transfer,
+    token_steps,
+)
 from moesim.policy.batchers import Batches, Continuous, UnionMinimising
-from moesim.policy.placements import DemandQuota, MeasuredQuota, Popular, WholeLayers
+from moesim.policy.placements import MeasuredQuota, Popular
 from moesim.policy.precisions import RankedPrecision
 from moesim.policy.predictors import ActivationMatrices, ExpertMaps, Markov, NextGate, NextToken, RecentScores
 from moesim.policy.predictors import Popular as PopularGuess
@@ -92,21 +104,15 @@ def options_of(
 
 def _memory() -> tuple[Option, ...]:
     """Victim rules and pools, each from an empty start and from a placement that suits it."""
-    pairs: list[tuple[Residency, object]] = []
-    popular, across, measured = Popular(across=False), Popular(), MeasuredQuota(lru_misses)
-    for rule, parameters in (
-        ("lru", {}),
-        ("lfu", {}),
-        ("mrs", {"alpha": 0.3}),
-        ("mrs", {"alpha": 0.5}),
-        ("mrs", {"alpha": 0.1}),
-    ):
-        for placement in (None, popular, measured):
-            pairs.append((Residency(rule, lookup="token_batch", parameters=parameters), placement))
+    pairs: list[tuple[Residency, Placement | None]] = []
+    popular = Popular(across=False)
+    for rule, parameters in (("lru", {}), ("lfu", {}), ("mrs", {"alpha": 0.5})):
+        residency = Residency(rule, lookup="token_batch", parameters=parameters)
+        pairs += [(residency, None), (residency, popular)]
+    pairs.append((Residency("lru", lookup="token_batch"), MeasuredQuota(lru_misses)))
     for rule in ("lru", "lfu", "p-freq"):
-        pairs.append((Residency(rule, pool="global", lookup="token_batch"), None))
-    pairs.append((Residency("lru", lookup="token_batch"), DemandQuota(8)))
-    for placement in (across, popular, WholeLayers()):
+        pairs.append((Residency(rule, pool="global", lookup="token_batch", start="popular"), None))
+    for placement in (Popular(), popular):
         pairs.append((Residency("static", lookup="token_batch"), placement))
     return tuple(Option("memory", {"residency": r, "placement": p}) for r, p in pairs)
 
@@ -122,7 +128,7 @@ def _executors(*, lossy: bool, near: bool, top_k: int) -> tuple[Option, ...]:
 
 
 def _prefetches(trace: RoutingTrace, *, assumed: bool) -> tuple[Option, ...]:
-    found: list[tuple[object, Transfer]] = [(None, Transfer())]
+    found: list[tuple[Predictor | None, Transfer]] = [(None, Transfer())]
     k, experts = trace.top_k, trace.num_experts
     far = min(3, max(trace.topk_ids.shape[1] - 1, 1))
     for width in sorted({max(k // 2, 1), k, min(2 * k, experts)}):
@@ -144,7 +150,7 @@ def _prefetches(trace: RoutingTrace, *, assumed: bool) -> tuple[Option, ...]:
 
 
 def _batchers(requests: int) -> tuple[Option, ...]:
-    found: list[object] = [TokenByToken()]
+    found: list[Batcher] = [TokenByToken()]
     for size in BATCHES:
         if 2 * size <= max(requests, 2):
             found += [Batches(size), Continuous(size)]
@@ -154,7 +160,7 @@ def _batchers(requests: int) -> tuple[Option, ...]:
 
 
 def _precisions(trace: RoutingTrace) -> tuple[Option, ...]:
-    found: list[object] = [None, Constant(8.0), Constant(4.0)]
+    found: list[Precision | None] = [None, Constant(8.0), Constant(4.0)]
     if trace.topk_weights is not None:
         found.append(RankedPrecision())
     return tuple(Option("precision", {"precision": precision}) for precision in found)

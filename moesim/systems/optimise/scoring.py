@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,8 @@ class Scorer:
         One of `OBJECTIVES`.
     seed
         Of what starts at random.
+    refused
+        Why compositions were not replayed, by `key`.
     """
 
     trace: RoutingTrace
@@ -86,8 +89,9 @@ class Scorer:
     box: Callable[[int], Box]
     objective: str = "tpot"
     seed: int = 0
+    refused: dict[tuple[str, ...], str] = field(default_factory=dict)
     _known: dict[tuple[str, ...], Scored | None] = field(default_factory=dict)
-    _boxes: dict[int, Box | None] = field(default_factory=dict)
+    _boxes: dict[int, Box] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> int:
@@ -96,7 +100,7 @@ class Scorer:
 
     def known(self, composition: Composition) -> bool:
         """Whether it was replayed already."""
-        return self._key(composition) in self._known
+        return self.key(composition) in self._known
 
     def __call__(self, composition: Composition) -> Scored | None:
         """Replay a composition; None where it does not fit the box, or the trace lacks what it needs.
@@ -106,7 +110,7 @@ class Scorer:
         ConfigError
             If the trace has nothing that the objective could be measured on.
         """
-        key = self._key(composition)
+        key = self.key(composition)
         if key not in self._known:
             self._known[key] = self._replayed(composition)
         return self._known[key]
@@ -116,26 +120,25 @@ class Scorer:
         less = OBJECTIVES[self.objective][1]
         return one < other * (1 - 1e-9) if less else one > other * (1 + 1e-9)
 
-    def _key(self, composition: Composition) -> tuple[str, ...]:
+    def key(self, composition: Composition) -> tuple[str, ...]:
+        """What makes a composition the same as another: its slots in words."""
         return tuple(described(composition).values())
 
     def _replayed(self, composition: Composition) -> Scored | None:
-        sequences = sequences_of(composition.batcher)
-        if sequences not in self._boxes:
-            try:
-                self._boxes[sequences] = self.box(sequences)
-            except InfeasibleError:
-                self._boxes[sequences] = None
-        box = self._boxes[sequences]
-        if box is None:
-            return None
+        key, sequences = self.key(composition), sequences_of(composition.batcher)
         try:
-            timed = run(composition, self.trace, box, train=self.train, seed=self.seed)
-        except (ConfigError, InfeasibleError):
+            if sequences not in self._boxes:
+                self._boxes[sequences] = self.box(sequences)
+            timed = run(composition, self.trace, self._boxes[sequences], train=self.train, seed=self.seed)
+        except (ConfigError, InfeasibleError) as error:
+            self.refused[key] = str(error)
             return None
         value = getattr(timed, OBJECTIVES[self.objective][0])
         if value is None:
             missing = "prompt" if self.objective == "ttft" else "decoded"
             fault = Fault(f"has no {missing} tokens to measure it on", "--objective", self.objective)
             raise ConfigError(fault)
+        if not math.isfinite(value):
+            self.refused[key] = "the box lacks the unit that it computes on"
+            return None
         return Scored(composition, float(value), timed)

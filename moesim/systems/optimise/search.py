@@ -37,7 +37,7 @@ def search(
     starts: Sequence[Composition],
     options: Mapping[str, Sequence[Option]],
     *,
-    evaluations: int = 200,
+    evaluations: int = 150,
     progress: Progress | None = None,
 ) -> Found:
     """The best composition that changing slots one after the other leads to.
