@@ -101,7 +101,12 @@ def box_of(hardware: Hardware, model: Model, cache_fraction: float) -> Callable[
         cache = one.expert_bytes - Box.of(hardware, model, sequences=sequences).expert_bytes
         left = held * one.widths[0].bytes - cache
         if left <= 0:
-            raise InfeasibleError(f"the cache of {sequences} sequences leaves no memory to experts")
+            raise InfeasibleError(
+                f"the cache of {sequences} sequences leaves no memory to experts",
+                resource="device memory",
+                needed=cache,
+                available=held * one.widths[0].bytes,
+            )
         return Box.of(hardware, model, gpu_bytes=left, sequences=sequences)
 
     return box
@@ -124,7 +129,9 @@ def _show(found: Advice) -> None:
         if rival.needs_future:
             notes.append("needs the future")
         hits = f"{rival.held.timed.hit_ratio:.3f}"
-        rows.append([rival.name, rival.variant, hits, cell(rival.scored.value), cell(rival.held.value), *notes])
+        rows.append(
+            [rival.name, rival.variant, hits, cell(rival.scored.value), cell(rival.held.value), *notes]
+        )
     print_table(
         ["system", "variant", "hit ratio", f"seen {unit}", f"held-out {unit}", "note"],
         [[*row[:5], ", ".join(row[5:])] for row in rows],
