@@ -91,13 +91,25 @@ def replay(
     assume: Annotated[
         list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
     ] = None,
+    optimise: Annotated[
+        bool,
+        typer.Option("--optimise", help="Search for the best composition of slots; --system limits rivals."),
+    ] = False,
+    objective: Annotated[str, typer.Option(help="With --optimise: tpot, ttft or throughput.")] = "tpot",
+    evaluations: Annotated[int, typer.Option(help="With --optimise: most replays of the search.")] = 150,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="With --optimise: what the model computes may change.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write the JSON document to a file too.")
     ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Replay a routing trace through caches of experts: which accesses hit, and what the others move."""
+    """Replay a routing trace through caches of experts: which accesses hit, and what the others move.
+
+    With --system or --optimise the replay drives a timeline of one box: seconds per token too.
+    """
     asked = Asked(
         policy=policy,
         compare=compare,
@@ -116,14 +128,36 @@ def replay(
         output=output,
         seed=seed,
     )
-    if system is None:
-        replay_hits(trace, asked, model, num_experts, curve=curve, consistency=consistency, json=json)
+    if system is None and not optimise:
+        timed = {"--train": train, "--tokens": tokens, "--assume": assume, "--lossy": lossy or None}
+        replay_hits(
+            trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
+        )
         return
+    from moesim.cli.replay_advice import advise
     from moesim.cli.replay_system import replay_systems
     from moesim.errors import ConfigError
 
-    if faults := asked.beside("--system", {"--curve": curve, "--consistency": consistency}):
+    option = "--optimise" if optimise else "--system"
+    if faults := asked.beside(option, {"--curve": curve, "--consistency": consistency}):
         raise ConfigError(faults)
+    fraction = FRACTION if cache_fraction is None else cache_fraction
+    if optimise:
+        advise(
+            trace,
+            hardware=hardware,
+            model=model,
+            objective=objective,
+            systems=system,
+            cache_fraction=fraction,
+            tokens=tokens,
+            evaluations=evaluations,
+            lossy=lossy,
+            seed=seed,
+            json=json,
+        )
+        return
+    assert system is not None
     replay_systems(
         trace,
         system.split(","),
@@ -131,7 +165,7 @@ def replay(
         hardware=hardware,
         model=model,
         train=train,
-        cache_fraction=FRACTION if cache_fraction is None else cache_fraction,
+        cache_fraction=fraction,
         tokens=tokens,
         assume=assume or [],
         seed=seed,

@@ -72,9 +72,12 @@ def replay_hits(
     *,
     curve: bool = False,
     consistency: bool = False,
+    timed: Mapping[str, object] | None = None,
     json: bool,
 ) -> None:
     """Replay, and print a table or one JSON document; with `curve` or `consistency` what they say.
+
+    `timed` are options of replays with time, which have no part here.
 
     Raises
     ------
@@ -89,6 +92,9 @@ def replay_hits(
     faults += _fit(asked, routing, popular)
     if curve and consistency:
         faults.append(Fault("cannot stand beside --curve", "--consistency"))
+    for option, value in (timed or {}).items():
+        if value is not None:
+            faults.append(Fault("is for --system or --optimise", option, value))
     if faults or not isinstance(routing, RoutingTrace):
         raise ConfigError(faults)
     for warning in routing.warnings:
