@@ -12,91 +12,14 @@ fit sees; Table 5 is ``test``, and so is everything from Figure 7.
 from __future__ import annotations
 
 import argparse
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from moesim import load_hardware, load_model
-from moesim.throughput import flexgen, lightning
-from moesim.throughput.engine import ENGINE, Engine
-from moesim.throughput.machine import Machine
-from moesim.throughput.result import Plan, Workload
-from moesim.throughput.shape import LayerShape
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One published row: micro-batch, micro-batches, and share of weights on the GPU (FlexGen)."""
-
-    part: str
-    where: str
-    system: str
-    box: str
-    prompt: int
-    output: int
-    micro_batch: int
-    count: int
-    published: float
-    weights: float = 0.0
-
-
-# Padded prompts: 256 (synthetic reasoning), 1984 (summarization), 418 (MTBench).
-CASES = (
-    Case("train", "Table 4", "moe-lightning", "t4", 256, 50, 36, 26, 26.349),
-    Case("train", "Table 4", "moe-lightning", "t4", 1984, 64, 4, 19, 4.52),
-    Case("train", "Table 4", "moe-lightning", "l4", 256, 50, 100, 15, 105.29),
-    Case("train", "Table 4", "moe-lightning", "l4", 1984, 64, 8, 36, 12.393),
-    Case("train", "Table 4", "flexgen", "t4", 1984, 64, 3, 92, 3.868, 0.07),
-    Case("train", "Table 4", "flexgen", "l4", 256, 50, 64, 33, 50.138, 0.14),
-    Case("train", "Table 4", "flexgen", "l4", 1984, 64, 8, 36, 7.14, 0.12),
-    Case("train", "Table 4", "flexgen-c", "t4", 256, 50, 32, 61, 16.903, 0.07),
-    Case("train", "Table 4", "flexgen-c", "t4", 1984, 64, 3, 92, 2.614, 0.07),
-    Case("train", "Table 4", "flexgen-c", "l4", 1984, 64, 8, 36, 4.307, 0.12),
-    Case("test", "Table 5", "flexgen", "t4", 418, 128, 8, 139, 9.5, 0.08),
-    Case("test", "Table 5", "flexgen", "t4", 418, 128, 36, 14, 16.816, 0.08),
-    Case("test", "Table 5", "flexgen", "t4", 418, 128, 36, 31, 20.654, 0.08),
-    Case("test", "Table 5", "moe-lightning", "t4", 418, 128, 36, 14, 30.12),
-    Case("test", "Fig 7", "moe-lightning", "t4", 418, 32, 36, 14, 15.609),
-    Case("test", "Fig 7", "moe-lightning", "t4", 418, 64, 36, 14, 23.997),
-    Case("test", "Fig 7", "moe-lightning", "t4", 418, 256, 36, 14, 33.938),
-    Case("test", "Fig 7", "moe-lightning", "l4", 418, 32, 68, 16, 53.714),
-    Case("test", "Fig 7", "moe-lightning", "l4", 418, 64, 68, 15, 67.369),
-    Case("test", "Fig 7", "moe-lightning", "l4", 418, 128, 68, 13, 78.972),
-    Case("test", "Fig 7", "moe-lightning", "l4", 418, 256, 68, 11, 78.6),
-    Case("test", "Fig 7", "flexgen", "t4", 418, 32, 32, 40, 12.1, 0.07),
-    Case("test", "Fig 7", "flexgen", "t4", 418, 64, 16, 78, 12.3, 0.08),
-    Case("test", "Fig 7", "flexgen", "t4", 418, 256, 8, 113, 9.6, 0.08),
-    Case("test", "Fig 7", "flexgen", "l4", 418, 32, 64, 21, 29.2, 0.12),
-    Case("test", "Fig 7", "flexgen", "l4", 418, 64, 64, 20, 34.9, 0.12),
-    Case("test", "Fig 7", "flexgen", "l4", 418, 128, 64, 18, 37.2, 0.12),
-    Case("test", "Fig 7", "flexgen", "l4", 418, 256, 32, 30, 28.8, 0.14),
-    Case("test", "Fig 7", "flexgen-c", "t4", 418, 32, 32, 40, 9.8, 0.07),
-    Case("test", "Fig 7", "flexgen-c", "t4", 418, 64, 16, 78, 9.4, 0.08),
-    Case("test", "Fig 7", "flexgen-c", "t4", 418, 256, 8, 113, 6.8, 0.08),
-    Case("test", "Fig 7", "flexgen-c", "l4", 418, 32, 64, 21, 17.5, 0.12),
-    Case("test", "Fig 7", "flexgen-c", "l4", 418, 64, 64, 20, 18.9, 0.12),
-    Case("test", "Fig 7", "flexgen-c", "l4", 418, 128, 64, 18, 20.0, 0.12),
-    Case("test", "Fig 7", "flexgen-c", "l4", 418, 256, 32, 30, 15.9, 0.14),
-    Case("test", "Table 4", "deepspeed-zero", "t4", 256, 50, 102, 1, 11.832),
-    Case("test", "Table 4", "deepspeed-zero", "t4", 1984, 64, 8, 1, 0.965),
-    Case("test", "Table 4", "deepspeed-zero", "l4", 256, 50, 156, 1, 18.589),
-    Case("test", "Table 4", "deepspeed-zero", "l4", 1984, 64, 12, 1, 1.447),
-)
-
-
-def ours(case: Case, shape: LayerShape, machine: Machine, engine: Engine) -> Plan:
-    """Our times of a row, with the policy that was published."""
-    work = Workload(case.prompt, case.output)
-    if case.system == "moe-lightning":
-        policy = lightning.Policies.one(case.micro_batch * case.count, case.micro_batch)
-        return lightning.plan(shape, machine, work, policy, engine)
-    if case.system == "deepspeed-zero":
-        return flexgen.zero(shape, machine, work, case.micro_batch, engine)
-    block = flexgen.Block(
-        case.micro_batch, case.count, case.weights, cpu_attention=case.system == "flexgen-c"
-    )
-    return flexgen.plan(shape, machine, work, block, engine)
+from moesim.systems.rows.lightning import RUNS
+from moesim.throughput import ENGINE, Engine, LayerShape, Machine
 
 
 def boxes() -> dict[str, Machine]:
@@ -106,12 +29,12 @@ def boxes() -> dict[str, Machine]:
 
 def fit(shape: LayerShape) -> None:
     """Prefill share and FlexGen's share of CPU attention, from the ten rows of Table 4."""
-    train = [case for case in CASES if case.part == "train"]
+    train = [case for case in RUNS if case.part == "train"]
     machines = boxes()
 
     def errors(x: np.ndarray) -> np.ndarray:
         engine = Engine(*np.exp(x).tolist())
-        rates = [ours(case, shape, machines[case.box], engine).tokens_per_s for case in train]
+        rates = [case.plan(shape, machines[case.box], engine).tokens_per_s for case in train]
         return np.log(np.array(rates) / [case.published for case in train])
 
     found = least_squares(errors, np.log([0.5, 0.1]))
@@ -128,7 +51,7 @@ def fit(shape: LayerShape) -> None:
 
 def sweep(shape: LayerShape) -> None:
     """Table 5, ours over published, with each number moved that is not certain."""
-    table = [case for case in CASES if case.where == "Table 5"]
+    table = [case for case in RUNS if case.where == "Table 5"]
     t4 = boxes()["t4"]
     print(f"{'':44}" + "".join(f"{case.system[:8]} {case.micro_batch * case.count:<6}" for case in table))
     for name, machine, engine in (
@@ -144,7 +67,7 @@ def sweep(shape: LayerShape) -> None:
         ),
         ("reading and multiplying overlap", replace(t4, overlap=float("inf")), ENGINE),
     ):
-        ratios = [ours(case, shape, machine, engine).tokens_per_s / case.published for case in table]
+        ratios = [case.plan(shape, machine, engine).tokens_per_s / case.published for case in table]
         print(f"{name:46}" + "".join(f"{ratio:<15.2f}" for ratio in ratios))
 
 
@@ -161,8 +84,8 @@ def main() -> None:
     machines = boxes()
     print("part   where    system          box  in/out    mu x n      published    ours  ratio  bound by")
     ratios: dict[tuple[str, str], list[float]] = {}
-    for case in CASES:
-        plan = ours(case, shape, machines[case.box], ENGINE)
+    for case in RUNS:
+        plan = case.plan(shape, machines[case.box])
         ratio = plan.tokens_per_s / case.published
         ratios.setdefault((case.part, case.where), []).append(ratio)
         tight = min(plan.bounds, key=lambda name: plan.bounds[name])

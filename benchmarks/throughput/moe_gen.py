@@ -14,7 +14,7 @@ import csv
 from pathlib import Path
 
 from moesim.errors import InfeasibleError
-from moesim.throughput.gen_paper import bed_box, dataset_hours, paper_plan
+from moesim.systems.gen_paper import bed_box, dataset_hours, paper_plan
 from moesim.throughput.result import Workload
 
 SOURCE = "2503.09716"

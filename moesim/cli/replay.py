@@ -6,16 +6,55 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli.common import Json, print_json, print_table
+from moesim.cli.common import Json, Seed, print_json, print_table
 
 
 def replay(
     trace: Annotated[str, typer.Argument(help="A routing trace with tokens.")],
     policy: Annotated[str, typer.Option(help="What orders victims.")] = "lru",
     cache_fraction: Annotated[float, typer.Option(help="Slots per layer, as a part of its experts.")] = 0.25,
+    system: Annotated[
+        str | None,
+        typer.Option(help="Replay a named system with time instead; several with commas, or all."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="What a system's paper says, or its code: paper, code, both.")
+    ] = "paper",
+    hardware: Annotated[
+        str, typer.Option(help="With --system: catalogue name or file.")
+    ] = "rtx-4090-workstation",
+    model: Annotated[str | None, typer.Option(help="With --system: catalogue name or file.")] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(help="With --system: trace to learn from; else half of the requests of TRACE."),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="With --system: replay these first tokens alone.")
+    ] = None,
+    assume: Annotated[
+        list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
+    ] = None,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Replay a routing trace through a cache of experts."""
+    if system is not None:
+        from moesim.cli.replay_system import replay_systems
+
+        replay_systems(
+            trace,
+            system.split(","),
+            variant=variant,
+            hardware=hardware,
+            model=model,
+            train=train,
+            cache_fraction=cache_fraction,
+            tokens=tokens,
+            assume=assume or [],
+            seed=seed,
+            json=json,
+        )
+        return
     import numpy as np
 
     from moesim.errors import ConfigError, Fault

@@ -15,7 +15,7 @@ from moesim.policy.slots import (
     TokenByToken,
     Transfer,
 )
-from moesim.policy.split import Overlap, overlap, require_disjoint, split
+from moesim.policy.split import Overlap, overlap, require_disjoint, split, taken
 from moesim.policy.steps import MIXED, Steps, token_steps
 
 __all__ = [
@@ -48,5 +48,6 @@ __all__ = [
     "overlap",
     "require_disjoint",
     "split",
+    "taken",
     "token_steps",
 ]

@@ -17,6 +17,8 @@ RULES = (
     "p-freq",
     "hobbit",
     "cost",
+    "eam",
+    "lru-ahead",
     "belady",
     "sch",
     "static",

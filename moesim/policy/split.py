@@ -169,10 +169,11 @@ def split(trace: RoutingTrace, fraction: float = 0.5, seed: int = 0) -> tuple[Ro
     count = min(max(math.floor(fraction * len(kinds) + 0.5), 1), len(kinds) - 1)
     first = np.isin(kind, drawn[:count])[index]
     label = f"{fraction:g} by request, seed {seed}"
-    return _take(trace, first, f"first {label}"), _take(trace, ~first, f"rest of {label}")
+    return taken(trace, first, f"first {label}"), taken(trace, ~first, f"rest of {label}")
 
 
-def _take(trace: RoutingTrace, rows: npt.NDArray[np.bool_], part: str) -> RoutingTrace:
+def taken(trace: RoutingTrace, rows: npt.NDArray[np.bool_ | np.intp] | slice, part: str = "") -> RoutingTrace:
+    """Some rows of a trace, in the order asked for; `part` goes into its metadata."""
     weights, tokens = trace.topk_weights, trace.token_id
     return replace(
         trace,
@@ -182,5 +183,5 @@ def _take(trace: RoutingTrace, rows: npt.NDArray[np.bool_], part: str) -> Routin
         phase=trace.phase[rows],
         topk_weights=None if weights is None else weights[rows],
         token_id=None if tokens is None else tokens[rows],
-        metadata={**trace.metadata, "part": part},
+        metadata={**trace.metadata, "part": part} if part else trace.metadata,
     )

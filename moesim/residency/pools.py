@@ -270,6 +270,8 @@ def accesses_of(
             batch=residency.lookup == "token_batch",
             reset=residency.reset == "request",
             parameters=residency.parameters,
+            layers=layers,
+            num_experts=num_experts,
             **found,  # type: ignore[arg-type]
         )
 

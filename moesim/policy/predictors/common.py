@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.policy.guesses import Guesses
+from moesim.policy.split import taken
 from moesim.policy.steps import Steps, token_steps
 from moesim.trace.types import RoutingTrace
 
@@ -152,14 +151,5 @@ def learning_steps(train: RoutingTrace, limit: int | None = None) -> Steps:
         raise ConfigError(Fault("has no tokens", "train", train.source or None))
     if limit is not None and train.num_tokens > limit:
         rows = np.linspace(0, train.num_tokens - 1, limit).astype(np.int64)
-        weights = train.topk_weights
-        train = replace(
-            train,
-            topk_ids=train.topk_ids[rows],
-            request=train.request[rows],
-            position=train.position[rows],
-            phase=train.phase[rows],
-            topk_weights=None if weights is None else weights[rows],
-            token_id=None if train.token_id is None else train.token_id[rows],
-        )
+        train = taken(train, rows)
     return token_steps(train)

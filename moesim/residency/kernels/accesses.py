@@ -49,6 +49,10 @@ class PoolAccesses:
     weights
         Router weight of each access, float32 ``[accesses]``; None unless the rule asks for it and the trace
         has it.
+    layers, num_experts
+        Of the trace.
+    sizes, costs
+        Slots that each member takes, and what loading it costs, float64 ``[members]``; None if all are alike.
     """
 
     items: Ids
@@ -63,6 +67,10 @@ class PoolAccesses:
     cell_layers: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     cell_steps: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     weights: npt.NDArray[np.float32] | None = None
+    layers: int = 1
+    num_experts: int = 1
+    sizes: npt.NDArray[np.float64] | None = None
+    costs: npt.NDArray[np.float64] | None = None
 
     @property
     def num_members(self) -> int:

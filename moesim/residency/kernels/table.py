@@ -49,6 +49,17 @@ KERNELS: dict[str, Rule] = {
     "belady": Rule("belady:belady", {"bypass": 0}),
     # alpha: part of the newest router weights.
     "mrs": Rule("mrs:mrs", {"alpha": 0.5}, weights=True),
+    # keep: lookups are counted on after eviction; truncate: to whole numbers, as in fMoE's code.
+    "p-freq": Rule("scored:p_freq", {"keep": 0, "truncate": 0}, weights=True),
+    # Weights of recency, frequency, use at high precision, layer distance; high: its share of router weight.
+    "hobbit": Rule("scored:hobbit", {"lru": 0.25, "lfu": 0.25, "lhu": 0.25, "fld": 0.25, "high": 0.6}, True),
+    # frequency: lookups since the load multiply cost over size.
+    "cost": Rule("scored:cost", {"frequency": 1}),
+    # window: steps that are looked ahead.
+    "sch": Rule("scored:sch", {"window": 16}),
+    "eam": Rule("scored:eam", {}),
+    # layers: from the present one on, that are kept if others can go; loaded: by the time of the load.
+    "lru-ahead": Rule("scored:lru_ahead", {"layers": 3, "loaded": 0}),
     "static": Rule("lifo:static", {}),
 }
 

@@ -1,0 +1,159 @@
+"""Several systems on one trace, box and memory, beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moesim.errors import ConfigError, Fault, InfeasibleError
+from moesim.offload import Box, Timed, run
+from moesim.policy import Composition, require_disjoint, split, taken, token_steps
+from moesim.systems.compositions.table import named
+from moesim.systems.compositions.types import Named
+from moesim.trace.types import RoutingTrace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """A system's replay.
+
+    Parameters
+    ----------
+    named
+        The system as a composition, with what it assumes.
+    timed
+        Its times and counts; None where it cannot be replayed on this box.
+    refused
+        Why not.
+    """
+
+    named: Named
+    timed: Timed | None
+    refused: str = ""
+
+    @property
+    def gap(self) -> float | None:
+        """How much longer a token takes than with all experts at hand, as a fraction of that."""
+        if self.timed is None:
+            return None
+        tpot, least = self.timed.tpot_s, self.timed.bounds.get("tpot_s")
+        if tpot is None or not least or not math.isfinite(tpot):
+            return None
+        return tpot / least - 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        timed = {} if self.timed is None else self.timed.to_dict()
+        return {
+            "system": self.named.system.name,
+            "variant": self.named.variant,
+            "slots": self.named.system.summary,
+            "assumed": [
+                {"name": a.name, "value": a.value, "range": [a.low, a.high], "why": a.why}
+                for a in self.named.assumed
+            ],
+            "lacks": list(self.named.lacks),
+            "gap": self.gap,
+            "refused": self.refused or None,
+            **{("slots_held" if k == "slots" else k): v for k, v in timed.items()},
+        }
+
+
+def parts(
+    trace: RoutingTrace, train: RoutingTrace | None, fraction: float = 0.5, seed: int = 0
+) -> tuple[RoutingTrace, RoutingTrace]:
+    """What tables are learnt from, and what is replayed.
+
+    Parameters
+    ----------
+    trace
+        As the user gave it.
+    train
+        A trace to learn from; without it, `trace` is split by request.
+    fraction, seed
+        Of that split.
+    """
+    return split(trace, fraction, seed) if train is None else (train, trace)
+
+
+def compare(
+    names: Sequence[str],
+    trace: RoutingTrace,
+    box: Box,
+    slots: int,
+    *,
+    train: RoutingTrace | None = None,
+    variants: Sequence[str] = ("paper",),
+    values: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> list[Outcome]:
+    """Replay systems one by one.
+
+    Parameters
+    ----------
+    names
+        Systems.
+    trace
+        What all of them replay.
+    box
+        Machine and model.
+    slots
+        Experts that fast memory holds, in the model's own precision; in the same memory systems of fewer bits
+        hold more.
+    train
+        What those that learn learn from; disjoint from `trace`.
+    variants
+        ``paper``, ``code`` or both; a system without code of its own is replayed once.
+    values
+        Assumed values that the user sets, by name.
+    seed
+        Of what starts at random.
+
+    Raises
+    ------
+    ConfigError
+        If a name or value is unknown, a system that learns has nothing to learn from, or a training trace
+        holds what is replayed. What the box lacks for one system of several is said in its outcome.
+    """
+    wanted = [
+        named(name, trace, slots, variant, values)
+        for name in names
+        for variant in variants
+        if variant == "paper" or len(variants) == 1 or named(name, trace, slots).system.code is not None
+    ]
+    untaught = [n.system.name for n in wanted if n.system.learns and train is None]
+    if untaught:
+        message = "needs a disjoint trace to learn its tables from"
+        raise ConfigError([Fault(message, "--system", name, "--train") for name in dict.fromkeys(untaught)])
+    if train is not None:
+        require_disjoint(train, trace)
+    found = []
+    for n in wanted:
+        try:
+            held = same_memory(n.composition, trace, box, slots, train)
+            timed = run(n.composition, trace, box, train=train, slots=held, seed=seed)
+        except (ConfigError, InfeasibleError) as error:
+            if len(wanted) == 1:
+                raise
+            found.append(Outcome(n, None, str(error)))
+        else:
+            found.append(Outcome(n, timed))
+    return found
+
+
+def same_memory(
+    composition: Composition, trace: RoutingTrace, box: Box, slots: int, train: RoutingTrace | None
+) -> int:
+    """Experts of the composition's widest precision in the memory of `slots` in the model's own."""
+    precision = composition.precision
+    if precision is None:
+        return slots
+    if train is not None:
+        precision = precision.fit(train)
+    bits = precision.levels(token_steps(taken(trace, slice(1)))).bits
+    widest = box.with_bits(bits.tolist()).widths[0].bytes
+    every = trace.topk_ids.shape[1] * trace.num_experts
+    held: int = min(int(slots * box.widths[0].bytes / widest + 1e-9), every)
+    return held

@@ -1,0 +1,74 @@
+"""`moesim replay --system`: named systems, told in a table or as JSON; mistakes are no tracebacks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+TRACE = "traces/gpt-oss-20b-synthetic.npz"
+
+
+def test_one_system_as_json(moesim):
+    code, out, _ = moesim("replay", TRACE, "--system", "mixtral-offloading", "--tokens", 60, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["system"] == "mixtral-offloading"
+    assert found["variant"] == "paper"
+    assert found["tokens"] == 60
+    assert 0 < found["hits"] < found["accesses"] == 60 * 24 * 4
+    assert found["hit_ratio"] == pytest.approx(found["hits"] / found["accesses"])
+    assert found["tpot_s"] >= found["bounds"]["tpot_s"]
+    assert found["gap"] == pytest.approx(found["tpot_s"] / found["bounds"]["tpot_s"] - 1)
+    (width, recall) = found["assumed"]
+    assert width["name"] == "speculative_experts"
+    assert recall["range"][0] <= recall["value"] <= recall["range"][1]
+    assert len(found["rows"]) == 1
+
+
+def test_systems_beside_each_other(moesim):
+    code, out, err = moesim("replay", TRACE, "--system", "lru,expertflow,belady-oracle", "--tokens", 40)
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[0] for line in lines[-3:]] == ["lru", "expertflow", "belady-oracle"]
+    ratio = {line[0]: float(line[2]) for line in lines[-3:]}
+    assert ratio["belady-oracle"] >= ratio["lru"]
+    assert "expertflow: assumed wrong_paths" in err
+    assert "learnt from" in err
+
+
+def test_both_variants(moesim):
+    arguments = ("--system", "mixtral-offloading", "--variant", "both", "--tokens", 20, "--json")
+    code, out, _ = moesim("replay", TRACE, *arguments)
+    assert code == 0
+    assert [row["variant"] for row in json.loads(out)["rows"]] == ["paper", "code"]
+
+
+def test_assumed_values_are_set(moesim):
+    def hits(*more):
+        arguments = ("--system", "adapmoe", "--tokens", 60, "--json", *more)
+        return json.loads(moesim("replay", TRACE, *arguments)[1])["hits"]
+
+    assert hits("--assume", "next_gate_recall=0.97") > hits("--assume", "next_gate_recall=0.0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--system", "hybridmoe"), "nearest: hybrimoe"),
+        (("--system", "lru", "--variant", "draft"), "--variant"),
+        (("--system", "lru", "--cache-fraction", "0"), "--cache-fraction"),
+        (("--system", "lru", "--tokens", "0"), "--tokens"),
+        (("--system", "lru", "--assume", "recall"), "is no name=value"),
+        (("--system", "lru", "--assume", "recall=0.5"), "is no assumption of lru"),
+        (("--system", "lru", "--model", "mixtral-8x7b"), "mixtral-8x7b has 8"),
+        (("--system", "fmoe", "--train", TRACE), "requests that are replayed"),
+        (("--system", "lru", "--hardware", "rtx-4091-workstation"), "nearest: rtx-4090-workstation"),
+    ],
+)
+def test_mistakes_are_told(arguments, message, moesim):
+    code, out, err = moesim("replay", TRACE, *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
