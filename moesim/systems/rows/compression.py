@@ -52,10 +52,14 @@ def mc_moe_saved(case: Case) -> float:
     return 1.0 - (2.54 + case["group_bits"]) / BF16_BITS
 
 
+#: ``--prune-expert 64`` of 256: README of Bobchenyx/DeepSeek-V3-tflsxyy, a repository of its authors.
+PRUNED = 64 / 256
+
+
 def collaborative(case: Case) -> float:
     """GB of DeepSeek-V3: experts that are kept in IQ1_M, everything else in larger types."""
     count = params(load_model("deepseek-v3"))
-    kept = (1.0 - case["pruned"]) * count.experts * case["expert_bits"]
+    kept = (1.0 - PRUNED) * count.experts * case["expert_bits"]
     return (kept + (count.total - count.experts) * case["other_bits"]) / 8e9
 
 
@@ -162,13 +166,10 @@ ROWS = (
         "Placement(pruned) + Precision(per tensor)",
         workload="DeepSeek-V3",
         assumed=(
-            Assumption(
-                "pruned", 0.35, 0.25, 0.5, "part of the experts that goes; not stated in what is held"
-            ),
             Assumption("expert_bits", 1.75, 1.5625, 1.8, "IQ1_M of llama.cpp; IQ1_S at least"),
             Assumption("other_bits", 4.5, 4.5, 8.5, "Q4_K to Q8_0 of llama.cpp"),
         ),
         headline=True,
-        reason="how many experts are pruned is not stated in what is held",
+        reason="192 of 256 experts stay; which tensors of which layers get wider types is not stated",
     ),
 )
