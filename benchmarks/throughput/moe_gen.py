@@ -6,8 +6,8 @@ The file holds published measurements, one a row, with columns ``system source l
 batch input_len output_len metric value grade`` (arXiv 2503.09716, Tables 4 and 6 to 9). A row is reproduced
 when ours is within 15 % of what is printed. ``in digits`` takes the nearest number that is printed alike.
 ``--baselines`` adds the systems that the paper compares with, as `moesim.throughput.search` models them with
-the batch that it finds best; the paper does not describe its own implementations of FlexGen and MoE-Lightning,
-and vLLM and llama.cpp are not modelled.
+the batch that it finds best; the paper does not describe its own implementations of FlexGen and
+MoE-Lightning, and vLLM and llama.cpp are not modelled.
 """
 
 from __future__ import annotations
