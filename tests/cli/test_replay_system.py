@@ -72,3 +72,14 @@ def test_mistakes_are_told(arguments, message, moesim):
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+
+
+def test_what_a_box_lacks_for_one_of_several_is_told(moesim):
+    code, out, _ = moesim("replay", TRACE, "--system", "lru,monde", "--tokens", 10, "--json")
+    assert code == 0
+    lru, monde = json.loads(out)["rows"]
+    assert lru["refused"] is None
+    assert "no near-data unit" in monde["refused"]
+    code, _, err = moesim("replay", TRACE, "--system", "monde", "--tokens", 10)
+    assert code == 2
+    assert "no near-data unit" in err

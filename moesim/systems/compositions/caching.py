@@ -201,7 +201,7 @@ def _read_me(shape: Shape, ask: Asked) -> Composition:
 
 
 SYSTEMS = (
-    System("on-demand", "no cache: each expert is loaded when it is asked for", _on_demand),
+    System("on-demand", "no cache: each expert is loaded when it is asked for", _on_demand, cached=False),
     System("lru", "least recently used per layer, on demand", _lru),
     System("belady-oracle", "the future known: what is used last leaves, on demand, one pool", _belady),
     System(

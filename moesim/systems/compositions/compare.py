@@ -132,7 +132,8 @@ def compare(
     found = []
     for n in wanted:
         try:
-            held = same_memory(n.composition, trace, box, slots, train)
+            _require_unit(n, box)
+            held = same_memory(n.composition, trace, box, slots, train) if n.system.cached else 0
             timed = run(n.composition, trace, box, train=train, slots=held, seed=seed)
         except (ConfigError, InfeasibleError) as error:
             if len(wanted) == 1:
@@ -141,6 +142,13 @@ def compare(
         else:
             found.append(Outcome(n, timed))
     return found
+
+
+def _require_unit(named: Named, box: Box) -> None:
+    """Refuse a near-data system on a box without a unit beside the memory."""
+    if named.composition.executor.kind in ("split", "prefix") and len(box.hardware.device.processors) < 2:
+        message = f"has no near-data unit, which {named.system.name} computes on"
+        raise ConfigError(Fault(message, "--hardware", box.hardware.name, "as a100-monde"))
 
 
 def same_memory(

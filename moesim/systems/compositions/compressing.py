@@ -14,14 +14,16 @@ from moesim.systems.compositions.types import Asked, Shape, System
 
 def _hobbit(shape: Shape, ask: Asked) -> Composition:
     precision: Precision | None = None
+    terms: dict[str, float] = {}
     if shape.weights:
         precision = RankedPrecision()
     else:
-        ask.without("router weights: all is loaded in high precision")
+        ask.without("router weights: all is loaded in high precision, and its term of the key is left out")
+        terms = {"lhu": 0.0}
     horizon = int(ask.take("stacked_gates", 3, 1, 4, "layers predicted at once, which no source states"))
     return Composition(
         # Its records are forgotten after a sequence, the experts stay: no reset of the pool.
-        residency=Residency("hobbit", lookup="token_batch"),
+        residency=Residency("hobbit", lookup="token_batch", parameters=terms),
         predictor=_early_gates(shape, ask, horizon),
         transfer=Transfer(width=shape.top_k, distance=horizon, order="near"),
         precision=precision,

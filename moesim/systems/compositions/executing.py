@@ -67,5 +67,5 @@ SYSTEMS = (
         _ktransformers_code,
     ),
     System("llama.cpp", "whole last layers on the GPU, the first on the CPU", _llama_cpp, learns=True),
-    System("monde", "the hottest experts to the GPU, the rest near the data", _monde),
+    System("monde", "the hottest experts to the GPU, the rest near the data", _monde, cached=False),
 )

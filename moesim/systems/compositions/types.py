@@ -90,6 +90,8 @@ class System:
         was read.
     learns
         Whether it has tables that come from a disjoint trace.
+    cached
+        Whether fast memory keeps experts; else none stays after its use.
     """
 
     name: str
@@ -97,6 +99,7 @@ class System:
     paper: Builder
     code: Builder | None = None
     learns: bool = False
+    cached: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
