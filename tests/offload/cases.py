@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
 from moesim.offload.kernel import COUNTS, Ahead, Costs, Demand, Memory, Rules, replay_timed
-from moesim.offload.pools import RULE_OF, new_experts, new_pools
+from moesim.offload.pools import RULE_OF, Rule, new_experts, new_moment, new_pools
 from moesim.offload.prepare import next_uses
 from moesim.policy.executor import Executor
 
@@ -80,7 +80,8 @@ def demand_of(case: Case) -> Demand:
     )
     following, _ = next_uses(experts, starts, case.layers, case.num_experts)
     wanted = np.zeros(len(experts), np.int8)
-    return Demand(experts, tokens, starts, request, case.layers, case.num_experts, wanted, following)
+    none = np.zeros(0, np.float32), np.zeros(0, np.bool_)
+    return Demand(experts, tokens, starts, request, case.layers, case.num_experts, wanted, following, *none)
 
 
 def costs_of(case: Case, most: int) -> Costs:
@@ -100,7 +101,6 @@ def costs_of(case: Case, most: int) -> Costs:
         store_s=np.full((2, 1), case.store),
         size=np.full((2, 1), 100.0),
         out_s=np.array([case.out]),
-        room=np.ones(1),
         latency_s=case.latency,
         before=np.repeat(before[:, None], steps, axis=1),
         piece=np.arange(layers),
@@ -140,6 +140,7 @@ def memory_of(case: Case, demand: Demand) -> Memory:
         np.zeros(layers, np.int64) if case.pooled or layers == 1 else np.arange(layers),
         np.array(case.initial, np.int64),
         new_clock(),
+        new_moment(layers, case.num_experts),
         np.zeros(case.channels),
         np.zeros(case.spares),
     )
@@ -148,7 +149,7 @@ def memory_of(case: Case, demand: Demand) -> Memory:
 def rules_of(case: Case) -> Rules:
     executor = Executor(case.executor)
     return Rules(
-        rule=RULE_OF[case.rule],
+        rule=Rule(RULE_OF[case.rule], np.zeros(2), np.zeros(case.layers), np.ones(1)),
         batch=case.batch or case.executor != "gpu",
         reset=case.reset,
         free_cold=False,
