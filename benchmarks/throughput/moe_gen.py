@@ -48,9 +48,10 @@ def ours(row: dict[str, str], host: float | None = None) -> float:
     mode = "G" if row["system"].endswith("(G)") else "H"
     prompt = number(row["input_len"])
     output = number(row["output_len"]) if row["output_len"] else OUTPUT
-    if row["phase"] == "offline dataset":
-        return dataset_hours(box, bed, model, mode, sequences(row["batch"]), prompt, output)
     batch = row["batch"]
+    if row["phase"] == "offline dataset":
+        whole = paper_plan(box, bed, model, mode, Workload(prompt, output))
+        return dataset_hours(whole, sequences(batch))
     plan = paper_plan(
         box, bed, model, mode, Workload(prompt, output, int(batch) if batch.isdigit() else None)
     )

@@ -34,10 +34,36 @@ def replay(
     assume: Annotated[
         list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
     ] = None,
+    optimise: Annotated[
+        bool,
+        typer.Option("--optimise", help="Search for the best composition of slots; --system limits rivals."),
+    ] = False,
+    objective: Annotated[str, typer.Option(help="With --optimise: tpot, ttft or throughput.")] = "tpot",
+    evaluations: Annotated[int, typer.Option(help="With --optimise: most replays of the search.")] = 150,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="With --optimise: what the model computes may change.")
+    ] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Replay a routing trace through a cache of experts."""
+    if optimise:
+        from moesim.cli.replay_advice import advise
+
+        advise(
+            trace,
+            hardware=hardware,
+            model=model,
+            objective=objective,
+            systems=system,
+            cache_fraction=cache_fraction,
+            tokens=tokens,
+            evaluations=evaluations,
+            lossy=lossy,
+            seed=seed,
+            json=json,
+        )
+        return
     if system is not None:
         from moesim.cli.replay_system import replay_systems
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.model import load_model
-from moesim.throughput.gen import GPU_ONLY, HYBRID, plan
+from moesim.throughput.gen import Space, plan
 from moesim.throughput.gen_box import StreamBox
 from moesim.throughput.gen_work import ModelWork
 from moesim.throughput.result import Plan, Workload
@@ -22,6 +22,9 @@ from moesim.throughput.result import Plan, Workload
 TESTBEDS = {"C1": "a5000-epyc-256gb", "C2": "a5000-epyc-512gb", "C3": "a6000-epyc-480gb"}
 LINK_BYTES_PER_S = 24e9
 CPU_PACE_BYTES_PER_S = 32e9
+#: Pieces of attention and of an expert, and the expert buffer of a layer, as the released engine sets them
+#: (``Mixtral_Initializer.py``, ``deepseekv2_initializer.py``); the buffer of half a layer is DeepSeek-R1's.
+RELEASED = Space(attention_batches=(64,), expert_batches=(2048,), expert_slots=(0.5, 1.0))
 #: Part of the sequences on the CPU at 512 and 256 tokens, by testbed and model (Table 10). C1's is left out:
 #: at six tenths the link would have to carry more than the figure of section 5.3 leaves time for.
 SPLITS = {("C2", "mixtral-8x7b", 512, 256): 0.6, ("C2", "mixtral-8x22b", 512, 256): 0.7}
@@ -82,21 +85,19 @@ def paper_plan(
     share = split
     if share is None:
         share = SPLITS.get((bed, model, workload.prompt_len, workload.output_len))
-    space = GPU_ONLY if mode == "G" or work.latent else HYBRID
-    if mode == "H" and share is not None:
-        space = replace(HYBRID, cpu_shares=(share,))
+    if mode == "G" or work.latent:
+        space = replace(RELEASED, cpu_shares=(0.0,), copies="reserved")
+    else:
+        space = RELEASED if share is None else replace(RELEASED, cpu_shares=(share,))
     return plan(work, box, workload, space)
 
 
-def dataset_hours(
-    box: StreamBox, bed: str, model: str, mode: str, sequences: int, prompt_len: int, output_len: int
-) -> float:
+def dataset_hours(best: Plan, sequences: int) -> float:
     """Hours for a data set (Table 4), the model's way from storage not counted.
 
     An output of one token is the prompt's own: no decode.
     """
-    best = paper_plan(box, bed, model, mode, Workload(prompt_len, output_len))
-    seconds = sequences * prompt_len / best.prefill_tokens_per_s
-    if output_len > 1:
-        seconds += sequences * output_len / best.decode_tokens_per_s
+    seconds = sequences * best.prompt_len / best.prefill_tokens_per_s
+    if best.output_len > 1:
+        seconds += sequences * best.output_len / best.decode_tokens_per_s
     return seconds / 3600.0
