@@ -17,6 +17,8 @@ from moesim.compiled import compiled
 from moesim.offload.clocks import Clock, break_off, copy_in, run_on_gpu, soonest, take_slot
 from moesim.offload.pools import (
     LFU,
+    LRU,
+    LRU_AHEAD,
     MRS,
     SCH,
     STATIC,
@@ -354,7 +356,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
     experts, pools, members, clock = memory.experts, memory.pools, memory.members, memory.clock[0]
     channel, spare, rule, moment = memory.channel, memory.spare, rules.rule, memory.moment[0]
     gpu_s, out_s, number = costs.gpu_s, costs.out_s, rules.rule.number
-    scored = number == LFU or number > STATIC
+    scored = number in (LRU, LFU) or number > STATIC
     link_s, store_s, size = costs.link_s, costs.store_s, costs.size
     steps = len(demand.request)
     ends = np.zeros(steps)
@@ -486,6 +488,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     step, layer, gate,
                 )  # fmt: skip
             if rules.batch and misses:
+                together = clock.events  # by the time of loads, those of a cell are alike
                 for o in range(runs):
                     j = order[o]
                     if where[j] != LOADED:
@@ -500,7 +503,8 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     )  # fmt: skip
                     gone_last[j] = leaving
                     if slotted[j]:
-                        put(experts, pools, members, rule, x, pool, used[j], clock.events, True)
+                        came = together if number == LRU_AHEAD else clock.events
+                        put(experts, pools, members, rule, x, pool, used[j], came, True)
                     following = demand.next_use[first + j] if len(demand.next_use) else 0
                     use(experts, number, x, following, clock.events)
             if leaving:
@@ -536,24 +540,24 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if not slotted[j]:
                         spare[lane] = clock.gpu
                 elif who == ON_NEAR:
-                    seconds = costs.near_s[level, many]
-                    clock.near = max(clock.near, gate + hop) + seconds
-                    clock.busy_near += seconds
+                    run = costs.near_s[level, many]
+                    clock.near = max(clock.near, gate + hop) + run
+                    clock.busy_near += run
                     near_end = clock.near + hop
                 else:
-                    seconds = costs.cpu_s[level, many]
+                    run = costs.cpu_s[level, many]
                     if cpu_end == 0.0 and later == 0.0:
-                        seconds += rules.parameters[0]
-                    clock.cpu = max(clock.cpu, gate + hop) + seconds
-                    clock.busy_cpu += seconds
+                        run += rules.parameters[0]
+                    clock.cpu = max(clock.cpu, gate + hop) + run
+                    clock.busy_cpu += run
                     if who == ON_CPU:
                         cpu_end = clock.cpu + hop
                     else:
                         later = clock.cpu + hop
-            until = max(cpu_end, deferred)
-            if until > clock.gpu:
-                clock.wait_cpu += until - clock.gpu
-                clock.gpu = until
+            joined = max(cpu_end, deferred)
+            if joined > clock.gpu:
+                clock.wait_cpu += joined - clock.gpu
+                clock.gpu = joined
             if near_end > clock.gpu:
                 clock.wait_near += near_end - clock.gpu
                 clock.gpu = near_end

@@ -245,13 +245,16 @@ def put(
     group.used += rule.size[level]
     expert.level = level
     number = rule.number
-    if number <= LFU:
-        expert.tie = now
+    if number == LRU:
+        if not demanded:
+            expert.key = now
+    elif number in (FIFO, LIFO):
         expert.key = -now if number == LIFO else now
-        if number == LFU:
-            if not demanded and not rule.parameters[0]:
-                expert.count = 0.0
-            expert.key = expert.count
+    elif number == LFU:
+        if not demanded and not rule.parameters[0]:
+            expert.count = 0.0
+        expert.key = expert.count
+        expert.tie = now
     elif number == MRS:
         expert.tie = x
     elif number == LRU_AHEAD:

@@ -23,11 +23,12 @@ from moesim.offload.prepare import (
     start_experts,
     start_of,
 )
-from moesim.offload.scores import WEIGHED, important, parameters_of
+from moesim.offload.scores import important, parameters_of
 from moesim.offload.timed import Timed
 from moesim.policy import Composition, Guesses, Steps
 from moesim.policy.executors.deferral import deferrable
 from moesim.policy.precision import Levels
+from moesim.residency.kernels.table import rule_of
 from moesim.trace import RoutingTrace
 
 I8 = npt.NDArray[np.int64]
@@ -196,9 +197,13 @@ def _check(
     rule = composition.residency.rule
     if rule not in RULE_OF:
         faults.append(Fault("is not replayed with time", "residency.rule", rule, ", ".join(RULE_OF)))
-    elif rule in WEIGHED and steps.weights is None and composition.residency.parameters.get("lhu", 1.0):
-        faults.append(Fault("needs router weights, which the trace does not have", "residency.rule", rule))
-    faults += parameters_of(rule, composition.residency.parameters)[1]
+    else:
+        parameters = composition.residency.parameters
+        faults += parameters_of(rule, parameters)[1]
+        if rule_of(rule).weights and steps.weights is None and parameters.get("lhu", 1.0):
+            faults.append(
+                Fault("needs router weights, which the trace does not have", "residency.rule", rule)
+            )
     if faults:
         raise ConfigError(faults)
 

@@ -29,45 +29,35 @@ from moesim.offload.pools import (
     Pools,
     Rule,
 )
+from moesim.residency.kernels.table import parameter_faults, rule_of
 
 F8 = npt.NDArray[np.float64]
 F4 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
 
-#: Parameters of each rule with their defaults, in the order in which compiled code takes them.
-PARAMETERS: dict[str, dict[str, float]] = {
-    "lfu": {"keep": 0.0},
-    "mrs": {"alpha": 0.5},
-    "p-freq": {"keep": 0.0, "truncate": 0.0},
-    "hobbit": {"lru": 0.25, "lfu": 0.25, "lhu": 0.25, "fld": 0.25, "high": 0.6},
-    "cost": {"frequency": 1.0},
-    "sch": {"window": 16.0},
-    "lru-ahead": {"layers": 3.0, "loaded": 0.0},
-}
-#: Rules that read router weights.
-WEIGHED = ("mrs", "p-freq", "hobbit")
 #: Size of undecayed scores at which all are scaled back.
 _LARGE = 2.0**400
 
 
 def parameters_of(rule: str, given: Mapping[str, float]) -> tuple[F8, list[Fault]]:
     """Parameters as compiled code takes them, and what is wrong with those given."""
-    known = PARAMETERS.get(rule, {})
-    faults = [
-        Fault(f"is no parameter of {rule}", f"residency.{name}", value, ", ".join(known) or "none")
-        for name, value in given.items()
-        if name not in known
-    ]
+    known = rule_of(rule).parameters
+    faults = parameter_faults(rule, given)
     values = {**known, **given}
     faults += [
         Fault("is not a number from 0", f"residency.{name}", value)
         for name, value in values.items()
         if not 0 <= value < np.inf
     ]
+    faults += [
+        Fault("is not replayed with time", f"residency.{name}", given[name], "0")
+        for name in ("bypass", "window")
+        if rule != "sch" and given.get(name)
+    ]
     if rule == "mrs" and not 0 < values["alpha"] < 1:
         faults.append(Fault("is not between 0 and 1", "residency.alpha", values["alpha"]))
-    return np.array([*(values[name] for name in known), 0.0], np.float64), faults
+    return np.array([*(values[name] for name in known), 0.0, 0.0], np.float64), faults
 
 
 @compiled
@@ -143,6 +133,9 @@ def record(
 ) -> None:
     """Write a lookup down, before what is missing is loaded."""
     expert, number, given = experts[x], rule.number, rule.parameters
+    if number == LRU:
+        expert.key = now
+        return
     if number == LFU:
         if not hit and not given[0]:
             expert.count = 0.0
@@ -180,9 +173,7 @@ def record(
 def use(experts: Experts, number: int, x: int, next_use: int, now: int) -> None:
     """Move an expert in the order of the rules that go by use; misses when they have been loaded."""
     expert = experts[x]
-    if number == LRU:
-        expert.key = now
-    elif number == LFU:
+    if number == LFU:
         expert.count += 1.0
         expert.key = expert.count
         expert.tie = now
