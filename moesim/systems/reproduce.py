@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from moesim.errors import ConfigError, TraceError
 from moesim.systems.registry import find, rows
 from moesim.systems.row import Case, Row
 from moesim.systems.sweep import points
@@ -89,17 +90,25 @@ def run_row(row: Row, *, sweep: bool = True, trace: RoutingTrace | None = None, 
     sweep
         Whether the assumptions are moved over their ranges; without, no verdict can be assumption-bound.
     trace
-        Routing to use instead of the row's own.
+        Routing to use instead of the row's own, where it fits the row's model.
     seed
         Of everything random.
     """
-    routing = "given" if row.routing and trace is not None else row.routing
+    routing, given = row.routing, trace if row.routing else None
     if row.compute is None:
         return Judged(row, None, (), judge(row.figure.value, None), routing)
-    ours = row.compute(Case(row.central(), trace, seed))
+    try:
+        ours = row.compute(Case(row.central(), given, seed))
+        routing = "given" if given is not None else routing
+    except (ConfigError, TraceError):
+        if given is None:
+            raise
+        # Routing of another model: the row falls back on its own.
+        given, routing = None, f"{routing}; the given trace does not fit its model"
+        ours = row.compute(Case(row.central(), None, seed))
     swept: tuple[float, ...] = ()
     if sweep:
-        swept = tuple(row.compute(Case(values, trace, seed)) for values in points(row.assumed, seed))
+        swept = tuple(row.compute(Case(values, given, seed)) for values in points(row.assumed, seed))
     return Judged(row, ours, swept, judge(row.figure.value, ours, swept, row.figure.neutral), routing)
 
 

@@ -59,3 +59,17 @@ def test_without_a_sweep_nothing_is_bound_by_assumptions():
     for judged in reproduce([systems()[0], "QMoE"], sweep=False):
         assert judged.swept == ()
         assert judged.verdict != "assumption-bound"
+
+
+def test_a_given_trace_is_used_where_it_fits_and_named_where_it_does_not():
+    from moesim.systems import rows, run_row
+    from moesim.trace import load_trace
+
+    trace = load_trace("traces/gpt-oss-20b-synthetic.npz")
+    found = {row.name: row for row in rows() if row.system in ("Fiddler", "AdapMoE", "KTransformers")}
+    fits = run_row(found["hits-56"], sweep=False, trace=trace)
+    assert fits.routing == "given"
+    assert fits.ours != run_row(found["hits-56"], sweep=False).ours
+    other = run_row(found["speedup"], sweep=False, trace=trace)
+    assert other.routing.endswith("does not fit its model")
+    assert run_row(found["decode-dual-8"], sweep=False, trace=trace).routing == ""
