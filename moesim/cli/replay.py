@@ -6,13 +6,71 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli.common import Json, Seed, print_json, print_table
+from moesim.cli import options as opt
+from moesim.cli.common import Json, Seed
+from moesim.cli.replay_hits import FRACTION, Asked, replay_hits
 
 
 def replay(
     trace: Annotated[str, typer.Argument(help="A routing trace with tokens.")],
-    policy: Annotated[str, typer.Option(help="What orders victims.")] = "lru",
-    cache_fraction: Annotated[float, typer.Option(help="Slots per layer, as a part of its experts.")] = 0.25,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="What orders victims; the first of --compare if not given, else lru.", metavar="RULE"
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="More rules under the same conditions, with commas.", metavar="RULE,RULE"),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", help="Of the rules that have it; again for more.", metavar="NAME=VALUE"),
+    ] = None,
+    cache_fraction: Annotated[
+        float | None,
+        typer.Option(help="Slots per layer, as a part of its experts; 0.25 without --cache-slots."),
+    ] = None,
+    cache_slots: Annotated[int | None, typer.Option(help="Slots of each pool instead.")] = None,
+    pool: Annotated[
+        str, typer.Option(help="What shares slots: layer, device (see --ep), or global: all layers.")
+    ] = "layer",
+    ep: Annotated[
+        int | None,
+        typer.Option(
+            "--expert-parallel-size", "--ep", help="Devices for --pool device, experts in even blocks."
+        ),
+    ] = None,
+    lookup: Annotated[
+        str,
+        typer.Option(help="sequential, or token_batch: a layer's experts of a step before any is loaded."),
+    ] = "sequential",
+    cold: Annotated[
+        str, typer.Option(help="First accesses: charge, free (hits), fill (hits while a slot is free).")
+    ] = "charge",
+    reset: Annotated[
+        str, typer.Option(help="Whether pools start anew with each request: never or request.")
+    ] = "never",
+    start: Annotated[
+        str, typer.Option(help="What is there at first: empty, first, random, popular (see --popular).")
+    ] = "empty",
+    popular: Annotated[
+        str | None, typer.Option(help="Other routing or load counts that say what is popular.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Requests that decode together; one load serves all of a step's tokens.")
+    ] = 1,
+    expert_bytes: Annotated[
+        str | None, typer.Option(help="Size of one expert, for bytes moved; else that of --model.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Catalogue name, config.json, or its folder: the trace must fit it.")
+    ] = None,
+    num_experts: opt.NumExperts = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Hits of every capacity, LRU and Belady.")] = False,
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="Local routing consistency: SRP and segment hit rates.")
+    ] = False,
     system: Annotated[
         str | None,
         typer.Option(help="Replay a named system with time instead; several with commas, or all."),
@@ -23,7 +81,6 @@ def replay(
     hardware: Annotated[
         str, typer.Option(help="With --system: catalogue name or file.")
     ] = "rtx-4090-workstation",
-    model: Annotated[str | None, typer.Option(help="With --system: catalogue name or file.")] = None,
     train: Annotated[
         str | None,
         typer.Option(help="With --system: trace to learn from; else half of the requests of TRACE."),
@@ -43,20 +100,56 @@ def replay(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="With --optimise: what the model computes may change.")
     ] = False,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write the JSON document to a file too.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Replay a routing trace through a cache of experts."""
-    if optimise:
-        from moesim.cli.replay_advice import advise
+    """Replay a routing trace through caches of experts: which accesses hit, and what the others move.
 
+    With --system or --optimise the replay drives a timeline of one box: seconds per token too.
+    """
+    asked = Asked(
+        policy=policy,
+        compare=compare,
+        parameter=tuple(parameter or ()),
+        cache_fraction=cache_fraction,
+        cache_slots=cache_slots,
+        pool=pool,
+        ep=ep,
+        lookup=lookup,
+        cold=cold,
+        reset=reset,
+        start=start,
+        popular=popular,
+        concurrency=concurrency,
+        expert_bytes=expert_bytes,
+        output=output,
+        seed=seed,
+    )
+    if system is None and not optimise:
+        timed = {"--train": train, "--tokens": tokens, "--assume": assume, "--lossy": lossy or None}
+        replay_hits(
+            trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
+        )
+        return
+    from moesim.cli.replay_advice import advise
+    from moesim.cli.replay_system import replay_systems
+    from moesim.errors import ConfigError
+
+    option = "--optimise" if optimise else "--system"
+    if faults := asked.beside(option, {"--curve": curve, "--consistency": consistency}):
+        raise ConfigError(faults)
+    fraction = FRACTION if cache_fraction is None else cache_fraction
+    if optimise:
         advise(
             trace,
             hardware=hardware,
             model=model,
             objective=objective,
             systems=system,
-            cache_fraction=cache_fraction,
+            cache_fraction=fraction,
             tokens=tokens,
             evaluations=evaluations,
             lossy=lossy,
@@ -64,40 +157,17 @@ def replay(
             json=json,
         )
         return
-    if system is not None:
-        from moesim.cli.replay_system import replay_systems
-
-        replay_systems(
-            trace,
-            system.split(","),
-            variant=variant,
-            hardware=hardware,
-            model=model,
-            train=train,
-            cache_fraction=cache_fraction,
-            tokens=tokens,
-            assume=assume or [],
-            seed=seed,
-            json=json,
-        )
-        return
-    import numpy as np
-
-    from moesim.errors import ConfigError, Fault
-    from moesim.policy import Residency, token_steps
-    from moesim.residency import replay as run
-    from moesim.trace import RoutingTrace, load_trace
-
-    routing = load_trace(trace)
-    if not isinstance(routing, RoutingTrace):
-        raise ConfigError(Fault("needs tokens; these are load counts", "TRACE", trace))
-    steps = token_steps(routing)
-    slots = np.full(steps.layers, round(cache_fraction * steps.num_experts), np.int64)
-    found = run(steps, Residency(policy), slots)
-    if json:
-        print_json({"trace": trace, **found.to_dict()}, inputs=[trace])
-        return
-    print_table(
-        ["policy", "slots per layer", "hits", "accesses", "hit ratio"],
-        [[policy, int(slots[0]), int(found.hits.sum()), int(found.accesses.sum()), f"{found.hit_ratio:.4f}"]],
+    assert system is not None
+    replay_systems(
+        trace,
+        system.split(","),
+        variant=variant,
+        hardware=hardware,
+        model=model,
+        train=train,
+        cache_fraction=fraction,
+        tokens=tokens,
+        assume=assume or [],
+        seed=seed,
+        json=json,
     )

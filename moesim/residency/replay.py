@@ -136,6 +136,26 @@ def outcomes(accesses: PoolAccesses, rule: str) -> Outcomes:
     return out
 
 
+def _compile(residency: Residency, kind: np.dtype[Any], weights: bool) -> None:
+    """Replay one access, so that compiling is in nobody's seconds."""
+    one = PoolAccesses(
+        items=np.zeros(1, kind),
+        cells=np.array([0, 1]),
+        requests=np.array([0, 1]),
+        members=np.zeros(1, np.int64),
+        slots=1,
+        start=np.zeros(0, np.int32),
+        batch=residency.lookup == "token_batch",
+        reset=residency.reset == "request",
+        parameters=residency.parameters,
+        cell_layers=np.zeros(1, np.int32),
+        cell_steps=np.zeros(1, np.int32),
+        weights=np.zeros(1, np.float32) if weights else None,
+    )
+    out = outcomes(one, residency.rule)
+    _count_one(out, np.zeros(8, np.int64))
+
+
 def replay(
     steps: Steps | RoutingTrace,
     residency: Residency,
@@ -193,6 +213,8 @@ def replay(
     layers = steps.topk_ids.shape[1] if isinstance(steps, RoutingTrace) else steps.layers
     pools = pools_of(residency, layers, steps.num_experts, slots, devices)
     starts = starts_of(residency, pools, popular, seed)
+    kind = steps.topk_ids.dtype if isinstance(steps, RoutingTrace) else np.dtype(np.uint8)
+    _compile(residency, kind, rule.weights)
     began = time.process_time()
     found = np.zeros((layers, 8), np.int64)
     full = np.zeros(layers, np.int64)

@@ -6,6 +6,7 @@ in; while the pool then holds too many, experts outside the cell leave first, in
 
 from __future__ import annotations
 
+import bisect
 import itertools
 
 import numpy as np
@@ -125,6 +126,7 @@ def reference(steps: Steps, residency: Residency, slots, *, devices=None, popula
     turns = [
         sum(a != b for a, b in itertools.pairwise(steps.request[: s + 1])) for s in range(steps.num_steps)
     ]
+    order = [turns[step] for step, _, _ in sequence]
     turn = 0
     for at, (step, p, cell) in enumerate(sequence):
         if turns[step] != turn:
@@ -134,13 +136,13 @@ def reference(steps: Steps, residency: Residency, slots, *, devices=None, popula
                 elif residency.parameters.get("window", 0):
                     cache.count.clear()
         turn = turns[step]
-        limit = len(sequence)
-        if residency.reset == "request":
-            limit = next((i for i in range(at, len(sequence)) if turns[sequence[i][0]] != turn), limit)
-        after = {
-            x: min((i for i in asked.get(x, []) if at < i < limit), default=NEVER)
-            for x in caches[p].held + cell
-        }
+        after = {}
+        if residency.rule == "belady":
+            limit = len(sequence) if residency.reset == "never" else bisect.bisect(order, turn)
+            for x in caches[p].held + cell:
+                places = asked.get(x, [])
+                i = bisect.bisect(places, at)
+                after[x] = places[i] if i < len(places) and places[i] < limit else NEVER
         hits, first, filled, full = caches[p].ask(cell, after)
         free = {"charge": [], "free": first, "fill": filled}[residency.cold]
         for layer, _ in hits + free:

@@ -1,20 +1,23 @@
 """Least frequently used.
 
-Experts of one count stand in a queue in the order in which they reached it, which is the order of their last
-use: an access moves its expert from the queue of its count to the end of the next. Queues are linked lists of
-accesses. Nothing is unlinked; an entry that is no longer its expert's last access is skipped when it comes
-to the head. The lowest count never has to be searched for from the start: only a newcomer can lower it.
+Experts with one count leave in the order of their last use, so bits mark, as in the kernel of LRU, which
+accesses are the last to a resident expert: one row of bits for each count below `ROWS`, the words of the rows
+side by side. A victim is the lowest bit of the lowest row that has any. Counts from `ROWS` have no row: where
+all of what is held has been used so often, all experts are looked at. Since a newcomer's count is 1, that
+takes as many hits in a row on the latest newcomers.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from moesim.compiled import compiled
-from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
+from moesim.compiled import compiled, trailing_zeros
+from moesim.residency.kernels.accesses import FULL, HIT, Ids, Outcomes, PoolAccesses
+from moesim.residency.kernels.lfu_kept import lfu_kept
+
+#: Words of one cache line.
+ROWS = 8
 
 
 def lfu(accesses: PoolAccesses, out: Outcomes) -> None:
@@ -24,124 +27,178 @@ def lfu(accesses: PoolAccesses, out: Outcomes) -> None:
     if ``window``. What is there at first has a count of 0.
     """
     a = accesses
-    keep, window = bool(a.parameters.get("keep", 0)), bool(a.parameters.get("window", 0))
+    window = bool(a.parameters.get("window", 0))
+    if a.parameters.get("keep", 0):
+        lfu_kept(a, window, out)
+        return
+    # What is there at first counts as asked for before all.
+    items = np.concatenate((a.start.astype(a.items.dtype), a.items)) if len(a.start) else a.items
     anew = window and not a.reset
     ends = a.requests if anew else a.ends
-    _lfu(a.items, a.cells, ends, a.num_members, a.slots, a.start, a.batch, keep, anew, out)
+    if a.batch:
+        _in_cells(items, a.cells, ends, a.num_members, a.slots, len(a.start), anew, out)
+    else:
+        _one_by_one(items, ends, a.num_members, a.slots, len(a.start), anew, out)
 
 
 @compiled
-def _victim(
+def _rarest(
+    count: npt.NDArray[np.uint32],
+    last: npt.NDArray[np.uint32],
+    resident: npt.NDArray[np.bool_],
+    limit: np.int64,
+) -> np.int64:
+    """The resident expert with the fewest accesses, of those whose last was before `limit`."""
+    found = -1
+    for item in range(len(count)):
+        if (
+            resident[item]
+            and last[item] < limit
+            and (
+                found < 0
+                or count[item] < count[found]
+                or (count[item] == count[found] and last[item] < last[found])
+            )
+        ):
+            found = item
+    return np.int64(found)
+
+
+@compiled
+def _restart(
     items: Ids,
-    start: npt.NDArray[np.int32],
-    last: npt.NDArray[np.int32],
-    link: npt.NDArray[np.int32],
-    tail: npt.NDArray[np.int32],
-    heads: int,
-    lowest: int,
-    limit: int,
-) -> tuple[Any, int]:
-    """The first expert in order whose last access is entry `limit` or earlier, and its queue.
-
-    Takes it and all dead entries that are met out of their queues.
-    """
-    while True:
-        entry = link[heads + lowest]
-        while entry != 0:
-            item = start[entry - 1] if entry <= len(start) else np.int32(items[entry - 1 - len(start)])
-            if last[item] == entry:
-                break
-            entry = link[entry]
-        if entry == 0:
-            tail[lowest] = 0
-        link[heads + lowest] = entry
-        if entry != 0 and entry <= limit:
-            link[heads + lowest] = link[entry]
-            if link[entry] == 0:
-                tail[lowest] = 0
-            return item, lowest
-        lowest += 1
+    given: int,
+    empty: bool,
+    bits: npt.NDArray[np.uint64],
+    below: npt.NDArray[np.uint64],
+    count: npt.NDArray[np.uint32],
+    last: npt.NDArray[np.uint32],
+    resident: npt.NDArray[np.bool_],
+    never: npt.NDArray[np.uint8],
+) -> int:
+    """Counts start anew, and what is there too if `empty`; how many are resident."""
+    one, three, six, low = np.uint64(1), np.uint64(3), np.uint64(6), np.uint64(63)
+    for item in range(len(count)):
+        if resident[item] and count[item] < ROWS:
+            at = np.uint64(last[item])
+            bits[((at >> six) << three) | np.uint64(count[item])] &= ~(one << (at & low))
+    if empty:
+        never[:] = 1
+        resident[:] = False
+        for order in range(given):
+            last[items[order]] = order
+            resident[items[order]] = True
+            never[items[order]] = 0
+    count[:] = 0
+    below[0] = np.uint64((len(items) >> 6) + 1)
+    held = 0
+    for item in range(len(count)):
+        if resident[item]:
+            held += 1
+            at = np.uint64(last[item])
+            bits[(at >> six) << three] |= one << (at & low)
+            below[0] = min(below[0], at >> six)
+    return held
 
 
 @compiled
-def _lfu(
+def _one_by_one(
+    items: Ids,
+    ends: npt.NDArray[np.int64],
+    members: int,
+    slots: int,
+    given: int,
+    anew: bool,
+    out: Outcomes,
+) -> None:
+    one, three, six, low = np.uint64(1), np.uint64(3), np.uint64(6), np.uint64(63)
+    rows = np.uint64(ROWS)
+    bits = np.zeros(((len(items) >> 6) + 2) * ROWS, np.uint64)
+    below = np.zeros(ROWS, np.uint64)  # words of each row that are known to be empty
+    last, count = np.zeros(members, np.uint32), np.zeros(members, np.uint32)
+    resident, never = np.zeros(members, np.bool_), np.ones(members, np.uint8)
+    for segment in range(len(ends) - 1):
+        held = _restart(items, given, segment == 0 or not anew, bits, below, count, last, resident, never)
+        for i in range(given + ends[segment], given + ends[segment + 1]):
+            item = items[i]
+            now, uses = np.uint64(i), np.uint64(count[item])
+            if resident[item]:
+                out[i - given] = HIT
+                if uses < rows:
+                    at = np.uint64(last[item])
+                    bits[((at >> six) << three) | uses] &= ~(one << (at & low))
+            else:
+                out[i - given] = never[item] << 1
+                never[item] = 0
+                if held < slots:
+                    held += 1
+                else:
+                    out[i - given] |= FULL
+                    victim = np.int64(-1)
+                    for row in range(ROWS):
+                        word = below[row]
+                        found = bits[(word << three) | np.uint64(row)]
+                        while found == np.uint64(0) and word < now >> six:
+                            word += one
+                            found = bits[(word << three) | np.uint64(row)]
+                        below[row] = word
+                        if found != np.uint64(0):
+                            bits[(word << three) | np.uint64(row)] = found & (found - one)
+                            victim = np.int64(items[(word << six) | trailing_zeros(found)])
+                            break
+                    if victim < 0:
+                        victim = _rarest(count, last, resident, np.int64(i))
+                    resident[victim] = False
+                    count[victim] = 0
+                resident[item] = True
+            uses += one
+            count[item] = uses
+            last[item] = i
+            if uses < rows:
+                bits[((now >> six) << three) | uses] |= one << (now & low)
+
+
+@compiled
+def _in_cells(
     items: Ids,
     cells: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int64],
     members: int,
     slots: int,
-    start: npt.NDArray[np.int32],
-    batch: bool,
-    keep: bool,
+    given: int,
     anew: bool,
     out: Outcomes,
 ) -> None:
-    n, given = len(items), len(start)
-    heads = n + given + 1  # link[heads + queue] is the head of a queue, link[entry] the next; 0 is none
-    queues = n + 2 * len(ends) + 2
-    link = np.zeros(heads + queues, np.int32)
-    tail = np.zeros(queues, np.int32)
-    last = np.empty(members, np.int32)  # entry of the last access; -1 not resident, -2 never
-    count = np.zeros(members, np.int32)
-    last[:] = -2
-    held = 0
-    base = 0  # queue of count 0
+    one, three, six, low = np.uint64(1), np.uint64(3), np.uint64(6), np.uint64(63)
+    rows = np.uint64(ROWS)
+    bits = np.zeros(((len(items) >> 6) + 2) * ROWS, np.uint64)
+    below = np.zeros(ROWS, np.uint64)
+    last, count = np.zeros(members, np.uint32), np.zeros(members, np.uint32)
+    resident, never = np.zeros(members, np.bool_), np.ones(members, np.uint8)
     cell = 0
     for segment in range(len(ends) - 1):
-        first, end = ends[segment], ends[segment + 1]
-        if segment == 0 or not anew:
-            last[:] = -2
-            held = given
-            for order in range(given):
-                last[start[order]] = order + 1
-        count[:] = 0
-        # Counts start anew: new queues, and what is resident stands in the first of them.
-        resident = np.flatnonzero(last > 0)
-        for at in np.argsort(last[resident]):
-            entry = last[resident[at]]
-            link[tail[base] if tail[base] else heads + base] = entry
-            link[entry] = 0
-            tail[base] = entry
-        lowest = base
-        if not batch:
-            for i in range(first, end):
-                item = items[i]
-                entry = i + given + 1
-                if last[item] > 0:
-                    out[i] = HIT
-                else:
-                    out[i] = FIRST if last[item] == -2 else 0
-                    if held < slots:
-                        held += 1
-                    else:
-                        victim, lowest = _victim(items, start, last, link, tail, heads, lowest, entry)
-                        last[victim] = -1
-                        if not keep:
-                            count[victim] = 0
-                        out[i] |= FULL
-                    lowest = min(lowest, base + count[item] + 1)
-                count[item] += 1
-                queue = base + count[item]
-                last[item] = entry
-                before = tail[queue]
-                link[before if before != 0 else heads + queue] = entry
-                tail[queue] = entry
-        while batch and cell < len(cells) - 1 and cells[cell] < end:
+        held = _restart(items, given, segment == 0 or not anew, bits, below, count, last, resident, never)
+        while cell < len(cells) - 1 and cells[cell] < ends[segment + 1]:
             lo, hi = cells[cell], cells[cell + 1]
+            cell += 1
             others = held  # what the cell does not ask for
             for i in range(lo, hi):
-                out[i] = HIT if last[items[i]] > 0 else FIRST if last[items[i]] == -2 else 0
+                item = items[given + i]
+                out[i] = np.uint8(resident[item]) | (never[item] << 1)
                 others -= out[i] & HIT
-            for i in range(lo, hi):
+            for i in range(given + lo, given + hi):
                 item = items[i]
-                entry = i + given + 1
-                count[item] += 1
-                queue = base + count[item]
-                lowest = min(lowest, queue)
-                last[item] = entry
-                before = tail[queue]
-                link[before if before != 0 else heads + queue] = entry
-                tail[queue] = entry
+                now, uses = np.uint64(i), np.uint64(count[item])
+                if resident[item] and uses < rows:
+                    at = np.uint64(last[item])
+                    bits[((at >> six) << three) | uses] &= ~(one << (at & low))
+                never[item] = 0
+                resident[item] = True
+                uses += one
+                count[item] = uses
+                last[item] = i
+                if uses < rows:
+                    bits[((now >> six) << three) | uses] |= one << (now & low)
             for i in range(lo, hi):
                 if out[i] & HIT:
                     continue
@@ -149,13 +206,22 @@ def _lfu(
                     held += 1
                     continue
                 out[i] |= FULL
-                if others:
-                    others -= 1
-                    victim, _ = _victim(items, start, last, link, tail, heads, lowest, lo + given)
-                else:
-                    victim, lowest = _victim(items, start, last, link, tail, heads, lowest, hi + given)
-                last[victim] = -1
-                if not keep:
-                    count[victim] = 0
-            cell += 1
-        base += end - first + 2
+                limit = np.uint64(given + (lo if others > 0 else hi))
+                others -= 1
+                victim = np.int64(-1)
+                for row in range(ROWS):
+                    word = below[row]
+                    found = bits[(word << three) | np.uint64(row)]
+                    while found == np.uint64(0) and word < limit >> six:
+                        word += one
+                        found = bits[(word << three) | np.uint64(row)]
+                    below[row] = word
+                    at = (word << six) | trailing_zeros(found)
+                    if found != np.uint64(0) and at < limit:
+                        bits[(word << three) | np.uint64(row)] = found & (found - one)
+                        victim = np.int64(items[at])
+                        break
+                if victim < 0:
+                    victim = _rarest(count, last, resident, np.int64(limit))
+                resident[victim] = False
+                count[victim] = 0

@@ -44,6 +44,6 @@ ROWS = (
         ),
         routing="drawn from the profiles gpt-oss and deepseek-v2-lite, whose persistence is measured",
         headline=True,
-        reason="the paper's balance is of cost and hits over 20 models; here it is the ratio that SRP implies",
+        reason="the paper balances cost and hits over 20 models; here it is the ratio that SRP implies",
     ),
 )
