@@ -84,11 +84,19 @@ def row(hardware: Hardware) -> tuple[str, ...]:
         f"{hardware.devices_per_node}{spread}",
         show(hardware.device.memory.capacity_bytes, "bytes"),
         show(hardware.device.memory.bandwidth_bytes_per_s, "bytes_per_s"),
-        *(show(peak.get(dtype), "flops_per_s") for dtype in ("bf16", "fp8", "fp4")),
+        _sixteen_cell(peak),
+        *(show(peak.get(dtype), "flops_per_s") for dtype in ("fp8", "fp4")),
         _link_cell(hardware.scale_up) if hardware.scale_up.domain > 1 else "-",
         _link_cell(hardware.scale_out),
         f"{price.usd_per_hour:g} USD/h ({price.vendor}, {price.date})" if price else "-",
     )
+
+
+def _sixteen_cell(peak: Mapping[str, float]) -> str:
+    """The peak in bf16; before Ampere there is fp16 only."""
+    if "bf16" in peak or "fp16" not in peak:
+        return show(peak.get("bf16"), "flops_per_s")
+    return f"{show(peak['fp16'], 'flops_per_s')} fp16"
 
 
 def _link_cell(link: Link | None) -> str:

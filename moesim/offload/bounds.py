@@ -22,6 +22,8 @@ gates and at the ends of steps comes on top of the longer of all loads and all G
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,15 +32,18 @@ from moesim.offload.kernel import Costs, Demand
 from moesim.offload.pools import (
     BELADY,
     Experts,
+    Moment,
     Pools,
+    Rule,
     empty,
     make_room,
     new_experts,
+    new_moment,
     new_pools,
-    note_use,
     put,
 )
 from moesim.offload.prepare import next_uses
+from moesim.offload.scores import use
 
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
@@ -68,7 +73,9 @@ def least_loads(demand: Demand, pool: I8, slots: F8, initial: I8, *, reset: bool
     np.asarray(experts)["key"] = -upcoming.astype(np.float64)
     pools = new_pools(slots, demand.layers, demand.num_experts)
     members = np.zeros(demand.layers * demand.num_experts, np.int64)
-    return int(_misses(demand, following, experts, pools, members, pool, initial, reset))
+    rule = Rule(BELADY, np.zeros(1), np.zeros(demand.layers), np.ones(1))
+    moment = new_moment(demand.layers, demand.num_experts)
+    return int(_misses(demand, following, experts, pools, members, rule, moment, pool, initial, reset))
 
 
 @compiled
@@ -78,19 +85,22 @@ def _misses(
     experts: Experts,
     pools: Pools,
     members: I8,
+    rule: Rule,
+    moments: Sequence[Moment],
     pool: I8,
     initial: I8,
     reset: bool,
 ) -> int:
     gone, levels = np.empty(len(members), np.int64), np.empty(len(members), np.int8)
-    one, misses, now = np.ones(1), 0, 0
+    misses, now, moment = 0, 0, moments[0]
     for step in range(len(demand.request)):
         if step == 0 or (reset and demand.request[step] != demand.request[step - 1]):
             empty(experts, pools, BELADY)
             for x in initial:
-                put(experts, pools, members, one, BELADY, x, pool[x // demand.num_experts], 0, now)
+                put(experts, pools, members, rule, x, pool[x // demand.num_experts], 0, now, False)
         for layer in range(demand.layers):
             cell = step * demand.layers + layer
+            moment.cell = cell
             for i in range(demand.starts[cell], demand.starts[cell + 1]):
                 if demand.wanted[i] < 0:
                     continue
@@ -99,11 +109,11 @@ def _misses(
                 if experts[x].level < 0:
                     misses += 1
                     _, room = make_room(
-                        experts, pools, members, one, BELADY, x, pool[layer], 0, cell, True, gone, levels, 0
+                        experts, pools, members, rule, moment, x, pool[layer], 0, True, gone, levels, 0
                     )
                     if room:
-                        put(experts, pools, members, one, BELADY, x, pool[layer], 0, now)
-                note_use(experts, BELADY, x, following[i], now)
+                        put(experts, pools, members, rule, x, pool[layer], 0, now, True)
+                use(experts, BELADY, x, following[i], now)
     return misses
 
 

@@ -15,12 +15,29 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.offload.clocks import Clock, break_off, copy_in, run_on_gpu, soonest, take_slot
-from moesim.offload.pools import Experts, Pools, empty, make_room, note_use, put, remove
+from moesim.offload.pools import (
+    LFU,
+    LRU,
+    LRU_AHEAD,
+    MRS,
+    SCH,
+    STATIC,
+    Experts,
+    Moment,
+    Pools,
+    Rule,
+    empty,
+    make_room,
+    put,
+    remove,
+)
+from moesim.offload.scores import begin_request, look_ahead, record, shrink, speak, use
 from moesim.policy.executors import assign
 
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
+F4 = npt.NDArray[np.float32]
 I1 = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
 
@@ -54,7 +71,8 @@ class Demand(NamedTuple):
     """What is asked for: `experts`, `tokens`, `starts`, `request` as in `moesim.policy.Steps`.
 
     `wanted` is the level of each access, -1 for none. `next_use` is the position of the next access to the
-    same expert of the same layer; empty where no rule asks.
+    same expert of the same layer, `weights` its router weight, `high` whether it is among the weightiest;
+    empty where no rule asks.
     """
 
     experts: I4
@@ -65,6 +83,8 @@ class Demand(NamedTuple):
     num_experts: int
     wanted: I1
     next_use: I8
+    weights: F4
+    high: Flags
 
 
 class Rules(NamedTuple):
@@ -73,7 +93,7 @@ class Rules(NamedTuple):
     Parameters
     ----------
     rule
-        Number of the residency's rule.
+        Of the residency.
     batch
         Whether a cell's experts are looked up together, and protect each other.
     reset
@@ -90,7 +110,7 @@ class Rules(NamedTuple):
         Number and parameters of the executor.
     """
 
-    rule: int
+    rule: Rule
     batch: bool
     reset: bool
     free_cold: bool
@@ -127,8 +147,6 @@ class Costs(NamedTuple):
         row ``l + 1``: level l) and what is to be there, ``[levels + 1, levels]``, without `latency_s`.
     out_s
         An expert of each level back to the host, ``[levels]``.
-    room
-        That an expert of each level takes, in those of the widest, ``[levels]``.
     latency_s
         Of a copy; copies on several channels overlap theirs.
     before, piece, beside, kind, tail
@@ -144,7 +162,6 @@ class Costs(NamedTuple):
     store_s: F8
     size: F8
     out_s: F8
-    room: F8
     latency_s: float
     before: F8
     piece: I8
@@ -166,6 +183,7 @@ class Memory(NamedTuple):
     pool: I8
     initial: I8
     clock: Sequence[Clock]
+    moment: Sequence[Moment]
     channel: F8
     spare: F8
 
@@ -199,7 +217,7 @@ def _fetch_ahead(
     end: int,
 ) -> int:
     """Begin copies ahead that can begin before `until`; how far the queue ``head:end`` got."""
-    experts, clock = memory.experts, memory.clock[0]
+    experts, clock, moment, rule = memory.experts, memory.clock[0], memory.moment[0], rules.rule
     while head < end:
         target = ahead.target[head]
         layer = target % layers
@@ -217,8 +235,8 @@ def _fetch_ahead(
         head += 1
         pool, held = memory.pool[layer], expert.level
         last, room = make_room(
-            experts, memory.pools, memory.members, costs.room, rules.rule,
-            x, pool, level, cell, False, gone, gone_level, 0,
+            experts, memory.pools, memory.members, rule, moment,
+            x, pool, level, False, gone, gone_level, 0,
         )  # fmt: skip
         counts[WASTED, layer] += _count_wasted(experts, gone, 0, last)
         if rules.write_back:
@@ -230,7 +248,7 @@ def _fetch_ahead(
         if not room:
             continue
         clock.events += 1
-        put(experts, memory.pools, memory.members, costs.room, rules.rule, x, pool, level, clock.events)
+        put(experts, memory.pools, memory.members, rule, x, pool, level, clock.events, False)
         copy_in(
             clock, memory.channel, costs.latency_s, costs.link_s[held + 1, level],
             costs.store_s[held + 1, level], costs.size[held + 1, level], expert, max(known, slot),
@@ -302,6 +320,19 @@ def _hand_out(
 
 
 @compiled
+def _start(rules: Rules, memory: Memory) -> None:
+    """Put on the device what is there at the start."""
+    experts, clock, moment = memory.experts, memory.clock[0], memory.moment[0]
+    for x in memory.initial:
+        clock.events += 1
+        put(
+            experts, memory.pools, memory.members, rules.rule, x, memory.pool[x // moment.num_experts],
+            experts[x].ahead, clock.events, False,
+        )  # fmt: skip
+        experts[x].seen = True
+
+
+@compiled
 def _needed(demand: Demand, cell: int, layer: int, x: int) -> bool:
     """Whether a cell asks for an expert."""
     for i in range(demand.starts[cell], demand.starts[cell + 1]):
@@ -323,8 +354,9 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
     """
     layers, num_experts, starts = demand.layers, demand.num_experts, demand.starts
     experts, pools, members, clock = memory.experts, memory.pools, memory.members, memory.clock[0]
-    channel, spare, rule = memory.channel, memory.spare, rules.rule
-    room, gpu_s, out_s = costs.room, costs.gpu_s, costs.out_s
+    channel, spare, rule, moment = memory.channel, memory.spare, rules.rule, memory.moment[0]
+    gpu_s, out_s, number = costs.gpu_s, costs.out_s, rules.rule.number
+    scored = number in (LRU, LFU) or number > STATIC
     link_s, store_s, size = costs.link_s, costs.store_s, costs.size
     steps = len(demand.request)
     ends = np.zeros(steps)
@@ -339,34 +371,34 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
     gone = np.empty(len(experts) + 2 * most, np.int64)
     gone_level = np.empty(len(experts) + 2 * most, np.int8)
     head, tail, known, deferred = 0, 0, 0.0, 0.0
-    for x in memory.initial:
-        clock.events += 1
-        put(
-            experts,
-            pools,
-            members,
-            room,
-            rule,
-            x,
-            memory.pool[x // num_experts],
-            experts[x].ahead,
-            clock.events,
-        )
-        experts[x].seen = True
+    moment.layers, moment.num_experts = layers, num_experts
+    _start(rules, memory)
+    window, grown = 0, 1.0
     for step in range(steps):
-        if rules.reset and step > 0 and demand.request[step] != demand.request[step - 1]:
-            empty(experts, pools, rule)
-            head = tail
-            for x in memory.initial:
-                clock.events += 1
-                level = experts[x].ahead
-                put(
-                    experts, pools, members, room, rule, x, memory.pool[x // num_experts], level, clock.events
-                )
-                experts[x].seen = True
+        moment.step = step
+        if step == 0 or demand.request[step] != demand.request[step - 1]:
+            moment.begun = step
+            begin_request(experts, rule)
+            if rules.reset and step > 0:
+                empty(experts, pools, number)
+                _start(rules, memory)
+                head = tail
+        if number == MRS:
+            grown /= 1.0 - rule.parameters[0]
+            if shrink(experts, grown):
+                grown = 1.0
+        elif number == SCH:
+            until = step
+            while until < min(step + rule.parameters[0], steps) and not (
+                rules.reset and demand.request[until] != demand.request[step]
+            ):
+                until += 1
+            look_ahead(experts, demand.experts, starts, moment, window, until * layers)
+            window = max(window, until * layers)
         hop = costs.hop_s[step]
         for layer in range(layers):
             cell = step * layers + layer
+            moment.cell, moment.layer = cell, layer
             first, asked, base = starts[cell], starts[cell + 1] - starts[cell], layer * num_experts
             before = costs.before[costs.piece[layer], step]
             beside = costs.beside[costs.kind[layer], step]
@@ -376,6 +408,8 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     ahead, rules, costs, memory, counts, gone, gone_level, layers, num_experts,
                     cell, known, gate, head, tail,
                 )  # fmt: skip
+            if number == MRS:
+                speak(experts, demand.experts, demand.weights, starts, moment, rule, grown)
             clock.gpu = gate + beside
             clock.busy_gpu += before + beside
             pool = memory.pool[layer]
@@ -398,7 +432,12 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                 counts[ACCESSES, layer] += 1
                 clock.events += 1
                 following = demand.next_use[i] if len(demand.next_use) else 0
-                if have >= 0 and (want < 0 or have <= want):
+                hit = have >= 0 and (want < 0 or have <= want)
+                if scored:
+                    weight = float(demand.weights[i]) if len(demand.weights) else 0.0
+                    high = demand.high[i] if len(demand.high) else False
+                    record(experts, pools, rule, moment, pool, x, hit, weight, high, clock.events)
+                if hit:
                     where[j] = ON_GPU
                     order[runs] = j
                     runs += 1
@@ -410,7 +449,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if expert.fetched:
                         counts[USEFUL, layer] += 1
                         expert.fetched = False
-                    note_use(experts, rule, x, following, clock.events)
+                    use(experts, number, x, following, clock.events)
                 else:
                     where[j] = LOADED
                     misses += 1
@@ -423,20 +462,20 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                             break_off(
                                 clock, channel, link_s[0, level], size[0, level], experts[flying].ready, gate
                             )
-                            remove(experts, pools, members, room, flying, memory.pool[flying // num_experts])
+                            remove(experts, pools, members, rule, flying, memory.pool[flying // num_experts])
                             experts[flying].fetched = False
                             counts[ABORTED, flying // num_experts] += 1
                     if not rules.batch:
                         held[j] = have
                         gone_first[j] = leaving
                         leaving, slotted[j] = make_room(
-                            experts, pools, members, room, rule, x, pool, want, cell, True,
+                            experts, pools, members, rule, moment, x, pool, want, True,
                             gone, gone_level, leaving,
                         )  # fmt: skip
                         gone_last[j] = leaving
                         if slotted[j]:
-                            put(experts, pools, members, room, rule, x, pool, want, clock.events)
-                        note_use(experts, rule, x, following, clock.events)
+                            put(experts, pools, members, rule, x, pool, want, clock.events, True)
+                        use(experts, number, x, following, clock.events)
                 expert.seen = True
             if misses:
                 for j in range(asked):
@@ -449,6 +488,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     step, layer, gate,
                 )  # fmt: skip
             if rules.batch and misses:
+                together = clock.events  # by the time of loads, those of a cell are alike
                 for o in range(runs):
                     j = order[o]
                     if where[j] != LOADED:
@@ -458,14 +498,15 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     held[j] = experts[x].level
                     gone_first[j] = leaving
                     leaving, slotted[j] = make_room(
-                        experts, pools, members, room, rule, x, pool, used[j], cell, True,
+                        experts, pools, members, rule, moment, x, pool, used[j], True,
                         gone, gone_level, leaving,
                     )  # fmt: skip
                     gone_last[j] = leaving
                     if slotted[j]:
-                        put(experts, pools, members, room, rule, x, pool, used[j], clock.events)
+                        came = together if number == LRU_AHEAD else clock.events
+                        put(experts, pools, members, rule, x, pool, used[j], came, True)
                     following = demand.next_use[first + j] if len(demand.next_use) else 0
-                    note_use(experts, rule, x, following, clock.events)
+                    use(experts, number, x, following, clock.events)
             if leaving:
                 counts[WASTED, layer] += _count_wasted(experts, gone, 0, leaving)
                 if rules.write_back:
@@ -499,24 +540,24 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if not slotted[j]:
                         spare[lane] = clock.gpu
                 elif who == ON_NEAR:
-                    seconds = costs.near_s[level, many]
-                    clock.near = max(clock.near, gate + hop) + seconds
-                    clock.busy_near += seconds
+                    run = costs.near_s[level, many]
+                    clock.near = max(clock.near, gate + hop) + run
+                    clock.busy_near += run
                     near_end = clock.near + hop
                 else:
-                    seconds = costs.cpu_s[level, many]
+                    run = costs.cpu_s[level, many]
                     if cpu_end == 0.0 and later == 0.0:
-                        seconds += rules.parameters[0]
-                    clock.cpu = max(clock.cpu, gate + hop) + seconds
-                    clock.busy_cpu += seconds
+                        run += rules.parameters[0]
+                    clock.cpu = max(clock.cpu, gate + hop) + run
+                    clock.busy_cpu += run
                     if who == ON_CPU:
                         cpu_end = clock.cpu + hop
                     else:
                         later = clock.cpu + hop
-            until = max(cpu_end, deferred)
-            if until > clock.gpu:
-                clock.wait_cpu += until - clock.gpu
-                clock.gpu = until
+            joined = max(cpu_end, deferred)
+            if joined > clock.gpu:
+                clock.wait_cpu += joined - clock.gpu
+                clock.gpu = joined
             if near_end > clock.gpu:
                 clock.wait_near += near_end - clock.gpu
                 clock.gpu = near_end

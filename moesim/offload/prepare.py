@@ -88,7 +88,6 @@ def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8) -> Costs:
         store_s=store,
         size=moved,
         out_s=latency + sizes / back,
-        room=sizes / sizes[0],
         latency_s=latency,
         before=rest.before,
         piece=rest.piece,

@@ -13,7 +13,7 @@ from moesim.offload.box import Box
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
 from moesim.offload.kernel import COUNTS, Costs, Demand, Memory, Rules, replay_timed
 from moesim.offload.latency import latency_of
-from moesim.offload.pools import RULE_OF, new_pools
+from moesim.offload.pools import RULE_OF, Rule, new_moment, new_pools
 from moesim.offload.prepare import (
     ahead_of,
     costs_of,
@@ -23,10 +23,12 @@ from moesim.offload.prepare import (
     start_experts,
     start_of,
 )
+from moesim.offload.scores import important, parameters_of
 from moesim.offload.timed import Timed
 from moesim.policy import Composition, Guesses, Steps
 from moesim.policy.executors.deferral import deferrable
 from moesim.policy.precision import Levels
+from moesim.residency.kernels.table import rule_of
 from moesim.trace import RoutingTrace
 
 I8 = npt.NDArray[np.int64]
@@ -91,6 +93,10 @@ def run(
     following, upcoming = np.zeros(0, np.int64), np.zeros(layers * num_experts, np.int64)
     if residency.rule == "belady":
         following, upcoming = next_uses(steps.experts, steps.starts, layers, num_experts)
+    given, _ = parameters_of(residency.rule, residency.parameters)
+    high = np.zeros(0, np.bool_)
+    if residency.rule == "hobbit" and steps.weights is not None:
+        high = important(steps.weights, steps.starts, given[4])
     demand = Demand(
         steps.experts,
         steps.tokens,
@@ -100,6 +106,8 @@ def run(
         num_experts,
         levels.wanted,
         following,
+        np.zeros(0, np.float32) if steps.weights is None else steps.weights,
+        high,
     )
     guesses = Guesses.none(steps.num_steps * layers)
     if composition.predictor is not None and transfer.width > 0:
@@ -110,7 +118,7 @@ def run(
         count = int(executor.parameters.get("deferred", 2))
         waiting = deferrable(selected.trace, steps, count, selected.kept)
     rules = Rules(
-        rule=RULE_OF[residency.rule],
+        rule=Rule(RULE_OF[residency.rule], given, np.zeros(layers), levels.bits / levels.bits[0]),
         batch=batch,
         reset=residency.reset == "request",
         free_cold=residency.cold == "free",
@@ -129,6 +137,7 @@ def run(
         pool=np.arange(layers) if len(quota) == layers else np.zeros(layers, np.int64),
         initial=np.zeros(0, np.int64) if start is None else np.flatnonzero(start),
         clock=new_clock(),
+        moment=new_moment(layers, num_experts),
         channel=np.zeros(transfer.channels),
         spare=np.zeros(spares),
     )
@@ -150,7 +159,7 @@ def run(
         bytes_moved={name: float(clock[f"bytes_{name}"]) for name in PATHS},
         busy={name: float(clock[f"busy_{name}"]) for name in RESOURCES},
         stalls={name: float(clock[f"wait_{name}"]) for name in WAITS},
-        bounds=_bounds(composition, demand, costs, memory, quota, steps, trace, spares),
+        bounds=_bounds(composition, demand, rules, costs, memory, quota, steps, trace, spares),
         assumptions=_assumptions(composition, box, batch),
         ends=ends,
         wall_s=wall,
@@ -188,6 +197,13 @@ def _check(
     rule = composition.residency.rule
     if rule not in RULE_OF:
         faults.append(Fault("is not replayed with time", "residency.rule", rule, ", ".join(RULE_OF)))
+    else:
+        parameters = composition.residency.parameters
+        faults += parameters_of(rule, parameters)[1]
+        if rule_of(rule).weights and steps.weights is None and parameters.get("lhu", 1.0):
+            faults.append(
+                Fault("needs router weights, which the trace does not have", "residency.rule", rule)
+            )
     if faults:
         raise ConfigError(faults)
 
@@ -195,6 +211,7 @@ def _check(
 def _bounds(
     composition: Composition,
     demand: Demand,
+    rules: Rules,
     costs: Costs,
     memory: Memory,
     quota: I8,
@@ -219,7 +236,7 @@ def _bounds(
     if not alone:
         return found
     most = int(np.diff(demand.starts).max(initial=1))
-    slots = np.floor(quota / costs.room.min() + 1e-9) + spares + most - 1.0
+    slots = np.floor(quota / float(rules.rule.size.min()) + 1e-9) + spares + most - 1.0
     misses = least_loads(
         demand, memory.pool, slots, memory.initial, reset=composition.residency.reset == "request"
     )

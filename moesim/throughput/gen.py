@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.throughput.gen_box import CONTEXT_BYTES, StreamBox
-from moesim.throughput.gen_step import Policies, StepTimes, decode_step, distinct_experts, prefill_pass
+from moesim.throughput.gen_step import Policies, StepTimes, decode_step, layer_shares, met, prefill_pass
 from moesim.throughput.gen_work import ELEMENT, ModelWork
 from moesim.throughput.result import Plan, Workload
 
@@ -177,7 +177,8 @@ def search(
     work, box, workload, space
         What, where, for whom, and among which.
     shares
-        Of tokens by expert, adding up to one, from a trace; even if not given, as the paper supposes.
+        Loads from a trace, ``[experts]`` or ``[layers with experts, experts]``; even if not given, as the
+        paper supposes.
 
     Raises
     ------
@@ -206,20 +207,26 @@ def search(
     left = box.gpu_bytes - needed
     stay = np.clip(left / work.streamed_bytes, 0.0, 1.0) if space.resident else np.zeros_like(left)
     policies = Policies(batch, *(x[fits] for x in (a, e, c, policies.expert_slots, stay)))
-    load = None if shares is None else _normalised(shares, experts)
+    load = None if shares is None else _normalised(shares, work)
     copied = workload.prompt_len + workload.output_len if space.copies == "reserved" else workload.context
     decode = decode_step(work, box, policies, workload.context, copied, load)
     prefill = prefill_pass(work, box, policies, workload.prompt_len, load)
     return Search(policies, decode, prefill, gpu_bytes(work, policies, workload), load)
 
 
-def _normalised(shares: Sequence[float] | npt.NDArray[np.float64], experts: int) -> Array:
+def _normalised(shares: Sequence[float] | npt.NDArray[np.float64], work: ModelWork) -> Array:
+    """Rows that add up to one, a row for each layer with experts."""
     load = np.asarray(shares, dtype=np.float64)
-    if load.shape != (experts,) or not np.isfinite(load).all() or (load < 0).any() or load.sum() <= 0:
-        raise ConfigError(
-            Fault("not a load of each expert", "shares", load.shape, f"{experts} numbers, not all 0")
-        )
-    return np.asarray(load / load.sum())
+    sizes = [layer.experts for layer in work.layers if layer.experts]
+    experts = sizes[0]
+    if load.shape == (experts,):
+        load = np.tile(load, (len(sizes), 1))
+    if load.shape != (len(sizes), experts) or set(sizes) != {experts}:
+        allowed = f"{experts} numbers, or {len(sizes)} rows of them"
+        raise ConfigError(Fault("not a load of each expert", "shares", load.shape, allowed))
+    if not np.isfinite(load).all() or (load < 0).any() or (load.sum(axis=1) <= 0).any():
+        raise ConfigError(Fault("not loads", "shares", None, "numbers from 0 up, not all 0 in a layer"))
+    return np.asarray(load / load.sum(axis=1, keepdims=True))
 
 
 def plan(
@@ -269,14 +276,16 @@ def plan(
         output_len=output,
         prefill_s=float(found.prefill.seconds[i]),
         decode_s=output * float(found.decode.seconds[i]),
-        bounds=bounds(work, box, workload),
+        bounds=bounds(work, box, workload, found.shares),
         busy_s=busy,
         memory_bytes={"host": work.weight_bytes + cache, "gpu": float(found.gpu_bytes[i])},
         assumptions=("tokens spread evenly over experts",) if shares is None else (),
     )
 
 
-def bounds(work: ModelWork, box: StreamBox, workload: Workload) -> dict[str, float]:
+def bounds(
+    work: ModelWork, box: StreamBox, workload: Workload, shares: Array | None = None
+) -> dict[str, float]:
     """Generated tokens per second that no policy of this kind beats on this box, by resource.
 
     ``link``: at each step the weights of the experts that are used cross it, but for what the GPU's whole
@@ -286,8 +295,8 @@ def bounds(work: ModelWork, box: StreamBox, workload: Workload) -> dict[str, flo
     """
     batch = largest_batch(work, box, workload)
     used = sum(
-        layer.dense_bytes + distinct_experts(layer.experts, layer.top_k, batch) * layer.expert_bytes
-        for layer in work.layers
+        layer.dense_bytes + float(met(load, layer.top_k, batch).sum()) * layer.expert_bytes
+        for layer, load in zip(work.layers, layer_shares(work, shares), strict=True)
     )
     link_s = max(used - box.gpu_bytes, 0.0) / box.link_bytes_per_s
     token = sum(layer.qkv_flops + layer.post_flops + layer.shared_flops for layer in work.layers)

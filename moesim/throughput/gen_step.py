@@ -62,9 +62,43 @@ class StepTimes:
     busy: dict[str, Array]
 
 
-def distinct_experts(experts: int, top_k: int, tokens: float) -> float:
-    """Experts that at least one of `tokens` uniformly routed tokens meets, in the mean."""
-    return experts * (1.0 - (1.0 - top_k / experts) ** tokens) if experts else 0.0
+def met(shares: Array, top_k: int, tokens: float) -> Array:
+    """Probability that each expert is met by at least one of `tokens` tokens, ``[experts]``.
+
+    Parameters
+    ----------
+    shares
+        Of token-expert pairs, ``[experts]``, adding up to one.
+    top_k, tokens
+        Experts of a token, and tokens, which choose independently.
+
+    Examples
+    --------
+    >>> met(np.full(8, 1 / 8), 2, 2).sum().round(2)
+    np.float64(3.5)
+    """
+    return np.asarray(1.0 - (1.0 - np.minimum(top_k * shares, 1.0)) ** tokens)
+
+
+def layer_shares(work: ModelWork, shares: Array | None) -> list[Array]:
+    """Shares of each layer's experts, empty for a dense layer; even where none are given.
+
+    Parameters
+    ----------
+    work
+        The model.
+    shares
+        ``[layers with experts, experts]``, rows adding up to one.
+    """
+    rows = iter(range(len(work.layers)))
+    return [
+        np.empty(0)
+        if not layer.experts
+        else np.full(layer.experts, 1.0 / layer.experts)
+        if shares is None
+        else shares[next(rows)]
+        for layer in work.layers
+    ]
 
 
 def decode_step(
@@ -86,20 +120,35 @@ def decode_step(
     copied
         Cached tokens that cross the link for a sequence whose attention is on the GPU.
     shares
-        Of the tokens that go to each expert, ``[experts]``, adding up to one; even if not given.
+        Of the tokens that go to each expert, ``[layers with experts, experts]``; even if not given.
     """
-    dag = Dag(policies.count, capacity=len(work.layers) * (2 * PIECES + 2 * GROUPS + 6))
-    state = _State(dag, policies)
-    for layer in work.layers:
-        _decode_layer(state, layer, work, box, context, copied, shares)
-    return StepTimes(dag.makespan(), dag.busy)
+    loads = layer_shares(work, shares)
+    pairs = zip(work.layers, loads, strict=True)
+    hit = [float(met(load, layer.top_k, policies.batch).mean()) for layer, load in pairs if layer.experts]
+    found = []
+    # All in order ahead of the router or, where some stay unused, those that are used behind it.
+    for on_demand in (False, True) if min(hit) < 0.999 else (False,):
+        dag = Dag(policies.count, capacity=len(work.layers) * (3 * PIECES + 3 * GROUPS + 8))
+        state = _State(dag, policies, on_demand)
+        for layer, load in zip(work.layers, loads, strict=True):
+            _decode_layer(state, layer, work, box, context, copied, load)
+        found.append(StepTimes(dag.makespan(), dag.busy))
+    return found[0] if len(found) == 1 else _faster(*found)
+
+
+def _faster(one: StepTimes, two: StepTimes) -> StepTimes:
+    """The faster of two ways, policy by policy."""
+    first = one.seconds <= two.seconds
+    busy = {name: np.where(first, one.busy[name], two.busy[name]) for name in one.busy}
+    return StepTimes(np.where(first, one.seconds, two.seconds), busy)
 
 
 class _State:
     """What the next layer waits for, while a graph grows."""
 
-    def __init__(self, dag: Dag, policies: Policies) -> None:
+    def __init__(self, dag: Dag, policies: Policies, on_demand: bool = False) -> None:
         self.dag = dag
+        self.on_demand = on_demand
         self.policies = policies
         self.free = 1.0 - policies.resident_share
         self.dense_done = -1
@@ -119,30 +168,41 @@ class _State:
         box: StreamBox,
         tokens: float,
         ready: int,
-        shares: Array | None,
+        shares: Array,
     ) -> None:
-        """Experts of a layer, in groups: copies ahead of products, products one after another."""
+        """Experts of a layer, in groups: copies ahead of products, products one after another.
+
+        All are copied in order, or on demand those that are used.
+        """
         if not layer.experts:
             return
-        hit = distinct_experts(layer.experts, layer.top_k, tokens)
+        hit = met(shares, layer.top_k, tokens)
         groups = min(GROUPS, layer.experts)
         size = layer.experts / groups
         slots = np.maximum((self.policies.expert_slots / size).astype(np.int64), 1)
-        # When not every expert is used, which ones is known only behind the router.
-        on_demand = [ready] if hit < 0.999 * layer.experts else []
-        loads = np.full(layer.experts, 1.0 / layer.experts) if shares is None else shares
-        for part in np.array_split(loads, groups):
+        # Which experts are used is known only behind the router.
+        on_demand = [ready] if self.on_demand else []
+        for part in np.array_split(np.arange(layer.experts), groups):
             before = len(self.groups) - slots
             done = np.array(self.groups, dtype=np.int64)
             behind = np.where(before >= 0, done[np.maximum(before, 0)], -1) if len(done) else -1
-            used = hit / layer.experts * len(part)
-            data = used * layer.expert_bytes
+            count = float(hit[part].sum()) if self.on_demand else len(part)
+            data = count * layer.expert_bytes
             load = self.copy("weights", data * self.free / box.link_bytes_per_s, [behind, *on_demand])
-            pairs = tokens * layer.top_k * float(part.sum())
-            launches = 3.0 * np.maximum(np.ceil(pairs / used / self.policies.expert_batch), 1.0) * used
-            seconds = box.gemm_s(pairs * layer.expert_flops, pairs * layer.pair_bytes, launches)
+            seconds = np.zeros(self.policies.count)
+            for share, equal in zip(*np.unique(shares[part], return_counts=True), strict=True):
+                seconds += equal * self._expert(layer, box, tokens, float(share))
             seconds = np.maximum(seconds, box.weights_s(data)) + self._expand(layer, box, data)
             self.groups.append(self.dag.add("gpu", seconds, [*load, ready]))
+
+    def _expert(self, layer: LayerWork, box: StreamBox, tokens: float, share: float) -> Array:
+        """Products of one expert, as often as one is met."""
+        often = float(met(np.array([share]), layer.top_k, tokens)[0])
+        if often == 0.0:
+            return np.zeros(self.policies.count)
+        pairs = tokens * layer.top_k * share / often
+        launches = 3.0 * np.ceil(pairs / self.policies.expert_batch)
+        return often * box.gemm_s(pairs * layer.expert_flops, pairs * layer.pair_bytes, launches)
 
     def _expand(self, layer: LayerWork, box: StreamBox, data: float) -> float:
         share = data / layer.weight_bytes
@@ -156,7 +216,7 @@ def _decode_layer(
     box: StreamBox,
     context: float,
     copied: float,
-    shares: Array | None,
+    shares: Array,
 ) -> None:
     dag, policies, batch = state.dag, state.policies, float(state.policies.batch)
     dense = state.load_dense(layer, box)
@@ -198,7 +258,7 @@ def prefill_pass(
     state = _State(dag, policies)
     batch, tokens = float(policies.batch), float(policies.batch * prompt)
     batches = np.ceil(batch / policies.attention_batch)
-    for layer in work.layers:
+    for layer, load in zip(work.layers, layer_shares(work, shares), strict=True):
         dense = state.load_dense(layer, box)
         flops = layer.qkv_flops + layer.post_flops + layer.prompt_flops
         data = layer.qkv_bytes + layer.post_bytes + layer.prompt_bytes + prompt * layer.prefill_bytes
@@ -214,5 +274,5 @@ def prefill_pass(
         work_s = box.gemm_s(tokens * layer.shared_flops, tokens * layer.shared_bytes, 3.0)
         shared = dag.add("gpu", work_s, parts)
         state.dense_done = shared
-        state.experts(layer, box, tokens, shared, shares)
+        state.experts(layer, box, tokens, shared, load)
     return StepTimes(dag.makespan(), dag.busy)

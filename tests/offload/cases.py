@@ -8,8 +8,9 @@ import numpy as np
 
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
 from moesim.offload.kernel import COUNTS, Ahead, Costs, Demand, Memory, Rules, replay_timed
-from moesim.offload.pools import RULE_OF, new_experts, new_pools
+from moesim.offload.pools import RULE_OF, Rule, new_experts, new_moment, new_pools
 from moesim.offload.prepare import next_uses
+from moesim.offload.scores import important, parameters_of
 from moesim.policy.executor import Executor
 
 
@@ -44,6 +45,8 @@ class Case:
     spares: int = 1
     stocked: tuple = ()
     initial: tuple = ()
+    weights: list | None = None
+    parameters: dict = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -80,7 +83,13 @@ def demand_of(case: Case) -> Demand:
     )
     following, _ = next_uses(experts, starts, case.layers, case.num_experts)
     wanted = np.zeros(len(experts), np.int8)
-    return Demand(experts, tokens, starts, request, case.layers, case.num_experts, wanted, following)
+    weights, high = np.zeros(0, np.float32), np.zeros(0, np.bool_)
+    if case.weights is not None:
+        weights = np.array(case.weights, np.float32)
+        high = important(weights, starts, case.parameters.get("high", 0.6))
+    return Demand(
+        experts, tokens, starts, request, case.layers, case.num_experts, wanted, following, weights, high
+    )
 
 
 def costs_of(case: Case, most: int) -> Costs:
@@ -100,7 +109,6 @@ def costs_of(case: Case, most: int) -> Costs:
         store_s=np.full((2, 1), case.store),
         size=np.full((2, 1), 100.0),
         out_s=np.array([case.out]),
-        room=np.ones(1),
         latency_s=case.latency,
         before=np.repeat(before[:, None], steps, axis=1),
         piece=np.arange(layers),
@@ -140,6 +148,7 @@ def memory_of(case: Case, demand: Demand) -> Memory:
         np.zeros(layers, np.int64) if case.pooled or layers == 1 else np.arange(layers),
         np.array(case.initial, np.int64),
         new_clock(),
+        new_moment(layers, case.num_experts),
         np.zeros(case.channels),
         np.zeros(case.spares),
     )
@@ -147,8 +156,9 @@ def memory_of(case: Case, demand: Demand) -> Memory:
 
 def rules_of(case: Case) -> Rules:
     executor = Executor(case.executor)
+    given, _ = parameters_of(case.rule, case.parameters)
     return Rules(
-        rule=RULE_OF[case.rule],
+        rule=Rule(RULE_OF[case.rule], given, np.zeros(case.layers), np.ones(1)),
         batch=case.batch or case.executor != "gpu",
         reset=case.reset,
         free_cold=False,

@@ -93,11 +93,11 @@ class Events:
     def _pool(self, x: int) -> int:
         return 0 if self.case.pooled else x // self.case.num_experts
 
-    def _put(self, x: int) -> None:
+    def _put(self, x: int, demanded: bool = False) -> None:
         now = next(self.clock)
         self.level[x] = True
         self.tie[x] = now
-        if self.case.rule in ("lru", "fifo"):
+        if self.case.rule == "fifo" or (self.case.rule == "lru" and not demanded):
             self.key[x] = now
         elif self.case.rule == "lifo":
             self.key[x] = -now
@@ -269,6 +269,8 @@ class Events:
                         runs.append((x, self.arrived[x], ran))
                         self._use(x)
                     else:
+                        if case.rule == "lru":
+                            self._use(x)
                         flying = self.flying
                         if (
                             case.preemptible
@@ -328,15 +330,12 @@ class Events:
         copy.ran = Event()
         copy.kept = victims is not None
         if copy.kept:
-            self._put(x)
+            self._put(x, demanded=True)
             self.arrived[x], self.ran[x] = copy.arrived, copy.ran
-        self._use_missed(x)
+            if self.case.rule != "lru":
+                self._use(x)
         self.demands.append(copy)
         copies.append(copy)
-
-    def _use_missed(self, x: int) -> None:
-        if x in self.level:
-            self._use(x)
 
     def run(self):
         for process in (self.link(), self.writer(), self.cpu(), self.gpu()):

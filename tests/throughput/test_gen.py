@@ -24,7 +24,7 @@ from moesim.throughput.gen import (
     search,
 )
 from moesim.throughput.gen_box import StreamBox
-from moesim.throughput.gen_step import Policies, decode_step, distinct_experts, prefill_pass
+from moesim.throughput.gen_step import Policies, decode_step, met, prefill_pass
 from moesim.throughput.gen_work import ModelWork
 from moesim.throughput.result import Workload
 
@@ -162,10 +162,25 @@ def test_link_bound_closed_form(works):
     assert best.decode_s / 256 == pytest.approx(moved / box.link_bytes_per_s, rel=1e-3)
 
 
-def test_distinct_experts():
-    assert distinct_experts(8, 2, 1) == pytest.approx(2)
-    assert distinct_experts(8, 2, 2) == pytest.approx(8 * (1 - 0.75**2))
-    assert distinct_experts(0, 0, 5) == 0.0
+def test_experts_that_are_met():
+    even = np.full(8, 1 / 8)
+    assert met(even, 2, 1).sum() == pytest.approx(2)
+    assert met(even, 2, 2).sum() == pytest.approx(8 * (1 - 0.75**2))
+    # An expert of every token is met by any.
+    assert met(np.array([0.5, 0.25, 0.25, 0.0]), 2, 3).tolist() == [1.0, 0.875, 0.875, 0.0]
+
+
+def test_loads_of_each_layer(box, works):
+    """A dead expert is not loaded; the same loads for all layers are the same as once."""
+    work, workload = works["deepseek-v2-lite"], Workload(64, 32, 16)
+    rng = np.random.default_rng(0)
+    load = rng.random(64)
+    once = plan(work, box, workload, shares=load)
+    assert plan(work, box, workload, shares=np.tile(load, (26, 1))).decode_s == once.decode_s
+    few = np.where(np.arange(64) < 6, 1.0, 0.0)
+    dead = plan(work, box, workload, GPU_ONLY, shares=few)
+    assert dead.decode_s < 0.5 * plan(work, box, workload, GPU_ONLY).decode_s
+    assert dead.decode_tokens_per_s <= min(dead.bounds.values())
 
 
 def test_what_does_not_fit_says_what_and_by_how_much(box, works):

@@ -212,7 +212,7 @@ def optimise(
     seen, unseen = some(seen, tokens, seed + 3), some(unseen, HELD * tokens, seed + 4)
     scorer = Scorer(seen, train, box, objective, seed)
     held = Scorer(unseen, train, box, objective, seed)
-    rivals, refused = _rivals(seen, box(1).slots, scorer, held, systems)
+    rivals, refused = _rivals(seen, box(1).slots, scorer, held, systems, tell)
     comparable = [rival for rival in rivals if rival.comparable or (lossy and not rival.needs_future)]
     if not comparable:
         raise ConfigError(Fault("leaves no system that keeps the model's results", "--systems", systems))
@@ -269,7 +269,12 @@ def _assumed(winner: Composition) -> tuple[str, ...]:
 
 
 def _rivals(
-    trace: RoutingTrace, slots: int, scorer: Scorer, held: Scorer, systems: tuple[str, ...] | None
+    trace: RoutingTrace,
+    slots: int,
+    scorer: Scorer,
+    held: Scorer,
+    systems: tuple[str, ...] | None,
+    tell: Callable[[str], None],
 ) -> tuple[list[Rival], dict[str, str]]:
     """Named systems, paper and code where they differ; and why some cannot be replayed."""
     found, refused = [], {}
@@ -284,6 +289,7 @@ def _rivals(
                 why = {**scorer.refused, **held.refused}[scorer.key(entry.composition)]
                 refused[f"{entry.system.name} ({variant})"] = why
                 continue
+            tell(f"{entry.system.name} ({variant}): {scored.value:.4g}")
             found.append(
                 Rival(
                     entry.system.name,
