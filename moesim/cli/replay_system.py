@@ -23,6 +23,7 @@ def replay_systems(
     cache_fraction: float,
     tokens: int | None,
     assume: Sequence[str],
+    sweep: bool,
     seed: int,
     json: bool,
 ) -> None:
@@ -46,6 +47,8 @@ def replay_systems(
         Replay these first tokens alone.
     assume
         ``name=value`` each.
+    sweep
+        Whether each assumed number is also taken to both ends of its range.
     """
     from moesim.errors import ConfigError, Fault
     from moesim.hardware import load_hardware
@@ -91,7 +94,9 @@ def replay_systems(
     if list(systems) == ["all"]:
         systems = [system.name for system in compositions()]
     variants = ("paper", "code") if variant == "both" else (variant,)
-    found = compare(systems, replayed, box, slots, train=learnt, variants=variants, values=values, seed=seed)
+    found = compare(
+        systems, replayed, box, slots, train=learnt, variants=variants, values=values, sweep=sweep, seed=seed
+    )
     about: dict[str, Any] = {
         "trace": path,
         "hardware": box.hardware.name,
@@ -120,6 +125,12 @@ def replay_systems(
         for a in o.named.assumed:
             used = values.get(a.name, a.value)
             stderr(f"{o.named.system.name}: assumed {a.name} = {used:g} ({a.low:g} to {a.high:g}: {a.why})")
+            if a.name in o.swept:
+                low, high = o.swept[a.name]
+                stderr(
+                    f"  gives hit ratio {low.hit_ratio:.4f} to {high.hit_ratio:.4f}, TPOT "
+                    f"{_scaled(low.tpot_s, 1e3)} to {_scaled(high.tpot_s, 1e3)} ms"
+                )
         for text in o.named.lacks:
             stderr(f"{o.named.system.name}: the trace lacks {text}")
 

@@ -83,3 +83,21 @@ def test_what_a_box_lacks_for_one_of_several_is_told(moesim):
     code, _, err = moesim("replay", TRACE, "--system", "monde", "--tokens", 10)
     assert code == 2
     assert "no near-data unit" in err
+
+
+def test_assumed_numbers_are_swept(moesim):
+    arguments = ("--system", "lru,adapmoe", "--tokens", 40, "--assume", "next_gate_recall=0.9", "--sweep")
+    code, out, _ = moesim("replay", TRACE, *arguments, "--json")
+    assert code == 0
+    lru, adapmoe = json.loads(out)["rows"]
+    assert lru["assumed"] == []
+    (recall,) = adapmoe["assumed"]
+    low, high = recall["hit_ratio"]
+    assert low < adapmoe["hit_ratio"] < high
+    assert recall["tpot_s"][0] > recall["tpot_s"][1]
+    _, _, err = moesim("replay", TRACE, *arguments)
+    assert "gives hit ratio" in err
+    code, _, err = moesim("replay", TRACE, "--system", "lru,adapmoe", "--assume", "recall=0.9")
+    assert code == 2
+    assert "is no assumption of lru, adapmoe" in err
+    assert "next_gate_recall" in err
