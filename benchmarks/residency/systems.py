@@ -4,8 +4,10 @@
 
 Tables are learnt from half of the requests; of the other half, whole requests are drawn and decoded one token
 at a time. A trace of prompts is replayed as if its tokens were decoded, which the heading says. All systems
-hold the same bytes of experts. ``bound`` is the time per token with all experts at hand; ``gap`` how much
-longer the system takes; ``Belady`` what is left on demand with the future known.
+hold the same bytes of experts. ``at hand`` is the time per token with all experts there; ``link`` the least
+time per token with the least copies that this memory needs, whoever guesses (systems that compute beside the
+GPU have none); ``gap`` how much longer the system takes than the larger of both. ``useful`` is the part of
+copies made ahead that was used.
 """
 
 from __future__ import annotations
@@ -55,8 +57,10 @@ def main() -> None:
             f"{train.num_tokens}\n{box.hardware.name}, {model.name}: {slots} of {every} experts of "
             f"{box.widths[0].bytes / 1e6:.1f} MB, {1e3 * box.load_seconds():.3f} ms each"
         )
-        print(f"{'system':24s} {'as':5s} {'hit ratio':>9s} {'TPOT ms':>8s} {'bound ms':>8s} {'gap':>6s} "
-              f"{'GB/token':>8s} {'useful':>6s} {'s':>5s}")  # fmt: skip
+        print(
+            f"{'system':24s} {'as':5s} {'hit ratio':>9s} {'TPOT ms':>8s} {'at hand':>8s} {'link':>8s} "
+            f"{'gap':>6s} {'GB/token':>8s} {'useful':>6s} {'s':>5s}"
+        )
         for name in options.systems:
             for variant in ("paper", "code"):
                 began = time.process_time()
@@ -75,16 +79,27 @@ def main() -> None:
 def line(outcome, tokens: int, seconds: float) -> None:
     """One line of the table."""
     t, head = outcome.timed, f"{outcome.named.system.name:24s} {outcome.named.variant:5s}"
-    bound = t.bounds.get("tpot_s")
+    hand, link = t.bounds.get("tpot_s"), t.bounds.get("link")
+    least = [hand, None if link is None else link / tokens]
+    bound = max((x for x in least if x is not None), default=None)
+    gap = None if bound is None or t.tpot_s is None else t.tpot_s / bound - 1
     fetched = t.total("prefetched")
-    useful = f"{t.total('useful') / fetched:6.2f}" if fetched else f"{'-':>6s}"
-    gap = f"{'-':>6s}" if outcome.gap is None else f"{outcome.gap:6.2f}"
-    tpot = "-" if t.tpot_s is None else f"{1e3 * t.tpot_s:.2f}"
+    useful = t.total("useful") / fetched if fetched else None
     print(
-        f"{head} {t.hit_ratio:9.4f} {tpot:>8s} {'-' if bound is None else f'{1e3 * bound:.2f}':>8s} {gap} "
-        f"{sum(t.bytes_moved.values()) / tokens / 1e9:8.3f} {useful} {seconds:5.1f}",
+        f"{head} {t.hit_ratio:9.4f} {ms(t.tpot_s)} {ms(least[0])} {ms(least[1])} {part(gap)} "
+        f"{sum(t.bytes_moved.values()) / tokens / 1e9:8.3f} {part(useful)} {seconds:5.1f}",
         flush=True,
     )
+
+
+def part(value: float | None) -> str:
+    """A fraction, or a dash."""
+    return f"{'-':>6s}" if value is None else f"{value:6.2f}"
+
+
+def ms(seconds: float | None) -> str:
+    """Milliseconds, or a dash."""
+    return f"{'-':>8s}" if seconds is None else f"{1e3 * seconds:8.2f}"
 
 
 def some_requests(trace: RoutingTrace, tokens: int, seed: int) -> RoutingTrace:

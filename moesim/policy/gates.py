@@ -81,6 +81,18 @@ def by_depth(values: Sequence[float], layers: int, log: bool = False) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
+class EqualWeights:
+    """Lets all through, and gives a trace of ids alone equal weights for rules that read them."""
+
+    def select(self, trace: RoutingTrace) -> Selected:
+        """The trace itself where it has weights."""
+        if trace.topk_weights is not None:
+            return Selected(trace)
+        weights = np.full(trace.topk_ids.shape, 1.0 / trace.topk_ids.shape[2], np.float16)
+        return Selected(replace(trace, topk_weights=weights))
+
+
+@dataclass(frozen=True, slots=True)
 class FewerExperts:
     """Every token keeps its `active` first experts (Yang et al. 2025, arXiv 2505.03531).
 

@@ -36,6 +36,7 @@ _HERE = "moesim.policy"
 BUILT_IN: dict[str, dict[str, str]] = {
     "gate": {
         "as-routed": f"{_HERE}.slots:AsRouted",
+        "equal-weights": f"{_HERE}.gates:EqualWeights",
         "fewer-experts": f"{_HERE}.gates:FewerExperts",
         "adapmoe": f"{_HERE}.gates:AdapMoE",
         "top-gap": f"{_HERE}.gates:TopGap",

@@ -173,7 +173,9 @@ def _take(
     return n, m, q
 
 
-def _of_steps(steps: Steps, local: npt.NDArray[np.int32], want_weights: bool) -> dict[str, object]:
+def _of_steps(
+    steps: Steps, local: npt.NDArray[np.int32], want_weights: bool, want_cells: bool
+) -> dict[str, object]:
     kind = np.uint8 if local.max(initial=0) < 256 else np.uint16 if local.max(initial=0) < 65536 else np.int32
     weights = steps.weights if want_weights and steps.weights is not None else np.zeros(0, np.float32)
     turn = np.cumsum(np.diff(steps.request, prepend=steps.request[:1]) != 0).astype(np.int32)
@@ -193,7 +195,9 @@ def _of_steps(steps: Steps, local: npt.NDArray[np.int32], want_weights: bool) ->
         return sizes, arrays
 
     (n, m, q), _ = run(0, 0, 0, 0)
-    _, (items, taken, cells, cell_layers, cell_steps, requests) = run(n, m, q, n if len(weights) else 0)
+    _, (items, taken, cells, cell_layers, cell_steps, requests) = run(
+        n, m if want_cells else 0, q, n if len(weights) else 0
+    )
     return {
         "items": items,
         "cells": np.append(cells, n),
@@ -204,17 +208,18 @@ def _of_steps(steps: Steps, local: npt.NDArray[np.int32], want_weights: bool) ->
     }
 
 
-def _of_layer(trace: RoutingTrace, layer: int, want_weights: bool) -> dict[str, object]:
+def _of_layer(trace: RoutingTrace, layer: int, want_weights: bool, want_cells: bool) -> dict[str, object]:
     """The same of one layer of a trace, token by token: whole rows are copied."""
     tokens, _, top_k = trace.topk_ids.shape
     weights = trace.topk_weights
     changes = np.flatnonzero(np.diff(trace.request)) + 1
+    cells = tokens if want_cells else 0
     return {
         "items": _column(trace.topk_ids, layer),
-        "cells": np.arange(tokens + 1, dtype=np.int64) * top_k,
+        "cells": np.arange(cells + 1, dtype=np.int64) * top_k,
         "requests": np.concatenate(([0] if tokens else [], changes, [tokens])).astype(np.int64) * top_k,
-        "cell_layers": np.full(tokens, layer, np.int32),
-        "cell_steps": np.arange(tokens, dtype=np.int32),
+        "cell_layers": np.full(cells, layer, np.int32),
+        "cell_steps": np.arange(cells, dtype=np.int32),
         "weights": _column(weights, layer).astype(np.float32)
         if want_weights and weights is not None
         else None,
@@ -236,6 +241,7 @@ def accesses_of(
     pools: Pools,
     starts: list[npt.NDArray[np.int32]],
     want_weights: bool = False,
+    want_cells: bool = True,
 ) -> Iterator[PoolAccesses]:
     """The accesses of one pool after the other; one at a time is held in memory.
 
@@ -247,6 +253,8 @@ def accesses_of(
         Of `starts_of`.
     want_weights
         Whether router weights are taken along.
+    want_cells
+        Whether cells are, which sequential lookup may do without.
     """
     layers, num_experts = pools.of.shape
     by_layer = isinstance(steps, RoutingTrace)
@@ -257,12 +265,12 @@ def accesses_of(
         members = pools.members(pool)
         if by_layer:
             assert isinstance(steps, RoutingTrace)
-            found = _of_layer(steps, pool, want_weights)
+            found = _of_layer(steps, pool, want_weights, want_cells)
         else:
             assert isinstance(steps, Steps)
             local = np.full(layers * num_experts, -1, np.int32)
             local[members] = np.arange(len(members), dtype=np.int32)
-            found = _of_steps(steps, local, want_weights)
+            found = _of_steps(steps, local, want_weights, want_cells)
         yield PoolAccesses(
             members=members,
             slots=int(slots),

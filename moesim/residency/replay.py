@@ -219,7 +219,8 @@ def replay(
     found = np.zeros((layers, 8), np.int64)
     full = np.zeros(layers, np.int64)
     free = np.zeros(layers, np.int64)
-    for one in accesses_of(steps, residency, pools, starts, rule.weights):
+    cells = rule.cells or residency.lookup == "token_batch"
+    for one in accesses_of(steps, residency, pools, starts, rule.weights, cells):
         out = outcomes(one, residency.rule)
         layer_of = one.members // steps.num_experts
         mine = np.zeros((layers, 8), np.int64)

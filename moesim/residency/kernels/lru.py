@@ -4,7 +4,8 @@ One bit per access says whether it is the latest access to its expert and that e
 hits if its expert's latest bit is still set; a victim is the lowest set bit. Nothing is searched and no list
 is relinked, and the processor has next to nothing to guess wrong.
 
-Free slots are bits below all accesses, so that a pool is always full: of nothing, at first.
+Free slots are bits below all accesses, so that a pool is always full: of nothing, at first. A pool of eight
+slots or fewer is one word instead, a byte for each expert, the latest lowest.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ import numpy.typing as npt
 from moesim.compiled import compiled, trailing_zeros
 from moesim.residency.kernels.accesses import Ids, Outcomes, PoolAccesses
 
+#: Member of a slot that is free, in a pool that is one word.
+NOBODY = 255
+
 
 def lru(accesses: PoolAccesses, out: Outcomes) -> None:
     """Victim: the expert whose last access is longest ago; in a cell, experts count in stored order."""
     a = accesses
+    if a.slots <= 8 and a.num_members < NOBODY and not a.batch:
+        _in_a_word(a.items, a.ends, a.num_members, a.slots, a.start, out)
+        return
     _lru(a.items, a.cells, a.ends, a.num_members, a.slots, a.start, a.batch, out)
 
 
@@ -89,3 +96,38 @@ def _lru(
                     out[i] |= np.uint64((lowest << six) + trailing_zeros(word) >= real) << np.uint64(2)
                     bits[lowest] = word & (word - one)
             cell += 1
+
+
+@compiled
+def _in_a_word(
+    items: Ids,
+    ends: npt.NDArray[np.int64],
+    members: int,
+    slots: int,
+    start: npt.NDArray[np.int32],
+    out: Outcomes,
+) -> None:
+    one, eight, byte = np.uint64(1), np.uint64(8), np.uint64(255)
+    ones, tops = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+    oldest = np.uint64(8 * (slots - 1))
+    never = np.empty(members, np.uint8)
+    for segment in range(len(ends) - 1):
+        never[:] = 2
+        order = ~np.uint64(0)
+        for item in start:
+            never[item] = 0
+            order = (order << eight) | np.uint64(item)
+        for i in range(ends[segment], ends[segment + 1]):
+            item = np.uint64(items[i])
+            # The lowest byte that is zero is where the expert stands; none gives 64, and beyond the slots
+            # are experts that have left.
+            other = order ^ (item * ones)
+            place = trailing_zeros((other - ones) & ~other & tops) & np.uint64(0x78)
+            hit = place <= oldest
+            place = place if hit else oldest
+            left = (order >> place) & byte
+            below = (one << place) - one
+            order = (order & ~((below << eight) | byte)) | ((order & below) << eight) | item
+            full = np.uint8((not hit) & (left != byte)) << 2
+            out[i] = np.uint8(hit) | never[items[i]] | full
+            never[items[i]] = 0

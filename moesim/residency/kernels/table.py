@@ -26,11 +26,14 @@ class Rule:
         Names it takes, with their defaults.
     weights
         Whether it reads router weights.
+    cells
+        Whether it asks in sequential lookup too which accesses are of one cell.
     """
 
     kernel: str
     parameters: Mapping[str, float]
     weights: bool = False
+    cells: bool = True
 
     def load(self) -> Kernel:
         """The kernel."""
@@ -40,13 +43,13 @@ class Rule:
 
 
 KERNELS: dict[str, Rule] = {
-    "lru": Rule("lru:lru", {}),
-    "fifo": Rule("fifo:fifo", {}),
-    "lifo": Rule("lifo:lifo", {}),
+    "lru": Rule("lru:lru", {}, cells=False),
+    "fifo": Rule("fifo:fifo", {}, cells=False),
+    "lifo": Rule("lifo:lifo", {}, cells=False),
     # keep: counts outlive eviction; window: counts start anew with each request.
-    "lfu": Rule("lfu:lfu", {"keep": 0, "window": 0}),
+    "lfu": Rule("lfu:lfu", {"keep": 0, "window": 0}, cells=False),
     # bypass: an expert that is needed later than all that is held is used and not kept.
-    "belady": Rule("belady:belady", {"bypass": 0}),
+    "belady": Rule("belady:belady", {"bypass": 0}, cells=False),
     # alpha: part of the newest router weights.
     "mrs": Rule("mrs:mrs", {"alpha": 0.5}, weights=True),
     # keep: lookups are counted on after eviction; truncate: to whole numbers, as in fMoE's code.
@@ -60,7 +63,7 @@ KERNELS: dict[str, Rule] = {
     "eam": Rule("scored:eam", {}),
     # layers: from the present one on, that are kept if others can go; loaded: by the time of the load.
     "lru-ahead": Rule("scored:lru_ahead", {"layers": 3, "loaded": 0}),
-    "static": Rule("lifo:static", {}),
+    "static": Rule("lifo:static", {}, cells=False),
 }
 
 

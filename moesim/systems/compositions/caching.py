@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 
 from moesim.policy import Composition, Executor, Gate, Residency, Transfer
-from moesim.policy.gates import AdapMoE, by_depth
+from moesim.policy.gates import AdapMoE, EqualWeights, by_depth
 from moesim.policy.placements import AdapMoEQuota, DemandQuota
 from moesim.policy.predictors import (
     ActivationMatrices,
@@ -23,6 +23,14 @@ from moesim.policy.slots import AsRouted
 from moesim.systems.compositions.types import Asked, Shape, System
 
 _MEASURED = "mean over layers 2 to 32 of Mixtral in AdapMoE's dp.py; other models differ"
+
+
+def _weighed(shape: Shape, ask: Asked) -> Gate:
+    """For residency rules that read router weights."""
+    if shape.weights:
+        return AsRouted()
+    ask.without("router weights: a token's experts count alike")
+    return EqualWeights()
 
 
 def _recall(ask: Asked) -> float:
@@ -67,7 +75,7 @@ def _moe_infinity(shape: Shape, ask: Asked) -> Composition:
     ask.without("clusters of the activation matrices: evenly spread requests of the training trace are kept")
     reach = max(shape.layers - 1, 1)
     return Composition(
-        residency=Residency("lfu", pool="global", lookup="token_batch"),
+        residency=Residency("eam", pool="global", lookup="token_batch"),
         predictor=ActivationMatrices(shape.experts, reach, "paper"),
         transfer=Transfer(width=shape.experts, distance=reach, order="score"),
     )
@@ -82,13 +90,17 @@ def _moe_infinity_code(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
 
 def _fmoe(variant: str, shape: Shape, ask: Asked) -> Composition:
     ask.without("probabilities of experts that were not chosen: zero in the maps")
+    ask.without("probabilities of experts to come in the victims' key: the last router weight stands for p")
     ask.without("an embedding per token: the first layers have no guess, and the store goes by paths alone")
     most = max(shape.layers - 1, 1)
     why = "6 in the released demo for Qwen1.5-MoE; tuned by model and box"
     ahead = int(ask.take("prefetch_distance", min(6, most), 1, min(8, most), why))
     far = ahead if variant == "paper" else most
+    # The code counts anew after each load and cuts the product to a whole number.
+    counted = {"keep": 1.0} if variant == "paper" else {"truncate": 1.0}
     return Composition(
-        residency=Residency("p-freq", pool="global", lookup="token_batch"),
+        gate=_weighed(shape, ask),
+        residency=Residency("p-freq", pool="global", lookup="token_batch", parameters=counted),
         predictor=ExpertMaps(shape.experts, ahead, far, variant),
         transfer=Transfer(width=shape.experts, distance=far, order="score"),
     )
@@ -105,6 +117,7 @@ def _fmoe_code(shape: Shape, ask: Asked) -> Composition:
 def _hybrimoe(shape: Shape, ask: Asked) -> Composition:
     ask.without("the gain of each prefetch over the next three layers: fetched in order of the gates' scores")
     return Composition(
+        gate=_weighed(shape, ask),
         residency=Residency("mrs", lookup="token_batch", start="first", parameters={"alpha": 0.5}),
         predictor=_early_gates(shape, ask, 3),
         transfer=Transfer(width=shape.top_k, distance=3, order="near"),
@@ -112,9 +125,10 @@ def _hybrimoe(shape: Shape, ask: Asked) -> Composition:
     )
 
 
-def _hybrimoe_code(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
+def _hybrimoe_code(shape: Shape, ask: Asked) -> Composition:
     # prefetch_size is 0 by default: nothing is fetched ahead.
     return Composition(
+        gate=_weighed(shape, ask),
         residency=Residency("mrs", lookup="token_batch", start="first", parameters={"alpha": 0.5}),
         executor=Executor("three-clock-code"),
     )
@@ -212,7 +226,7 @@ SYSTEMS = (
     ),
     System(
         "moe-infinity",
-        "activation matrices over all layers; one pool, least used leaves",
+        "activation matrices over all layers; one pool, its own matrix orders victims",
         _moe_infinity,
         _moe_infinity_code,
         learns=True,

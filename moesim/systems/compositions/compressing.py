@@ -89,7 +89,7 @@ def _premoe(shape: Shape, ask: Asked) -> Composition:
     ask.without("the router's next choice: rerouted to the heaviest expert that stays")
     kept = max(min(shape.per_layer, shape.experts), min(shape.top_k, shape.experts))
     return Composition(
-        residency=Residency("static", lookup="token_batch", start="popular"), gate=AdmissionMask(kept)
+        residency=Residency("lru", lookup="token_batch", start="popular"), gate=AdmissionMask(kept)
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
 from moesim.policy import Guesses, token_steps
+from moesim.policy.batchers import Batches
 from moesim.policy.predictors import (
     ActivationMatrices,
     ExpertMaps,
@@ -403,3 +404,33 @@ def test_a_ring_asks_for_every_expert_of_every_layer_once(random_trace):
         pairs = set(zip(targets.tolist(), guesses.experts.tolist(), strict=True))
         assert len(pairs) == len(targets) == 23 * EXPERTS
         assert (guesses.ahead[source > 0] == distance).all()
+
+
+ALL = HONEST | {
+    "next gate": NextGate(3, 0.8),
+    "noisy oracle": NoisyOracle(0.7, 0.6, horizon=3, decay=0.9, wrap=True),
+    "path": path_oracle(0.2, LAYERS),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(seed=st.integers(0, 2**32), tokens=st.integers(2, 9))
+@settings(max_examples=15)
+def test_batches_and_empty_cells_are_guessed_for_too(name, seed, tokens, random_trace):
+    trace = random_trace(seed, tokens=23)
+    kept = np.random.default_rng(seed).random(trace.topk_ids.shape) < 0.3  # many cells are empty
+    steps = Batches(tokens).form(trace, kept)
+    predictor = ALL[name].fit(random_trace(seed + 1))
+    guesses = predictor.guess(steps)
+    check(guesses, steps)
+    for found in quality(guesses, steps):
+        assert 0 <= found.right <= min(found.wanted, found.guessed)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_to_guess_for_is_no_error(name, random_trace):
+    trace = random_trace(0, tokens=1)
+    predictor = ALL[name].fit(random_trace(1))
+    check(predictor.guess(token_steps(trace)), token_steps(trace))
+    nothing = token_steps(trace, np.zeros(trace.topk_ids.shape, np.bool_))
+    check(predictor.guess(nothing), nothing)
