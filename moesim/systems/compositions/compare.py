@@ -10,7 +10,7 @@ from typing import Any
 from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.offload import Box, Timed, run
 from moesim.policy import Composition, require_disjoint, split, taken, token_steps
-from moesim.systems.compositions.table import named
+from moesim.systems.compositions.table import find, named
 from moesim.systems.compositions.types import Named
 from moesim.trace.types import RoutingTrace
 
@@ -80,20 +80,31 @@ class Outcome:
 
 
 def parts(
-    trace: RoutingTrace, train: RoutingTrace | None, fraction: float = 0.5, seed: int = 0
-) -> tuple[RoutingTrace, RoutingTrace]:
-    """What tables are learnt from, and what is replayed.
+    names: Sequence[str],
+    trace: RoutingTrace,
+    train: RoutingTrace | None = None,
+    fraction: float = 0.5,
+    seed: int = 0,
+) -> tuple[RoutingTrace | None, RoutingTrace]:
+    """What tables are learnt from, and what is replayed, the same for all.
 
     Parameters
     ----------
+    names
+        Systems.
     trace
         As the user gave it.
     train
-        A trace to learn from; without it, `trace` is split by request.
+        A trace to learn from. Without it, `trace` is split by request if any of the systems learns; if none
+        does, nothing is learnt from and all of it is replayed.
     fraction, seed
         Of that split.
     """
-    return split(trace, fraction, seed) if train is None else (train, trace)
+    if train is not None:
+        return train, trace
+    if not any(find(name).learns for name in names):
+        return None, trace
+    return split(trace, fraction, seed)
 
 
 def compare(
@@ -142,7 +153,7 @@ def compare(
         (name, variant, _known(name, trace, slots, variant, values or {}))
         for name in names
         for variant in variants
-        if variant == "paper" or len(variants) == 1 or named(name, trace, slots).system.code is not None
+        if variant == "paper" or len(variants) == 1 or find(name).code is not None
     ]
     taken_up = {name for _, _, own in wanted for name in own}
     if stray := [name for name in values or {} if name not in taken_up]:
@@ -154,7 +165,7 @@ def compare(
                 for s in stray
             ]
         )
-    untaught = [n for n, v, _ in wanted if train is None and named(n, trace, slots, v).system.learns]
+    untaught = [find(name).name for name, _, _ in wanted if train is None and find(name).learns]
     if untaught:
         message = "needs a disjoint trace to learn its tables from"
         raise ConfigError([Fault(message, "--system", name, "--train") for name in dict.fromkeys(untaught)])
