@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
-from moesim.policy import Residency, Steps
+from moesim.policy import RULES, Residency, Steps, token_steps
 from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
 from moesim.residency.kernels.table import parameter_faults, rule_of
 from moesim.residency.pools import accesses_of, pools_of, starts_of
@@ -179,6 +179,19 @@ def _prices(
     return {name: values.reshape(-1) for name, values in found.items()}
 
 
+def _replay_plugged(
+    steps: Steps | RoutingTrace, residency: Residency, slots: npt.ArrayLike, expert_bytes: float | None
+) -> Replayed:
+    """Replay a rule that another package brings, in Python."""
+    from moesim.policy.registry import construct
+    from moesim.residency.plugged import replay_keyed
+
+    formed = token_steps(steps) if isinstance(steps, RoutingTrace) else steps
+    of_pools = pools_of(residency, formed.layers, formed.num_experts, slots).slots
+    rule = construct("residency", residency.rule, residency.parameters)
+    return change(replay_keyed(formed, rule, of_pools, residency), expert_bytes=expert_bytes)
+
+
 def replay(
     steps: Steps | RoutingTrace,
     residency: Residency,
@@ -233,6 +246,8 @@ def replay(
     >>> replay(trace, Residency("belady"), 2).hits.tolist()
     [1]
     """
+    if residency.rule not in RULES:
+        return _replay_plugged(steps, residency, slots, expert_bytes)
     rule = rule_of(residency.rule)
     if faults := parameter_faults(residency.rule, residency.parameters):
         raise ConfigError(faults)
