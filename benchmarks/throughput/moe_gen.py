@@ -5,9 +5,9 @@
 The file holds published measurements, one a row, with columns ``system source locator hardware model phase
 batch input_len output_len metric value grade`` (arXiv 2503.09716, Tables 4 and 6 to 9). A row is reproduced
 when ours is within 15 % of what is printed. ``in digits`` takes the nearest number that is printed alike.
-``--baselines`` adds the systems that the paper compares with, as `moesim.throughput.search` models them with
-the batch that it finds best; the paper does not describe its own implementations of FlexGen and
-MoE-Lightning, and vLLM and llama.cpp are not modelled.
+``--baselines`` adds the systems that the paper compares with: DeepSpeed as whole batches on the same graph,
+FlexGen and MoE-Lightning as `moesim.throughput.search` models them with the batch that it finds best (the
+paper does not describe its own implementations of them). vLLM and llama.cpp are not modelled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from moesim.errors import ConfigError, InfeasibleError
 from moesim.hardware import load_hardware
 from moesim.model import load_model
 from moesim.systems.gen_paper import LINK_BYTES_PER_S, TESTBEDS, bed_box, dataset_hours, paper_plan
+from moesim.throughput.gen_whole import whole_plan
+from moesim.throughput.gen_work import ModelWork
 from moesim.throughput.result import Workload
 from moesim.throughput.search import best_policy
 
 SOURCE = "2503.09716"
-BASELINES = {"DeepSpeed": "deepspeed-zero", "FlexGen": "flexgen", "MoE-Lightning": "moe-lightning"}
+BASELINES = {"DeepSpeed": "", "FlexGen": "flexgen", "MoE-Lightning": "moe-lightning"}
 MODELS = {
     "Mixtral-8x7B": "mixtral-8x7b",
     "Mixtral-8x22B": "mixtral-8x22b",
@@ -74,7 +76,11 @@ def baseline(row: dict[str, str]) -> float:
     requests = int(batch) if batch.isdigit() else None
     workload = Workload(number(row["input_len"]), output, requests)
     name = BASELINES[row["system"].split("(")[0].rstrip("*")]
-    best = best_policy(name, load_model(MODELS[row["model"]]), replace(hardware, host_link=link), workload)
+    model = load_model(MODELS[row["model"]])
+    if name:
+        best = best_policy(name, model, replace(hardware, host_link=link), workload)
+    else:
+        best = whole_plan(ModelWork.of(model), bed_box(row["hardware"].split(":")[0]), workload)
     if row["phase"] == "offline dataset":
         return dataset_hours(best, sequences(batch))
     return best.decode_tokens_per_s if row["phase"] == "decode" else best.prefill_tokens_per_s

@@ -92,6 +92,13 @@ def replay_hits(
     faults += _fit(asked, routing, popular)
     if curve and consistency:
         faults.append(Fault("cannot stand beside --curve", "--consistency"))
+    elif curve or consistency:
+        from moesim.cli.replay_curve import CONSISTENCY, CURVE
+
+        option, takes = ("--curve", CURVE) if curve else ("--consistency", CONSISTENCY)
+        faults += [fault for fault in asked.beside(option, {}) if fault.where not in takes]
+        if asked.cache_fraction is not None:
+            faults.append(Fault(f"has no part in {option}", "--cache-fraction", asked.cache_fraction))
     for option, value in (timed or {}).items():
         if value is not None:
             faults.append(Fault("is for --system or --optimise", option, value))
@@ -100,12 +107,19 @@ def replay_hits(
     for warning in routing.warnings:
         stderr(f"warning: {warning}")
     if curve or consistency:
-        from moesim.cli.replay_curve import show_consistency, show_curve
+        from moesim.cli.replay_curve import consistency_answer, curve_answer
 
         if curve:
-            show_curve(path, routing, residencies[0], json)
+            answer = curve_answer(_steps(asked, routing), residencies[0])
         else:
-            show_consistency(path, routing, asked.seed, json)
+            answer = consistency_answer(routing, asked.seed)
+        whole = {"trace": path, **answer.document}
+        if asked.output is not None:
+            _write(asked.output, whole, [path], asked.seed)
+        if json:
+            print_json(whole, inputs=[path], seed=asked.seed)
+        else:
+            answer.show()
         return
     found = run(asked, residencies, routing, found_model, popular)
     whole = document(path, found, asked)
@@ -290,11 +304,7 @@ def run(
     """Replay every rule."""
     from moesim.residency import replay
 
-    steps: Steps | RoutingTrace = trace
-    if asked.concurrency > 1:
-        from moesim.policy.batchers import Continuous
-
-        steps = Continuous(asked.concurrency).form(trace)
+    steps = trace if asked.concurrency == 1 else _steps(asked, trace)
     devices = None if asked.ep is None else blocks(trace.num_experts, asked.ep)
     return [
         replay(
@@ -308,6 +318,14 @@ def run(
         )
         for residency in residencies
     ]
+
+
+def _steps(asked: Asked, trace: RoutingTrace) -> Steps:
+    """Steps of one token, or of as many as decode together."""
+    from moesim.policy import token_steps
+    from moesim.policy.batchers import Continuous
+
+    return token_steps(trace) if asked.concurrency == 1 else Continuous(asked.concurrency).form(trace)
 
 
 def blocks(experts: int, devices: int) -> npt.NDArray[np.int64]:

@@ -23,12 +23,13 @@ gates and at the ends of steps comes on top of the longer of all loads and all G
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled
-from moesim.offload.kernel import Costs, Demand
+from moesim.offload.kernel import Costs, Demand, Memory, Rules
 from moesim.offload.pools import (
     BELADY,
     Experts,
@@ -44,6 +45,7 @@ from moesim.offload.pools import (
 )
 from moesim.offload.prepare import next_uses
 from moesim.offload.scores import use
+from moesim.policy.executors import KINDS
 
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
@@ -163,3 +165,65 @@ def no_stall_steps(demand: Demand, costs: Costs, *, cpu: bool, near: bool, defer
     for w in _WEIGHTS:
         best = np.maximum(best, w * beside + per_cell(np.minimum(w * each, (1 - w) * other), demand))
     return np.asarray(rest + np.maximum(best, beside).sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Seconds of a whole replay that no schedule of its kind beats; None where there is no such proof.
+
+    Parameters
+    ----------
+    steps
+        Least seconds of each step, ``[steps]``; with an executor that defers, of all of them only together.
+    no_stall, link, belady
+        As described in this module.
+    loads
+        Fewest loads; None where others than the GPU run experts.
+    """
+
+    steps: F8
+    no_stall: float
+    link: float | None = None
+    belady: float | None = None
+    loads: int | None = None
+
+
+def limits(
+    demand: Demand, rules: Rules, costs: Costs, memory: Memory, slots: F8, *, ahead: bool, all_stored: bool
+) -> Limits:
+    """Limits of a replay with these arguments.
+
+    Parameters
+    ----------
+    slots
+        Room of each pool, in experts of the widest level.
+    ahead
+        Whether anything may be fetched before its gate has run.
+    all_stored
+        Whether every load comes from storage.
+    """
+    kind = KINDS[rules.executor]
+    alone = kind == "gpu"
+    per_step = no_stall_steps(
+        demand,
+        costs,
+        cpu=not alone and kind not in ("split", "prefix"),
+        near=kind in ("split", "prefix", "balanced", "optimum"),
+        defers=kind == "defer",
+    )
+    whole = float(per_step.sum())
+    if not alone:
+        return Limits(per_step, whole)
+    most = int(np.diff(demand.starts).max(initial=1))
+    spares = len(memory.spare)
+    room = np.floor(slots / float(rules.rule.size.min()) + 1e-9) + spares + most - 1.0
+    loads = least_loads(demand, memory.pool, room, memory.initial, reset=rules.reset)
+    each = float(costs.link_s[0].min()) + (costs.latency_s if len(memory.channel) == 1 else 0.0)
+    if all_stored:
+        each = max(each, float(costs.store_s[0].min()))
+    belady = None
+    if not ahead:
+        before, beside, gpu = gpu_parts(demand, costs)
+        behind = float(beside.sum() + gpu.sum())
+        belady = float(before.sum() + costs.tail.sum()) + max(behind, loads * each)
+    return Limits(per_step, whole, max(whole, loads * each), belady, loads)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault
-from moesim.offload.bounds import gpu_parts, least_loads, no_stall_steps
+from moesim.offload.bounds import Limits, limits
 from moesim.offload.box import Box
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
-from moesim.offload.kernel import COUNTS, Costs, Demand, Memory, Rules, replay_timed
+from moesim.offload.kernel import COUNTS, Demand, Memory, Rules, replay_timed
 from moesim.offload.latency import latency_of
 from moesim.offload.pools import RULE_OF, Rule, new_moment, new_pools
 from moesim.offload.prepare import (
@@ -35,9 +35,8 @@ I8 = npt.NDArray[np.int64]
 
 #: Slots beside the pools that a copy is written to while its victim's experts still run.
 SPARES = 1
-#: Executors that never leave an expert to the CPU or the near unit, and those that use the latter.
+#: Executors that never leave an expert to the CPU or a near unit.
 _GPU_ONLY = ("gpu",)
-_NEAR = ("split", "prefix", "balanced", "optimum")
 
 
 def run(
@@ -147,6 +146,15 @@ def run(
     wall = time.process_time() - began
     latency = latency_of(ends, steps, trace)
     clock = np.asarray(memory.clock)[0]
+    found = limits(
+        demand,
+        rules,
+        costs,
+        memory,
+        quota.astype(np.float64),
+        ahead=bool(len(ahead.target)),
+        all_stored=bool(np.asarray(memory.experts)["stock"].all()),
+    )
     return Timed(
         ttft_s=latency.ttft_s,
         tpot_s=latency.tpot_s,
@@ -159,7 +167,7 @@ def run(
         bytes_moved={name: float(clock[f"bytes_{name}"]) for name in PATHS},
         busy={name: float(clock[f"busy_{name}"]) for name in RESOURCES},
         stalls={name: float(clock[f"wait_{name}"]) for name in WAITS},
-        bounds=_bounds(composition, demand, rules, costs, memory, quota, steps, trace, spares),
+        bounds=_bounds(found, demand, steps, trace, defers=executor.kind == "defer"),
         assumptions=_assumptions(composition, box, batch),
         ends=ends,
         wall_s=wall,
@@ -209,47 +217,22 @@ def _check(
 
 
 def _bounds(
-    composition: Composition,
-    demand: Demand,
-    rules: Rules,
-    costs: Costs,
-    memory: Memory,
-    quota: I8,
-    steps: Steps,
-    trace: RoutingTrace,
-    spares: int,
+    found: Limits, demand: Demand, steps: Steps, trace: RoutingTrace, *, defers: bool
 ) -> dict[str, float | None]:
-    kind, transfer = composition.executor.kind, composition.transfer
-    alone = kind in _GPU_ONLY
-    uses_cpu = not alone and kind not in ("split", "prefix")
-    per_step = no_stall_steps(demand, costs, cpu=uses_cpu, near=kind in _NEAR, defers=kind == "defer")
-    whole, free = float(per_step.sum()), latency_of(np.cumsum(per_step), steps, trace)
-    found: dict[str, float | None] = {
-        "no_stall": whole,
-        "link": None,
-        "belady": None,
-        # What waits for the next layer may wait for the next step's.
-        "ttft_s": free.ttft_s if kind != "defer" else None,
-        "tpot_s": free.tpot_s if kind != "defer" else None,
-        "hit_ratio": None,
+    """Limits by name: of the replay in seconds, of latencies, and of the hit ratio without fetching ahead."""
+    # Deferred work may run beside the next layer: then no step has a limit of its own.
+    free = latency_of(np.cumsum(found.steps), steps, trace)
+    ratio = None
+    if found.belady is not None and found.loads is not None:
+        ratio = 1.0 - found.loads / max(int((demand.wanted >= 0).sum()), 1)
+    return {
+        "no_stall": found.no_stall,
+        "link": found.link,
+        "belady": found.belady,
+        "ttft_s": None if defers else free.ttft_s,
+        "tpot_s": None if defers else free.tpot_s,
+        "hit_ratio": ratio,
     }
-    if not alone:
-        return found
-    most = int(np.diff(demand.starts).max(initial=1))
-    slots = np.floor(quota / float(rules.rule.size.min()) + 1e-9) + spares + most - 1.0
-    misses = least_loads(
-        demand, memory.pool, slots, memory.initial, reset=composition.residency.reset == "request"
-    )
-    each = float(costs.link_s[0].min()) + (costs.latency_s if transfer.channels == 1 else 0.0)
-    if np.asarray(memory.experts)["stock"].all():
-        each = max(each, float(costs.store_s[0].min()))
-    found["link"] = max(whole, misses * each)
-    if transfer.width == 0 or composition.predictor is None:
-        before, beside, gpu = gpu_parts(demand, costs)
-        behind = float(beside.sum() + gpu.sum())
-        found["belady"] = float(before.sum() + costs.tail.sum()) + max(behind, misses * each)
-        found["hit_ratio"] = 1.0 - misses / max(int((demand.wanted >= 0).sum()), 1)
-    return found
 
 
 def _assumptions(composition: Composition, box: Box, batch: bool) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from moesim.policy import Residency, Steps
 Ints = npt.NDArray[np.int64]
 #: Rules whose caches nest.
 CURVES = ("lru", "belady")
+#: Accesses times objects of a pool for which the optimal stack is searched; beyond, that takes hours.
+LIMIT = 3e12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,7 @@ class Curve:
     accesses
         int64 ``[layers]``.
     seconds
-        The pass took.
+        The pass took, of this process's CPU time.
     """
 
     residency: Residency
@@ -86,7 +88,8 @@ def curve(steps: Steps, residency: Residency) -> Curve:
     Raises
     ------
     ConfigError
-        For other rules and starts.
+        For other rules and starts, and for Belady's rule in a pool of very many lookups and objects, whose
+        stack is searched entry by entry: `moesim.residency.replay` has the hits of any one capacity.
 
     Examples
     --------
@@ -106,12 +109,12 @@ def curve(steps: Steps, residency: Residency) -> Curve:
     from moesim.residency.kernels.stack_lru import lru_depths, words_of
     from moesim.residency.kernels.stack_opt import next_uses, opt_depths
 
-    _check(residency)
-    began = time.perf_counter()
     layers, experts = steps.layers, steps.num_experts
     shared, batch = residency.pool == "global", residency.lookup == "token_batch"
-    fresh = fresh_steps(steps, residency.reset)
     objects = experts * layers if shared else experts
+    _check(residency, steps.accesses * objects)
+    began = time.process_time()
+    fresh = fresh_steps(steps, residency.reset)
     depth, first = np.zeros((2, layers, objects), np.int64)
     if residency.rule == "lru":
         ids, words = steps.experts, words_of(objects)
@@ -127,7 +130,7 @@ def curve(steps: Steps, residency: Residency) -> Curve:
         # A first access finds a free slot where the pool is larger than what it has seen.
         hits[:, 1:] += np.cumsum(first, axis=1)
     accesses = np.diff(steps.starts).reshape(-1, layers).sum(axis=0)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     return Curve(residency, np.arange(objects + 1), hits, accesses, seconds)
 
 
@@ -139,7 +142,7 @@ def fresh_steps(steps: Steps, reset: str) -> npt.NDArray[np.bool_]:
     return fresh
 
 
-def _check(residency: Residency) -> None:
+def _check(residency: Residency, work: float) -> None:
     faults = []
     if residency.rule not in CURVES:
         faults.append(
@@ -151,5 +154,11 @@ def _check(residency: Residency) -> None:
         faults.append(Fault("has no curve", "pool", residency.pool, "layer, global"))
     if residency.start != "empty":
         faults.append(Fault("has no curve", "start", residency.start, "empty"))
+    if residency.rule == "belady" and work > LIMIT:
+        faults.append(
+            Fault(
+                "would take hours for all capacities; replay some", "accesses * objects", work, f"{LIMIT:g}"
+            )
+        )
     if faults:
         raise ConfigError(faults)

@@ -151,14 +151,13 @@ def box_of(
     cpu: float = 1.0,
     gpu_bytes: float | None = None,
 ) -> Box:
-    """A box of the catalogue for a model, with a part of its link and of its CPU's rates."""
+    """A box of the catalogue for a model, with a part of its link, and its CPU's peaks times `cpu`."""
     found = load_hardware(hardware)
     if found.host is not None and cpu != 1.0:
         host = found.host
-        memory = replace(host.memory, bandwidth_bytes_per_s=host.memory.bandwidth_bytes_per_s * cpu)
         peaks = {name: peak * cpu for name, peak in host.processor.peak_flops_per_s.items()}
         processor = replace(host.processor, peak_flops_per_s=peaks)
-        found = replace(found, host=replace(host, memory=memory, processor=processor))
+        found = replace(found, host=replace(host, processor=processor))
     if found.host_link is not None and link != 1.0:
         faster = replace(found.host_link, bandwidth_bytes_per_s=found.host_link.bandwidth_bytes_per_s * link)
         found = replace(found, host_link=faster)

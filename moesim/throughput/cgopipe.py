@@ -41,6 +41,8 @@ class Pieces:
         One page of weights over the link, and its copy into pinned memory before that.
     head
         Output head, once per step.
+    memory
+        Of host memory that staging, the link and CPU attention want together.
     """
 
     post: float
@@ -52,13 +54,14 @@ class Pieces:
     page: float
     stage: float
     head: float
+    memory: float = 0.0
 
 
 def decode_seconds(layers: int, micro_batches: int, steps: int, pieces: Pieces) -> float:
     """Seconds from idle until so many decode steps are done and the link rests.
 
-    Five clocks run: GPU, link in, link out, CPU attention, copies into pinned memory. The pages of the first
-    layer are brought first; those that the last one brings are for a step that would follow.
+    Six clocks run: GPU, link in, link out, CPU attention, copies into pinned memory, host memory. The pages
+    of the first layer are brought first; those that the last one brings are for a step that would follow.
 
     Parameters
     ----------
@@ -87,7 +90,7 @@ def decode_seconds(layers: int, micro_batches: int, steps: int, pieces: Pieces) 
 
 @compiled
 def _run(layers: int, micro_batches: int, steps: int, pieces: npt.NDArray[np.float64]) -> float:
-    post, pre, gpu_attention, cpu_attention, send, receive, page, stage, head = pieces
+    post, pre, gpu_attention, cpu_attention, send, receive, page, stage, head, memory = pieces
     per_step = layers * micro_batches
     total = steps * per_step
     ahead = min(AHEAD, micro_batches)
@@ -96,10 +99,11 @@ def _run(layers: int, micro_batches: int, steps: int, pieces: npt.NDArray[np.flo
     done = np.zeros(ring)  # experts of each micro-batch of each layer
     ready = np.zeros(ring)  # its attention, where it is computed
     paged = np.zeros(ring)
-    gpu = link_in = link_out = cpu = copier = 0.0
+    gpu = link_in = link_out = cpu = copier = host = 0.0
     for i in range(micro_batches):  # the first layer's pages
         copier += stage
-        link_in = max(link_in, copier) + page
+        host += memory
+        link_in = max(link_in, max(copier, host)) + page
         paged[(ring - micro_batches + i) % ring] = link_in
     for i in range(-ahead, total):
         if i >= 0:
@@ -109,7 +113,8 @@ def _run(layers: int, micro_batches: int, steps: int, pieces: npt.NDArray[np.flo
             # A page is staged when its place is free, one layer after it was last used.
             free = paged[(i + ring - micro_batches) % ring]
             copier = max(copier, free) + stage
-            link_in = max(link_in, copier) + page
+            host = max(host, free) + memory
+            link_in = max(link_in, max(copier, host)) + page
             paged[i % ring] = link_in
             # All pages of this layer came during the one before.
             last = (i // micro_batches) * micro_batches - 1

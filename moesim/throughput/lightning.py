@@ -92,8 +92,9 @@ class Estimate:
 
     Parameters
     ----------
-    link_s, cpu_s, gpu_s
-        Seconds of each resource in one decode step.
+    link_s, cpu_s, gpu_s, memory_s
+        Seconds of each resource in one decode step; the last is host memory, which streamed weights cross
+        three times (read and written into pinned memory, read by the link) and the cache once.
     prefill_link_s, prefill_gpu_s
         And in the whole prefill.
     gpu_bytes, host_bytes
@@ -105,6 +106,7 @@ class Estimate:
     link_s: Floats
     cpu_s: Floats
     gpu_s: Floats
+    memory_s: Floats
     prefill_link_s: Floats
     prefill_gpu_s: Floats
     gpu_bytes: Floats
@@ -114,7 +116,7 @@ class Estimate:
     @property
     def step_s(self) -> Floats:
         """Of one decode step: the slowest resource."""
-        return np.maximum(np.maximum(self.link_s, self.cpu_s), self.gpu_s)
+        return np.maximum(np.maximum(self.link_s, self.cpu_s), np.maximum(self.gpu_s, self.memory_s))
 
     @property
     def prefill_s(self) -> Floats:
@@ -171,6 +173,9 @@ def estimate(
         link_s=layers * moved / machine.link_in,
         cpu_s=layers * ((1.0 - p.gpu_attention) * cpu_attention + (1.0 - p.gpu_experts) * on_cpu),
         gpu_s=layers * (dense + p.gpu_attention * gpu_attention + p.gpu_experts * on_gpu) + head,
+        memory_s=layers
+        * (3.0 * streamed + (1.0 - p.gpu_attention * p.cache) * cache)
+        / (2.0 * machine.host_copy),
         prefill_link_s=layers
         * (experts * (1.0 - p.weights) / pageable + tokens * shape.hidden * ACTIVATION / machine.link_in),
         prefill_gpu_s=layers * tokens * work / (machine.gpu_flops * engine.prefill),
@@ -229,12 +234,14 @@ def plan(
         page=streamed / count / machine.link_in,
         stage=streamed / count / machine.host_copy,
         head=count * shape.head_bytes / machine.gpu_weights,
+        memory=float(made.memory_s[0]) / (shape.layers * count),
     )
     generated = float(p.batch[0]) * workload.output_len
     busy = {
         "link": float(made.prefill_link_s[0] + steps * made.link_s[0]),
         "gpu": float(made.prefill_gpu_s[0] + steps * made.gpu_s[0]),
         "cpu": float(steps * made.cpu_s[0]),
+        "host memory": float(steps * made.memory_s[0]),
     }
     # An engine may get more out of the GPU in prefill than this one does.
     least = busy | {"gpu": float(engine.prefill * made.prefill_gpu_s[0] + steps * made.gpu_s[0])}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moesim.offload.bounds import Limits, limits
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
 from moesim.offload.kernel import COUNTS, Ahead, Costs, Demand, Memory, Rules, replay_timed
 from moesim.offload.pools import RULE_OF, Rule, new_experts, new_moment, new_pools
@@ -168,6 +169,22 @@ def rules_of(case: Case) -> Rules:
         write_back=case.write_back,
         executor=executor.code,
         parameters=executor.vector(top_k=2),
+    )
+
+
+def limits_of(case: Case) -> Limits:
+    demand = demand_of(case)
+    memory = memory_of(case, demand)
+    costs = costs_of(case, int(demand.tokens.max(initial=1)))
+    every = case.layers * case.num_experts
+    return limits(
+        demand,
+        rules_of(case),
+        costs,
+        memory,
+        np.array(case.slots, float),
+        ahead=case.guessed is not None,
+        all_stored=len(case.stocked) == every,
     )
 
 

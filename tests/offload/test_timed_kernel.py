@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.offload.cases import Case, timed
+from tests.offload.cases import Case, limits_of, timed
 from tests.offload.events import Events
 
 RULES = ("lru", "fifo", "lifo", "lfu", "belady", "static")
@@ -23,6 +23,7 @@ def seconds() -> st.SearchStrategy[float]:
 
 
 BEFORE, BESIDE, TAIL, GPU, CPU, LOAD, LATENCY, OUT, HOP = (seconds() for _ in range(9))
+SLOW = seconds()
 
 
 @st.composite
@@ -182,3 +183,52 @@ def test_faster_parts_are_never_slower_on_demand(case, factor):
     for name in ("load", "gpu", "cpu", "latency", "out", "hop", "beside", "tail"):
         faster = replace(case, **{name: getattr(case, name) / factor})
         assert timed(faster).seconds <= seconds * (1 + 1e-12), name
+
+
+EXECUTORS = ("gpu", "mask", "cheapest", "cheapest-max", "three-clock", "three-clock-code", "split", "prefix",
+             "balanced", "optimum")  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(cases(), st.sampled_from(EXECUTORS), SLOW, st.booleans())
+def test_nothing_beats_a_limit(case, executor, near, stored):
+    every = tuple(range(case.layers * case.num_experts))
+    case = replace(case, executor=executor, stocked=every if stored else (), store=case.load * 1.3)
+    if executor in ("split", "prefix", "balanced", "optimum"):
+        case = replace(case, near=near)
+    if executor == "prefix":  # everything is where both units reach it
+        case = replace(case, slots=[case.num_experts * (case.layers if case.pooled else 1)] * len(case.slots),
+                       initial=every)  # fmt: skip
+    found, least = timed(case), limits_of(case)
+    spent = np.diff(np.concatenate([[0.0], found.ends]))
+    assert (spent >= least.steps * (1 - 1e-9)).all()
+    for name in ("no_stall", "link", "belady"):
+        limit = getattr(least, name)
+        assert limit is None or found.seconds >= limit * (1 - 1e-9), name
+    if least.loads is not None:
+        assert found.counts["loads"] + found.counts["prefetched"] >= least.loads
+
+
+def test_limits_are_reached():
+    # Everything resident: no stall. One expert after the other over the link: Belady's limit but for the last
+    # expert that runs behind its load.
+    full = Case([[[0, 1], [2]]], 3, [3, 3], initial=tuple(range(6)), before=[1.0], beside=0.5, tail=0.25)
+    assert timed(full).seconds == limits_of(full).no_stall == limits_of(full).link
+    bare = Case([[[0, 1, 2]]], 3, [0], spares=2, load=3.0, gpu=1e-9, before=[1.0])
+    assert timed(bare).seconds == pytest.approx(limits_of(bare).belady, rel=1e-8)
+
+
+def test_a_greedy_executor_can_be_slower_with_a_faster_cpu():
+    # Graham's anomaly: more of it is handed to the CPU, which ends later.
+    rng, worse = np.random.default_rng(0), 0
+    for _ in range(300):
+        experts = int(rng.integers(2, 7))
+        cell = list(range(experts))
+        tokens = [[[int(n) for n in rng.integers(1, 9, experts)]]]
+        case = Case([[cell]], experts, [experts], tokens=tokens, executor="three-clock", gpu=0.5, load=1.5,
+                    cpu=float(rng.uniform(0.5, 2.0)), initial=tuple(range(experts // 2)))  # fmt: skip
+        before = timed(case).seconds
+        after = timed(replace(case, cpu=case.cpu * 0.9)).seconds
+        worse += after > before * (1 + 1e-12)
+        assert after <= before * 1.5
+    assert worse > 0

@@ -56,6 +56,14 @@ def test_more_slots_never_hit_less_and_belady_is_never_beaten(steps, conditions)
     assert lru.hits[:, -1].tolist() == opt.hits[:, -1].tolist()
 
 
+def test_too_much_for_the_optimal_stack_is_told(monkeypatch):
+    monkeypatch.setattr("moesim.residency.curves.LIMIT", 3)
+    steps = make_steps([[[0, 1]]], 2)
+    curve(steps, Residency("lru"))
+    with pytest.raises(ConfigError, match="hours"):
+        curve(steps, Residency("belady"))
+
+
 def test_other_rules_and_starts_are_told():
     steps = make_steps([[[0]]], 2)
     with pytest.raises(ConfigError) as failed:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from moesim.errors import ConfigError, UnknownNameError
-from moesim.policy import Composition, split
+from moesim.hardware import load_hardware
+from moesim.model import load_model
+from moesim.offload import Box
+from moesim.policy import Composition, split, taken
 from moesim.policy.precisions import RankedPrecision
 from moesim.systems.compositions import Shape, compositions, named
-from moesim.trace import RoutingTrace
+from moesim.systems.compositions.compare import compare
+from moesim.trace import RoutingTrace, load_trace
 
 VARIANTS = [
     (s.name, v) for s in compositions() for v in ("paper", "code") if v == "paper" or s.code is not None
@@ -138,3 +144,46 @@ def test_a_shape_is_that_of_the_trace():
     assert Shape.of(trace_of(), 9) == Shape(4, 8, 2, True, 9)
     assert Shape.of(trace_of(weights=False), 9).weights is False
     assert Shape(4, 8, 2, True, 9).per_layer == 2
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Every system on the bundled trace, one box and memory."""
+    trace = load_trace("traces/gpt-oss-20b-synthetic.npz")
+    train, rest = split(trace, 0.5)
+    box = Box.of(load_hardware("rtx-4090-workstation"), load_model("gpt-oss-20b"))
+    names = [s.name for s in compositions()]
+    return compare(names, taken(rest, slice(60)), box, 192, train=train, variants=("paper", "code"))
+
+
+def test_every_system_is_replayed_and_keeps_its_bounds(outcomes):
+    assert {o.named.system.name for o in outcomes} == {s.name for s in compositions()}
+    for outcome in outcomes:
+        name, timed = outcome.named.system.name, outcome.timed
+        if name == "monde":
+            assert "no near-data unit" in outcome.refused
+            continue
+        assert timed is not None, (name, outcome.refused)
+        assert 0 <= timed.hits <= timed.accesses <= 60 * 24 * 4
+        assert timed.seconds >= timed.bounds["no_stall"] * (1 - 1e-9), name
+        if timed.bounds["link"] is not None:
+            assert timed.seconds >= timed.bounds["link"] * (1 - 1e-9), name
+        assert timed.slots.sum() <= 192 or outcome.named.composition.precision is not None
+
+
+def test_the_future_known_is_not_beaten_by_its_equals(outcomes):
+    # One pool, on demand, experts in the model's own bits, all of them computed on the GPU.
+    by = {(o.named.system.name, o.named.variant): o.timed for o in outcomes if o.timed is not None}
+    best = by["belady-oracle", "paper"]
+    for key in (("lru", "paper"), ("moe-infinity", "code"), ("towards-moe-deployment", "paper")):
+        assert best.loads <= by[key].loads
+        assert best.hits >= by[key].hits
+    assert by["on-demand", "paper"].hits == 0
+    assert by["read-me", "paper"].hits >= best.hits  # the same knowledge, and fetched ahead
+
+
+def test_outcomes_are_plain_values(outcomes):
+    for outcome in outcomes:
+        document = outcome.to_dict()
+        assert document["system"] == outcome.named.system.name
+        json.dumps(document, allow_nan=True)

@@ -70,3 +70,4 @@ def _number(text):
 
 def test_the_table_is_whole():
     assert len(headlines()) == len(_frozen()) == 31
+    assert set(systems()) == set(headlines())

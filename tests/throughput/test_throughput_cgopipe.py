@@ -12,7 +12,7 @@ from moesim.throughput import cgopipe
 from moesim.throughput.cgopipe import AHEAD, Pieces, decode_seconds
 
 SECONDS = st.floats(0.0, 10.0)
-PIECES = st.builds(Pieces, SECONDS, SECONDS, SECONDS, st.floats(0.01, 10), *[SECONDS] * 5)
+PIECES = st.builds(Pieces, SECONDS, SECONDS, SECONDS, st.floats(0.01, 10), *[SECONDS] * 6)
 SIZES = (st.integers(1, 5), st.integers(1, 6), st.integers(1, 4))
 
 
@@ -29,13 +29,15 @@ def by_graph(layers: int, micro_batches: int, steps: int, p: Pieces) -> float:
     # Page i is for micro-batch i; those below zero are of the first layer.
     for i in range(-micro_batches, 0):
         run("stage", i, "copier", p.stage)
-        run("page", i, "in", p.page, ("stage", i))
+        run("memory", i, "memory", p.memory)
+        run("page", i, "in", p.page, ("stage", i), ("memory", i))
     for i in range(-ahead, total):
         if i >= 0:
             before = ("attend", i) if p.cpu_attention > 0 else ("post", i - micro_batches)
             run("receive", i, "in", p.receive, before)
             run("stage", i, "copier", p.stage, ("page", i - micro_batches))
-            run("page", i, "in", p.page, ("stage", i))
+            run("memory", i, "memory", p.memory, ("page", i - micro_batches))
+            run("page", i, "in", p.page, ("stage", i), ("memory", i))
             layer = i // micro_batches
             head = p.head if (i + 1) % (layers * micro_batches) == 0 else 0.0
             last_page = ("page", layer * micro_batches - 1)
@@ -67,6 +69,7 @@ def test_no_resource_works_longer_than_the_schedule(layers, micro_batches, steps
     assert seconds >= count * (p.page + p.receive)
     assert seconds >= count * p.send
     assert seconds >= count * p.cpu_attention
+    assert seconds >= count * p.memory
 
 
 @settings(max_examples=100, deadline=None)

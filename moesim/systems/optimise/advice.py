@@ -226,7 +226,7 @@ def optimise(
         batch=objective == "throughput",
         lossy=lossy,
         assumed=assumed,
-        near=len(box(1).hardware.device.processors) > 1,
+        near=box(1).hardware.device.near is not None,
         requests=len(np.unique(seen.request)),
     )
     found = search(
