@@ -91,6 +91,9 @@ def replay(
     assume: Annotated[
         list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
     ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="With --system: each assumed number at both ends of its range.")
+    ] = False,
     optimise: Annotated[
         bool,
         typer.Option("--optimise", help="Search for the best composition of slots; --system limits rivals."),
@@ -129,7 +132,8 @@ def replay(
         seed=seed,
     )
     if system is None and not optimise:
-        timed = {"--train": train, "--tokens": tokens, "--assume": assume, "--lossy": lossy or None}
+        timed: dict[str, object] = {"--train": train, "--tokens": tokens, "--assume": assume}
+        timed |= {"--lossy": lossy or None, "--sweep": sweep or None}
         replay_hits(
             trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
         )
@@ -168,6 +172,7 @@ def replay(
         cache_fraction=fraction,
         tokens=tokens,
         assume=assume or [],
+        sweep=sweep,
         seed=seed,
         json=json,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -148,6 +148,20 @@ def build(slot: str, text: str) -> Any:  # noqa: ANN401, the slot's protocol
     """
     name, _, rest = text.partition(":")
     values = _values(slot, name, rest)
+    if slot == "residency" and name in names(slot):
+        return Residency(name, parameters=values)
+    return construct(slot, name, values)
+
+
+def construct(slot: str, name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401, the slot's protocol
+    """The object of a name, given the values that it is made with; of a plugged residency its rule.
+
+    Raises
+    ------
+    ConfigError
+        As `build`.
+    """
+    values = dict(values)
     if name not in names(slot):
         raise UnknownNameError(slot, name, names(slot))
     if name not in _shipped(slot):

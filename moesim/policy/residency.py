@@ -37,7 +37,7 @@ class Residency:
     Parameters
     ----------
     rule
-        One of `RULES`: victim = first in its order among what is not protected.
+        One of `RULES`, or the name of a plug-in: victim = first in its order among what is not protected.
     pool
         What shares slots: ``layer`` each layer its own, ``device`` all layers whose experts sit on one
         device, ``global`` all layers.
@@ -75,9 +75,14 @@ class Residency:
             ("start", STARTS),
         ):
             value = getattr(self, name)
-            if value not in allowed:
-                near = nearest(value, list(allowed), 1)
+            known: tuple[str, ...] = allowed
+            if name == "rule" and value not in known:
+                from moesim.policy.registry import plug_ins
+
+                known = (*RULES, *plug_ins("residency"))
+            if value not in known:
+                near = nearest(value, list(known), 1)
                 hint = f"; nearest: {near[0]}" if near else ""
-                faults.append(Fault("is unknown", name, value, ", ".join(allowed) + hint))
+                faults.append(Fault("is unknown", name, value, ", ".join(known) + hint))
         if faults:
             raise ConfigError(faults)

@@ -45,6 +45,8 @@ def replay_keyed(
     faults = []
     if residency.start != "empty":
         faults.append(Fault("is not replayed with a rule in Python", "start", residency.start, "empty"))
+    if residency.pool == "device":
+        faults.append(Fault("is not replayed with a rule in Python", "pool", "device", "layer, global"))
     pools = steps.layers if residency.pool == "layer" else 1
     if len(slots) != pools:
         faults.append(Fault("needs one number for each pool", "slots", len(slots), str(pools)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from dataclasses import replace as change
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
-from moesim.policy import Residency, Steps
+from moesim.policy import RULES, Residency, Steps, token_steps
 from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
 from moesim.residency.kernels.table import parameter_faults, rule_of
 from moesim.residency.pools import accesses_of, pools_of, starts_of
@@ -156,6 +157,41 @@ def _compile(residency: Residency, kind: np.dtype[Any], weights: bool) -> None:
     _count_one(out, np.zeros(8, np.int64))
 
 
+def _prices(
+    residency: Residency, shape: tuple[int, int], expert_bytes: float | None, **given: npt.ArrayLike | None
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Sizes and costs by member, float64 ``[layers * experts]``, of those that are given."""
+    found = {name: np.asarray(v, np.float64) for name, v in given.items() if v is not None}
+    faults = []
+    for name, values in found.items():
+        if values.shape != shape or not ((values > 0) & np.isfinite(values)).all():
+            faults.append(
+                Fault("is not a number above 0 of each expert", name, list(values.shape), str(shape))
+            )
+        if residency.rule != "cost" or residency.start != "empty":
+            faults.append(Fault("is for the rule cost from an empty start", name, residency.rule))
+    if "sizes" in found and expert_bytes is not None:
+        faults.append(
+            Fault("is of experts that are alike; these differ in size", "expert_bytes", expert_bytes)
+        )
+    if faults:
+        raise ConfigError(faults)
+    return {name: values.reshape(-1) for name, values in found.items()}
+
+
+def _replay_plugged(
+    steps: Steps | RoutingTrace, residency: Residency, slots: npt.ArrayLike, expert_bytes: float | None
+) -> Replayed:
+    """Replay a rule that another package brings, in Python."""
+    from moesim.policy.registry import construct
+    from moesim.residency.plugged import replay_keyed
+
+    formed = token_steps(steps) if isinstance(steps, RoutingTrace) else steps
+    of_pools = pools_of(residency, formed.layers, formed.num_experts, slots).slots
+    rule = construct("residency", residency.rule, residency.parameters)
+    return change(replay_keyed(formed, rule, of_pools, residency), expert_bytes=expert_bytes)
+
+
 def replay(
     steps: Steps | RoutingTrace,
     residency: Residency,
@@ -165,6 +201,8 @@ def replay(
     popular: npt.ArrayLike | None = None,
     seed: int = 0,
     expert_bytes: float | None = None,
+    sizes: npt.ArrayLike | None = None,
+    costs: npt.ArrayLike | None = None,
 ) -> Replayed:
     """Replay steps through pools of experts.
 
@@ -185,6 +223,9 @@ def replay(
         Of a random start.
     expert_bytes
         Bytes of one expert, for the bytes that are moved.
+    sizes, costs
+        Slots that each expert takes and what loading it costs, ``[layers, experts]``; for the rule ``cost``,
+        from an empty start.
 
     Raises
     ------
@@ -205,12 +246,15 @@ def replay(
     >>> replay(trace, Residency("belady"), 2).hits.tolist()
     [1]
     """
+    if residency.rule not in RULES:
+        return _replay_plugged(steps, residency, slots, expert_bytes)
     rule = rule_of(residency.rule)
     if faults := parameter_faults(residency.rule, residency.parameters):
         raise ConfigError(faults)
     if expert_bytes is not None and not 0 < expert_bytes < np.inf:
         raise ConfigError(Fault("is not above 0", "expert_bytes", expert_bytes))
     layers = steps.topk_ids.shape[1] if isinstance(steps, RoutingTrace) else steps.layers
+    priced = _prices(residency, (layers, steps.num_experts), expert_bytes, sizes=sizes, costs=costs)
     pools = pools_of(residency, layers, steps.num_experts, slots, devices)
     starts = starts_of(residency, pools, popular, seed)
     kind = steps.topk_ids.dtype if isinstance(steps, RoutingTrace) else np.dtype(np.uint8)
@@ -221,6 +265,9 @@ def replay(
     free = np.zeros(layers, np.int64)
     cells = rule.cells or residency.lookup == "token_batch"
     for one in accesses_of(steps, residency, pools, starts, rule.weights, cells):
+        if priced:
+            of = {name: values[one.members] for name, values in priced.items()}
+            one = change(one, sizes=of.get("sizes"), costs=of.get("costs"))
         out = outcomes(one, residency.rule)
         layer_of = one.members // steps.num_experts
         mine = np.zeros((layers, 8), np.int64)

@@ -10,8 +10,11 @@ from oracles import make_steps
 
 from moesim import load_trace
 from moesim.errors import ConfigError
-from moesim.policy import Residency
+from moesim.policy import Residency, token_steps
+from moesim.policy.batchers import Continuous
 from moesim.residency import replay
+from moesim.residency.first_rows import first_rows
+from moesim.trace import RoutingTrace
 
 #: A float16 weight times this is a whole number.
 UNIT = 2**24
@@ -114,3 +117,26 @@ def test_without_weights_it_is_told():
         replay(make_steps([[[0]]], 2), Residency("mrs"), 1)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         replay(make_steps([[[0]]], 2, weights=[1]), Residency("mrs", parameters={"alpha": 1}), 1)
+
+
+def test_first_token_of_a_step_alone():
+    """As released: of eight tokens that decode together only the first one's weights count."""
+    rng = np.random.default_rng(1)
+    ids = np.argsort(rng.random((64, 2, 10)), axis=-1)[..., :3].astype(np.uint8)
+    weights = rng.random(ids.shape).astype(np.float16)
+    request = np.repeat(np.arange(8), 8).astype(np.int32)
+    position = np.tile(np.arange(8), 8).astype(np.int32)
+    trace = RoutingTrace(ids, request, 10, (0, 1), position, np.ones(64, np.int8), weights)
+    alone = token_steps(trace)
+    assert first_rows(alone, trace).weights.tolist() == alone.weights.tolist()
+    steps = Continuous(8).form(trace)
+    found = first_rows(steps, trace)
+    for step in range(steps.num_steps):
+        row = steps.rows[steps.step_tokens[:step].sum()]
+        for layer in range(2):
+            a, b = steps.starts[2 * step + layer : 2 * step + layer + 2]
+            own = dict(zip(ids[row, layer].tolist(), weights[row, layer].tolist(), strict=True))
+            assert found.weights[a:b].tolist() == [own.get(e, 0) for e in steps.experts[a:b].tolist()]
+    for one in (steps, found):
+        residency = Residency("mrs", lookup="token_batch")
+        assert replay(one, residency, 6).hits.tolist() == exact(one, 6, batch=True)

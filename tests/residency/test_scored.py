@@ -116,13 +116,21 @@ class Pool:
                 for _, x in part:
                     if x not in there:
                         self.held[x] = self.clock
-                while len(self.held) > self.slots:
-                    ask = {x for _, x in part}
-                    # What was asked for leaves last; alone, never.
-                    victims = [x for x in self.held if x not in ask] or list(self.held)
-                    victim = min(victims, key=lambda x: (self.key(x, at), self.used[x]))
-                    self.floor = max(self.floor, self.h[victim])
-                    del self.held[victim]
+                # Others make room first; then what was loaded gets its score; then the cell itself must give.
+                ask = {x for _, x in part}
+                for own in (False, True):
+                    while len(self.held) > self.slots and any((x in ask) == own for x in self.held):
+                        victims = [x for x in self.held if (x in ask) == own]
+                        victim = min(victims, key=lambda x: (self.key(x, at), self.used[x]))
+                        self.floor = max(self.floor, self.h[victim])
+                        del self.held[victim]
+                    if not own:
+                        self.load(ask - set(there))
+
+    def load(self, loaded):
+        """GreedyDual's score, once room is made."""
+        for x in loaded:
+            self.h[x] = self.floor + (self.visits[x] if self.p["frequency"] else 1)
 
     def high(self, cell):
         """Whether what weighs more than an access adds up to at most 0.6."""
@@ -207,6 +215,52 @@ def test_ends_of_the_family(steps, slots):
     assert replay(steps, Residency("hobbit", reset="request", parameters=only), slots).hits.tolist() == lru
     # With nothing of other layers in the pool, nothing is ahead.
     assert replay(steps, Residency("lru-ahead", reset="request"), slots).hits.tolist() == lru
+
+
+def greedy_dual(steps, slots, sizes, costs):
+    """Hits of GreedyDual-Size-Frequency in a pool of all layers, experts of different sizes and costs."""
+    held, visits, floor, clock, hits, space = {}, {}, 0.0, 0, 0, float(slots)
+    for cell in range(len(steps.starts) - 1):
+        for i in range(steps.starts[cell], steps.starts[cell + 1]):
+            x = (cell % steps.layers, int(steps.experts[i]))
+            clock += 1
+            hits += x in held
+            visits[x] = visits[x] + 1 if x in held else 1
+            if x not in held:
+                while space < sizes[x]:
+                    victim = min(held, key=held.get)
+                    floor = held.pop(victim)[0]
+                    space += sizes[victim]
+                space -= sizes[x]
+            held[x] = (floor + visits[x] * costs[x] / sizes[x], clock)
+    return hits
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=weighted(), slots=st.integers(2, 9), seed=st.integers(0, 2**32))
+def test_experts_of_different_sizes_and_costs(steps, slots, seed):
+    rng = np.random.default_rng(seed)
+    shape = (steps.layers, steps.num_experts)
+    sizes, costs = rng.choice([0.25, 0.5, 1, 2], shape), rng.choice([0.5, 1, 2, 8], shape)
+    found = replay(steps, Residency("cost", "global"), slots, sizes=sizes, costs=costs)
+    assert found.hits.sum() == greedy_dual(steps, slots, sizes, costs)
+
+
+def test_costs_save_what_is_dear():
+    """Two experts take turns in the one slot beside a third; the dear one stays."""
+    steps = make_steps([[[0]], [[1]], [[2]]] * 50, 3)
+    costs = np.array([[9.0, 1.0, 1.0]])
+    assert replay(steps, Residency("cost", parameters={"frequency": 0}), 2, costs=costs).hits.sum() >= 40
+    assert replay(steps, Residency("lru"), 2).hits.sum() == 0
+
+
+def test_sizes_and_costs_that_do_not_fit_are_told():
+    steps = make_steps([[[0]]], 2)
+    with pytest.raises(ConfigError) as failed:
+        replay(steps, Residency("lru"), 1, sizes=[1.0], costs=[[0.0, 1.0]], expert_bytes=5)
+    assert len(failed.value.faults) == 5
+    with pytest.raises(ConfigError, match="larger than a pool"):
+        replay(steps, Residency("cost"), 1, sizes=[[2.0, 1.0]])
 
 
 def test_what_is_missing_or_wrong_is_told():

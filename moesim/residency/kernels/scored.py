@@ -48,6 +48,8 @@ def hobbit(accesses: PoolAccesses, out: Outcomes) -> None:
 def cost(accesses: PoolAccesses, out: Outcomes) -> None:
     """GreedyDual-Size: ``H = L + cost / size``, set at each lookup; ``L`` is the score of the last that left.
 
+    What is loaded has it set once room is made.
+
     With ``frequency`` the quotient is multiplied by the lookups since the load (GreedyDual-Size-Frequency;
     Cao and Irani, USITS 1997; Cherkasova, HPL-98-69). Sizes are in slots: a load pushes out as many as it
     needs. Where no sizes and costs are given, all are 1.
@@ -278,6 +280,13 @@ def _scored(
                         held[where[gone]] = held[number]
                         where[held[number]] = where[gone]
                         where[gone] = -1
+                    if rule == COST:
+                        score[x] = floor + (count[x] if par[0] else 1) * price[x] / size[x]
+            if batch and rule == COST:
+                for i in range(begin, end):
+                    x = items[i]
+                    if not out[i] & HIT:
+                        score[x] = floor + (count[x] if par[0] else 1) * price[x] / size[x]
             while space < 0:
                 gone = _lowest(
                     held, number, -1, False, mine, rule, par, layer, layers, step, first, used, came,

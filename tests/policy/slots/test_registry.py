@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import textwrap
 
@@ -13,7 +14,7 @@ from moesim.errors import ConfigError, UnknownNameError
 from moesim.policy import AsRouted, Constant, Executor, Residency, token_steps
 from moesim.policy.keyed import Keyed
 from moesim.policy.predictors import Markov, NextGate, NoisyOracle
-from moesim.policy.registry import BUILT_IN, GROUPS, build, names
+from moesim.policy.registry import BUILT_IN, GROUPS, build, construct, names
 
 #: The least that each choice must be told.
 NEEDED = {
@@ -130,7 +131,7 @@ def test_every_slot_takes_plug_ins(package):
     for slot in GROUPS:
         assert "nothing" in names(slot)
         with pytest.raises(ConfigError, match=f"is no {slot}: it lacks"):
-            build(slot, "nothing")
+            construct(slot, "nothing", {})
 
 
 def test_a_broken_plug_in_is_no_traceback(package):
@@ -167,12 +168,28 @@ def test_a_plugged_rule_is_replayed(package, random_trace):
     from moesim.residency.plugged import replay_keyed
 
     package(RULE, [("moesim.residencies", "oldest", "Oldest")])
-    rule = build("residency", "oldest")
+    rule = construct("residency", "oldest", {})
     assert isinstance(rule, Keyed)
     steps, slots = token_steps(random_trace(1, tokens=300)), np.full(4, 3, np.int64)
     found, compiled = replay_keyed(steps, rule, slots), replay(steps, Residency("lru"), slots)
     assert np.array_equal(found.hits, compiled.hits)
     assert 0 < found.hit_ratio < 1
+    by_name = replay(steps, build("residency", "oldest"), 3, expert_bytes=2.0)
+    assert np.array_equal(by_name.hits, compiled.hits)
+    assert by_name.bytes_moved == 2.0 * compiled.misses.sum()
+    with pytest.raises(ConfigError, match="nearest: oldest"):
+        Residency("oldset")
+
+
+def test_a_plugged_rule_is_replayed_by_the_command(package, moesim):
+    package(RULE, [("moesim.residencies", "oldest", "Oldest")])
+    found = {}
+    for rule in ("oldest", "lru"):
+        code, out, _ = moesim("replay", "traces/gpt-oss-20b-synthetic.npz", "--policy", rule, "--json")
+        assert code == 0
+        found[rule] = json.loads(out)
+    assert found["oldest"]["policy"] == "oldest"
+    assert found["oldest"]["hits"] == found["lru"]["hits"] > 0
 
 
 def test_tables_name_what_exists():
