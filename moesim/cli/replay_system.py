@@ -23,6 +23,7 @@ def replay_systems(
     cache_fraction: float,
     tokens: int | None,
     assume: Sequence[str],
+    slots_chosen: Sequence[str],
     sweep: bool,
     seed: int,
     json: bool,
@@ -47,6 +48,8 @@ def replay_systems(
         Replay these first tokens alone.
     assume
         ``name=value`` each.
+    slots_chosen
+        ``SLOT=NAME`` each, in place of the systems' own.
     sweep
         Whether each assumed number is also taken to both ends of its range.
     """
@@ -56,6 +59,7 @@ def replay_systems(
     from moesim.offload import Box
     from moesim.policy import taken
     from moesim.systems.compositions import compositions
+    from moesim.systems.compositions.chosen import chosen
     from moesim.systems.compositions.compare import compare, parts
     from moesim.trace import RoutingTrace, load_trace
 
@@ -89,7 +93,8 @@ def replay_systems(
     box = Box.of(load_hardware(hardware), known)
     if list(systems) == ["all"]:
         systems = [system.name for system in compositions()]
-    learnt, replayed = parts(systems, routing, teacher, seed=seed)
+    instead = chosen(slots_chosen)
+    learnt, replayed = parts(systems, routing, teacher, any_learns=bool(instead), seed=seed)
     if tokens is not None:
         replayed = taken(replayed, slice(tokens))
     slots = round(cache_fraction * replayed.topk_ids.shape[1] * replayed.num_experts)
@@ -105,7 +110,16 @@ def replay_systems(
         )
     variants = ("paper", "code") if variant == "both" else (variant,)
     found = compare(
-        systems, replayed, box, slots, train=learnt, variants=variants, values=values, sweep=sweep, seed=seed
+        systems,
+        replayed,
+        box,
+        slots,
+        train=learnt,
+        variants=variants,
+        values=values,
+        slots_by_name=instead,
+        sweep=sweep,
+        seed=seed,
     )
     about: dict[str, Any] = {
         "trace": path,
@@ -113,6 +127,7 @@ def replay_systems(
         "model": known.name,
         "slots": slots,
         "tokens": replayed.num_tokens,
+        "slots_chosen": list(slots_chosen),
         "learnt_from": train,
         "learnt_tokens": 0 if learnt is None else learnt.num_tokens,
     }

@@ -135,3 +135,50 @@ def test_more_than_the_device_holds_is_infeasible(moesim):
     code, _, err = moesim("replay", TRACE, *arguments)
     assert code == 1
     assert "--cache-fraction" in err
+
+
+def test_slots_by_name_replace_a_systems_own(moesim):
+    def row(*arguments):
+        code, out, err = moesim("replay", TRACE, "--tokens", 40, "--json", *arguments)
+        assert code == 0, err
+        return json.loads(out)
+
+    fetch = ("--slot", "transfer=fetch:width=4")
+    plain, guessed = (
+        row("--system", "lru,fiddler")["rows"][0],
+        row("--slot", "predictor=oracle:window=1", *fetch),
+    )
+    assert guessed["system"] == "lru"
+    assert guessed["slots_chosen"] == ["predictor=oracle:window=1", "transfer=fetch:width=4"]
+    assert guessed["accesses"] == plain["accesses"]
+    assert guessed["hits"] > plain["hits"]
+    assert guessed["prefetched"] > 0
+    pooled = row("--slot", "residency=lru:pool=global,lookup=token_batch")
+    assert len(pooled["slots_per_pool"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predictor=markof:width=4",), "nearest: markov"),
+        (("predictr=markov:width=4",), "nearest: predictor"),
+        (("predictor",), "is no SLOT=NAME"),
+        (("transfer=fetch:widht=4",), "widht: is unknown"),
+        (("transfer=pull",), "it is fetch"),
+        (("gate=as-routed", "gate=as-routed"), "is given twice"),
+        (("predictor=markov:width=4",), "transfer=fetch:width=4"),
+        (("residency=lru:pool=worldwide",), "pool: is unknown"),
+    ],
+)
+def test_mistaken_slots_are_told(arguments, message, moesim):
+    options = [part for text in arguments for part in ("--slot", text)]
+    code, out, err = moesim("replay", TRACE, "--tokens", 10, *options)
+    assert code == 2
+    assert out == ""
+    assert message in err
+
+
+def test_slots_have_no_part_in_the_search(moesim):
+    code, _, err = moesim("replay", TRACE, "--optimise", "--slot", "gate=as-routed")
+    assert code == 2
+    assert "--slot" in err

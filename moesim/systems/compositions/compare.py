@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moesim.errors import ConfigError, Fault, InfeasibleError
@@ -83,6 +83,8 @@ def parts(
     names: Sequence[str],
     trace: RoutingTrace,
     train: RoutingTrace | None = None,
+    *,
+    any_learns: bool = False,
     fraction: float = 0.5,
     seed: int = 0,
 ) -> tuple[RoutingTrace | None, RoutingTrace]:
@@ -97,12 +99,14 @@ def parts(
     train
         A trace to learn from. Without it, `trace` is split by request if any of the systems learns; if none
         does, nothing is learnt from and all of it is replayed.
+    any_learns
+        Whether something else does, as slots that the user chose may.
     fraction, seed
         Of that split.
     """
     if train is not None:
         return train, trace
-    if not any(find(name).learns for name in names):
+    if not any_learns and not any(find(name).learns for name in names):
         return None, trace
     return split(trace, fraction, seed)
 
@@ -116,6 +120,7 @@ def compare(
     train: RoutingTrace | None = None,
     variants: Sequence[str] = ("paper",),
     values: Mapping[str, float] | None = None,
+    slots_by_name: Mapping[str, object] | None = None,
     sweep: bool = False,
     seed: int = 0,
 ) -> list[Outcome]:
@@ -138,6 +143,8 @@ def compare(
         ``paper``, ``code`` or both; a system without code of its own is replayed once.
     values
         Assumed values that the user sets, by name; each system takes those that it assumes.
+    slots_by_name
+        Slots that every system has instead of its own, by their names in `Composition`.
     sweep
         Whether each assumed number is also taken to both ends of its range.
     seed
@@ -172,21 +179,26 @@ def compare(
     if train is not None:
         require_disjoint(train, trace)
 
+    def named_as(name: str, variant: str, values: Mapping[str, float]) -> Named:
+        n = named(name, trace, slots, variant, values)
+        return replace(n, composition=replace(n.composition, **(slots_by_name or {})))  # type: ignore[arg-type]
+
     def timed_of(n: Named) -> Timed:
         _require_unit(n, box)
+        if "predictor" in (slots_by_name or {}) and n.composition.transfer.width == 0:
+            message = f"of {n.system.name} fetches nothing ahead, so that guesses are for nothing"
+            raise ConfigError(Fault(message, "transfer", allowed="--slot transfer=fetch:width=4"))
         held = same_memory(n.composition, trace, box, slots, train) if n.system.cached else 0
         return run(n.composition, trace, box, train=train, slots=held, seed=seed)
 
     found = []
     for name, variant, own in wanted:
-        n = named(name, trace, slots, variant, own)
+        n = named_as(name, variant, own)
         try:
             timed = timed_of(n)
             swept = {}
             for a in n.assumed if sweep else ():
-                low, high = (
-                    named(name, trace, slots, variant, own | {a.name: end}) for end in (a.low, a.high)
-                )
+                low, high = (named_as(name, variant, own | {a.name: end}) for end in (a.low, a.high))
                 swept[a.name] = (timed_of(low), timed_of(high))
         except (ConfigError, InfeasibleError) as error:
             if len(wanted) == 1:
