@@ -152,7 +152,14 @@ def replay(
     from moesim.errors import ConfigError
 
     option = "--optimise" if optimise else "--system"
-    flags = {"--curve": curve, "--consistency": consistency, "--slot": bool(slot) and optimise}
+    flags = {"--curve": curve, "--consistency": consistency}
+    if optimise:
+        flags |= {
+            "--slot": bool(slot),
+            "--train": bool(train),
+            "--assume": bool(assume),
+            "--sweep": bool(sweep),
+        }
     if faults := asked.beside(option, flags):
         raise ConfigError(faults)
     fraction = FRACTION if cache_fraction is None else cache_fraction

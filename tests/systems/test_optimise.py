@@ -199,6 +199,21 @@ def test_the_table_of_advice(moesim):
         assert text in out
 
 
+def test_lossy_advice_may_change_results_and_ttft_is_of_prompts(moesim):
+    values = {}
+    for name, more in (("exact", ()), ("lossy", ("--lossy",)), ("ttft", ("--objective", "ttft"))):
+        status, out, _ = moesim(
+            "replay", TRACE, "--optimise", "--model", "gpt-oss-20b", "--hardware", "rtx-4090-64core",
+            "--system", "fiddler", "--tokens", 100, "--evaluations", 12, "--json", *more,
+        )  # fmt: skip
+        assert status == 0
+        values[name] = json.loads(out)["best"]
+    assert values["lossy"]["scored"] <= values["exact"]["scored"]
+    assert values["exact"]["slots"]["precision"] == "the model's"
+    assert values["lossy"]["slots"]["precision"] != "the model's"
+    assert values["ttft"]["value"] == values["ttft"]["ttft_s"]
+
+
 def test_parts_share_no_text():
     trace = ms.load_trace(TRACE)
     train, rest = split(trace, 0.5, 0)
@@ -224,6 +239,7 @@ def test_faults_are_told_together(moesim):
         ("--cache-fraction", "1.5"),
         ("--model", "mixtral-8x7b"),
         ("--system", "fidler"),
+        ("--train", TRACE, "--assume", "recall=1"),
         ("--system", "qmoe"),
     ):
         status, _, err = moesim(
