@@ -91,6 +91,16 @@ def replay(
     assume: Annotated[
         list[str] | None, typer.Option(help="With --system: name=value in place of an assumed one.")
     ] = None,
+    slot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A slot by name in place of the system's own; without --system over LRU. Again for more.",
+            metavar="SLOT=NAME[:VALUE=...]",
+        ),
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="With --system: each assumed number at both ends of its range.")
+    ] = False,
     optimise: Annotated[
         bool,
         typer.Option("--optimise", help="Search for the best composition of slots; --system limits rivals."),
@@ -128,8 +138,11 @@ def replay(
         output=output,
         seed=seed,
     )
+    if slot and system is None and not optimise:
+        system = "lru"
     if system is None and not optimise:
-        timed = {"--train": train, "--tokens": tokens, "--assume": assume, "--lossy": lossy or None}
+        timed: dict[str, object] = {"--train": train, "--tokens": tokens, "--assume": assume}
+        timed |= {"--lossy": lossy or None, "--sweep": sweep or None}
         replay_hits(
             trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
         )
@@ -139,7 +152,15 @@ def replay(
     from moesim.errors import ConfigError
 
     option = "--optimise" if optimise else "--system"
-    if faults := asked.beside(option, {"--curve": curve, "--consistency": consistency}):
+    flags = {"--curve": curve, "--consistency": consistency}
+    if optimise:
+        flags |= {
+            "--slot": bool(slot),
+            "--train": bool(train),
+            "--assume": bool(assume),
+            "--sweep": bool(sweep),
+        }
+    if faults := asked.beside(option, flags):
         raise ConfigError(faults)
     fraction = FRACTION if cache_fraction is None else cache_fraction
     if optimise:
@@ -168,6 +189,8 @@ def replay(
         cache_fraction=fraction,
         tokens=tokens,
         assume=assume or [],
+        slots_chosen=slot or [],
+        sweep=sweep,
         seed=seed,
         json=json,
     )

@@ -23,6 +23,8 @@ def replay_systems(
     cache_fraction: float,
     tokens: int | None,
     assume: Sequence[str],
+    slots_chosen: Sequence[str],
+    sweep: bool,
     seed: int,
     json: bool,
 ) -> None:
@@ -46,13 +48,18 @@ def replay_systems(
         Replay these first tokens alone.
     assume
         ``name=value`` each.
+    slots_chosen
+        ``SLOT=NAME`` each, in place of the systems' own.
+    sweep
+        Whether each assumed number is also taken to both ends of its range.
     """
-    from moesim.errors import ConfigError, Fault
+    from moesim.errors import ConfigError, Fault, InfeasibleError
     from moesim.hardware import load_hardware
     from moesim.model import load_model
     from moesim.offload import Box
     from moesim.policy import taken
     from moesim.systems.compositions import compositions
+    from moesim.systems.compositions.chosen import chosen
     from moesim.systems.compositions.compare import compare, parts
     from moesim.trace import RoutingTrace, load_trace
 
@@ -75,39 +82,64 @@ def replay_systems(
     known = None if model is None else load_model(model)
     routing = load_trace(path, shape=known, candidates=catalogue)
     teacher = None if train is None else load_trace(train, shape=known, candidates=catalogue)
-    for which, loaded in ((path, routing), (train, teacher)):
-        if loaded is not None and not isinstance(loaded, RoutingTrace):
-            raise ConfigError(Fault("needs tokens; these are load counts", "TRACE", which))
-    assert isinstance(routing, RoutingTrace)
+    if not isinstance(routing, RoutingTrace):
+        raise ConfigError(Fault("needs tokens; these are load counts", "TRACE", path))
+    if not isinstance(teacher, RoutingTrace | None):
+        raise ConfigError(Fault("needs tokens; these are load counts", "--train", train))
     if known is None:
         if not routing.model:
             raise ConfigError(Fault("is needed: the trace does not name its model", "--model"))
         known = load_model(routing.model)
     box = Box.of(load_hardware(hardware), known)
-    learnt, replayed = parts(routing, teacher, seed=seed)  # type: ignore[arg-type]
+    if list(systems) == ["all"]:
+        systems = [system.name for system in compositions()]
+    instead = chosen(slots_chosen)
+    learnt, replayed = parts(systems, routing, teacher, any_learns=bool(instead), seed=seed)
     if tokens is not None:
         replayed = taken(replayed, slice(tokens))
     slots = round(cache_fraction * replayed.topk_ids.shape[1] * replayed.num_experts)
-    if list(systems) == ["all"]:
-        systems = [system.name for system in compositions()]
+    if slots > box.slots:
+        needed = slots * box.widths[0].bytes
+        raise InfeasibleError(
+            f"{slots} experts take {needed / 1e9:.1f} GB; beside dense weights and cache {box.hardware.name} "
+            f"has {box.expert_bytes / 1e9:.1f} GB, enough for --cache-fraction "
+            f"{box.slots / max(slots, 1) * cache_fraction:.2f}",
+            resource="device memory",
+            needed=needed,
+            available=box.expert_bytes,
+        )
     variants = ("paper", "code") if variant == "both" else (variant,)
-    found = compare(systems, replayed, box, slots, train=learnt, variants=variants, values=values, seed=seed)
+    found = compare(
+        systems,
+        replayed,
+        box,
+        slots,
+        train=learnt,
+        variants=variants,
+        values=values,
+        slots_by_name=instead,
+        sweep=sweep,
+        seed=seed,
+    )
     about: dict[str, Any] = {
         "trace": path,
         "hardware": box.hardware.name,
         "model": known.name,
         "slots": slots,
         "tokens": replayed.num_tokens,
-        "learnt_from": train or f"{learnt.num_tokens} tokens of other requests of the trace",
+        "slots_chosen": list(slots_chosen),
+        "learnt_from": train,
+        "learnt_tokens": 0 if learnt is None else learnt.num_tokens,
     }
     if json:
         first = found[0].to_dict() if len(found) == 1 else {}
         rows = [outcome.to_dict() for outcome in found]
         print_json({**first, **about, "rows": rows}, inputs=[path, *([train] if train else [])], seed=seed)
         return
+    source = train or "other requests of the trace"
     stderr(
         f"{replayed.num_tokens:,} tokens on {box.hardware.name}, {slots} experts of {known.name} fit; "
-        f"learnt from {about['learnt_from']}"
+        + ("nothing is learnt" if learnt is None else f"learnt from {learnt.num_tokens:,} tokens of {source}")
     )
     print_table(
         ["system", "variant", "hit ratio", "TPOT ms", "no-stall ms", "gap", "moved GB", "TTFT s"],
@@ -120,6 +152,12 @@ def replay_systems(
         for a in o.named.assumed:
             used = values.get(a.name, a.value)
             stderr(f"{o.named.system.name}: assumed {a.name} = {used:g} ({a.low:g} to {a.high:g}: {a.why})")
+            if a.name in o.swept:
+                low, high = o.swept[a.name]
+                stderr(
+                    f"  gives hit ratio {low.hit_ratio:.4f} to {high.hit_ratio:.4f}, TPOT "
+                    f"{_scaled(low.tpot_s, 1e3)} to {_scaled(high.tpot_s, 1e3)} ms"
+                )
         for text in o.named.lacks:
             stderr(f"{o.named.system.name}: the trace lacks {text}")
 

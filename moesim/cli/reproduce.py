@@ -94,7 +94,7 @@ def _details(rows: list[dict[str, Any]]) -> None:
 
 
 def _summary(summary: dict[str, Any]) -> None:
-    verdicts = list(summary["all"]["verdicts"])
+    verdicts = list(summary["verdicts"])
     print_table(
         ["rows", "n", *verdicts, "median |log ratio|"],
         [
@@ -104,6 +104,6 @@ def _summary(summary: dict[str, Any]) -> None:
                 *(part["verdicts"][verdict] for verdict in verdicts),
                 _number(part["median_abs_log_ratio"]),
             ]
-            for name, part in summary.items()
+            for name, part in (("headlines", summary["headlines"]), ("all", summary))
         ],
     )

@@ -166,6 +166,9 @@ def start_of(
         total = int(quota[0])
         per_layer = np.minimum(total // layers + (np.arange(layers) < total % layers), experts)
     if composition.placement is not None and train is not None:
+        if len(quota) != layers:
+            # A pool that layers share is filled as the placement would deal it to them.
+            per_layer = np.asarray(composition.placement.quota(int(quota[0]), train), np.int64)
         return np.asarray(composition.placement.resident(per_layer, train), np.bool_)
     if start == "empty":
         return None

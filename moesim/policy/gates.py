@@ -119,7 +119,7 @@ class FewerExperts:
 
 @dataclass(frozen=True, slots=True)
 class AdapMoE:
-    """Sensitivity-based gating (Zhong et al. 2024, arXiv 2504.05897), at batch 1.
+    """Sensitivity-based gating (Zhong et al. 2024, arXiv 2408.10284), at batch 1.
 
     The loss rises by about F_l (1 - a)^2 when the experts that carry the share a of the router weight are
     kept. Slots are dropped from the last rank on while the share dropped, 1 - a, stays below sqrt(T / F_l);

@@ -31,6 +31,8 @@ GROUPS = {
     "precision": "moesim.precisions",
 }
 
+#: Conditions of a residency, which are set among the values of its rule.
+CONDITIONS = ("pool", "lookup", "cold", "reset", "start")
 _HERE = "moesim.policy"
 #: What ships, as an entry point would name it; residency rules and executor kinds have tables of their own.
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -140,16 +142,17 @@ def build(slot: str, text: str) -> Any:  # noqa: ANN401, the slot's protocol
     --------
     >>> build("predictor", "markov:width=4,distance=2").distance
     2
-    >>> build("residency", "mrs:alpha=0.3")
-    Residency(rule='mrs', ..., parameters={'alpha': 0.3})
+    >>> build("residency", "mrs:alpha=0.3,pool=global")
+    Residency(rule='mrs', pool='global', ..., parameters={'alpha': 0.3})
     >>> build("predictor", "markof:width=4")
     Traceback (most recent call last):
     moesim.errors.UnknownNameError: unknown predictor 'markof'; nearest: markov
     """
     name, _, rest = text.partition(":")
-    values = _values(slot, name, rest)
+    values = values_of(slot, name, rest)
     if slot == "residency" and name in names(slot):
-        return Residency(name, parameters=values)
+        conditions = {key: values.pop(key) for key in CONDITIONS if key in values}
+        return Residency(name, **conditions, parameters=values)
     return construct(slot, name, values)
 
 
@@ -173,7 +176,7 @@ def construct(slot: str, name: str, values: Mapping[str, Any]) -> Any:  # noqa: 
 
         return Executor(name, values)
     module, _, attribute = BUILT_IN[slot][name].partition(":")
-    return _called(slot, name, getattr(import_module(module), attribute), values)
+    return called(slot, name, getattr(import_module(module), attribute), values)
 
 
 def _shipped(slot: str) -> tuple[str, ...]:
@@ -194,7 +197,7 @@ def _from_plug_in(slot: str, name: str, values: dict[str, Any]) -> Any:  # noqa:
     except Exception as error:
         # A package that cannot be imported is its user's to mend, whatever goes wrong inside it.
         raise ConfigError(Fault(f"does not load: {error}", where, entry.value)) from error
-    made = _called(slot, name, factory, values)
+    made = called(slot, name, factory, values)
     lacks = [method for method in _METHODS[slot] if not hasattr(made, method)]
     if lacks:
         message = f"is no {slot}: it lacks {', '.join(lacks)}"
@@ -202,7 +205,7 @@ def _from_plug_in(slot: str, name: str, values: dict[str, Any]) -> Any:  # noqa:
     return made
 
 
-def _called(slot: str, name: str, factory: Callable[..., Any], values: dict[str, Any]) -> Any:  # noqa: ANN401
+def called(slot: str, name: str, factory: Callable[..., Any], values: dict[str, Any]) -> Any:  # noqa: ANN401
     """Call with the values given, or say which of them are not taken or missing."""
     takes = inspect.signature(factory).parameters
     known = [p for p in takes if takes[p].kind is not inspect.Parameter.VAR_KEYWORD]
@@ -227,7 +230,7 @@ def _called(slot: str, name: str, factory: Callable[..., Any], values: dict[str,
         raise ConfigError(Fault(f"does not take its values: {error}", f"{slot} {name}", values)) from error
 
 
-def _values(slot: str, name: str, text: str) -> dict[str, Any]:
+def values_of(slot: str, name: str, text: str) -> dict[str, Any]:
     """``width=4,recall=[0.5,0.9]`` as a dictionary."""
     found: dict[str, Any] = {}
     faults = []

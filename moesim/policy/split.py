@@ -2,8 +2,10 @@
 
 Request numbers say nothing across files, so the guard compares content. A row of a trace is the path of one
 token through all layers, a fingerprint of the text up to it; a run of `RUN` rows in a row that two requests
-share is the same text. Requests that start with the same prompt share runs honestly, so that a request counts
-as leaked when more than half of its runs occur in the training trace.
+share is the same text. Many requests start with the same prompt honestly. A request is judged by the runs
+that are its own: in no other request of its trace, and in at most one of the training trace. Where more than
+half of these occur in the training trace it is leaked. A request that has none of its own, as one that is
+repeated, is judged by all its runs.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from moesim.trace.types import RoutingTrace
 
 #: Rows that are compared at a time.
 RUN = 8
-#: Part of a request's runs that must be known from training for the request to count as leaked.
+#: Part of a request's own runs that must be known from training for the request to count as leaked.
 LEAK = 0.5
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -97,10 +99,25 @@ def overlap(train: RoutingTrace, trace: RoutingTrace) -> Overlap:
     hashes, owners = _runs(trace)
     if len(hashes) == 0:
         return Overlap(0, (), 0.0)
-    known = np.isin(hashes, _runs(train)[0])
+    taught, teachers = _runs(train)
+    known = np.isin(hashes, taught)
+    common = np.isin(hashes, np.r_[_repeated(hashes, owners), _repeated(taught, teachers)])
     numbers, index = np.unique(owners, return_inverse=True)
-    part = np.bincount(index, known) / np.bincount(index)
+    own = np.bincount(index, ~common)
+    part = np.where(
+        own > 0,
+        np.bincount(index, known & ~common) / np.maximum(own, 1),
+        np.bincount(index, known) / np.bincount(index),
+    )
     return Overlap(len(numbers), tuple(numbers[part > LEAK].tolist()), float(known.mean()))
+
+
+def _repeated(hashes: npt.NDArray[np.uint64], owners: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+    """Runs that occur in two or more requests."""
+    order = np.lexsort((owners, hashes))
+    run, owner = hashes[order], owners[order]
+    again = (run[1:] == run[:-1]) & (owner[1:] != owner[:-1])
+    return np.unique(run[1:][again])
 
 
 def require_disjoint(train: RoutingTrace, trace: RoutingTrace) -> Overlap:

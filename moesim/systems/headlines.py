@@ -1,7 +1,7 @@
 """The one figure of each system that counts, fixed in ``headlines.csv`` before any row was run.
 
 The rule: what the system's abstract states first about inference, and of a range its first number. Where the
-abstract has no number, one measurement of the paper or repository, named in the table.
+abstract has no number, one figure of the paper or repository, named in the table.
 """
 
 from __future__ import annotations

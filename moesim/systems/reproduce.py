@@ -155,7 +155,7 @@ def summary(judged: Iterable[Judged]) -> dict[str, Any]:
     Headlines alone are counted beside all rows: one system with many rows should not weigh more.
     """
     found = list(judged)
-    return {"headlines": _part([j for j in found if j.row.headline]), "all": _part(found)}
+    return {**_part(found), "headlines": _part([j for j in found if j.row.headline])}
 
 
 def _part(found: Sequence[Judged]) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+
+from moesim.trace import load_trace
 
 TRACE = "traces/gpt-oss-20b-synthetic.npz"
 
@@ -83,3 +86,99 @@ def test_what_a_box_lacks_for_one_of_several_is_told(moesim):
     code, _, err = moesim("replay", TRACE, "--system", "monde", "--tokens", 10)
     assert code == 2
     assert "no near-data unit" in err
+
+
+def test_assumed_numbers_are_swept(moesim):
+    arguments = ("--system", "lru,adapmoe", "--tokens", 40, "--assume", "next_gate_recall=0.9", "--sweep")
+    code, out, _ = moesim("replay", TRACE, *arguments, "--json")
+    assert code == 0
+    lru, adapmoe = json.loads(out)["rows"]
+    assert lru["assumed"] == []
+    (recall,) = adapmoe["assumed"]
+    low, high = recall["hit_ratio"]
+    assert low < adapmoe["hit_ratio"] < high
+    assert recall["tpot_s"][0] > recall["tpot_s"][1]
+    _, _, err = moesim("replay", TRACE, *arguments)
+    assert "gives hit ratio" in err
+    code, _, err = moesim("replay", TRACE, "--system", "lru,adapmoe", "--assume", "recall=0.9")
+    assert code == 2
+    assert "is no assumption of lru, adapmoe" in err
+    assert "next_gate_recall" in err
+
+
+def test_what_learns_nothing_replays_all(moesim):
+    whole, half = (
+        json.loads(moesim("replay", TRACE, "--system", names, "--json")[1])["rows"][0]
+        for names in ("lru", "lru,fiddler")
+    )
+    assert whole["accesses"] == 3320 * 24 * 4
+    assert half["accesses"] < 0.6 * whole["accesses"]
+    # The same hits as the replay without time, with the same conditions.
+    code, out, _ = moesim("replay", TRACE, "--policy", "lru", "--lookup", "token_batch", "--json")
+    assert code == 0
+    assert json.loads(out)["hits"] == whole["hits"]
+
+
+def test_a_single_request_is_replayed_where_nothing_is_learnt(moesim, tmp_path):
+    trace = load_trace(TRACE)
+    numbers = np.where(trace.request == trace.request[0])[0]
+    np.savez(tmp_path / "one.npz", topk_ids=trace.topk_ids[numbers], request=trace.request[numbers])
+    arguments = ("--model", "gpt-oss-20b", "--system")
+    assert moesim("replay", tmp_path / "one.npz", *arguments, "lru")[0] == 0
+    code, _, err = moesim("replay", tmp_path / "one.npz", *arguments, "fmoe")
+    assert code == 2
+    assert "single request" in err
+
+
+def test_more_than_the_device_holds_is_infeasible(moesim):
+    arguments = ("--system", "lru", "--cache-fraction", "1.0", "--hardware", "rtx-3060-desktop")
+    code, _, err = moesim("replay", TRACE, *arguments)
+    assert code == 1
+    assert "--cache-fraction" in err
+
+
+def test_slots_by_name_replace_a_systems_own(moesim):
+    def row(*arguments):
+        code, out, err = moesim("replay", TRACE, "--tokens", 40, "--json", *arguments)
+        assert code == 0, err
+        return json.loads(out)
+
+    fetch = ("--slot", "transfer=fetch:width=4")
+    plain, guessed = (
+        row("--system", "lru,fiddler")["rows"][0],
+        row("--slot", "predictor=oracle:window=1", *fetch),
+    )
+    assert guessed["system"] == "lru"
+    assert guessed["slots_chosen"] == ["predictor=oracle:window=1", "transfer=fetch:width=4"]
+    assert guessed["accesses"] == plain["accesses"]
+    assert guessed["hits"] > plain["hits"]
+    assert guessed["prefetched"] > 0
+    pooled = row("--slot", "residency=lru:pool=global,lookup=token_batch")
+    assert len(pooled["slots_per_pool"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predictor=markof:width=4",), "nearest: markov"),
+        (("predictr=markov:width=4",), "nearest: predictor"),
+        (("predictor",), "is no SLOT=NAME"),
+        (("transfer=fetch:widht=4",), "widht: is unknown"),
+        (("transfer=pull",), "it is fetch"),
+        (("gate=as-routed", "gate=as-routed"), "is given twice"),
+        (("predictor=markov:width=4",), "transfer=fetch:width=4"),
+        (("residency=lru:pool=worldwide",), "pool: is unknown"),
+    ],
+)
+def test_mistaken_slots_are_told(arguments, message, moesim):
+    options = [part for text in arguments for part in ("--slot", text)]
+    code, out, err = moesim("replay", TRACE, "--tokens", 10, *options)
+    assert code == 2
+    assert out == ""
+    assert message in err
+
+
+def test_slots_have_no_part_in_the_search(moesim):
+    code, _, err = moesim("replay", TRACE, "--optimise", "--slot", "gate=as-routed")
+    assert code == 2
+    assert "--slot" in err

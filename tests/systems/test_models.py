@@ -17,6 +17,7 @@ from moesim.systems.gguf import q4_k_m_expert_bits
 from moesim.systems.monde import Box, draw
 from moesim.systems.monde import moe_s as monde_s
 from moesim.systems.replays import everything, launch_for, with_weights
+from moesim.systems.rows.edgemoe import layer, over
 from moesim.systems.rows.fiddler import hit_percent
 from moesim.systems.rows.ktransformers import decode
 from moesim.systems.rows.mixtral_offloading import rung
@@ -168,3 +169,13 @@ def test_what_is_said_to_be_reproduced_is(system):
     found = {r.name: run_row(r, sweep=False) for r in rows() if r.system == system and r.name in MUST[system]}
     assert set(found) == MUST[system]
     assert {name for name, judged in found.items() if judged.verdict != "reproduced"} == set()
+
+
+@given(st.floats(0.05, 50), st.floats(0, 1), st.floats(0, 1))
+def test_guesses_and_a_buffer_never_slow_a_layer_down(run, recall, hits):
+    case = Case({"recall": recall, "hits": hits})
+    none = Case({"recall": 0.0, "hits": 0.0})
+    assert run <= layer(case, run) <= layer(none, run) * (1 + 1e-12)
+    assert 1.0 - 1e-12 <= over(case, run, 4.0) < over(case, run, 32.0)
+    perfect = Case({"recall": 1.0, "hits": hits})
+    assert layer(perfect, run) == pytest.approx(max(run, hits * run + (1 - hits) * max(run, 0.81 / 0.85)))

@@ -142,7 +142,7 @@ def test_changes_that_bring_nothing_are_taken_back(parts, box):
         )
     )
     assert differing(start, winner.composition) == ["residency", "placement"]
-    assert described(simplified(winner, start, scorer).composition) == described(start)
+    assert described(simplified(winner, scorer(start), scorer).composition) == described(start)
 
 
 def test_what_a_search_may_not_take_is_told_apart():
@@ -199,6 +199,23 @@ def test_the_table_of_advice(moesim):
         assert text in out
 
 
+def test_lossy_advice_may_change_results_and_ttft_is_of_prompts(moesim):
+    values = {}
+    for name, more in (("exact", ()), ("lossy", ("--lossy",)), ("ttft", ("--objective", "ttft"))):
+        status, out, _ = moesim(
+            "replay", TRACE, "--optimise", "--model", "gpt-oss-20b", "--hardware", "rtx-4090-64core",
+            "--system", "fiddler", "--tokens", 100, "--evaluations", 12, "--json", *more,
+        )  # fmt: skip
+        assert status == 0
+        found = json.loads(out)
+        values[name] = found["best"]
+        assert found["best"]["scored"] <= min(row["scored"] for row in found["systems"])
+        assert found["best"]["slots"]["batcher"] == "Batches"  # prompts are taken whole
+    assert values["exact"]["slots"]["precision"] == "the model's"
+    assert values["lossy"]["slots"]["precision"] != "the model's"
+    assert values["ttft"]["value"] == values["ttft"]["ttft_s"]
+
+
 def test_parts_share_no_text():
     trace = ms.load_trace(TRACE)
     train, rest = split(trace, 0.5, 0)
@@ -224,6 +241,7 @@ def test_faults_are_told_together(moesim):
         ("--cache-fraction", "1.5"),
         ("--model", "mixtral-8x7b"),
         ("--system", "fidler"),
+        ("--train", TRACE, "--assume", "recall=1"),
         ("--system", "qmoe"),
     ):
         status, _, err = moesim(

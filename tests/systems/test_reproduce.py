@@ -22,7 +22,7 @@ def test_the_document_has_what_it_should(moesim):
         for a in row["assumed"]:
             assert a["range"][0] <= a["value"] <= a["range"][1]
     assert sum(row["headline"] for row in found["rows"]) == 2
-    whole = found["summary"]["all"]
+    whole = found["summary"]
     assert whole["n"] == len(found["rows"]) == sum(whole["verdicts"].values())
     assert found["summary"]["headlines"]["n"] == 2
     assert whole["median_abs_log_ratio"] >= 0

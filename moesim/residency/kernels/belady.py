@@ -26,7 +26,10 @@ def belady(accesses: PoolAccesses, out: Outcomes) -> None:
     following = np.empty(longest, np.uint32)
     bypass = bool(a.parameters.get("bypass", 0))
     soonest = np.empty(a.num_members, np.uint32)
-    _belady(a.items, a.cells, a.ends, following, soonest, a.slots, a.start, a.batch, bypass, out)
+    # One after the other, every access is a cell.
+    cells = a.cells if a.batch else np.arange(len(a.items) + 1 if bypass else 1)
+    in_cells = a.batch or bypass
+    _belady(a.items, cells, a.ends, following, soonest, a.slots, a.start, in_cells, bypass, out)
 
 
 @compiled
@@ -80,6 +83,41 @@ def _set(bits: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint64], place: np.u
 
 
 @compiled
+def _one_by_one(
+    following: npt.NDArray[np.uint32],
+    bits: npt.NDArray[np.uint64],
+    rows: npt.NDArray[np.uint64],
+    top: np.uint64,
+    empty: np.uint64,
+    out: Outcomes,
+) -> None:
+    """Accesses of one start, each of which takes a slot; free ones are bits from `empty` on."""
+    one, two, six, low, twelve = np.uint64(1), np.uint64(2), np.uint64(6), np.uint64(63), np.uint64(12)
+    now = np.uint64(0)
+    for j in range(len(following)):
+        hit = (bits[now >> six] >> (now & low)) & one
+        now += one
+        code = one
+        if not hit:
+            # As `_take_last`, which is not called here: it costs a fifth more.
+            row = rows[top]
+            while row == np.uint64(0):
+                top -= one
+                row = rows[top]
+            word = (top << six) | (low - leading_zeros(row))
+            at = low - leading_zeros(bits[word])
+            rest = bits[word] ^ (one << at)
+            bits[word] = rest
+            rows[top] = row ^ (np.uint64(rest == np.uint64(0)) << (word & low))
+            code = np.uint64(((word << six) | at) < empty) << two
+        out[j] = code
+        again = np.uint64(following[j])
+        bits[again >> six] |= one << (again & low)
+        rows[again >> twelve] |= one << ((again >> six) & low)
+        top = max(top, again >> twelve)
+
+
+@compiled
 def _belady(
     items: Ids,
     cells: npt.NDArray[np.int64],
@@ -109,19 +147,8 @@ def _belady(
             _set(bits, rows, np.uint64(soonest[item]))
         top = np.uint64((free + slots) >> 12)
         empty = np.uint64(free)
-        for j in range(0 if batch else n):
-            now = np.uint64(j)
-            hit = (bits[now >> six] >> (now & low)) & one
-            out[begin + j] = hit
-            if not hit and not bypass:
-                place, top = _take_last(bits, rows, top)
-                out[begin + j] = np.uint64(place < empty) << two
-            again = np.uint64(following[j])
-            _set(bits, rows, again)
-            top = max(top, again >> twelve)
-            if not hit and bypass:
-                place, top = _take_last(bits, rows, top)
-                out[begin + j] = np.uint64(place < empty) << two
+        if not batch:
+            _one_by_one(following[:n], bits, rows, top, empty, out[begin : begin + n])
         while batch and cell < len(cells) - 1 and cells[cell] < begin + n:
             lo, hi = cells[cell], cells[cell + 1]
             # Others: all that is held and not asked for here; they are needed later than this cell.

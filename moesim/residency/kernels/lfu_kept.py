@@ -16,6 +16,9 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
 
+#: Empty queues that are passed before experts are searched.
+STEPS = 16
+
 
 def lfu_kept(accesses: PoolAccesses, window: bool, out: Outcomes) -> None:
     """As `moesim.residency.kernels.lfu.lfu`; a newcomer goes on from the count it left with."""
@@ -35,14 +38,18 @@ def _victim(
     last: npt.NDArray[np.int32],
     link: npt.NDArray[np.int32],
     tail: npt.NDArray[np.int32],
+    count: npt.NDArray[np.int32],
+    base: int,
     heads: int,
     lowest: int,
     limit: int,
 ) -> tuple[Any, int]:
     """The first expert in order whose last access is entry `limit` or earlier, and its queue.
 
-    Takes it and all dead entries that are met out of their queues.
+    Takes it and all dead entries that are met out of their queues. Counts that outlive eviction lie far
+    apart: after `STEPS` queues in vain all experts are looked at.
     """
+    steps = 0
     while True:
         entry = link[heads + lowest]
         while entry != 0 and last[items[entry - 1]] != entry:
@@ -56,6 +63,13 @@ def _victim(
                 tail[lowest] = 0
             return items[entry - 1], lowest
         lowest += 1
+        steps += 1
+        if steps == STEPS:
+            least = np.iinfo(np.int32).max
+            for item in range(len(count)):
+                if 0 < last[item] <= limit:
+                    least = min(least, count[item])
+            lowest = max(lowest, base + least)
 
 
 @compiled
@@ -102,11 +116,12 @@ def _lfu(
                 item = items[given + i]
                 out[i] = HIT if last[item] > 0 else FIRST if last[item] == -2 else 0
                 others -= out[i] & HIT
+            own = queues  # lowest queue of the cell
             for i in range(given + lo, given + hi):
                 item = items[i]
                 count[item] += 1
                 queue = base + count[item]
-                lowest = min(lowest, queue)
+                own = min(own, queue)
                 last[item] = i + 1
                 before = tail[queue]
                 link[before if before != 0 else heads + queue] = i + 1
@@ -118,12 +133,13 @@ def _lfu(
                     held += 1
                     continue
                 out[i] |= FULL
+                if not others:
+                    lowest = min(lowest, own)
                 limit = given + (lo if others else hi)
-                victim, reached = _victim(items, last, link, tail, heads, lowest, limit)
+                victim, lowest = _victim(items, last, link, tail, count, base, heads, lowest, limit)
                 last[victim] = -1
-                if others:
-                    others -= 1
-                else:
-                    lowest = reached
+                others = max(others - 1, 0)
+            # Below what was reached there is nothing but the cell.
+            lowest = min(lowest, own)
             cell += 1
         base += end - first + 2

@@ -4,8 +4,7 @@ One bit per access says whether it is the latest access to its expert and that e
 hits if its expert's latest bit is still set; a victim is the lowest set bit. Nothing is searched and no list
 is relinked, and the processor has next to nothing to guess wrong.
 
-Free slots are bits below all accesses, so that a pool is always full: of nothing, at first. A pool of eight
-slots or fewer is one word instead, a byte for each expert, the latest lowest.
+A pool of eight slots or fewer is one word instead, a byte for each expert, the latest lowest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled, trailing_zeros
-from moesim.residency.kernels.accesses import Ids, Outcomes, PoolAccesses
+from moesim.residency.kernels.accesses import FULL, HIT, Ids, Outcomes, PoolAccesses
 
 #: Member of a slot that is free, in a pool that is one word.
 NOBODY = 255
@@ -41,43 +40,50 @@ def _lru(
     out: Outcomes,
 ) -> None:
     one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
-    # Of one start: words of free slots and of what is there, one word that stays zero, then accesses.
-    room = (slots + 63) // 64 * 64
+    # Of one start: words of what is there, one word that stays zero, then accesses.
+    room = (len(start) + 63) // 64 * 64
     longest = (ends[1:] - ends[:-1]).max() if len(ends) > 1 else 0
     bits = np.zeros((room + 64 + longest) // 64 + 2, np.uint64)
     never = np.uint64(room)
-    real = np.uint64(slots - len(start))
     last = np.empty(members, np.uint64)
     cell = 0
     for segment in range(len(ends) - 1):
-        first, end = ends[segment], ends[segment + 1]
-        bits[: (room + 64 + end - first) // 64 + 2] = 0
+        i, end = ends[segment], ends[segment + 1]
+        bits[: (room + 64 + end - i) // 64 + 2] = 0
         last[:] = never
-        for slot in range(slots):
-            bits[slot >> 6] |= one << np.uint64(slot & 63)
         for order in range(len(start)):
-            last[start[order]] = real + np.uint64(order)
+            bits[order >> 6] |= one << np.uint64(order & 63)
+            last[start[order]] = order
+        held = len(start)
         lowest = np.uint64(0)
         now = never + np.uint64(64)
-        if not batch:
-            for i in range(first, end):
-                item = items[i]
-                before = last[item]
-                word = bits[before >> six]
-                hit = (word >> (before & low)) & one
-                bits[before >> six] = word & ~(one << (before & low))
-                bits[now >> six] |= one << (now & low)
-                last[item] = now
-                now += one
+        while not batch and i < end and held < slots:
+            item = items[i]
+            before = last[item]
+            hit = (bits[before >> six] >> (before & low)) & one
+            bits[before >> six] &= ~(one << (before & low))
+            bits[now >> six] |= one << (now & low)
+            last[item] = now
+            now += one
+            held += 0 if hit else 1
+            out[i] = hit | (np.uint64(before == never) << one)
+            i += 1
+        for full in range(i, i if batch else end):
+            item = items[full]
+            before = last[item]
+            word = bits[before >> six]
+            hit = (word >> (before & low)) & one
+            bits[before >> six] = word & ~(one << (before & low))
+            bits[now >> six] |= one << (now & low)
+            last[item] = now
+            now += one
+            word = bits[lowest]
+            while word == np.uint64(0):
+                lowest += one
                 word = bits[lowest]
-                while word == np.uint64(0):
-                    lowest += one
-                    word = bits[lowest]
-                full = (hit ^ one) & np.uint64((lowest << six) + trailing_zeros(word) >= real)
-                bits[lowest] = word if hit else word & (word - one)
-                out[i] = hit | (np.uint64(before == never) << one) | (full << np.uint64(2))
-            continue
-        while cell < len(cells) - 1 and cells[cell] < end:
+            bits[lowest] = word if hit else word & (word - one)
+            out[full] = hit | (np.uint64(before == never) << one) | ((hit ^ one) << np.uint64(2))
+        while batch and cell < len(cells) - 1 and cells[cell] < end:
             for i in range(cells[cell], cells[cell + 1]):
                 item = items[i]
                 before = last[item]
@@ -89,12 +95,15 @@ def _lru(
                 now += one
             # The cell's own bits are the highest: others leave first.
             for i in range(cells[cell], cells[cell + 1]):
-                if not out[i] & 1:
-                    while bits[lowest] == np.uint64(0):
-                        lowest += one
-                    word = bits[lowest]
-                    out[i] |= np.uint64((lowest << six) + trailing_zeros(word) >= real) << np.uint64(2)
-                    bits[lowest] = word & (word - one)
+                if out[i] & HIT:
+                    continue
+                if held < slots:
+                    held += 1
+                    continue
+                while bits[lowest] == np.uint64(0):
+                    lowest += one
+                bits[lowest] &= bits[lowest] - one
+                out[i] |= FULL
             cell += 1
 
 

@@ -18,6 +18,20 @@ def compositions() -> tuple[System, ...]:
     return tuple(_SYSTEMS.values())
 
 
+def find(name: str) -> System:
+    """The system of a name; case, blanks and signs do not matter.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; the nearest names are told.
+    """
+    known = {_folded(s): s for s in _SYSTEMS}
+    if _folded(name) not in known:
+        raise UnknownNameError("system", name, list(_SYSTEMS))
+    return _SYSTEMS[known[_folded(name)]]
+
+
 def named(
     name: str,
     trace: RoutingTrace,
@@ -55,10 +69,7 @@ def named(
     """
     if variant not in VARIANTS:
         raise ConfigError(Fault("is unknown", "--variant", variant, ", ".join(VARIANTS)))
-    known = {_folded(s): s for s in _SYSTEMS}
-    if _folded(name) not in known:
-        raise UnknownNameError("system", name, list(_SYSTEMS))
-    system = _SYSTEMS[known[_folded(name)]]
+    system = find(name)
     return made(system, variant, Shape.of(trace, slots), values or {})
 
 

@@ -19,6 +19,8 @@ OBJECTIVES: dict[str, tuple[str, bool]] = {
     "ttft": ("ttft_s", True),
     "throughput": ("output_throughput", False),
 }
+#: Executors that compute beside a memory.
+_NEAR = ("split", "prefix")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +131,9 @@ class Scorer:
         try:
             if sequences not in self._boxes:
                 self._boxes[sequences] = self.box(sequences)
+            if composition.executor.kind in _NEAR and self._boxes[sequences].hardware.device.near is None:
+                self.refused[key] = "the box has no near-data unit"
+                return None
             timed = run(composition, self.trace, self._boxes[sequences], train=self.train, seed=self.seed)
         except (ConfigError, InfeasibleError) as error:
             self.refused[key] = str(error)
@@ -139,6 +144,6 @@ class Scorer:
             fault = Fault(f"has no {missing} tokens to measure it on", "--objective", self.objective)
             raise ConfigError(fault)
         if not math.isfinite(value):
-            self.refused[key] = "the box lacks the unit that it computes on"
+            self.refused[key] = "the box lacks a processor that it computes on"
             return None
         return Scored(composition, float(value), timed)

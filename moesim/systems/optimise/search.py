@@ -11,6 +11,8 @@ from moesim.systems.optimise.scoring import Scored, Scorer
 
 #: Told of every better composition: replays so far, and what it is.
 Progress = Callable[[int, Scored], None]
+#: Slots that are tried once the others have a first value.
+_AFTER = ("memory", "executor", "prefetch")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,8 +44,9 @@ def search(
 ) -> Found:
     """The best composition that changing slots one after the other leads to.
 
-    Memory and executor depend on each other most - what the CPU may compute need not be resident - so every
-    pair of them is tried first, on the best start. Then each start and that pair are improved: every option
+    Which tokens share a step, and in how many bits experts are, weighs most and goes first, on the best
+    start. Memory and executor depend on each other most - what the CPU may compute need not be resident - so
+    every pair of them is tried next. Then each start and that pair are improved: every option
     of a slot, the best kept, slot after slot, until a round changes nothing. The order is fixed, so the
     result depends on nothing but what is given.
 
@@ -89,11 +92,16 @@ def search(
     if not states or best is None:
         raise ValueError("no start can be replayed")
     first = best
+    for slot, choices in options.items():
+        if slot not in _AFTER:
+            first = improved(first, choices)
     for memory in options.get("memory", ()):
         for executor in options.get("executor", ()):
             tried(executor.on(memory.on(first.composition)))
     settled = False
     for state in [best, *states]:
+        if scorer.evaluations >= evaluations:
+            break
         while True:
             before = state
             for choices in options.values():
@@ -101,6 +109,4 @@ def search(
             if state is before:
                 break
         settled = settled or (state.value == best.value and scorer.evaluations < evaluations)
-        if scorer.evaluations >= evaluations:
-            break
     return Found(best, scorer.evaluations, settled)

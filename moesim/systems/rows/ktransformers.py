@@ -177,6 +177,7 @@ ROWS = (
         headline=True,
     ),
     _decode_row("decode-single-8", 8.73, "V0.2 table", 8, 1, 500),
+    _decode_row("decode-single-6", 10.303, "V0.2 table", 6, 1, 500),
     _decode_row("decode-dual-6", 13.69, "V0.2 table", 6, 2, 500),
     _decode_row("decode-v0.2.1-2", 13.4, "V0.2.1 table", 8, 2, 7),
     _decode_row("decode-v0.2.1-1k", 13.5, "V0.2.1 table", 8, 2, 969 + 150),

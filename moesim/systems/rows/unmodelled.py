@@ -61,16 +61,6 @@ ROWS = (
         ),
     ),
     Row(
-        "EdgeMoE",
-        "speedup",
-        headline("EdgeMoE"),
-        None,
-        "storage",
-        "Precision(static per expert) + Predictor(last two layers) + Residency(frequency, nearness)",
-        headline=True,
-        reason="the abstract has no figure, and none of the paper's is in the measurements that are held",
-    ),
-    Row(
         "PreMoe",
         "experts-removed",
         headline("PreMoe"),

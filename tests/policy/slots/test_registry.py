@@ -198,3 +198,13 @@ def test_tables_name_what_exists():
         for path in table.values():
             module, _, attribute = path.partition(":")
             assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_a_plugged_predictor_is_replayed_with_time(package, moesim):
+    package(PREDICTOR, [("moesim.predictors", "silent", "Silent")])
+    slots = ("--slot", "predictor=silent", "--slot", "transfer=fetch:width=4")
+    code, out, err = moesim("replay", "traces/gpt-oss-20b-synthetic.npz", *slots, "--tokens", 30, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["prefetched"] == 0
+    assert found["hits"] > 0

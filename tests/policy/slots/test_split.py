@@ -85,6 +85,41 @@ def test_a_shared_prompt_is_no_leak(random_trace):
     assert found.shared == pytest.approx(13 / 53)  # runs of 8 that lie within the prompt
 
 
+def with_prompt(random_trace, requests, prompt=100, own=12):
+    """Requests that are a long common prompt and a short question each."""
+    start = random_trace(50, tokens=prompt, requests=1).topk_ids
+    parts = [np.concatenate([start, random_trace(60 + r, tokens=own, requests=1).topk_ids]) for r in requests]
+    length = prompt + own
+    return replace(
+        random_trace(50, tokens=length * len(parts)),
+        topk_ids=np.concatenate(parts),
+        request=np.repeat(np.arange(len(parts), dtype=np.int32), length),
+        position=np.tile(np.arange(length, dtype=np.int32), len(parts)),
+        topk_weights=None,
+    )
+
+
+def test_a_prompt_of_nearly_all_the_request_is_no_leak_either(random_trace):
+    trace = with_prompt(random_trace, range(10))
+    first, rest = split(trace, 0.5)
+    found = require_disjoint(first, rest)
+    assert found.leaked == ()
+    assert found.shared > 0.8
+    assert len(overlap(trace, rest).leaked) == found.requests
+    # One that is asked for again is found among those that share its prompt.
+    assert overlap(first, with_prompt(random_trace, [first.request[0], 11])).leaked == (0,)
+
+
+def test_a_request_that_is_there_twice_is_still_found(random_trace):
+    trace = random_trace(8, tokens=60, requests=2)
+    names = ("topk_ids", "request", "position", "phase")
+    twice = {n: np.concatenate([getattr(trace, n), getattr(trace, n)]) for n in names}
+    twice["request"][60:] += 10
+    doubled = replace(trace, **twice, topk_weights=None)
+    assert overlap(doubled, trace).leaked == (0, 1)
+    assert len(overlap(trace, doubled).leaked) == 4
+
+
 def test_the_order_of_slots_hides_nothing(random_trace):
     trace = random_trace(5, top_k=3)
     assert overlap(replace(trace, topk_ids=trace.topk_ids[..., ::-1]), trace).shared == 1.0
