@@ -135,6 +135,8 @@ def _take(
     num_experts: int,
     local: npt.NDArray[np.int32],
     turn: npt.NDArray[np.int32],
+    first: int,
+    stride: int,
     items: npt.NDArray[np.integer],
     taken: npt.NDArray[np.float32],
     cells: Ints,
@@ -144,11 +146,12 @@ def _take(
 ) -> tuple[int, int, int]:
     """Fill in the accesses of the pool whose members `local` numbers; how many there are, cells, requests.
 
-    `turn` numbers the requests of steps, in order. With arrays of length 0 it only counts.
+    `turn` numbers the requests of steps, in order. Every `stride`-th cell from `first` on is looked at: those
+    of one layer, or all. With arrays of length 0 it only counts.
     """
     n, m, q = 0, 0, 0
     before = np.int32(-1)
-    for cell in range(len(starts) - 1):
+    for cell in range(first, len(starts) - 1, stride):
         step, layer = cell // layers, cell % layers
         begin = n
         for i in range(starts[cell], starts[cell + 1]):
@@ -173,9 +176,11 @@ def _take(
     return n, m, q
 
 
-def _of_steps(
-    steps: Steps, local: npt.NDArray[np.int32], want_weights: bool, want_cells: bool
-) -> dict[str, object]:
+def _of_steps(steps: Steps, members: Ints, want_weights: bool, want_cells: bool) -> dict[str, object]:
+    local = np.full(steps.layers * steps.num_experts, -1, np.int32)
+    local[members] = np.arange(len(members), dtype=np.int32)
+    owners = np.unique(members // steps.num_experts)
+    first, stride = (int(owners[0]), steps.layers) if len(owners) == 1 else (0, 1)
     kind = np.uint8 if local.max(initial=0) < 256 else np.uint16 if local.max(initial=0) < 65536 else np.int32
     weights = steps.weights if want_weights and steps.weights is not None else np.zeros(0, np.float32)
     turn = np.cumsum(np.diff(steps.request, prepend=steps.request[:1]) != 0).astype(np.int32)
@@ -190,11 +195,25 @@ def _of_steps(
             np.zeros(q, np.int64),
         ]
         sizes = _take(
-            steps.experts, weights, steps.starts, steps.layers, steps.num_experts, local, turn, *arrays
+            steps.experts,
+            weights,
+            steps.starts,
+            steps.layers,
+            steps.num_experts,
+            local,
+            turn,
+            first,
+            stride,
+            *arrays,
         )
         return sizes, arrays
 
-    (n, m, q), _ = run(0, 0, 0, 0)
+    if len(owners) == 1 and len(members) == steps.num_experts:
+        lengths = steps.starts[first + 1 :: stride] - steps.starts[first:-1:stride]
+        asked = turn[lengths > 0]
+        n, m, q = int(lengths.sum()), len(asked), len(np.unique(asked))
+    else:
+        (n, m, q), _ = run(0, 0, 0, 0)
     _, (items, taken, cells, cell_layers, cell_steps, requests) = run(
         n, m if want_cells else 0, q, n if len(weights) else 0
     )
@@ -268,9 +287,7 @@ def accesses_of(
             found = _of_layer(steps, pool, want_weights, want_cells)
         else:
             assert isinstance(steps, Steps)
-            local = np.full(layers * num_experts, -1, np.int32)
-            local[members] = np.arange(len(members), dtype=np.int32)
-            found = _of_steps(steps, local, want_weights, want_cells)
+            found = _of_steps(steps, members, want_weights, want_cells)
         yield PoolAccesses(
             members=members,
             slots=int(slots),
