@@ -8,6 +8,7 @@ itself. ``one`` is a pass of this package's kernel for a single capacity, a quar
 ``libcachesim`` the same there (pip install 'moesim[test]'), which reads its next uses from the file. ``all``
 is how many times longer every capacity takes libCacheSim, one after the other: its mean over 1/8, 1/4, 1/2
 and 3/4 of the experts, times how many there are. Hits are compared, but for ties of libCacheSim's Belady.
+Last, many layers at once, each with its pool, and least recently used of one pool of all layers.
 """
 
 from __future__ import annotations
@@ -75,6 +76,18 @@ def measure(steps, slots, repeat):
     return seconds, found
 
 
+def layered(accesses, repeat):
+    """All capacities of many layers, as tokens pass through them."""
+    print(f"\n{'layers':>8}{'experts':>8}" + "".join(f"{n:>16}" for n in ("lru", "opt", "lru, one pool")))
+    for layers, experts, top_k in ((48, 128, 8), (58, 256, 8)):
+        steps = token_steps(trace(accesses // layers // top_k, layers, experts, top_k))
+        numbers = []
+        for rule, pool in (("lru", "layer"), ("belady", "layer"), ("lru", "global")):
+            _, spent = best_of(repeat, partial(curve, steps, Residency(rule, pool)))
+            numbers.append(f"{steps.accesses / spent / 1e6:.1f}")
+        print(f"{layers:>8}{experts:>8}" + "".join(f"{x:>16}" for x in numbers), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accesses", type=int, default=4_000_000)
@@ -106,6 +119,7 @@ def main() -> None:
                 every = np.mean([spent[name, part] for part in PARTS]) * experts
                 numbers.append(f"{every / seconds[name]:.0f}x")
         print(f"{experts:>8}{top_k:>4}  " + "".join(f"{x:>16}" for x in numbers), flush=True)
+    layered(arguments.accesses, arguments.repeat)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from oracles import make_steps
 from reference import reference
 
+from moesim import load_trace
 from moesim.errors import ConfigError
-from moesim.policy import Residency
+from moesim.policy import Residency, token_steps
 from moesim.residency import curve, replay
 
 CONDITIONS = list(
@@ -96,3 +97,14 @@ def test_depths_of_a_pool_of_many_objects_and_squeezed_rows(batch):
                 stack.insert(0, x)
     expected = np.bincount(depths, minlength=layers * experts).cumsum()
     assert found.hits.sum(axis=0)[1:].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["esft-deepseek-v2-lite/summary", "gpt-oss-20b/decode"])
+def test_curves_of_recorded_routing(shared, name):
+    trace = load_trace(shared(f"traces/{name}.npz"))
+    steps = token_steps(trace)
+    for rule, lookup in itertools.product(("lru", "belady"), ("sequential", "token_batch")):
+        residency = Residency(rule, lookup=lookup, cold="fill", reset="request")
+        found = curve(steps, residency)
+        for slots in (1, 3, trace.num_experts // 4, trace.num_experts // 2, trace.num_experts):
+            assert found.hits[:, slots].tolist() == replay(trace, residency, slots).hits.tolist()
