@@ -8,8 +8,8 @@ trace, hit ratios of all rules with slots for a quarter and three quarters of a 
 after the other, cold misses charged, no reset. MRS needs router weights; a trace without them is replayed as
 if a token weighed its experts alike, which is marked.
 
-With ``--learn`` also HOBBIT's two pools: its weights are learnt on the first trace, and the penalty (a load in
-low precision counts a quarter) on the second is compared with that of recency alone.
+With ``--learn`` also HOBBIT's two pools: its weights are learnt on the first trace, and the penalty (a load
+in low precision counts a quarter) on the second is compared with that of recency alone.
 
 HybriMoE (arXiv 2504.05897, figure 9, decode) published for MRS and LRU, in percent: with a quarter Mixtral
 36.2/30.2, DeepSeek-V2-Lite 52.7/47.7, Qwen2-57B 52.8/45.0, with three quarters Mixtral 83.3/80.6.
