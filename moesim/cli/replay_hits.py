@@ -97,6 +97,8 @@ def replay_hits(
 
         option, takes = ("--curve", CURVE) if curve else ("--consistency", CONSISTENCY)
         faults += [fault for fault in asked.beside(option, {}) if fault.where not in takes]
+        if curve and asked.pool == "device":
+            faults.append(Fault("has no curve", "--pool", asked.pool, "layer, global"))
         if asked.cache_fraction is not None:
             faults.append(Fault(f"has no part in {option}", "--cache-fraction", asked.cache_fraction))
     for option, value in (timed or {}).items():

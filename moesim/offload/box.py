@@ -22,6 +22,8 @@ from moesim.ops.primitives import ACTIVATION_BYTES, elementwise, gemm
 
 Array = npt.NDArray[np.float64]
 
+#: Name of the host link of machines where CPU and GPU share one memory: nothing is copied between them.
+UNIFIED = "unified"
 #: Tokens of a prefill chunk that workspace is kept for.
 CHUNK_TOKENS = 2048
 
@@ -83,7 +85,7 @@ class Box:
     expert_bytes
         Device memory left to experts.
     to_device, from_device
-        The host link each way; None where experts come from storage into the one memory.
+        The host link each way; None where CPU and GPU share one memory, and experts come from storage.
     storage
         Where experts are read from that host memory does not hold; None without.
     host_experts
@@ -156,6 +158,8 @@ class Box:
         host = hardware.host
         stored = host.storage if host is not None else None
         link = hardware.host_link
+        if link is not None and link.name == UNIFIED:
+            link = None
         if (backing == "storage" or (backing == "auto" and link is None)) and stored is None:
             faults.append(Fault("has no storage to load experts from", "--hardware", hardware.name))
         if backing == "host" and link is None:
@@ -262,12 +266,12 @@ class Box:
     def near_seconds(self, most: int) -> Array:
         """One expert on the unit beside its memory, ``[levels, most + 1]``; infinite without.
 
-        The unit is the device's second processor, and works from the first memory that it reaches.
+        The unit is the device's second processor, and works from the memory that it reaches fastest.
         """
         if len(self.hardware.device.processors) < 2:
             return np.full((len(self.widths), most + 1), np.inf)
         unit = self.hardware.device.processors[1]
-        return self._roofline(unit, next(iter(unit.bandwidth_bytes_per_s.values())), most)
+        return self._roofline(unit, max(unit.bandwidth_bytes_per_s.values()), most)
 
     def _roofline(self, processor: Processor, bandwidth: float, most: int) -> Array:
         n = np.arange(1.0, most + 1.0)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.offload.clocks import Clock, break_off, copy_in, run_on_gpu, soonest, take_slot
 from moesim.offload.pools import (
+    BELADY,
+    COST,
     LFU,
     LRU,
     LRU_AHEAD,
@@ -31,7 +33,7 @@ from moesim.offload.pools import (
     put,
     remove,
 )
-from moesim.offload.scores import begin_request, look_ahead, record, shrink, speak, use
+from moesim.offload.scores import begin_request, look_ahead, record, reprice, shrink, speak, use
 from moesim.policy.executors import assign
 
 F8 = npt.NDArray[np.float64]
@@ -295,6 +297,8 @@ def _hand_out(
             load += costs.store_s[held, level]
         seconds[0, n], seconds[1, n] = costs.gpu_s[level, many], costs.cpu_s[level, many]
         seconds[2, n], seconds[3, n] = load, costs.near_s[level, many]
+        if expert.stock:
+            seconds[1, n] += costs.store_s[0, level]
         chosen[n] = DEFERRED if deferrable[first + j] else ON_GPU
         n += 1
     clock, hop = memory.clock[0], costs.hop_s[step]
@@ -425,13 +429,15 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                 expert = experts[x]
                 want, have = demand.wanted[i], expert.level
                 used[j] = want
+                following = demand.next_use[i] if len(demand.next_use) else 0
+                if number == BELADY:  # known of every expert, whoever runs it
+                    expert.key = -following
                 if want < 0 and (have < 0 or not rules.misses_only):
                     where[j] = SKIP
                     counts[SKIPPED, layer] += 1
                     continue
                 counts[ACCESSES, layer] += 1
                 clock.events += 1
-                following = demand.next_use[i] if len(demand.next_use) else 0
                 hit = have >= 0 and (want < 0 or have <= want)
                 if scored:
                     weight = float(demand.weights[i]) if len(demand.weights) else 0.0
@@ -475,6 +481,8 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         gone_last[j] = leaving
                         if slotted[j]:
                             put(experts, pools, members, rule, x, pool, want, clock.events, True)
+                            if number == COST:
+                                reprice(experts, pools, rule, pool, x)
                         use(experts, number, x, following, clock.events)
                 expert.seen = True
             if misses:
@@ -507,6 +515,11 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         put(experts, pools, members, rule, x, pool, used[j], came, True)
                     following = demand.next_use[first + j] if len(demand.next_use) else 0
                     use(experts, number, x, following, clock.events)
+                if number == COST:
+                    for o in range(runs):
+                        x = base + demand.experts[first + order[o]]
+                        if where[order[o]] == LOADED and experts[x].level >= 0:
+                            reprice(experts, pools, rule, pool, x)
             if leaving:
                 counts[WASTED, layer] += _count_wasted(experts, gone, 0, leaving)
                 if rules.write_back:
@@ -548,7 +561,13 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     run = costs.cpu_s[level, many]
                     if cpu_end == 0.0 and later == 0.0:
                         run += rules.parameters[0]
-                    clock.cpu = max(clock.cpu, gate + hop) + run
+                    there = gate + hop
+                    if expert.stock:  # read from storage first
+                        clock.storage = max(clock.storage, gate) + store_s[0, level]
+                        clock.busy_storage += store_s[0, level]
+                        clock.bytes_storage += size[0, level]
+                        there = max(there, clock.storage)
+                    clock.cpu = max(clock.cpu, there) + run
                     clock.busy_cpu += run
                     if who == ON_CPU:
                         cpu_end = clock.cpu + hop

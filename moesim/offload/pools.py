@@ -257,6 +257,8 @@ def put(
         expert.tie = now
     elif number == MRS:
         expert.tie = x
+    elif number == BELADY:
+        expert.tie = now
     elif number == LRU_AHEAD:
         if rule.parameters[1] or not demanded:
             expert.key = now

@@ -129,12 +129,16 @@ def run(
         parameters=executor.vector(top_k=trace.top_k),
     )
     costs = costs_of(box, steps, levels, prompts_of(steps, trace))
+    experts = start_experts(box, steps, levels, upcoming, train)
+    initial = np.zeros(0, np.int64)
+    if start is not None:  # what is not kept in any precision is not there
+        initial = np.flatnonzero(start.ravel() & (np.asarray(experts)["ahead"] >= 0))
     memory = Memory(
-        experts=start_experts(box, steps, levels, upcoming, train),
+        experts=experts,
         pools=new_pools(quota.astype(np.float64), layers, num_experts),
         members=np.zeros(layers * num_experts, np.int64),
         pool=np.arange(layers) if len(quota) == layers else np.zeros(layers, np.int64),
-        initial=np.zeros(0, np.int64) if start is None else np.flatnonzero(start),
+        initial=initial,
         clock=new_clock(),
         moment=new_moment(layers, num_experts),
         channel=np.zeros(transfer.channels),
@@ -202,6 +206,8 @@ def _check(
         steps.layers,
     ):
         faults.append(Fault("is of another model", "--train", train.model))
+    if composition.placement is not None and train is None:
+        faults.append(Fault("needs a disjoint trace to learn from", "placement", allowed="train"))
     rule = composition.residency.rule
     if rule not in RULE_OF:
         faults.append(Fault("is not replayed with time", "residency.rule", rule, ", ".join(RULE_OF)))

@@ -154,8 +154,8 @@ def record(
         expert.fine += 1.0 if high else 0.0
     elif number == COST:
         expert.count = expert.count + 1.0 if hit else 1.0
-        size = rule.size[max(expert.level, 0)]
-        expert.key = pools[pool].floor + (expert.count if given[0] else 1.0) / size
+        if hit:
+            reprice(experts, pools, rule, pool, x)
     elif number == SCH:
         expert.key -= 1.0
     elif number == LRU_AHEAD:
@@ -167,6 +167,14 @@ def record(
         expert.count = expert.count + 1.0 if hit else 1.0
         if hit:
             pools[pool].visits += 1.0
+
+
+@compiled
+def reprice(experts: Experts, pools: Pools, rule: Rule, pool: int, x: int) -> None:
+    """Score a resident by ``cost``, above what left last; one that was loaded when room had been made."""
+    expert = experts[x]
+    many = expert.count if rule.parameters[0] else 1.0
+    expert.key = pools[pool].floor + many / rule.size[max(expert.level, 0)]
 
 
 @compiled

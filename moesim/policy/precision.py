@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import ConfigError, Fault
 from moesim.policy.steps import Steps
 from moesim.trace.types import RoutingTrace
 
@@ -75,6 +77,10 @@ class Constant:
     """
 
     bits: float = 16.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bits < math.inf:
+            raise ConfigError(Fault("is no width", "bits", self.bits, "above 0"))
 
     def fit(self, train: RoutingTrace) -> Constant:  # noqa: ARG002
         """Itself; nothing is learnt."""

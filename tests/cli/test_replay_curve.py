@@ -83,3 +83,6 @@ def test_what_has_no_part_is_told_at_once(moesim):
     code, _, err = moesim("replay", TRACE, "--consistency", "--curve")
     assert code == 2
     assert "beside" in err
+    code, _, err = moesim("replay", TRACE, "--curve", "--pool", "device", "--ep", 4)
+    assert code == 2
+    assert all(option in err for option in ("has no curve", "--pool", "--ep"))

@@ -92,3 +92,18 @@ def test_every_fault_is_told_at_once(hardware):
         Box.of(bare, load_model("gpt-oss-20b"))
     with pytest.raises(ConfigError):
         Box.of(hardware, load_model("gpt-oss-20b"), expert_dtypes=(0.0,))
+
+
+def test_one_memory_loads_from_storage_alone():
+    orin = load_hardware("jetson-agx-orin-32gb")
+    box = Box.of(orin, load_model("deepseek-v2-lite"))
+    assert box.to_device is None
+    assert box.host_experts == 0
+    assert box.load_seconds() == pytest.approx(box.widths[0].bytes / 3e9)
+    with pytest.raises(ConfigError):
+        Box.of(orin, load_model("deepseek-v2-lite"), backing="host")
+
+
+def test_a_unit_works_from_its_own_memory():
+    box = Box.of(load_hardware("a100-monde"), load_model("mixtral-8x7b"))
+    assert box.near_seconds(1)[0, 1] == pytest.approx(box.widths[0].bytes / 512e9, rel=1e-3)

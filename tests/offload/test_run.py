@@ -13,6 +13,7 @@ from moesim.model import load_model
 from moesim.offload import Box, run
 from moesim.offload.latency import latency_of
 from moesim.policy import Composition, Constant, Executor, Residency, Transfer, token_steps
+from moesim.policy.placements import Popular
 from moesim.policy.predictors import oracle
 from moesim.residency import replay
 from moesim.trace import RoutingTrace, load_trace
@@ -139,6 +140,8 @@ def test_faults_come_together(box):
         run(Composition(), trace, box, slots=np.array([1, 2]))
     with pytest.raises(ConfigError):
         run(Composition(Residency(start="popular")), trace, box)
+    with pytest.raises(ConfigError):
+        run(Composition(placement=Popular()), trace, box)
 
 
 def test_real_decoding_keeps_all_laws(shared, box):

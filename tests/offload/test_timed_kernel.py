@@ -160,6 +160,16 @@ def test_storage_comes_before_the_link():
     assert found.moved["storage"] == 200.0
 
 
+def test_the_cpu_reads_from_storage_what_is_not_in_memory():
+    case = Case(
+        [[[0, 1]]], 2, [0], executor="mask", store=5.0, cpu=2.0, before=[1.0], hop=0.5, stocked=(0, 1)
+    )
+    found = timed(case)
+    # Reading goes on while the CPU computes; hidden states are there long before.
+    assert found.seconds == 1.0 + 2 * 5.0 + 2.0 + 0.5
+    assert (found.moved["storage"], found.moved["to_device"]) == (200.0, 0.0)
+
+
 def test_deferred_work_is_waited_for_one_layer_later():
     case = Case([[[0], [0]]], 1, [0, 0], executor="mask", before=[1.0], cpu=7.0, gpu=1.0, hop=0.5)
     assert timed(case).seconds == 2 * (1.0 + 0.5 + 7.0 + 0.5)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from moesim.errors import ConfigError, UnknownNameError
+from moesim.errors import ConfigError, InfeasibleError, UnknownNameError
 from moesim.hardware import load_hardware
 from moesim.model import load_model
 from moesim.offload import Box
@@ -187,3 +187,18 @@ def test_outcomes_are_plain_values(outcomes):
         document = outcome.to_dict()
         assert document["system"] == outcome.named.system.name
         json.dumps(document, allow_nan=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0, 1e9])
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_wild_values_are_taken_or_refused(name, variant, value):
+    train, trace = split(trace_of(), 0.5)
+    for assumption in named(name, trace, 8, variant).assumed:
+        try:
+            found = named(name, trace, 8, variant, {assumption.name: value})
+            taught = found.composition.fit(train, trace)
+            if taught.predictor is not None:
+                taught.predictor.guess(taught.steps(trace))
+        except (ConfigError, InfeasibleError):
+            continue
+        assert np.isfinite(value)

@@ -53,6 +53,7 @@ def allot_bits(loss: Floats, bits: Ints, budget: int, required: npt.NDArray[np.b
     >>> allot_bits(loss, np.array([1, 3]), 4, np.array([False, False])).tolist()
     [0, 1]
     """
+    budget = min(max(budget, 0), len(loss) * int(bits.max()))  # more is never spent
     flags = np.where(required, 1 << (np.cumsum(required) - 1), 0)
     chosen = _allot(np.ascontiguousarray(loss, np.float64), bits, budget, flags, int(flags.sum()))
     if len(loss) and chosen[0] < 0:
@@ -146,6 +147,8 @@ class StaticBits:
         faults = []
         if not self.bits or list(self.bits) != sorted(set(self.bits)) or self.bits[0] < 1:
             faults.append(Fault("must rise", "bits", self.bits, "whole, 1 or more"))
+        if not 0 < self.mean_bits < math.inf:
+            faults.append(Fault("is no budget", "mean_bits", self.mean_bits, "above 0"))
         if not set(self.required) <= set(self.bits):
             faults.append(Fault("is not among the widths", "required", self.required, str(self.bits)))
         if self.errors is not None and len(self.errors) != len(self.bits):

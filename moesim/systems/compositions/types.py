@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -133,11 +134,21 @@ def made(system: System, variant: str, shape: Shape, values: Mapping[str, float]
     Raises
     ------
     ConfigError
-        If a value is set that the system does not assume.
+        If a value is set that the system does not assume, or cannot work with.
     """
     asked = Asked(values)
+    if wrong := [
+        Fault("is no number", "--assume", f"{n}={v}") for n, v in values.items() if not math.isfinite(v)
+    ]:
+        raise ConfigError(wrong)
     builder = system.code if variant == "code" and system.code is not None else system.paper
-    composition = builder(shape, asked)
+    try:
+        composition = builder(shape, asked)
+    except (ArithmeticError, ValueError) as error:
+        if not values:
+            raise
+        given = ", ".join(f"{n}={v:g}" for n, v in values.items())
+        raise ConfigError(Fault(f"does not take these values: {error}", system.name, given)) from error
     known = [a.name for a in asked.assumed]
     faults = [
         Fault(f"is no assumption of {system.name}", name, value, ", ".join(known) or "none")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from moesim.errors import ConfigError, Fault
 from moesim.offload import Box
-from moesim.policy import Composition, Residency
+from moesim.policy import Batcher, Composition, Residency, TokenByToken
+from moesim.policy.batchers import Batches
 from moesim.policy.predictors import NextGate, NoisyOracle
 from moesim.policy.split import split
 from moesim.systems.compositions import compositions, named
@@ -20,7 +21,7 @@ from moesim.systems.optimise.options import options_of
 from moesim.systems.optimise.scoring import OBJECTIVES, Scored, Scorer
 from moesim.systems.optimise.search import search
 from moesim.systems.row import VARIANTS
-from moesim.trace.types import RoutingTrace
+from moesim.trace.types import PREFILL, RoutingTrace
 
 #: Tokens of the training part, and how many times the tokens that are searched on are held out.
 TRAIN_TOKENS, HELD = 20_000, 2
@@ -149,6 +150,11 @@ def some(trace: RoutingTrace, tokens: int, seed: int) -> RoutingTrace:
     return split(trace, tokens / trace.num_tokens, seed)[0]
 
 
+def alone(trace: RoutingTrace) -> Batcher:
+    """One request at a time: a prompt in one step, then token by token."""
+    return Batches(1) if (trace.phase == PREFILL).any() else TokenByToken()
+
+
 def optimise(
     trace: RoutingTrace,
     box: Callable[[int], Box],
@@ -165,7 +171,8 @@ def optimise(
     """Search for the composition that serves a trace best on a box.
 
     The trace is cut in three by requests: tables are learnt from the first part, compositions are compared on
-    the second, and all that is reported is of the third, which no choice has seen.
+    the second, and all that is reported is of the third, which no choice has seen. Every system takes a
+    prompt in one step, and without a batcher of its own one request at a time.
 
     Parameters
     ----------
@@ -228,15 +235,19 @@ def optimise(
         assumed=assumed,
         near=box(1).hardware.device.near is not None,
         requests=len(np.unique(seen.request)),
+        alone=alone(trace),
     )
     found = search(
         scorer,
-        [start.scored.composition, Composition(residency=Residency("lru", lookup="token_batch"))],
+        [
+            start.scored.composition,
+            Composition(residency=Residency("lru", lookup="token_batch"), batcher=alone(trace)),
+        ],
         options,
         evaluations=scorer.evaluations + evaluations,
         progress=lambda count, best: tell(f"{count} replays: {best.value:.4g}"),
     )
-    best = simplified(found.best, start.scored.composition, scorer)
+    best = simplified(found.best, start.scored, scorer)
     shown = held(best.composition)
     if shown is None:
         raise ConfigError(Fault("cannot be replayed on the part that is held out", "TRACE"))
@@ -283,10 +294,13 @@ def _rivals(
             entry = named(system, trace, slots, variant)
             if variant != VARIANTS[0] and entry.system.code is None:
                 continue
-            scored = scorer(entry.composition)
-            shown = held(entry.composition) if scored is not None else None
+            composition = entry.composition
+            if isinstance(composition.batcher, TokenByToken):
+                composition = replace(composition, batcher=alone(trace))
+            scored = scorer(composition)
+            shown = held(composition) if scored is not None else None
             if scored is None or shown is None:
-                why = {**scorer.refused, **held.refused}[scorer.key(entry.composition)]
+                why = {**scorer.refused, **held.refused}[scorer.key(composition)]
                 refused[f"{entry.system.name} ({variant})"] = why
                 continue
             tell(f"{entry.system.name} ({variant}): {scored.value:.4g}")
@@ -296,8 +310,8 @@ def _rivals(
                     variant,
                     scored,
                     shown,
-                    changes_results(entry.composition),
-                    needs_future(entry.composition),
+                    changes_results(composition),
+                    needs_future(composition),
                     tuple(f"{a.name}={a.value:g} ({a.low:g} to {a.high:g}): {a.why}" for a in entry.assumed),
                     entry.lacks,
                 )

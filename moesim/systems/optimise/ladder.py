@@ -9,6 +9,9 @@ from moesim.policy import Composition
 from moesim.systems.optimise.describe import SLOTS, described, with_slot
 from moesim.systems.optimise.scoring import Scored, Scorer
 
+#: Part of the objective that a choice must bring to be worth another than the named system's.
+WORTH = 0.002
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rung:
@@ -44,23 +47,24 @@ def differing(one: Composition, other: Composition) -> list[str]:
     return [slot for slot in SLOTS if first[slot] != second[slot]]
 
 
-def simplified(winner: Scored, start: Composition, scorer: Scorer) -> Scored:
-    """The winner with every slot put back to what `start` has where that costs nothing.
+def simplified(winner: Scored, start: Scored, scorer: Scorer) -> Scored:
+    """The winner with every slot put back to what `start` has where that costs next to nothing.
 
     Parameters
     ----------
     winner
         As the search found it.
     start
-        Whose choices are kept where they do as well.
+        Whose choices are kept unless all that are put back cost more than `WORTH` together.
     scorer
         Of the part that the search saw.
     """
-    for slot in differing(start, winner.composition):
-        scored = scorer(with_slot(winner.composition, slot, start))
-        if scored is not None and not scorer.better(winner.value, scored.value):
+    best = winner.value
+    for slot in differing(start.composition, winner.composition):
+        scored = scorer(with_slot(winner.composition, slot, start.composition))
+        if scored is not None and abs(scored.value - best) <= WORTH * abs(best):
             winner = scored
-    return winner
+    return start if scorer.better(start.value, winner.value) else winner
 
 
 def upward(start: Composition, winner: Composition, scorer: Scorer, held: Scorer) -> list[Rung]:

@@ -70,6 +70,7 @@ def options_of(
     assumed: bool = True,
     near: bool = False,
     requests: int = 1,
+    alone: Batcher | None = None,
 ) -> dict[str, tuple[Option, ...]]:
     """Options of every slot that is searched, in the order in which they are tried.
 
@@ -89,6 +90,8 @@ def options_of(
         Whether the box has a near-data unit.
     requests
         Requests of the part that is scored; a batch holds no more than half of them.
+    alone
+        How one request at a time is served; token by token by default.
     """
     found = {
         "memory": _memory(),
@@ -96,7 +99,7 @@ def options_of(
         "prefetch": _prefetches(trace, assumed=assumed),
     }
     if batch:
-        found["batcher"] = _batchers(requests)
+        found["batcher"] = _batchers(requests, alone or TokenByToken())
     if lossy:
         found["precision"] = _precisions(trace)
     return found
@@ -149,8 +152,8 @@ def _prefetches(trace: RoutingTrace, *, assumed: bool) -> tuple[Option, ...]:
     return tuple(Option("prefetch", {"predictor": p, "transfer": t}) for p, t in found)
 
 
-def _batchers(requests: int) -> tuple[Option, ...]:
-    found: list[Batcher] = [TokenByToken()]
+def _batchers(requests: int, alone: Batcher) -> tuple[Option, ...]:
+    found = [alone]
     for size in BATCHES:
         if 2 * size <= max(requests, 2):
             found += [Batches(size), Continuous(size)]

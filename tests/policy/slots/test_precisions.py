@@ -149,6 +149,8 @@ def test_hebf_loads_bases_first_and_the_hottest_head():
         lambda: StaticBits(bits=(3, 2)),
         lambda: StaticBits(required=(5,)),
         lambda: StaticBits(errors=(0.1,)),
+        lambda: StaticBits(mean_bits=0.0),
+        lambda: Constant(0.0),
     ],
 )
 def test_bad_values_are_refused(make):
