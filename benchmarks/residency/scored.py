@@ -1,12 +1,15 @@
 """Scored rules: speed of decayed scores, and hits of every rule on recorded routing.
 
-    python benchmarks/residency/scored.py [TRACE ...] [--accesses 2000000] [--repeat 3]
+    python benchmarks/residency/scored.py [TRACE ...] [--accesses 2000000] [--repeat 3] [--learn TRACE TRACE]
 
 First MRS (alpha = 0.5, a pool per layer) in millions of accesses per second of process CPU time, best of
 several, beside its definition as a loop over all experts; the hits of both are compared. Then, for each
 trace, hit ratios of all rules with slots for a quarter and three quarters of a layer's experts, one lookup
 after the other, cold misses charged, no reset. MRS needs router weights; a trace without them is replayed as
 if a token weighed its experts alike, which is marked.
+
+With ``--learn`` also HOBBIT's two pools: its weights are learnt on the first trace, and the penalty (a load
+in low precision counts a quarter) on the second is compared with that of recency alone.
 
 HybriMoE (arXiv 2504.05897, figure 9, decode) published for MRS and LRU, in percent: with a quarter Mixtral
 36.2/30.2, DeepSeek-V2-Lite 52.7/47.7, Qwen2-57B 52.8/45.0, with three quarters Mixtral 83.3/80.6.
@@ -25,7 +28,9 @@ from skewed import trace
 from moesim import load_trace
 from moesim.compiled import compiled
 from moesim.policy import Residency, token_steps
+from moesim.policy.precisions import RankedPrecision
 from moesim.residency import replay
+from moesim.residency.mixed import fit_terms, replay_mixed
 
 SIZES = ((8, 2, 4), (64, 6, 16), (128, 8, 32), (128, 8, 64), (256, 8, 64), (512, 10, 128))
 RULES = (
@@ -117,15 +122,33 @@ def table(path):
         print(f"{name:<24}" + "".join(f"{r:>9.4f}" for r in ratios), flush=True)
 
 
+def learnt(train, test):
+    """Penalty of HOBBIT's score beside recency alone, by slots of a layer in high and low precision."""
+    steps = [token_steps(load_trace(path)) for path in (train, test)]
+    wanted = [RankedPrecision().levels(s).wanted for s in steps]
+    print(f"\n{'high':>5}{'low':>5}{'lru':>8}{'lfu':>8}{'lhu':>8}{'penalty':>11}{'recency':>11}{'less':>8}")
+    for high, low in ((8, 4), (16, 8), (24, 12), (32, 16)):
+        terms = fit_terms(steps[0], wanted[0], high, low, low_size=0.25, parts=8)
+        own, recent = (
+            replay_mixed(steps[1], wanted[1], high, low, terms=t).penalty(0.25)
+            for t in (terms, (1.0, 0.0, 0.0, 0.0))
+        )
+        weights = "".join(f"{t:>8.3f}" for t in terms[:3])
+        print(f"{high:>5}{low:>5}{weights}{own:>11.0f}{recent:>11.0f}{1 - own / recent:>8.1%}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("traces", type=Path, nargs="*")
     parser.add_argument("--accesses", type=int, default=2_000_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--learn", type=Path, nargs=2, metavar="TRACE")
     arguments = parser.parse_args()
     speed(arguments.accesses, arguments.repeat)
     for path in arguments.traces:
         table(path)
+    if arguments.learn:
+        learnt(*arguments.learn)
 
 
 if __name__ == "__main__":

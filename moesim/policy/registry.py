@@ -222,6 +222,15 @@ def called(slot: str, name: str, factory: Callable[..., Any], values: dict[str, 
         if takes[key].default is inspect.Parameter.empty and key not in values
         and takes[key].kind is not inspect.Parameter.VAR_POSITIONAL
     ]  # fmt: skip
+    for key, value in values.items():
+        kind = str(takes[key].annotation) if key in takes else ""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if kind == "int" and not whole:
+            faults.append(Fault("is no whole number", f"{slot} {name}: {key}", value))
+        elif kind == "float" and not (whole or isinstance(value, float)):
+            faults.append(Fault("is no number", f"{slot} {name}: {key}", value))
+        elif kind == "bool" and not isinstance(value, bool):
+            faults.append(Fault("is neither true nor false", f"{slot} {name}: {key}", value))
     if faults:
         raise ConfigError(faults)
     try:
@@ -261,6 +270,8 @@ def _parts(text: str) -> list[str]:
 def _value(text: str) -> Any:  # noqa: ANN401
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if text.lower() in ("inf", "nan"):
+        return float(text)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

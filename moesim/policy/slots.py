@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import ConfigError, Fault
 from moesim.policy.executor import Executor
 from moesim.policy.guesses import Guesses
 from moesim.policy.precision import Precision
@@ -111,6 +112,15 @@ class Transfer:
     preemptible: bool = False
     write_back: bool = False
     channels: int = 1
+
+    def __post_init__(self) -> None:
+        faults = [
+            Fault("is too small", name, value, f"{least} or more")
+            for name, value, least in (("width", self.width, 0), ("distance", self.distance, 1))
+            if value < least
+        ]
+        if faults:
+            raise ConfigError(faults)
 
 
 @dataclass(frozen=True, slots=True)

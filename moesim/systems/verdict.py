@@ -1,7 +1,7 @@
 """What is said of a row: four verdicts, in this order.
 
 ``reproduced``
-    Ours is within 15 % of what was published.
+    Ours is within 15 % of what was published, and of a gain, it is one.
 ``assumption-bound``
     It is not, but moving what the source does not give over plausible ranges takes it there.
 ``direction``
@@ -47,11 +47,16 @@ def judge(
     ('reproduced', 'assumption-bound', 'direction')
     >>> judge(2.0, 0.9, neutral=1.0), judge(None, 0.9)
     ('not reproduced', 'not reproduced')
+    >>> judge(1.05, 0.98, neutral=1.0)
+    'not reproduced'
     """
     if published is None or ours is None:
         return NOT
     near, far = sorted((published * (1 - TOLERANCE), published * (1 + TOLERANCE)))
-    if near <= ours <= far:
+    if neutral is not None:
+        # A small gain is no loss, however near the two are.
+        near, far = (max(near, neutral), far) if published > neutral else (near, min(far, neutral))
+    if near <= ours <= far and ours != neutral:
         return REPRODUCED
     reached = [ours, *swept]
     if min(reached) <= far and max(reached) >= near:

@@ -190,3 +190,25 @@ def test_no_slots_at_all_hit_nothing_and_all_slots_miss_once(moesim, stored):
     every = document(moesim, stored[0], "--cache-fraction", 1)
     assert every["misses"] == every["cold_misses"]
     assert every["evictions"] == 0
+
+
+def test_the_curve_has_the_hits_of_single_replays(moesim, stored):
+    path, _, trace = stored
+    code, out, _ = moesim("replay", path, "--curve", "--lookup", "token_batch", "--json")
+    assert code == 0
+    curves = json.loads(out)["curves"]
+    for rule in ("lru", "belady"):
+        for slots in (0, 1, 4, EXPERTS):
+            expected = replay(trace, Residency(rule, lookup="token_batch"), slots).hit_ratio
+            assert curves[rule]["hit_ratio"][slots] == pytest.approx(expected)
+
+
+def test_options_of_one_kind_of_replay_are_refused_by_another(moesim, stored):
+    code, _, err = moesim("replay", stored[0], "--curve", "--consistency", "--tokens", 5, "--assume", "a=1")
+    assert code == 2
+    for option in ("--consistency", "--tokens", "--assume"):
+        assert option in err
+    code, _, err = moesim("replay", stored[0], "--system", "lru", "--compare", "lru,fifo", "--pool", "global")
+    assert code == 2
+    assert "--compare" in err
+    assert "--pool" in err

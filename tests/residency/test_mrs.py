@@ -112,6 +112,33 @@ def test_scores_in_a_real_trace(shared):
         assert replay(steps, Residency("mrs"), slots).hits.tolist() == exact(steps, slots)
 
 
+@pytest.mark.parametrize(("alpha", "parts"), [(0.2, (5, 4)), (0.9, (10, 1)), (0.01, (100, 99))])
+def test_other_parts_of_the_newest_weights(shared, alpha, parts):
+    """``1 / (1 - alpha)`` is no power of two: float64 rounds, and fractions do not."""
+    trace = load_trace(shared("traces/esft-deepseek-v2-lite/summary.npz"))
+    ids, weights = trace.topk_ids[:700, :2], trace.topk_weights[:700, :2]
+    rows = [[c.tolist() for c in row] for row in ids]
+    steps = make_steps(rows, trace.num_experts, weights=weights.reshape(-1))
+    for slots in (6, 16, 48):
+        hits = [0, 0]
+        for layer in range(2):
+            held, scores = set(), [0] * trace.num_experts
+            for t, (cell, gained) in enumerate(zip(ids[:, layer].tolist(), weights[:, layer], strict=True)):
+                # In units of (q / p)^700: whole numbers again.
+                scale = parts[0] ** t * parts[1] ** (700 - t)
+                for e, weight in zip(cell, gained, strict=True):
+                    scores[e] += int(float(weight) * UNIT) * scale
+                for e in cell:
+                    if e in held:
+                        hits[layer] += 1
+                        continue
+                    if len(held) == slots:
+                        held.remove(min(held, key=lambda x: (scores[x], x)))
+                    held.add(e)
+        found = replay(steps, Residency("mrs", parameters={"alpha": alpha}), slots)
+        assert found.hits.tolist() == hits
+
+
 def test_without_weights_it_is_told():
     with pytest.raises(ConfigError, match="weights"):
         replay(make_steps([[[0]]], 2), Residency("mrs"), 1)

@@ -159,7 +159,6 @@ MUST = {
     | {f"decode-v0.2.1-{length}" for length in ("2", "1k", "2k", "4k", "8k")},
     "Fiddler": {"hits-56", "hits-125", "hits-56-random", "hits-56-worst"},
     "mixtral-offloading": {"t4-full", "t4-cache"},
-    "MoNDE": {"encoder"},
     "Duplex": {"mixtral-256-b64", "coprocessing"},
 }
 

@@ -13,6 +13,7 @@ from moesim.errors import ConfigError, InfeasibleError
 from moesim.offload import Box
 from moesim.policy import Composition, Executor, Residency, Transfer
 from moesim.policy.batchers import Batches, ModuleBatches, UnionMinimising, ZigZag
+from moesim.policy.gates import EqualWeights, FewerExperts
 from moesim.policy.placements import Popular
 from moesim.policy.predictors import Markov, NextGate, NoisyOracle
 from moesim.policy.split import overlap, split
@@ -152,6 +153,9 @@ def test_what_a_search_may_not_take_is_told_apart():
     assert not needs_future(Composition(predictor=NoisyOracle(0.9, 0.9)))
     assert changes_results(Composition(executor=Executor("defer")))
     assert not changes_results(Composition())
+    # Weights that a rule reads and the trace lacks do not change what the model computes.
+    assert not changes_results(Composition(gate=EqualWeights()))
+    assert changes_results(Composition(gate=FewerExperts(1)))
 
 
 def test_options_keep_results_unless_lossy(parts):

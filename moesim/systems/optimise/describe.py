@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from moesim.policy import AsRouted, Composition, Executor, Residency, Transfer
+from moesim.policy import AsRouted, Composition, Executor, Gate, Residency, Transfer
+from moesim.policy.gates import EqualWeights
 
 #: Fields of a composition that make a slot; a predictor without transfer does nothing, so both are one.
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -36,7 +37,7 @@ def described(composition: Composition) -> dict[str, str]:
         "prefetch": _prefetch(composition),
         "executor": _executor(composition.executor),
         "batcher": _named(composition.batcher),
-        "gate": "as routed" if isinstance(composition.gate, AsRouted) else _named(composition.gate),
+        "gate": _gate(composition.gate),
         "precision": "the model's" if composition.precision is None else _named(composition.precision),
     }
 
@@ -50,7 +51,7 @@ def with_slot(composition: Composition, slot: str, other: Composition) -> Compos
 def changes_results(composition: Composition) -> bool:
     """Whether the model computes something else than it was trained to."""
     return (
-        not isinstance(composition.gate, AsRouted)
+        not isinstance(composition.gate, AsRouted | EqualWeights)
         or composition.precision is not None
         or composition.executor.changes_numerics
     )
@@ -61,6 +62,12 @@ def needs_future(composition: Composition) -> bool:
     predictor = composition.predictor
     exact = getattr(predictor, "recall", 0.0) == 1.0 and getattr(predictor, "precision", 1.0) == 1.0
     return composition.residency.rule in ("belady", "sch") or bool(exact)
+
+
+def _gate(gate: Gate) -> str:
+    if isinstance(gate, AsRouted):
+        return "as routed"
+    return "as routed, equal weights" if isinstance(gate, EqualWeights) else _named(gate)
 
 
 def _residency(residency: Residency) -> str:

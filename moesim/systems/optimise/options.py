@@ -24,6 +24,7 @@ from moesim.policy import (
     token_steps,
 )
 from moesim.policy.batchers import Batches, Continuous, UnionMinimising
+from moesim.policy.gates import EqualWeights
 from moesim.policy.placements import MeasuredQuota, Popular
 from moesim.policy.precisions import RankedPrecision
 from moesim.policy.predictors import ActivationMatrices, ExpertMaps, Markov, NextGate, NextToken, RecentScores
@@ -94,7 +95,7 @@ def options_of(
         How one request at a time is served; token by token by default.
     """
     found = {
-        "memory": _memory(),
+        "memory": _memory(weights=trace.topk_weights is not None),
         "executor": _executors(lossy=lossy, near=near, top_k=trace.top_k),
         "prefetch": _prefetches(trace, assumed=assumed),
     }
@@ -105,8 +106,11 @@ def options_of(
     return found
 
 
-def _memory() -> tuple[Option, ...]:
-    """Victim rules and pools, each from an empty start and from a placement that suits it."""
+def _memory(*, weights: bool) -> tuple[Option, ...]:
+    """Victim rules and pools, each from an empty start and from a placement that suits it.
+
+    Rules that read router weights take equal ones where the trace has none.
+    """
     pairs: list[tuple[Residency, Placement | None]] = []
     popular = Popular(across=False)
     for rule, parameters in (("lru", {}), ("lfu", {}), ("mrs", {"alpha": 0.5})):
@@ -117,7 +121,13 @@ def _memory() -> tuple[Option, ...]:
         pairs.append((Residency(rule, pool="global", lookup="token_batch", start="popular"), None))
     for placement in (Popular(), popular):
         pairs.append((Residency("static", lookup="token_batch"), placement))
-    return tuple(Option("memory", {"residency": r, "placement": p}) for r, p in pairs)
+    found = []
+    for kept, placed in pairs:
+        changes: dict[str, object] = {"residency": kept, "placement": placed}
+        if not weights and kept.rule in ("mrs", "p-freq"):
+            changes["gate"] = EqualWeights()
+        found.append(Option("memory", changes))
+    return tuple(found)
 
 
 def _executors(*, lossy: bool, near: bool, top_k: int) -> tuple[Option, ...]:
