@@ -248,6 +248,8 @@ def _fetch_ahead(
             rules.write_back, max(known, opens),
         )  # fmt: skip
         if not room:
+            if len(memory.pools) == 1 and len(rule.size) == 1:
+                head = end  # nothing may leave, so nothing behind finds room either
             continue
         clock.events += 1
         put(experts, memory.pools, memory.members, rule, x, pool, level, clock.events, False)

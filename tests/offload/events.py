@@ -173,6 +173,8 @@ class Events:
                     at = (self.cell // case.layers, self.cell % case.layers, 10**9)
                     victims = self._room(x, cell, at, False)
                     if victims is None:
+                        if len(case.slots) == 1:
+                            self.queue.clear()
                         continue
                     self._put(x)
                     self.arrived[x] = Event()
