@@ -87,7 +87,7 @@ def order_within(trace, rows):
     return taken
 
 
-@pytest.mark.parametrize("batcher", BATCHERS, ids=str)
+@pytest.mark.parametrize("batcher", BATCHERS, ids=lambda slot: type(slot).__name__)
 @settings(max_examples=40)
 @given(trace=traces(), gated=st.booleans())
 def test_every_row_is_taken_once_and_every_selection_counted(batcher, trace, gated):

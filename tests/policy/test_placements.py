@@ -64,7 +64,7 @@ PLACEMENTS = (
 )
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS, ids=str)
+@pytest.mark.parametrize("placement", PLACEMENTS, ids=lambda slot: type(slot).__name__)
 @given(slots=st.integers(0, 25))
 @settings(max_examples=26)
 def test_quotas_hold_what_they_promise(placement, slots):
