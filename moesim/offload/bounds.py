@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled
-from moesim.offload.kernel import Costs, Demand, Memory, Rules
+from moesim.offload.given import Costs, Demand, Memory, Rules
 from moesim.offload.pools import (
     BELADY,
     Experts,

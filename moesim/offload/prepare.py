@@ -8,7 +8,7 @@ import numpy.typing as npt
 from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.offload.box import Box
-from moesim.offload.kernel import Ahead, Costs
+from moesim.offload.given import Ahead, Costs
 from moesim.offload.pools import Experts, new_experts
 from moesim.policy import Composition, Guesses, Steps, Transfer
 from moesim.policy.precision import Levels

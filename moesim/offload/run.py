@@ -11,7 +11,8 @@ from moesim.errors import ConfigError, Fault
 from moesim.offload.bounds import Limits, limits
 from moesim.offload.box import Box
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
-from moesim.offload.kernel import COUNTS, Demand, Memory, Rules, replay_timed
+from moesim.offload.given import COUNTS, Demand, Memory, Rules
+from moesim.offload.kernel import replay_timed
 from moesim.offload.latency import latency_of
 from moesim.offload.pools import RULE_OF, Rule, new_moment, new_pools
 from moesim.offload.prepare import (

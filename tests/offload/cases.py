@@ -8,7 +8,8 @@ import numpy as np
 
 from moesim.offload.bounds import Limits, limits
 from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
-from moesim.offload.kernel import COUNTS, Ahead, Costs, Demand, Memory, Rules, replay_timed
+from moesim.offload.given import COUNTS, Ahead, Costs, Demand, Memory, Rules
+from moesim.offload.kernel import replay_timed
 from moesim.offload.pools import RULE_OF, Rule, new_experts, new_moment, new_pools
 from moesim.offload.prepare import next_uses
 from moesim.offload.scores import important, parameters_of
