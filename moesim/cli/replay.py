@@ -10,6 +10,10 @@ from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed
 from moesim.cli.replay_hits import FRACTION, Asked, replay_hits
 
+HARDWARE = "rtx-4090-workstation"
+#: Of the search for advice.
+REPLAYS = 150
+
 
 def replay(
     trace: Annotated[str, typer.Argument(help="A routing trace with tokens.")],
@@ -76,11 +80,13 @@ def replay(
         typer.Option(help="Replay a named system with time instead; several with commas, or all."),
     ] = None,
     variant: Annotated[
-        str, typer.Option(help="What a system's paper says, or its code: paper, code, both.")
-    ] = "paper",
+        str | None,
+        typer.Option(help="With --system: what its paper says, or its code: paper (default), code, both."),
+    ] = None,
     hardware: Annotated[
-        str, typer.Option(help="With --system: catalogue name or file.")
-    ] = "rtx-4090-workstation",
+        str | None,
+        typer.Option(help=f"With --system or --optimise: catalogue name or file (default {HARDWARE})."),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(help="With --system: trace to learn from; else half of the requests of TRACE."),
@@ -105,8 +111,12 @@ def replay(
         bool,
         typer.Option("--optimise", help="Search for the best composition of slots; --system limits rivals."),
     ] = False,
-    objective: Annotated[str, typer.Option(help="With --optimise: tpot, ttft or throughput.")] = "tpot",
-    evaluations: Annotated[int, typer.Option(help="With --optimise: most replays of the search.")] = 150,
+    objective: Annotated[
+        str | None, typer.Option(help="With --optimise: tpot (default), ttft or throughput.")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help=f"With --optimise: most replays of the search (default {REPLAYS}).")
+    ] = None,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="With --optimise: what the model computes may change.")
     ] = False,
@@ -143,6 +153,8 @@ def replay(
     if system is None and not optimise:
         timed: dict[str, object] = {"--train": train, "--tokens": tokens, "--assume": assume}
         timed |= {"--lossy": lossy or None, "--sweep": sweep or None}
+        timed |= {"--variant": variant, "--hardware": hardware}
+        timed |= {"--objective": objective, "--evaluations": evaluations}
         replay_hits(
             trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
         )
@@ -159,6 +171,13 @@ def replay(
             "--train": bool(train),
             "--assume": bool(assume),
             "--sweep": bool(sweep),
+            "--variant": bool(variant),
+        }
+    else:
+        flags |= {
+            "--objective": bool(objective),
+            "--evaluations": evaluations is not None,
+            "--lossy": lossy,
         }
     if faults := asked.beside(option, flags):
         raise ConfigError(faults)
@@ -166,13 +185,13 @@ def replay(
     if optimise:
         advise(
             trace,
-            hardware=hardware,
+            hardware=hardware or HARDWARE,
             model=model,
-            objective=objective,
+            objective=objective or "tpot",
             systems=system,
             cache_fraction=fraction,
             tokens=tokens,
-            evaluations=evaluations,
+            evaluations=REPLAYS if evaluations is None else evaluations,
             lossy=lossy,
             seed=seed,
             json=json,
@@ -182,8 +201,8 @@ def replay(
     replay_systems(
         trace,
         system.split(","),
-        variant=variant,
-        hardware=hardware,
+        variant=variant or "paper",
+        hardware=hardware or HARDWARE,
         model=model,
         train=train,
         cache_fraction=fraction,

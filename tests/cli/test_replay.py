@@ -212,3 +212,14 @@ def test_options_of_one_kind_of_replay_are_refused_by_another(moesim, stored):
     assert code == 2
     assert "--compare" in err
     assert "--pool" in err
+    timed = ("--hardware", "rtx-4090-64core", "--variant", "code", "--objective", "tpot", "--evaluations", 3)
+    code, _, err = moesim("replay", stored[0], *timed)
+    assert code == 2
+    assert all(option in err for option in timed[::2])
+    code, _, err = moesim("replay", stored[0], "--system", "lru", "--objective", "tpot", "--evaluations", 3)
+    assert code == 2
+    assert "--objective" in err
+    assert "--evaluations" in err
+    code, _, err = moesim("replay", stored[0], "--optimise", "--variant", "code")
+    assert code == 2
+    assert "--variant" in err
