@@ -115,7 +115,7 @@ def _misses(
                     )
                     if room:
                         put(experts, pools, members, rule, x, pool[layer], 0, now, True)
-                use(experts, BELADY, x, following[i], now)
+                use(experts, BELADY, x, following[i])
     return misses
 
 

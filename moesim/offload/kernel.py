@@ -329,7 +329,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     if expert.fetched:
                         counts[USEFUL, layer] += 1
                         expert.fetched = False
-                    use(experts, number, x, following, clock.events)
+                    use(experts, number, x, following)
                 else:
                     where[j] = LOADED
                     misses += 1
@@ -357,7 +357,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                             put(experts, pools, members, rule, x, pool, want, clock.events, True)
                             if number == COST:
                                 reprice(experts, pools, rule, pool, x)
-                        use(experts, number, x, following, clock.events)
+                        use(experts, number, x, following)
                 expert.seen = True
             if misses:
                 for j in range(asked):
@@ -388,7 +388,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         came = together if number == LRU_AHEAD else clock.events
                         put(experts, pools, members, rule, x, pool, used[j], came, True)
                     following = demand.next_use[first + j] if len(demand.next_use) else 0
-                    use(experts, number, x, following, clock.events)
+                    use(experts, number, x, following)
                 if number == COST:
                     for o in range(runs):
                         x = base + demand.experts[first + order[o]]

@@ -251,10 +251,11 @@ def put(
     elif number in (FIFO, LIFO):
         expert.key = -now if number == LIFO else now
     elif number == LFU:
-        if not demanded and not rule.parameters[0]:
-            expert.count = 0.0
+        if not demanded:
+            expert.tie = now
+            if not rule.parameters[0]:
+                expert.count = 0.0
         expert.key = expert.count
-        expert.tie = now
     elif number == MRS:
         expert.tie = x
     elif number == BELADY:
@@ -324,7 +325,8 @@ def _score(experts: Experts, pools: Pools, rule: Rule, moment: Moment, pool: int
     share = expert.chosen / row if row else 1.0 / moment.num_experts
     score = place_of(layer, moment.layer, half) / places + 1e-6
     visits = expert.count / max(pools[pool].visits, 1.0)
-    return float(score * (share / layers + 1e-6) * (visits + 1e-6))
+    # In the order of `moesim.residency.kernels.scored`, so that what ties there ties here.
+    return float(score * ((share / layers + 1e-6) * (visits + 1e-6)))
 
 
 @compiled
@@ -366,16 +368,18 @@ def make_room(
         gone[leaving], gone_level[leaving] = x, experts[x].level
         leaving += 1
         remove(experts, pools, members, rule, x, pool)
-    while group.used + need > group.room + SLACK:
-        if rule.number == STATIC:
-            return leaving, False
+    # Visits are those of what is held and of what is being loaded, as `moesim.residency.kernels` counts them.
+    coming = experts[x].count if rule.number == EAM and urgent else 0.0
+    group.visits += coming
+    while rule.number != STATIC and group.used + need > group.room + SLACK:
         out = victim(experts, pools, members, rule, moment, pool, urgent)
         if out < 0:
-            return leaving, False
+            break
         gone[leaving], gone_level[leaving] = out, experts[out].level
         leaving += 1
         remove(experts, pools, members, rule, out, pool)
-    return leaving, True
+    group.visits -= coming
+    return leaving, group.used + need <= group.room + SLACK
 
 
 @compiled

@@ -137,6 +137,7 @@ def record(
         expert.key = now
         return
     if number == LFU:
+        expert.tie = now
         if not hit and not given[0]:
             expert.count = 0.0
         return
@@ -178,12 +179,11 @@ def reprice(experts: Experts, pools: Pools, rule: Rule, pool: int, x: int) -> No
 
 
 @compiled
-def use(experts: Experts, number: int, x: int, next_use: int, now: int) -> None:
+def use(experts: Experts, number: int, x: int, next_use: int) -> None:
     """Move an expert in the order of the rules that go by use; misses when they have been loaded."""
     expert = experts[x]
     if number == LFU:
         expert.count += 1.0
         expert.key = expert.count
-        expert.tie = now
     elif number == BELADY:
         expert.key = -next_use

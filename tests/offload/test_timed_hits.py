@@ -15,7 +15,8 @@ from tests.residency.oracles import make_steps
 
 PARAMETERS = {
     "lfu": [{}, {"keep": 1.0}],
-    "mrs": [{}, {"alpha": 0.2}],
+    # A decay by a power of two: any other is rounded, and breaks ties, in the order it is computed in.
+    "mrs": [{}, {"alpha": 0.75}],
     "p-freq": [{}, {"keep": 1.0}, {"truncate": 1.0}],
     "hobbit": [{}, {"lru": 0.7, "lfu": 0.1, "lhu": 0.1, "fld": 0.1}],
     "cost": [{}, {"frequency": 0.0}],
