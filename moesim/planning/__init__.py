@@ -1,0 +1,1 @@
+"""Capacity plans: the cheapest deployment that keeps a promise of latency for some traffic."""
