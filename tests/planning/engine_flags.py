@@ -71,8 +71,12 @@ def sglang():
     p.add_argument("--host")
     p.add_argument("--dist-init-addr", "--nccl-init-addr")
     p.add_argument("--mem-fraction-static", type=float)
-    p.add_argument("--moe-a2a-backend", choices=["none", "deepep", "mooncake", "mori", "nixl", "ascend_fuseep"])
-    p.add_argument("--kv-cache-dtype", choices=["auto", "fp8_e5m2", "fp8_e4m3", "bf16", "bfloat16", "fp4_e2m1"])
+    p.add_argument(
+        "--moe-a2a-backend", choices=["none", "deepep", "mooncake", "mori", "nixl", "ascend_fuseep"]
+    )
+    p.add_argument(
+        "--kv-cache-dtype", choices=["auto", "fp8_e5m2", "fp8_e4m3", "bf16", "bfloat16", "fp4_e2m1"]
+    )
     p.add_argument("--dtype", choices=["auto", "half", "float16", "bfloat16", "float", "float32"])
     p.add_argument("--quantization", choices=["awq", "fp8", "gptq", "modelopt_fp4", "w8a8_int8", "mxfp4"])
     p.add_argument("--init-expert-location", default="trivial")

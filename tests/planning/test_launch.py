@@ -63,7 +63,9 @@ engines = st.fixed_dictionaries(
 def _devices(engine, flags):
     """Devices an instance takes by its flags, as the engine counts them."""
     if engine == "vllm":
-        return flags.tensor_parallel_size * (flags.pipeline_parallel_size or 1) * (flags.data_parallel_size or 1)
+        return (
+            flags.tensor_parallel_size * (flags.pipeline_parallel_size or 1) * (flags.data_parallel_size or 1)
+        )
     if engine == "sglang":
         own = 1 if flags.enable_dp_attention else flags.dp_size
         return flags.tp_size * flags.pp_size * own
@@ -221,9 +223,11 @@ def test_nodes_are_those_that_are_paid_for(models, machine, world, replicas, dat
 
 def test_a_lines_shell_expands_only_addresses(models, machine, tmp_path):
     for engine in ENGINES:
-        candidate = _candidate(models, machine, Parallelism(dp=16, ep=16), backend=engine, speculative_tokens=1)
+        candidate = _candidate(
+            models, machine, Parallelism(dp=16, ep=16), backend=engine, speculative_tokens=1
+        )
         text = script(launch(candidate, served="/models/deep seek"))
-        stubs = "vllm(){ printf '%s\\n' \"$@\"; }; python(){ vllm \"$@\"; }; srun(){ vllm \"$@\"; }\n"
+        stubs = 'vllm(){ printf \'%s\\n\' "$@"; }; python(){ vllm "$@"; }; srun(){ vllm "$@"; }\n'
         done = subprocess.run(
             ["bash", "-euc", stubs + text],
             capture_output=True,
@@ -285,7 +289,9 @@ def test_without_a_placement_the_engine_balances_by_itself(models, machine):
         found = launch(candidate)
         _, _, flags = read_back(engine, found.commands[0].text)
         if engine == "trtllm":
-            balancer = YAML(typ="safe").load(found.files[flags.config].decode())["moe_config"]["load_balancer"]
+            balancer = YAML(typ="safe").load(found.files[flags.config].decode())["moe_config"][
+                "load_balancer"
+            ]
             assert balancer == {"num_slots": 40, "layer_updates_per_iter": 1}
         else:
             assert flags.enable_eplb
