@@ -1,8 +1,9 @@
-"""More requests like recorded ones: sessions drawn whole, with replacement, copies sharing no more than they did.
+"""More requests like recorded ones: sessions drawn whole, with replacement.
 
 A session keeps its requests, their lengths and the times between them; when it begins is drawn from the
-beginnings of the trace's sessions. Blocks of prompts that several sessions have (a system prompt) stay shared;
-those of one session get new names in every copy, so that a prefix cache sees as much reuse as in the trace.
+beginnings of the trace's sessions. Blocks of prompts that several sessions have (a system prompt) stay
+shared; those of one session get new names in every copy, so that copies share no more than sessions did, and
+a prefix cache sees as much reuse as in the trace.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ COMMON_SHARE, COMMON = 0.01, 20
 def sessions_of(trace: RequestTrace) -> I8:
     """Session of every request, ``[requests]``, numbered from 0.
 
-    Those that the trace says; else found from prompts: a request continues an earlier one whose full blocks its
-    own begin with, if its prompt holds the other's prompt and answer, and if the last of those blocks is not
-    common to many. Without prompts' blocks every request is a session.
+    Those that the trace says; else found from prompts: a request continues an earlier one whose full blocks
+    its own begin with, if its prompt holds the other's prompt and answer, and if the last of those blocks is
+    not common to many. Without prompts' blocks every request is a session.
     """
     n = len(trace)
     if trace.session is not None:
@@ -91,8 +92,8 @@ def resample_sessions(
     seed
         Of the draws.
     rate_per_s
-        Mean requests per second; the trace's own by default. Faster traffic than the trace's, per request that
-        is drawn, also shortens the times between requests of a session.
+        Mean requests per second; the trace's own by default. Where all of it takes less time than the trace
+        did, times between requests of a session shrink with it.
 
     Returns
     -------
@@ -131,7 +132,10 @@ def resample_sessions(
     whole = float(np.ptp(trace.arrival_s))
     span = requests / rate_per_s if rate_per_s is not None else whole * requests / len(trace)
     faster = min(span / whole, 1.0) if whole > 0 else 1.0
-    times = _starts(trace, begin, len(drawn), span, rng)[copies] + faster * (trace.arrival_s - begin[session])[rows]
+    times = (
+        _starts(trace, begin, len(drawn), span, rng)[copies]
+        + faster * (trace.arrival_s - begin[session])[rows]
+    )
     when = np.argsort(times, kind="stable")
     rows, copies, times = rows[when], copies[when], times[when]
     found = replace(
@@ -166,12 +170,11 @@ def _starts(trace: RequestTrace, begin: F8, many: int, span: float, rng: np.rand
     """When copies begin: distributed as the trace's sessions are, stretched to a span of time."""
     first, whole = float(trace.arrival_s[0]), float(np.ptp(trace.arrival_s))
     marks = np.r_[0.0, np.sort(begin) - first, whole] / whole if whole > 0 else np.array([0.0, 1.0])
-    return np.interp(rng.random(many), np.linspace(0.0, 1.0, len(marks)), marks) * span
+    drawn = rng.random(many)
+    return np.asarray(np.interp(drawn, np.linspace(0.0, 1.0, len(marks)), marks) * span)
 
 
-def _renamed(
-    hashes: I8, owner: I8, ptr: I8, rows: I8, new_ptr: I8, drawn: I8, copies: I8
-) -> I8:
+def _renamed(hashes: I8, owner: I8, ptr: I8, rows: I8, new_ptr: I8, drawn: I8, copies: I8) -> I8:
     """Names of all blocks of the drawn requests."""
     names = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
     distinct = int(names.max()) + 1 if len(names) else 0

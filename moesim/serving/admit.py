@@ -32,9 +32,9 @@ def lengths_of(requests: RequestTrace, model: Model) -> int:
         worst = int(over[total[over].argmax()])
         raise ConfigError(
             Fault(
-                f"{len(over)} of {len(requests)} requests are longer than the {model.max_context} positions of "
-                f"{model.name}; the longest is request {worst} with {requests.input_tokens[worst]} tokens in and "
-                f"{requests.output_tokens[worst]} out",
+                f"{len(over)} of {len(requests)} requests are longer than the {model.max_context} positions "
+                f"of {model.name}; the longest is request {worst} with {requests.input_tokens[worst]} tokens "
+                f"in and {requests.output_tokens[worst]} out",
                 "requests",
                 int(total[worst]),
                 f"at most {model.max_context} tokens, or --drop-long",
@@ -43,20 +43,18 @@ def lengths_of(requests: RequestTrace, model: Model) -> int:
     return int(total.max())
 
 
-def without_long(requests: RequestTrace, model: Model) -> tuple[RequestTrace, int]:
-    """Requests that the model's context holds, and how many it does not.
+def without_long(requests: RequestTrace, most: int | None) -> tuple[RequestTrace, int]:
+    """Requests of at most so many tokens, and how many there are of more.
 
     Raises
     ------
     ConfigError
         If none is left.
     """
-    over = too_long(requests, model.max_context)
+    over = too_long(requests, most)
     if not len(over):
         return requests, 0
     kept = np.setdiff1d(np.arange(len(requests)), over)
     if not len(kept):
-        raise ConfigError(
-            Fault(f"every request is longer than the context of {model.name}", "--drop-long", len(over))
-        )
+        raise ConfigError(Fault(f"every request is longer than {most} tokens", "--drop-long", len(over)))
     return take(requests, kept), len(over)

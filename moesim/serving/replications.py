@@ -1,4 +1,4 @@
-"""The same simulation with other draws, on as many processes as there are, and what that says of its answers."""
+"""The same simulation with other draws, on many processes, and how sure that makes its answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from moesim.requests import (
     resample_sessions,
     shifted,
 )
+from moesim.serving.admit import without_long
 from moesim.serving.intervals import LEVEL, over_replications
 from moesim.serving.simulate import Ready
 from moesim.serving.statistics import Summary, summarise
@@ -34,18 +35,27 @@ class Made:
     ----------
     requests, arrivals, input_tokens, output_tokens
         As for `moesim.requests.generate_requests`.
+    concurrency
+        The most that the client has in flight, where arrivals do not say.
+    most_tokens
+        Requests of more tokens in and out are left out.
     """
 
     requests: int
     arrivals: Arrivals
     input_tokens: Lengths
     output_tokens: Lengths
+    concurrency: int | None = None
+    most_tokens: int | None = None
 
     def draw(self, seed: int) -> RequestTrace:
         """Those of a seed."""
-        return generate_requests(
+        made = generate_requests(
             self.requests, self.arrivals, self.input_tokens, self.output_tokens, seed=seed
         )
+        if self.concurrency is not None:
+            made = replace(made, concurrency=self.concurrency)
+        return without_long(made, self.most_tokens)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +70,8 @@ class Recorded:
         Seed of the replication that takes the trace as it is.
     how
         ``sessions`` draws as many requests, by session and with replacement, and lets each session begin at a
-        time drawn from the trace's own beginnings; ``shift`` lets the trace begin at a later request, and what
-        was before follow at its end.
+        time drawn from the trace's own beginnings; ``shift`` lets the trace begin at a later request, and
+        what was before follow at its end.
     """
 
     trace: RequestTrace
@@ -138,13 +148,14 @@ def replicate(
     ]
     if faults:
         raise ConfigError(faults)
+    seeds = range(seed, seed + replications)
     task = _Task(ready, traffic, looking or Looking())
     found = []
-    for summary in _run(task, range(seed, seed + replications), min(processes, replications)):
+    for summary in _run(task, seeds, min(processes, replications)):
         found.append(summary)
         if progress is not None:
             progress(len(found))
-    return merged(found, range(seed, seed + replications), level)
+    return merged(found, seeds, level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +184,7 @@ _TASK: _Task | None = None
 
 
 def _begin(task: _Task) -> None:
-    global _TASK  # noqa: PLW0603 - once per process
+    global _TASK
     _TASK = task
 
 

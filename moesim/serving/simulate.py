@@ -140,6 +140,7 @@ def prepare(
     layout: Parallelism,
     requests: RequestTrace,
     *,
+    longest: int | None = None,
     engine: Engine | None = None,
     scheduler: Scheduler | None = None,
     fleet: Fleet | None = None,
@@ -156,6 +157,8 @@ def prepare(
     requests
         Lengths that will be asked for: the cache is divided for their mean, and step times reach as far as
         the longest.
+    longest
+        Tokens of a longer request that may come.
     model, hardware, layout, engine, scheduler, fleet, trace, plan, traits, calibration, seed
         As in `simulate`, with its errors.
     """
@@ -167,7 +170,7 @@ def prepare(
     if traits is None:
         traits = traits_of(shipped() if calibration is None else calibration, engine.backend)
     deployment = deployment_of(model, hardware, layout, engine, trace, plan, seed, traits)
-    longest = lengths_of(requests, model)
+    longest = max(lengths_of(requests, model), longest or 0)
     # The microbatches of a pipeline run side by side, each a whole step long, and share what there is.
     stages = layout.pp
     blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
@@ -212,7 +215,8 @@ def _blocks(
     place = int(total.argmax())
     ends = [np.array([float(tokens[place])]) for tokens in (requests.input_tokens, requests.output_tokens)]
     check_room(deployment, Load(ends[0], ends[1], np.ones(1)), memory, engine)
-    # Windows and states make the cache less than proportional to length: blocks are those of the mean request.
+    # Windows and states make the cache less than proportional to length: blocks are as large as requests of
+    # these lengths need on average.
     lengths, counts = np.unique(total, return_counts=True)
     held = -(-lengths // scheduler.block_tokens)
     each = float(counts @ deployment.cache_bytes(lengths.astype(np.float64))) / float(counts @ held)
@@ -222,8 +226,8 @@ def _blocks(
     if blocks // stages < needed and stages > 1:
         room = blocks // stages * scheduler.block_tokens
         raise InfeasibleError(
-            f"request {place} of {longest} tokens does not fit in the cache of a microbatch, which holds {room}: "
-            f"{longest - room} tokens short",
+            f"request {place} of {longest} tokens does not fit in the cache of a microbatch, which holds "
+            f"{room}: {longest - room} tokens short",
             resource="cache",
             needed=longest,
             available=room,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import ConfigError, Fault
 from moesim.serving.bill import cost_of, energy_of
 from moesim.serving.intervals import BATCHES, BEYOND, LEVEL, half_width, over_batches
 from moesim.serving.outcome import Outcome
@@ -28,8 +27,6 @@ F8 = npt.NDArray[np.float64]
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "queue_s")
-#: Names of limits on the command line, in milliseconds there as in vLLM.
-GOODPUT = {"ttft": "ttft_s", "tpot": "tpot_s", "e2el": "e2el_s"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,39 +63,6 @@ class Summary:
             else None
         )
         return found
-
-
-def parse_goodput(words: list[str] | tuple[str, ...], where: str = "--goodput") -> dict[str, float]:
-    """Limits in seconds, from words as vLLM has them, in milliseconds.
-
-    Raises
-    ------
-    ConfigError
-        Naming every word that is wrong.
-
-    Examples
-    --------
-    >>> parse_goodput(["ttft:500", "tpot:50"])
-    {'ttft_s': 0.5, 'tpot_s': 0.05}
-    """
-    limits: dict[str, float] = {}
-    faults = []
-    for word in words:
-        name, _, text = word.partition(":")
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if name not in GOODPUT or not 0 < value < 1e12:
-            allowed = ", ".join(f"{n}:MILLISECONDS" for n in GOODPUT)
-            faults.append(Fault("is no limit", where, word, allowed))
-        elif GOODPUT[name] in limits:
-            faults.append(Fault("is given twice", where, word))
-        else:
-            limits[GOODPUT[name]] = value / 1e3
-    if faults:
-        raise ConfigError(faults)
-    return limits
 
 
 def meets(outcome: Outcome, limits: Mapping[str, float]) -> npt.NDArray[np.bool_]:
@@ -308,7 +272,9 @@ def _engines(outcome: Outcome) -> dict[str, Any]:
         "kv_cache": {
             "blocks": int(blocks),
             "block_tokens": outcome.rules.block,
-            "mean": float(tally.sums[:, BLOCKS_S].sum()) / duration / blocks if duration > 0 and blocks else None,
+            "mean": float(tally.sums[:, BLOCKS_S].sum()) / duration / blocks
+            if duration > 0 and blocks
+            else None,
             "max": most / per_engine if most is not None and per_engine else None,
             "max_is_of_all_steps": int(tally.logged[0]) <= len(tally.log),
         },

@@ -1,4 +1,4 @@
-"""Which part of a run is like any other: without its beginning on an empty machine and its end on an emptying one.
+"""Which part of a run is like any other: without its beginning on an empty machine, and its end.
 
 The beginning is found by MSER-5: of all beginnings that could be left out, the one that leaves the smallest
 standard error, over means of five (White, An effective truncation heuristic for bias reduction in simulation
@@ -159,7 +159,11 @@ def window_of(outcome: Outcome, warmup: str | float = AUTO, cooldown: str | floa
                 return 0
             many, settled = mser(series[::-1] if backwards else series)
             if not settled:
-                part = "second half is unlike the first, seen from its end" if backwards else "run does not settle"
+                part = (
+                    "second half is unlike the first, seen from its end"
+                    if backwards
+                    else "run does not settle"
+                )
                 notes.append(f"MSER-5 would leave out half of the run or more: the {part}")
             if not many:
                 return 0
@@ -174,7 +178,11 @@ def window_of(outcome: Outcome, warmup: str | float = AUTO, cooldown: str | floa
     early, late = cut(warmup, False), cut(cooldown, True)
     if early + late >= len(sent):
         raise ConfigError(
-            Fault("leave nothing of the run", "--warmup, --cooldown", f"{early} and {late} of {len(sent)} requests")
+            Fault(
+                "leave nothing of the run",
+                "--warmup, --cooldown",
+                f"{early} and {late} of {len(sent)} requests",
+            )
         )
     chosen = np.zeros(len(p.sent_s), np.bool_)
     kept = order[early : len(sent) - late]

@@ -1,8 +1,8 @@
 """A run as NVIDIA AIPerf writes it, so that whatever reads measured runs reads simulated ones.
 
-``profile_export.jsonl`` has a line per request, ``profile_export_aiperf.json`` the statistics. Requests outside
-the window are marked as warm-up, which readers leave out. AIPerf's inter-token latency is a request's mean, once
-per request: TPOT here.
+``profile_export.jsonl`` has a line per request, ``profile_export_aiperf.json`` the statistics. Requests
+outside the window are marked as warm-up, which readers leave out. AIPerf's inter-token latency is a request's
+mean, once per request: TPOT here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run as ``vllm bench serve --save-result --save-detailed`` writes it, but for the times of single tokens."""
+"""A run as ``vllm bench serve --save-detailed`` writes it, but for the times of single tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def write_bench(
     done, requests, p = outcome.done, outcome.requests, outcome.state.progress
     begin, end = outcome.span_s
     duration = end - begin
-    read, written = (int(t[done].sum(dtype=np.int64)) for t in (requests.input_tokens, requests.output_tokens))
+    read, written = (
+        int(t[done].sum(dtype=np.int64)) for t in (requests.input_tokens, requests.output_tokens)
+    )
     per_s = 1.0 / duration if duration > 0 else None
     document: dict[str, Any] = {
         "backend": outcome.about.engine.backend if outcome.about else None,

@@ -1,8 +1,8 @@
 """A timeline for Perfetto and chrome://tracing: steps of engines, and what requests went through.
 
-A track per engine holds its steps, counters beside it say who runs and waits and how full the cache is. A track
-per request holds its time in the system, and in it queue, prefill and decode. Times are whole nanoseconds, so
-that slices of one track never overlap.
+A track per engine holds its steps, counters beside it say who runs and waits and how full the cache is. A
+track per request holds its time in the system, and in it queue, prefill and decode. Times are whole
+nanoseconds, so that slices of one track never overlap.
 """
 
 from __future__ import annotations
