@@ -166,7 +166,7 @@ def plan(
     progress = Progress()
     try:
         result = search(
-            asked.models,
+            list(asked.models.values()),
             asked.quoted.hardware,
             asked.traffic,
             asked.slo,

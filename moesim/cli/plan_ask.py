@@ -108,7 +108,7 @@ def ask(
     slo = attempt(faults, parse_slo, *promise)
     requests = attempt(faults, make_traffic, *traffic, **made_up)
     tried = _space(space, machines, nodes_max)
-    faults += [_spell(fault) for fault in tried.faults()]
+    faults += [_spell(fault) for fault in tried.faults()] + _dtype_faults(tried)
     faults += _output_faults(*outputs)
     if faults or quoted is None or slo is None or requests is None:
         raise ConfigError(faults)
@@ -188,6 +188,26 @@ def _space(given: Mapping[str, Any], machines: Sequence[Hardware], nodes_max: in
         values["nodes"] = tuple(sorted({*powers, nodes_max}))
         values["max_devices"] = nodes_max * max(h.devices_per_node for h in machines)
     return Space(**values)
+
+
+def _dtype_faults(space: Space) -> list[Fault]:
+    from moesim.errors import nearest
+    from moesim.ops.precision import KV_DTYPES, WEIGHT_DTYPES
+
+    return [
+        Fault(
+            f"unknown data type; nearest: {(nearest(dtype, known) or [known[1]])[0]}",
+            option,
+            dtype,
+            ", ".join(known),
+        )
+        for option, tried, known in (
+            ("--dtype", space.dtypes, WEIGHT_DTYPES),
+            ("--kv-cache-dtype", space.kv_dtypes, KV_DTYPES),
+        )
+        for dtype in tried
+        if dtype not in known
+    ]
 
 
 def _output_faults(emit: Path | None, out: Path | None) -> list[Fault]:

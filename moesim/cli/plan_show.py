@@ -173,7 +173,7 @@ def _latencies(best: Assessment, slo: Slo) -> None:
     share = [
         ["requests within all limits", text("attainment", 1.0), f"{slo.attainment:g}"],
         ["goodput, requests/s", text("goodput", 1.0), "-"],
-        ["output tokens/s", text("output_throughput", 1.0), "-"],
+        ["output tokens/s", _number(metrics.get("output_throughput"), "{:,.0f}"), "-"],
         ["requests/s a replica carries", text("request_rate_per_replica", 1.0), "-"],
         ["energy, J per output token", text("energy_j_per_token", 1.0), "-"],
     ]
