@@ -248,12 +248,13 @@ def _gains(gains: Sequence[Sensitivity]) -> None:
             "all" if g.change is None else f"+{g.change:.0%}",
             signed(g.rate_gain),
             signed(g.tpot_gain),
+            signed(g.simulated.get("tpot_s")),
             *([signed(g.cost_gain)] if priced else []),
         ]
         for g in gains
     ]
     cost = ["cheaper per token"] if priced else []
-    print_table(["what if there were more", "by", "requests/s", "faster per token", *cost], rows)
+    print_table(["what if there were more", "by", "requests/s", "faster per token", "simulated", *cost], rows)
     typer.echo()
 
 

@@ -10,8 +10,9 @@ Balance is that of expert-parallel ranks: loads of experts are scaled rank by ra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +48,12 @@ class Carries(Protocol):
 
 #: What one replica of a candidate carries, with a routing and the candidate's own placement.
 Ask = Callable[[Candidate, RoutingTrace | LoadCounts | None], Carries]
+#: Mean latencies of a candidate in the simulator, by metric.
+Simulate = Callable[[Candidate], Mapping[str, float]]
+
+#: Changes that are simulated: those that buy most.
+SIMULATED = 2
+_LATENCIES = ("ttft_s", "tpot_s", "e2el_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,9 @@ class Sensitivity:
         cost of a token at full load. None where it is not known.
     usd_per_million_tokens
         Output tokens at full load; None without a price.
+    simulated
+        Fractions by which mean latencies at the planned traffic are shorter in the simulator, by metric;
+        empty where that was not asked.
     """
 
     what: str
@@ -75,6 +85,7 @@ class Sensitivity:
     tpot_gain: float | None
     cost_gain: float | None
     usd_per_million_tokens: float | None
+    simulated: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -86,6 +97,7 @@ class Sensitivity:
             "tpot_gain": self.tpot_gain,
             "cost_gain": self.cost_gain,
             "usd_per_million_output_tokens": self.usd_per_million_tokens,
+            "simulated_gain": dict(self.simulated),
         }
 
 
@@ -94,6 +106,7 @@ def sensitivities(
     output_tokens: float,
     ask: Ask,
     *,
+    simulate: Simulate | None = None,
     trace: RoutingTrace | LoadCounts | None = None,
     placement: ExpertMap | None = None,
 ) -> list[Sensitivity]:
@@ -107,6 +120,8 @@ def sensitivities(
         Of a request, on average.
     ask
         What a replica carries; with the placement below.
+    simulate
+        Mean latencies of all replicas at the planned traffic; None for the steady state alone.
     trace
         Routing; without it the loads that `Engine.routing` assumes are balanced.
     placement
@@ -134,10 +149,10 @@ def sensitivities(
             None if usd is None else usd / (1.0 + gain),
         )
 
-    found = [
-        bought(what, MORE, base, ask(replace(candidate, hardware=hardware), trace))
-        for what, hardware in machines(candidate.hardware)
-    ]
+    changed = {what: replace(candidate, hardware=h) for what, h in machines(candidate.hardware)}
+    found = [bought(what, MORE, base, ask(other, trace)) for what, other in changed.items()]
+    if simulate is not None:
+        found = _simulated(sorted(found, key=_most), candidate, changed, simulate)
     loads = balances(candidate, trace, placement)
     if loads is not None:
         # Routing by loads alone differs from a trace's: gains are judged among their kind.
@@ -145,7 +160,30 @@ def sensitivities(
         if own.request_rate > 0:
             found.append(bought("balance of ranks", MORE, own, nearer))
             found.append(bought("balance of ranks, perfect", None, own, even))
-    return sorted(found, key=lambda s: -s.rate_gain)
+    return sorted(found, key=_most)
+
+
+def _most(gain: Sensitivity) -> float:
+    return -gain.rate_gain
+
+
+def _simulated(
+    gains: list[Sensitivity], candidate: Candidate, changed: Mapping[str, Candidate], simulate: Simulate
+) -> list[Sensitivity]:
+    """Gains, the first of them with what the simulator says."""
+    before = simulate(candidate)
+    found = []
+    for gain in gains[:SIMULATED]:
+        after = simulate(changed[gain.what])
+        shorter = {
+            name: 1.0 - after[name] / before[name]
+            for name in _LATENCIES
+            if before.get(name, 0.0) > 0
+            and math.isfinite(before[name])
+            and math.isfinite(after.get(name, math.inf))
+        }
+        found.append(replace(gain, simulated=shorter))
+    return found + gains[SIMULATED:]
 
 
 def machines(hardware: Hardware) -> Iterator[tuple[str, Hardware]]:
