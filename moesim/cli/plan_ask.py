@@ -56,7 +56,7 @@ class Asked:
 
     def notes(self, result: PlanResult) -> list[str]:
         """What has to be said beside the plan."""
-        said = [*self.quoted.notes(), *self.traffic.requests.warnings, *result.notes]
+        said = [*result.notes, *self.traffic.requests.warnings]
         said += result.best.candidate.model.warnings
         said += self.routing.warnings if self.routing is not None else ()
         return list(dict.fromkeys(said))

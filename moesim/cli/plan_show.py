@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Print a plan for people."""
     _plan(result, slo, traffic)
-    _latencies(result.best, slo)
+    _latencies(result, slo)
     _pareto(result)
     _refused(result)
     if gains:
@@ -153,8 +153,12 @@ def _plan(result: PlanResult, slo: Slo, traffic: Traffic) -> None:
     typer.echo()
 
 
-def _latencies(best: Assessment, slo: Slo) -> None:
-    metrics, interval = best.metrics, best.interval
+def _latencies(result: PlanResult, slo: Slo) -> None:
+    from moesim.planning.document import predicted
+
+    metrics, interval = result.best.metrics, result.best.interval
+    steady = predicted(result, result.best) or metrics
+    confirmed = "ttft_p50_s" in metrics
 
     def text(name: str, scale: float) -> str:
         if name not in metrics:
@@ -167,8 +171,11 @@ def _latencies(best: Assessment, slo: Slo) -> None:
     for name, title, scale in _LATENCIES:
         simulated = [text(name.replace("_s", f"_{p}_s"), scale) for p in _PERCENTILES]
         limit = f"{slo.limits[name] * scale:g}" if name in slo.limits else "-"
-        rows.append([title, text(name, scale), *simulated, limit])
-    print_table(["latency", "mean, steady", *(f"{p}, simulated" for p in _PERCENTILES), "limit"], rows)
+        mean = text(name, scale) if confirmed else "-"
+        rows.append([title, _number(steady.get(name), "{:.4g}", scale), mean, *simulated, limit])
+    print_table(["latency", "mean, predicted", "mean, simulated", *_PERCENTILES, "limit"], rows)
+    if confirmed and "replicas" in steady and steady["replicas"] != result.best.candidate.replicas:
+        typer.echo(f"(predicted with {steady['replicas']:g} replicas, which the steady state asks for)")
     typer.echo()
     share = [
         ["requests within all limits", text("attainment", 1.0), f"{slo.attainment:g}"],
@@ -231,7 +238,7 @@ def _refusal_table(rows: Sequence[tuple[str, str, int, Any]]) -> None:
     for status, what, count, nearest in rows[:_ROWS]:
         candidate = getattr(nearest, "candidate", None)
         near = f"{candidate.hardware.name}, {describe(candidate)}" if candidate is not None else "-"
-        cells.append([status, what, f"{count:,}", near, getattr(nearest, "reason", "") or "-"])
+        cells.append([status, what, f"{count:,}", near, getattr(nearest, "reason", nearest) or "-"])
     print_table(["status", "by", "candidates", "nearest", "misses"], cells)
     _rest(len(rows))
 

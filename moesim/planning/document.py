@@ -37,7 +37,7 @@ def document_of(
         "currency": CURRENCY,
         "prices": [price_of(h) for h in hardware],
         "minimised": "devices" if result.best.usd_per_hour is None else "usd_per_hour",
-        "plan": assessment_of(result.best),
+        "plan": assessment_of(result.best) | {"predicted": predicted(result, result.best)},
         "pareto": [assessment_of(a) for a in result.pareto],
         "confirmed": [assessment_of(a) for a in result.confirmed],
         "refuted": [assessment_of(a) for a in result.refuted],
@@ -47,6 +47,24 @@ def document_of(
         "seconds": dict(result.seconds),
         "sensitivities": [s.to_dict() for s in sensitivities],
     }
+
+
+def predicted(result: PlanResult, found: Assessment) -> dict[str, float]:
+    """What the steady state said of a candidate that was simulated since; empty where it is not kept.
+
+    The simulator may have settled for another number of replicas; ``replicas`` is what this is for.
+    """
+    one = found.candidate
+    for ranked in result.ranked:
+        other = ranked.candidate
+        alike = (
+            one.model is other.model,
+            one.hardware.name == other.hardware.name,
+            one.layout == other.layout,
+        )
+        if all(alike) and (one.engine, one.redundant) == (other.engine, other.redundant):
+            return {**ranked.metrics, "replicas": float(other.replicas)}
+    return {}
 
 
 def slo_of(slo: Slo) -> dict[str, Any]:
