@@ -117,8 +117,11 @@ def plan(
     grid: Annotated[
         Path | None, typer.Option(metavar="STUDY.yaml", help="Run a study of many plans instead.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Of a study.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of a study.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Address of dask's scheduler, for a study.")] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Ask what is known of a study; evaluates nothing.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -126,7 +129,7 @@ def plan(
     if grid is not None:
         from moesim.cli.plan_grid import run_grid
 
-        run_grid(grid, out, processes, scheduler, json)
+        run_grid(str(grid), None if out is None else str(out), processes, scheduler, json, query)
         return
     from moesim.errors import InfeasibleError, OutOfDomainWarning
     from moesim.planning import plan as search

@@ -71,7 +71,9 @@ def test_the_plan_adds_up(answer):
     assert plan["devices"] == 8 * plan["nodes"]
     assert plan["usd_per_hour"] == pytest.approx(plan["devices"] * price["usd_per_device_hour"])
     tokens_per_hour = plan["metrics"]["output_throughput"] * 3600
-    assert plan["usd_per_million_output_tokens"] == pytest.approx(plan["usd_per_hour"] / tokens_per_hour * 1e6)
+    assert plan["usd_per_million_output_tokens"] == pytest.approx(
+        plan["usd_per_hour"] / tokens_per_hour * 1e6
+    )
     degrees = plan["layout"]
     assert degrees["tp"] * degrees["pp"] * degrees["dp"] == plan["devices_per_replica"]
     low, high = plan["interval"]["attainment"]
