@@ -143,7 +143,8 @@ def test_a_promise_nobody_can_keep(moesim):
 
 def test_every_fault_at_once(moesim, tmp_path):
     words = (
-        "plan --model deepsek-v3 --hardware h200-sxm h20 --request-rate -3 --input-len x --goodput ttff:4 tpot:50 "
+        "plan --model deepsek-v3 --hardware h200-sxm h20 --request-rate -3 --input-len x "
+        "--goodput ttff:4 tpot:50 "
         "--slo mlperf --price b200=3 h200-sxm-8=abc --out x.txt --max-devices -3 --dtype fp9 --backend vlm "
         "--max-num-seqs 0 --attainment 2"
     ).split()
