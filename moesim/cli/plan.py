@@ -215,29 +215,29 @@ def _more(
     result: PlanResult, asked: Asked, served: str, routing: Routing | None, seed: int, *, what_if: bool
 ) -> tuple[Launch, list[Sensitivity]]:
     """How the plan is started, and what more of each thing buys."""
-    from moesim.planning.candidates import placement_of
+    from moesim.layout import Disaggregated
+    from moesim.planning.again import Again
     from moesim.planning.launch import launch
-    from moesim.planning.rank import capacity
     from moesim.planning.sensitivity import sensitivities
+    from moesim.planning.types import CONFIRMED
 
     candidate, requests = result.best.candidate, asked.traffic.requests
-    placement = placement_of(candidate, routing, None)
+    again = Again.of(candidate, asked.traffic, asked.slo, routing, seed)
     started = launch(
         candidate,
         served=served,
-        placement=placement if routing is not None else None,
+        placement=again.placement if routing is not None else None,
         dispatch=candidate.engine.dispatch,
         longest_tokens=longest_tokens(requests),
     )
-    if not what_if:
+    if not what_if or isinstance(candidate.layout, Disaggregated):
         return started, []
     gains = sensitivities(
         candidate,
         float(requests.output_tokens.mean()),
-        lambda changed, loads: capacity(
-            changed, asked.traffic, asked.slo, trace=loads, placement=placement, seed=seed
-        ),
+        again.carries,
+        simulate=again.simulate if result.best.status == CONFIRMED else None,
         trace=routing,
-        placement=placement,
+        placement=again.placement,
     )
     return started, gains
