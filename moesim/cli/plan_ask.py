@@ -182,7 +182,9 @@ def _routing(
 def _space(given: Mapping[str, Any], machines: Sequence[Hardware], nodes_max: int | None) -> Space:
     from moesim.planning.types import Space
 
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if v is not None}
+    values: dict[str, Any] = {
+        n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if v is not None
+    }
     if nodes_max is not None and machines:
         powers = [2**i for i in range(nodes_max.bit_length()) if 2**i <= nodes_max]
         values["nodes"] = tuple(sorted({*powers, nodes_max}))
