@@ -98,6 +98,7 @@ class Grid:
             for path, value in zip(axis.paths, axis.values[place], strict=True):
                 put(whole, path, copy.deepcopy(value))
         whole["seed"] += replication
+        whole["replication"] = replication
         return whole
 
     def deployment(self, number: int) -> tuple[int, ...]:

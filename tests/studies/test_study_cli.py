@@ -60,7 +60,7 @@ def test_json_is_one_document(ran, capsys):
 
 def test_questions_about_a_study(ran, capsys):
     path, done = ran
-    sql = "select layout_tp, max(output_throughput) from study where status = 'ok' group by layout_tp order by 1"
+    sql = "select layout_tp, max(output_throughput) from study where status = 'ok' group by 1 order by 1"
     run_grid(str(path), json=True, query=sql)
     rows = json.loads(capsys.readouterr().out)["rows"]
     best: dict[int, float] = {}
