@@ -267,6 +267,6 @@ def test_the_loops_price_chunks_as_the_engine_does():
     one = deployment("dense")
     requests = RequestTrace(np.zeros(1), np.array([2500]), np.array([1]))
     engine = Engine(chunk_tokens=1000.0)
-    outcome = simulate(one.model, one.hardware, one.layout, requests, engine=engine)
+    outcome = simulate(one.model, one.hardware, one.layout, requests, engine=engine, traits=Traits())
     steps = one.step(Batch.prefill(1.0, np.array([1000.0, 1000.0, 500.0]), np.array([0.0, 1000.0, 2000.0])))
     assert outcome.ttft_s[0] == pytest.approx(steps.seconds.sum(), rel=0.01)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from moesim.correction import calibration_of
+from moesim.engine.traits import Traits
 from moesim.hardware import load_hardware
 from moesim.layout.parallelism import Parallelism
 from moesim.model import load_model
@@ -45,7 +46,8 @@ def served(name, layout, clients, prompt, output):
     rng = np.random.default_rng(1)
     outputs = rng.integers(round(output * (1 - SPREAD)), round(output * (1 + SPREAD)) + 1, n)
     trace = request_trace(np.zeros(n), np.full(n, prompt), outputs, concurrency=clients)
-    outcome = simulate(load_model(name), load_hardware("h100-sxm-8"), layout, trace)
+    hardware = load_hardware("h100-sxm-8")
+    outcome = simulate(load_model(name), hardware, layout, trace, traits=Traits())
     kept = slice(4 * clients, n - 2 * clients)
     ttft, e2el, later = outcome.ttft_s[kept], outcome.e2el_s[kept], outputs[kept] - 1
     return ttft.mean(), (e2el - ttft).sum() / later.sum()
