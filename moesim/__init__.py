@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moesim.reporting import report
     from moesim.requests import load_requests
     from moesim.result import Prediction
+    from moesim.serving.simulate import simulate
     from moesim.trace import LoadCounts, RoutingTrace, load_trace
 
 _HOME = {
@@ -57,6 +58,7 @@ _HOME = {
     "place": "placement",
     "predict": "prediction",
     "report": "reporting",
+    "simulate": "serving.simulate",
     "statistics": "analysis",
     "sweep": "prediction",
 }
@@ -90,6 +92,7 @@ __all__ = [
     "place",
     "predict",
     "report",
+    "simulate",
     "statistics",
     "sweep",
 ]

@@ -20,6 +20,7 @@ from moesim.cli.rebalance import rebalance
 from moesim.cli.replay import replay
 from moesim.cli.report import report
 from moesim.cli.reproduce import reproduce
+from moesim.cli.simulate import simulate
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Predict, place and validate Mixture-of-Experts inference from real routing traces.",
 )
 app.command()(predict)
+app.command()(simulate)
 app.command()(place)
 app.command()(rebalance)
 app.command()(replay)
