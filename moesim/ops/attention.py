@@ -40,6 +40,8 @@ STATE_BYTES = 4.0
 #: Index keys of sparse attention are cached in fp8 (DeepSeek-V3.2 report).
 INDEX_BYTES = 1.0
 DECODE, PREFILL = "attention_decode", "attention_prefill"
+#: Name of the row of decoding sequences in a kernel that reads prompts as well.
+MIXED = "mixed_attention"
 #: Queries of a tile of FlashAttention 2 at head size 128 (``run_mha_fwd_hdim128`` of its
 #: flash_fwd_launch_template.h, other than SM86 and SM89).
 MIXED_ROWS = 128.0
@@ -103,7 +105,7 @@ def _grouped_query(
             )
             tiles = mixed_shape(among, batch.context, heads, kv_heads, dim)
             yield Op(
-                "mixed_attention",
+                MIXED,
                 PREFILL,
                 precision.cache,
                 MIXED_ROWS * flops / batch.queries,
