@@ -95,15 +95,18 @@ def simulate(
         bool | None,
         typer.Option("--prefill-first/--mixed", help="Steps read prompts alone, or prompts and decode."),
     ] = None,
-    scheduling_policy: Annotated[
-        str | None, typer.Option(help="Order of the queue: fcfs, priority or longest-prefix.")
+    order: Annotated[
+        str | None,
+        typer.Option(
+            "--order", "--scheduling-policy", help="Order of the queue: fcfs, priority or longest-prefix."
+        ),
     ] = None,
     admission: Annotated[
         str | None,
         typer.Option(help="What must be free: next-chunk, whole-output or share-of-output."),
     ] = None,
     output_share: Annotated[float | None, typer.Option(help="That share.")] = None,
-    preemption_mode: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
+    preemption: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
     cuda_graph_sizes: Annotated[
         str | None, typer.Option(help="Decode steps are padded to these, as in 1,2,4,8,16.")
     ] = None,
@@ -170,10 +173,10 @@ def simulate(
         chunked=chunked_prefill,
         prefix_cache=prefix_caching,
         prefill_first=prefill_first,
-        order=scheduling_policy,
+        order=order,
         admission=admission,
         output_share=output_share,
-        preemption=preemption_mode,
+        preemption=preemption,
         graph_sizes=cuda_graph_sizes,
         asynchronous=async_scheduling,
     )
