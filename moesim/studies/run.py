@@ -168,7 +168,8 @@ def run_study(
         store = stack.enter_context(Store(folder))
         statuses = store.statuses()
         missing = [n for n, key in plan.keys.items() if statuses.get(key, FAILED[0]) in FAILED]
-        most = min(_RUN[plan.study.kind], -(-len(missing) // (_SHARE * processes)) or 1)
+        hands = processes if client is None else sum(client.nthreads().values())
+        most = min(_RUN[plan.study.kind], -(-len(missing) // (_SHARE * hands)) or 1)
         runs = chunks(plan.study, missing, most)
         results: Iterator[Result | None] = iter(())
         if client is not None:

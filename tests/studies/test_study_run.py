@@ -18,7 +18,11 @@ from moesim.hardware import load_hardware
 from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.prediction import Workload, predict
-from moesim.studies import run_study
+from moesim.studies import load_study, run_study
+from moesim.studies.contents import forget
+from moesim.studies.evaluate import evaluate
+from moesim.studies.key import task_of
+from moesim.studies.rows import VALUES
 from moesim.studies.store import results_in
 
 LOGGED = "study_evaluators:logged"
@@ -221,3 +225,29 @@ def test_what_leaves_nothing_or_makes_no_sense_is_refused(study, tmp_path):
         run_study(study(FEW), tmp_path, processes=0)
     with pytest.raises(ConfigError, match="is no scheduler"):
         run_study(study(FEW), tmp_path, scheduler="nowhere")
+
+
+def test_a_file_that_is_another_where_it_is_evaluated(study, tmp_path):
+    own = tmp_path / "mine.json"
+    own.write_text("{}")
+    grid = load_study(study("  trace: mine.json\n" + FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    own.write_text("{ }")
+    forget()
+    found = evaluate(task)
+    assert found["status"] == "error"
+    assert "trace" in found["reason"]
+    assert str(own) in found["reason"]
+
+
+def test_another_version_of_moesim_is_refused(study):
+    grid = load_study(study(FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    task["identity"]["moesim"] = "0.0.1"
+    assert "0.0.1" in evaluate(task)["reason"]
+
+
+def test_every_value_has_a_column_and_every_column_a_value(study):
+    grid = load_study(study(FEW))
+    found = evaluate(task_of(grid.kind, grid.configuration(0)))
+    assert set(found["values"]) == set(VALUES["predict"])
