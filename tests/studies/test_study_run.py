@@ -185,18 +185,24 @@ def test_studies_that_share_a_folder_share_results(study, log, tmp_path):
 
 def test_a_bug_in_one_leaves_the_others_and_is_tried_again(study, log, tmp_path):
     path = study(FEW)
-    done = run_study(path, tmp_path / "out", processes=2, evaluator="study_evaluators:caught")
-    assert dict(done.statuses) == {"ok": 5, "error": 1}
-    assert done.failed == 1
+    done = run_study(path, tmp_path / "out", processes=2, evaluator="study_evaluators:buggy")
+    assert done.statuses["error"] == done.failed == 1
     row = done.table.to_pylist()[2]
-    assert row["status"] == "error"
-    assert row["reason"].startswith("TypeError: ")
-    assert row["ttft_s"] is None
-    again = run_study(path, tmp_path / "out", processes=2)
-    assert (again.found, again.computed, dict(again.statuses)) == (5, 1, {"ok": 6})
-    clean = run_study(path, tmp_path / "clean")
+    assert (row["status"], row["reason"], row["ttft_s"]) == ("error", "TypeError: a bug", None)
+    again = run_study(path, tmp_path / "out", processes=2, evaluator=LOGGED)
+    assert (again.found, again.computed, again.failed) == (5, 1, 0)
+    assert set(_done(log).values()) == {1}
+    clean = run_study(path, tmp_path / "clean", evaluator=LOGGED)
     assert again.path.read_bytes() == clean.path.read_bytes()
-    assert log() == []
+
+
+def test_a_bug_is_a_result(study):
+    grid = load_study(study(FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    task["identity"]["workload"]["concurrency"] = "one"
+    found = evaluate(task)
+    assert found["status"] == "error"
+    assert found["reason"].startswith("TypeError: ")
 
 
 def test_a_configuration_that_kills_its_process_is_named_and_the_others_are_done(study, log, tmp_path):
