@@ -100,6 +100,8 @@ class Deployment:
         What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
     dispatch
         How tokens choose among the replicas of an expert: one of `moesim.layout.DISPATCH`.
+    samples
+        Layer batches that are drawn for each size; fewer where many layouts are only to be ranked.
     """
 
     model: Model
@@ -116,6 +118,7 @@ class Deployment:
     launch_s: float = 0.0
     routing: str = "typical"
     dispatch: str = "even"
+    samples: int = SAMPLES
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
@@ -179,6 +182,16 @@ class Deployment:
             other.launch_s, other._prompts = launch_s, {}
             other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
+
+    def share_experts(self, other: Deployment) -> None:
+        """Use the draws of a deployment of the same experts on equal stages, and the other way round.
+
+        Parameters
+        ----------
+        other
+            The same but for its stages' number and its cache's data type.
+        """
+        self._experts = other._experts
 
     def decode(self, sequences: Array, context: Array) -> Decode:
         """A step that decodes `sequences` sequences, all ranks together, drafts and all."""
@@ -275,6 +288,9 @@ class Deployment:
         elif layers < plan.layers:
             plan = ExpertMap(plan.physical_to_logical[list(group.layers)], plan.num_experts, plan.ranks)
             replicas = replicas.only(group.layers)
+        else:
+            # A placement of some layers stands for all, as a source of some does.
+            repeat = layers / plan.layers
         each = input_bytes(group.dtype) if group.dtype in ("fp8", "int8") else ACTIVATION_BYTES
         shape = ExpertShape(group.hidden, group.shard, moe.matrices, group.dtype)
         return ExpertStep(
@@ -292,6 +308,7 @@ class Deployment:
             (1, 1) if isinstance(self.source, TokenSource) else (moe.groups, moe.top_groups),
             self.choice,
             replicas,
+            self.samples,
         )
 
     @property

@@ -88,6 +88,8 @@ class ExpertStep:
         Which measured kernels apply.
     replicas
         How tokens choose among the replicas of an expert.
+    samples
+        Layer batches drawn per grid point.
     """
 
     source: RoutingSource
@@ -103,6 +105,7 @@ class ExpertStep:
     groups: tuple[int, int] = (1, 1)
     choice: Choice = field(default_factory=Choice)
     replicas: Replicas = field(default_factory=Replicas)
+    samples: int = SAMPLES
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -132,7 +135,7 @@ class ExpertStep:
     def _replay(self, tokens: int) -> Array:
         """Draw, dispatch and time batches of one size."""
         size = tokens * self.source.layers * self.source.top_k
-        draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
+        draws = max(1, min(self.samples // self.source.layers, TOKEN_BUDGET // size))
         # Loads are small enough to be kept for other layouts; a recording is not.
         source, total = self.source, np.zeros(len(FIELDS))
         batches = (
