@@ -129,6 +129,27 @@ def test_killed_anywhere_and_continued(study, log, tmp_path, monkeypatch):
     assert done.path.read_bytes() == whole.path.read_bytes()
 
 
+def test_interrupted_by_hand_keeps_what_was_done(study, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_SECONDS", "0.02")
+    path, out = study(MANY), tmp_path / "out"
+    quiet = _RUN.replace("flush_s=0.1, flush_rows=7", "flush_s=1e9, flush_rows=10**9")
+    with subprocess.Popen(
+        [sys.executable, "-c", quiet, path, out, LOGGED], stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        while len(log()) < 50 and run.poll() is None:
+            time.sleep(0.005)
+        # As a terminal does: to everybody.
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait() != 0
+    kept = len(results_in(out))
+    _gone({pid for pid, _ in log()})
+    # All but what the two processes were given last: twelve each.
+    assert 26 <= len(log()) - 24 <= kept <= len(log())
+    done = run_study(path, out, evaluator=LOGGED)
+    assert done.warnings == ()
+    assert done.found == kept
+
+
 def _gone(pids: set[str]) -> None:
     """Wait until processes that were left alone have ended by themselves."""
     deadline = time.monotonic() + 10
