@@ -24,6 +24,7 @@ from moesim.requests import RequestTrace
 from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.kernel.price import Prices
+from moesim.serving.longest import spread_of
 from moesim.serving.outcome import About, Outcome
 from moesim.serving.pricing import prices_of
 from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Scheduler
@@ -176,7 +177,8 @@ def prepare(
     blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
     budget = int(engine.chunk_tokens)
     most = max(min(int(engine.max_sequences) // stages, budget), 1)
-    prices = prices_of(deployment, budget, most, longest, scheduler)
+    spread = spread_of(requests) if deployment.one_attention else None
+    prices = prices_of(deployment, budget, most, longest, scheduler, spread)
     rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
     notes = list(model.warnings)
     if stages > 1:
