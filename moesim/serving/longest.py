@@ -1,11 +1,11 @@
 """What a batch of unequal contexts takes beyond one of equal ones: attention ends with its longest sequence.
 
-FlashAttention 2 gives each key-value head of a sequence to one core where there are enough of them to fill the
-device, and splits contexts where there are not (``num_splits_heuristic`` of its flash_api.cpp: below 0.8 for
-each of twice the cores). Heads come one after the other and sequences within them, so that the longest sequence
-of the last head begins when ``1 - 1 / (2 h) - m / N`` of the time is over, with N pieces of h heads on m
-cores. Until the others end it has read ``1 + s / (2 m)`` mean contexts; the rest it reads alone, `ALONE` times
-as fast as when all cores share the memory:
+FlashAttention 2 gives each key-value head of a sequence to one core where there are enough of them to fill
+the device, and splits contexts where there are not (``num_splits_heuristic`` of its flash_api.cpp: below 0.8
+for each of twice the cores). Heads come one after the other and sequences within them, so that the longest
+sequence of the last head begins when ``1 - 1 / (2 h) - m / N`` of the time is over, with N pieces of h heads
+on m cores. Until the others end it has read ``1 + s / (2 m)`` mean contexts; the rest it reads alone, `ALONE`
+times as fast as when all cores share the memory:
 
     time = equal * (1 + m / (ALONE N) * max(0, longest / mean - 1 - s / (2 m)))
 """
@@ -19,8 +19,8 @@ from moesim.requests import RequestTrace
 
 F8 = npt.NDArray[np.float64]
 
-#: Geometric mean of 1.6 and 2.2, which give the times of 256 sequences of which one is four times as long, with
-#: 4 and 8 heads, in skew.csv of Qwen3-32B (tp2) and Llama-3.1-8B in casys-kaist/LLMServingSim
+#: Geometric mean of 1.6 and 2.2, which give the times of 256 sequences of which one is four times as long,
+#: with 4 and 8 heads, in skew.csv of Qwen3-32B (tp2) and Llama-3.1-8B (tp1) in casys-kaist/LLMServingSim
 #: profiler/perf/RTXPRO6000.
 ALONE = 1.9
 #: Pieces for each core from which contexts are not split.

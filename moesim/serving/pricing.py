@@ -109,7 +109,7 @@ def step_table(
         _KEPT.move_to_end(key)
     else:
         # The deployment is held as well: its id stays its own as long as it lives.
-        _KEPT[key] = _made(deployment, *bounds, spread), deployment
+        _KEPT[key] = _made(deployment, bounds, spread), deployment
         if len(_KEPT) > _KEEP:
             _KEPT.popitem(last=False)
     prices = _KEPT[key][0]
@@ -133,7 +133,8 @@ def padded_of(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.asarray(known[np.searchsorted(known, np.arange(known[-1] + 1))])
 
 
-def _made(deployment: Deployment, budget: float, most: float, longest: float, spread: F8) -> Prices:
+def _made(deployment: Deployment, bounds: tuple[float, ...], spread: F8) -> Prices:
+    budget, most, longest = bounds
     queries = 1.0 + deployment.speculation.tokens
     lanes, overlapped = deployment.layout.dp, deployment.overlap != "none"
     low = 0.5 if overlapped else 1.0
