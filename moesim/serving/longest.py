@@ -50,7 +50,7 @@ def spread_of(requests: RequestTrace) -> F8:
 
 
 def longest_over_mean(spread: F8, sequences: F8) -> F8:
-    """Expected longest of so many contexts over their mean: the quantile with one sequence above."""
+    """Longest of so many contexts over their mean: at the rank expected of it, ``n / (n + 1)``."""
     at = (np.arange(len(spread)) + 0.5) / len(spread)
     return np.asarray(np.interp(1.0 - 1.0 / (np.maximum(sequences, 1.0) + 1.0), at, spread))
 

@@ -211,4 +211,8 @@ def test_real_runs(shared):
     assert [run.completed for run in runs] == [300, 300]
     assert {run.hardware for run in runs} == {"rtx-pro-6000-8"}
     results = [predict_run(run) for run in runs]
-    assert all(abs(r.errors["tpot"].mean) < 0.35 and abs(r.errors["ttft"].mean) < 0.5 for r in results)
+    for result in results:
+        assert abs(result.errors["tpot"].mean) < 0.05
+        assert abs(result.errors["ttft"].mean) < 0.15
+        assert abs(result.errors["e2el"].mean) < 0.05
+        assert result.distances["tpot"].wasserstein < 0.05
