@@ -45,7 +45,6 @@ class Parts:
     spread: F8 = field(default_factory=lambda: np.zeros(0))
     _rows: dict[tuple[int, str], list[int]] = field(init=False)
     _rates: dict[tuple[int, str], Rates] = field(default_factory=dict, init=False)
-    _experts: dict[tuple[int, int], F8] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         # A batch, and the same with its decoding sequences, its prompts or their chunks changed.
@@ -143,14 +142,11 @@ class Parts:
         )
         return self._seconds(READING, batch)
 
-    def exchanged(self, tokens: F8, phase: int) -> F8:
-        """Seconds of dispatch, routed experts and combine for tokens of all lanes, ``[3, tokens]``."""
-        factor = self.deployment.traits.communication
-        found = np.zeros((3, len(tokens)))
-        for _, step in self.deployment.expert_steps(phase):
-            values = step.at(tokens)
-            found += [factor * values["dispatch_s"], values["experts_s"], factor * values["combine_s"]]
-        return found
+    def smallest(self) -> float:
+        """Seconds of a step of one token: what every step takes."""
+        one = np.ones(1)
+        experts = exchanged_s(self.deployment, one, DECODE)
+        return float((self.dense(one).sum() + self.heads(one) + experts.sum())[0])
 
     def least(self) -> F8:
         """Seconds in which the host starts the kernels of steps that decode, read, or do both, ``[3]``."""
@@ -175,6 +171,16 @@ class Parts:
         return np.asarray((table.counts * op_times(table, device, self._rates[key]).seconds).sum(axis=0))
 
 
+def exchanged_s(deployment: Deployment, tokens: F8, phase: int) -> F8:
+    """Seconds of dispatch, routed experts and combine for tokens of all lanes, ``[3, tokens]``."""
+    factor = deployment.traits.communication
+    found = np.zeros((3, len(tokens)))
+    for _, step in deployment.expert_steps(phase):
+        values = step.at(tokens)
+        found += [factor * values["dispatch_s"], values["experts_s"], factor * values["combine_s"]]
+    return found
+
+
 def _part_of(op: Op) -> int:
     """What an operation depends on, from a batch and three changes of it."""
     values = [op.flops, op.weight_bytes, op.activation_bytes, op.cache_bytes]
@@ -188,4 +194,4 @@ def _part_of(op: Op) -> int:
     return TOKENS if chunk or not decoding else GIVEN
 
 
-__all__ = ["BLOCKS", "DECODE", "PREFILL", "Parts"]
+__all__ = ["BLOCKS", "DECODE", "PREFILL", "Parts", "exchanged_s"]

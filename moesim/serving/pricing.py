@@ -15,7 +15,7 @@ from moesim.engine.deployment import Deployment
 from moesim.serving.check import errors_of
 from moesim.serving.grids import F8, octaves, refined
 from moesim.serving.kernel.price import IN_TURN, TWO_BATCH, Prices
-from moesim.serving.parts import DECODE, PREFILL, Parts
+from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
 from moesim.serving.settings import Scheduler
 from moesim.serving.tables import Tables, flat, packed
 
@@ -166,8 +166,8 @@ def tables_of(
         Whether steps read prompts at all.
     """
     one = np.ones(1)
-    # What every step takes: errors of parts are shares of a step.
-    scale = float((parts.dense(one).sum() + parts.heads(one) + parts.exchanged(one, DECODE).sum())[0])
+    # Errors of parts are shares of a step.
+    scale = parts.smallest()
 
     def table(
         function: Callable[..., F8],
@@ -203,18 +203,16 @@ def tables_of(
             # No more prompts than tokens, and nothing before the first token.
             counts=lambda n, t, m: (n <= t) & (m >= t / n / 2.0),
         )
-    everyone, experts_s = one, np.zeros((1, 2, 3, 1))
-    work = parts.deployment.model.moe is not None
-    if work:
-        small, fast = _exchanged(parts, DECODE, min(most * parts.queries, budget) * lanes, scale)
-        large, slow = _exchanged(parts, PREFILL, budget * lanes, scale) if reads else (small, fast)
-        everyone = np.union1d(small, large)
-        experts_s = np.stack([_lines(everyone, small, fast), _lines(everyone, large, slow)])[None]
+    everyone, experts_s = one, np.zeros((2, 3, 1))
+    if parts.deployment.model.moe is not None:
+        everyone, experts_s = experts_of(
+            parts.deployment, top * lanes, budget * lanes if reads else 0.0, scale
+        )
     return Tables(
         tokens,
         parts.dense(tokens),
         everyone,
-        experts_s,
+        experts_s[None],
         sequences,
         context,
         decode_s,
@@ -231,7 +229,30 @@ def tables_of(
     )
 
 
-def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8, F8]:
+def experts_of(deployment: Deployment, decoded: float, read: float, scale: float) -> tuple[F8, F8]:
+    """Tables of routed experts and their exchange.
+
+    Parameters
+    ----------
+    deployment
+        With its routing and placement.
+    decoded, read
+        Tokens of all lanes, at most, of a step that only decodes and of one that reads; 0 without such steps.
+    scale
+        Seconds that every step takes.
+
+    Returns
+    -------
+    tuple
+        Tokens ``[m]``, and dispatch, experts and combine of either kind of step ``[2, 3, m]``.
+    """
+    small, fast = _exchanged(deployment, DECODE, decoded, scale)
+    large, slow = _exchanged(deployment, PREFILL, read, scale) if read else (small, fast)
+    everyone = np.union1d(small, large)
+    return everyone, np.stack([on_lines(everyone, small, fast), on_lines(everyone, large, slow)])
+
+
+def _exchanged(deployment: Deployment, phase: int, most: float, scale: float) -> tuple[F8, F8]:
     """Batch sizes, and what experts and their exchange take, ``[3, sizes]``.
 
     Routing is drawn for some of the sizes that an expert step interpolates between, as many as it takes.
@@ -242,11 +263,11 @@ def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8,
     n = len(sizes)
     stride = 2 * PER_OCTAVE
     chosen = sorted({*range(0, n, stride), n - 1})
-    known = dict(zip(chosen, parts.exchanged(sizes[chosen], phase).T, strict=True))
+    known = dict(zip(chosen, exchanged_s(deployment, sizes[chosen], phase).T, strict=True))
     cells = list(pairwise(chosen))
     while cells := [(a, b) for a, b in cells if b - a > 1]:
         middles = [(a + b) // 2 for a, b in cells]
-        known.update(zip(middles, parts.exchanged(sizes[middles], phase).T, strict=True))
+        known.update(zip(middles, exchanged_s(deployment, sizes[middles], phase).T, strict=True))
         halves = []
         for (a, b), c in zip(cells, middles, strict=True):
             w = (sizes[c] - sizes[a]) / (sizes[b] - sizes[a])
@@ -258,7 +279,7 @@ def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8,
     return sizes[found], np.stack([known[i] for i in found], axis=1)
 
 
-def _lines(x: F8, knots: F8, values: F8) -> F8:
+def on_lines(x: F8, knots: F8, values: F8) -> F8:
     """Straight lines through points, ``[rows, knots]``, the last going on."""
     i = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, max(len(knots) - 2, 0))
     if len(knots) == 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.kernel.price import Prices
 from moesim.serving.longest import spread_of
 from moesim.serving.outcome import About, Outcome
+from moesim.serving.periods import Window, periods_of
 from moesim.serving.pricing import prices_of
 from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Scheduler
 from moesim.serving.state import Asked, Rules, new_state
@@ -33,6 +36,10 @@ from moesim.trace.types import LoadCounts, RoutingTrace
 
 #: Steps kept one by one for a timeline, unless more are asked for.
 LOGGED = 100_000
+#: Periods of drifting routing; the last of so many goes on.
+MOST_PERIODS = 10_000
+#: What makes a table of step times, called as `moesim.serving.pricing.prices_of` is.
+Pricing = Callable[[Deployment, int, int, int, Scheduler], Prices]
 
 
 def simulate(
@@ -48,6 +55,8 @@ def simulate(
     plan: ExpertMap | None = None,
     traits: Traits | None = None,
     calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
     seed: int = 0,
 ) -> Outcome:
     """Serve requests step by step.
@@ -67,6 +76,11 @@ def simulate(
     calibration
         What measured runs taught; the shipped one by default, `moesim.correction.calibration_of("none")` for
         physics alone.
+    windows
+        Routing that changes with the tokens served, and the placement in force; see
+        `moesim.serving.periods`. When they are over they begin again.
+    pricing
+        What makes the table of step times; that of the deployment by default.
     seed
         Of routing draws, drafts and routers.
 
@@ -92,7 +106,7 @@ def simulate(
     """
     ready = prepare(
         model, hardware, layout, requests, engine=engine, scheduler=scheduler, fleet=fleet, trace=trace,
-        plan=plan, traits=traits, calibration=calibration, seed=seed,
+        plan=plan, traits=traits, calibration=calibration, windows=windows, pricing=pricing, seed=seed,
     )  # fmt: skip
     return ready.serve(requests)
 
@@ -149,6 +163,8 @@ def prepare(
     plan: ExpertMap | None = None,
     traits: Traits | None = None,
     calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
     seed: int = 0,
 ) -> Ready:
     """All of a simulation that does not depend on when requests come.
@@ -160,7 +176,9 @@ def prepare(
         the longest.
     longest
         Tokens of a longer request that may come.
-    model, hardware, layout, engine, scheduler, fleet, trace, plan, traits, calibration, seed
+    model, hardware, layout, engine, scheduler, fleet
+        As in `simulate`, with its errors.
+    trace, plan, traits, calibration, windows, pricing, seed
         As in `simulate`, with its errors.
     """
     engine, fleet = engine or Engine(), fleet or Fleet()
@@ -177,8 +195,12 @@ def prepare(
     blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
     budget = int(engine.chunk_tokens)
     most = max(min(int(engine.max_sequences) // stages, budget), 1)
-    spread = spread_of(requests) if deployment.one_attention else None
-    prices = prices_of(deployment, budget, most, longest, scheduler, spread)
+    if pricing is prices_of and deployment.one_attention:
+        # A kernel of attention that waits for the longest sequence.
+        pricing = partial(prices_of, spread=spread_of(requests))
+    prices = pricing(deployment, budget, most, longest, scheduler)
+    if windows:
+        prices = _drifting(prices, deployment, windows, budget, most, requests)
     rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
     notes = list(model.warnings)
     if stages > 1:
@@ -206,6 +228,21 @@ def check_settings(
         found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", layout.ep, str(plan.ranks)))
     if found:
         raise ConfigError(found)
+
+
+def _drifting(
+    prices: Prices,
+    deployment: Deployment,
+    windows: Sequence[Window],
+    budget: int,
+    most: int,
+    requests: RequestTrace,
+) -> Prices:
+    """Prices whose experts are those of each window, again and again until all tokens are served."""
+    periods = periods_of(deployment, windows, budget, most)
+    tokens = int(requests.input_tokens.sum(dtype=np.int64)) + int(requests.output_tokens.sum(dtype=np.int64))
+    times = -(-tokens // max(int(periods.total), 1))
+    return periods.repeated(max(min(times, MOST_PERIODS // len(windows)), 1)).on(prices)
 
 
 def _blocks(
