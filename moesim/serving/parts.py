@@ -12,6 +12,7 @@ from moesim.engine.deployment import Deployment
 from moesim.engine.eager import launches
 from moesim.engine.routing import DECODE, PREFILL
 from moesim.ops import Batch, Op, OpTable, StepWork, step_work
+from moesim.ops.attention import MIXED
 
 F8 = npt.NDArray[np.float64]
 
@@ -81,6 +82,20 @@ class Parts:
         """Seconds of the attention of decoding sequences."""
         batch = Batch.of(sequences=sequences, context=context, queries=self.queries, prompts=1.0, chunk=1.0)
         return self._seconds(DECODING, batch)
+
+    def beside(self, sequences: F8, context: F8) -> F8:
+        """The same where the lane reads prompts in the same step."""
+        if not self.deployment.one_attention:
+            return self.decoding(sequences, context)
+        batch = Batch.of(sequences=sequences, context=context, queries=self.queries, prompts=1.0, chunk=1.0)
+        d = self.deployment
+        work = step_work(d.model, d.layout, batch, d.precision, d.kinds, together=True)
+        rows = tuple((op, count) for op, count in work.table.ops if op.name == MIXED)
+        if not rows:
+            return self.decoding(sequences, context)
+        table, device = OpTable(rows, (), batch.size), d.hardware.device
+        times = op_times(table, device, Rates.of(table, device, d.choice))
+        return np.asarray((table.counts * times.seconds).sum(axis=0))
 
     def reading(self, prompts: F8, read: F8, seen: F8) -> F8:
         """Seconds of the attention of prompts.

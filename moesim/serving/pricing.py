@@ -179,8 +179,16 @@ def tables_of(
     (tokens,), _ = table(lambda x: parts.dense(x).sum(axis=0), octaves(low, budget), whole=(True,))
     top = min(most * parts.queries, budget)
     (given,), heads_s = table(parts.heads, octaves(low, max(top, most)), whole=(True,))
-    (sequences, context), decode_s = table(
-        parts.decoding, octaves(low, most), octaves(1.0, longest), whole=(True, False)
+    (sequences, context), _ = table(
+        # Alone and beside prompts, on points that suit both.
+        lambda s, c: (parts.decoding(s, c) + parts.beside(s, c)) / 2.0,
+        octaves(low, most),
+        octaves(1.0, longest),
+        whole=(True, False),
+    )
+    points = [m.ravel() for m in np.meshgrid(sequences, context, indexing="ij")]
+    decode_s, beside_s = (
+        f(*points).reshape(len(sequences), len(context)) for f in (parts.decoding, parts.beside)
     )
     (prompts, read, seen), prefill_s = (one, one, one), np.zeros((1, 1, 1))
     if reads:
@@ -216,6 +224,7 @@ def tables_of(
         given,
         heads_s,
         parts.least(),
+        beside_s,
         int(parts.deployment.model.num_layers),
         len(parts.deployment.model.moe_layer_ids),
     )

@@ -55,7 +55,7 @@ class _Door:
         self.path = path
         self.raw = read_yaml(path)
         self.lines = lines_of(read_text(path))
-        self.faults: list[Fault] = []
+        self.faults: list[tuple[int, Fault]] = []
 
     def grid(self) -> Grid:
         """The configurations, if nothing is wrong."""
@@ -77,12 +77,14 @@ class _Door:
         return Grid(spec.name, spec.kind, base, axes, tuple(spec.exclude), spec.replications)
 
     def _error(self) -> ConfigError:
-        return ConfigError({str(fault): fault for fault in self.faults}.values(), self.path)
+        return ConfigError(
+            {str(fault): fault for _, fault in sorted(self.faults, key=_line)}.values(), self.path
+        )
 
     def _fault(self, fault: Fault, place: Place) -> None:
         line = line_of(self.lines, place)
         where = shown(place) if line is None else f"{shown(place)} (line {line})"
-        self.faults.append(replace(fault, where=where))
+        self.faults.append((line or 0, replace(fault, where=where)))
 
     def _check_size(self, spec: Study, groups: list[_Group]) -> None:
         count = spec.replications
@@ -214,6 +216,10 @@ def _only(model: type[BaseModel], parts: frozenset[str]) -> type[BaseModel]:
         name: (model.model_fields[name].annotation, model.model_fields[name]) for name in parts
     }
     return create_model(model.__name__, __base__=Part, **fields)
+
+
+def _line(found: tuple[int, Fault]) -> int:
+    return found[0]
 
 
 def _related(where: str, paths: Iterable[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import operator
@@ -92,12 +91,13 @@ class Grid:
 
     def configuration(self, number: int) -> dict[str, Any]:
         """All settings of one configuration."""
-        whole: dict[str, Any] = copy.deepcopy(dict(self.base))
+        whole = {key: _own(value) for key, value in self.base.items()}
         *places, replication = self.places(number)
         for axis, place in zip(self.axes, places, strict=True):
             for path, value in zip(axis.paths, axis.values[place], strict=True):
-                put(whole, path, copy.deepcopy(value))
+                put(whole, path, _own(value))
         whole["seed"] += replication
+        whole["replication"] = replication
         return whole
 
     def deployment(self, number: int) -> tuple[int, ...]:
@@ -106,6 +106,11 @@ class Grid:
             -1 if all(path[0] in _LOAD for path in axis.paths) else place
             for axis, place in zip(self.axes, self.places(number), strict=False)
         )
+
+
+def _own(value: Any) -> Any:  # noqa: ANN401 - any setting
+    """A part that can be changed; parts hold plain values, which cannot."""
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def put(tree: dict[str, Any], path: Keys, value: Any) -> None:  # noqa: ANN401 - any setting
