@@ -30,6 +30,7 @@ from moesim.serving.state import (
     QUERIES,
     RUNNING,
     SEQUENCES,
+    STORED,
     SWAPPED,
     F8,
     Rules,
@@ -87,6 +88,7 @@ def _weigh(state: State, load: F8, r: int, many: int, sign: int) -> None:
         load[PROMPTS] += sign
         load[PREFILL] += sign * many
         load[PAIRS] += sign * many * (done + many / 2.0)
+        load[STORED] += sign * (done + many)
 
 
 @inside
