@@ -20,15 +20,16 @@ def compiled(function: F) -> F:
 
 
 def inside(function: F) -> F:
-    """Compile a function that only compiled ones call: what Python would need to call it takes long to build."""
+    """Compile a function that only compiled ones call: a door for Python takes long to build."""
     return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _compile(function: F, **options: bool) -> F:
+    jit: Any = numba.njit
     try:
-        kernel: Any = numba.njit(cache=True, nogil=True, **options)(function)
+        kernel = jit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
-        kernel = numba.njit(nogil=True, **options)(function)
+        kernel = jit(nogil=True, **options)(function)
     return cast(F, kernel)
 
 

@@ -39,8 +39,9 @@ class Scheduler:
         (vLLM), of prompt and whole output (TensorRT-LLM's GUARANTEED_NO_EVICT), of prompt and output beside a
         share of the output of all that run (SGLang's new-token ratio), or of the prompt (MAX_UTILIZATION).
     output_share, least_share, share_steps
-        That share, what it falls to, and in how many steps of decoding (SGLang's ``SGLANG_INIT_NEW_TOKEN_RATIO``,
-        that times ``SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR``, and ``SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS``).
+        That share, what it falls to, and in how many steps of decoding (SGLang's
+        ``SGLANG_INIT_NEW_TOKEN_RATIO``, that times ``SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR``, and
+        ``SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS``).
     preemption
         What becomes of requests that blocks are taken from: computed anew, or copied to the host and back.
     prefix_cache

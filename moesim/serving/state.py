@@ -4,14 +4,15 @@ A *replica* is an engine that steps on its own; its *lanes* are data-parallel ra
 with a queue, a batch and a cache of its own. Lanes of all replicas are numbered through: ``r * lanes + l``.
 Requests are numbered by arrival.
 
-Records keep the number of arrays small: compiled functions take every array apart at every call, and would take
-minutes to compile with an array for every field. Outside of them, ``state.progress.first_s`` is an array.
+Records keep the number of arrays small: compiled functions take every array apart at every call, and would
+take minutes to compile with an array for every field. Outside of them, ``state.progress.first_s`` is an
+array.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
 I1 = npt.NDArray[np.int8]
-#: An array of records, ``np.recarray``: what mypy knows nothing of.
+#: An array of records, ``np.recarray``, or one of them: what mypy knows nothing of.
 Records = Any
 
 #: Where a request is. A held one has left a batch after its first token and keeps its blocks until they are
@@ -61,7 +62,8 @@ class Asked(NamedTuple):
     session: I4 = np.zeros(0, np.int32)
 
 
-#: `Asked` as the loops take it: names of blocks begin at ``hash_at`` of `State.hashes`, and there are ``names``.
+#: `Asked` as the loops take it: names of blocks begin at ``hash_at`` of `State.hashes`, and there are
+#: ``names``.
 ASKED = np.dtype(
     [
         ("arrival_s", "f8"),
@@ -101,7 +103,8 @@ PROGRESS = np.dtype(
         ("lane", "i4"),
         # How often it was thrown out.
         ("preempted", "i4"),
-        # Next in the queue of its lane, or beside it in a queue by priority, and the first below it there; -1.
+        # Next in the queue of its lane, or beside it in a queue by priority, and the first below it there;
+        # -1.
         ("following", "i4"),
         ("child", "i4"),
         # 1 + the entry of its own blocks in the prefix cache, from when it was thrown out; 0 for none.
@@ -121,8 +124,8 @@ LANES = np.dtype(
     [
         # Of the output of running requests, what has to be free before another is taken in.
         ("share", "f8"),
-        # Blocks that requests hold, their own and those of the prefix cache. All others are free, whether they
-        # keep a prefix that no running request uses or nothing.
+        # Blocks that requests hold, their own and those of the prefix cache. All others are free, whether
+        # they keep a prefix that no running request uses or nothing.
         ("used", "i8"),
         ("capacity", "i8"),
         # Blocks that running requests will still need, where admission promises them the whole output.
@@ -143,7 +146,8 @@ LANES = np.dtype(
         ("leavers", "i4"),
         # Requests outside the batch that hold blocks.
         ("pinned", "i4"),
-        # Ends of the free entries of the prefix cache, -1 without; entries to use: the first of those given back,
+        # Ends of the free entries of the prefix cache, -1 without; entries to use: the first of those given
+        # back,
         # -1 for none, and the first never used; and how many keep blocks for a request.
         ("oldest", "i4"),
         ("newest", "i4"),
@@ -193,6 +197,38 @@ REPLICAS = np.dtype(
     ],
     align=True,
 )
+
+
+if TYPE_CHECKING:
+
+    class _Records(np.recarray[Any, Any]):
+        def __getitem__(self, key: Any) -> Any: ...  # noqa: ANN401
+
+    class _Progress(_Records):
+        sent_s: F8
+        scheduled_s: F8
+        first_s: F8
+        last_s: F8
+        done: I4
+        target: I4
+        generated: I4
+        cached: I4
+        lane: I4
+        preempted: I4
+        stage: I1
+
+    class _Lanes(_Records):
+        used: I8
+        capacity: I8
+        live: I4
+        waiting: I4
+
+    class _Replicas(_Records):
+        end_s: F8
+        began_s: F8
+        speed: F8
+        stall_s: F8
+        up: I1
 
 
 class Rules(NamedTuple):
@@ -366,12 +402,12 @@ class State(NamedTuple):
 
     asked: Records
     hashes: I8
-    progress: Records
-    lanes: Records
+    progress: _Progress
+    lanes: _Lanes
     running: I4
     leaving: I4
     load: F8
-    replicas: Records
+    replicas: _Replicas
     tree: I4
     tally: Tally
     outbox: Outbox
@@ -464,7 +500,12 @@ def new_state(
         tree=_tournament(replicas),
         tally=Tally(np.zeros(BINS, np.int64), np.zeros((replicas, SUMS)), np.zeros((logged, LOG)), _one()),
         outbox=Outbox(
-            np.zeros(sent, np.int32), _one(), np.zeros(sent, np.int32), _one(), np.zeros(room, np.int32), _one()
+            np.zeros(sent, np.int32),
+            _one(),
+            np.zeros(sent, np.int32),
+            _one(),
+            np.zeros(room, np.int32),
+            _one(),
         ),
         entries=_records(ENTRIES, (total, entries)),
         table=np.zeros((total, slots), np.int32),
@@ -496,8 +537,10 @@ def _tournament(replicas: int) -> I4:
 
 
 def _cache_sizes(asked: Asked, capacity: I8, most: int, rules: Rules | None) -> tuple[int, int, int]:
-    """Units that can be in the cache of a lane, and room for entries and in the table; what is never touched
-    takes no memory."""
+    """Units that can be in the cache of a lane, and room for entries and in the table.
+
+    What is never touched takes no memory.
+    """
     if rules is None or not rules.caching:
         return 0, 1, 1
     units, slots = 0, 1

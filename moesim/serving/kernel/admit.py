@@ -21,6 +21,7 @@ from moesim.serving.kernel.prefix import acquire, cached, register, unit_of
 from moesim.serving.kernel.queue import dequeue, enqueue, put_back
 from moesim.serving.state import (
     CONTEXT,
+    F8,
     FOUND,
     LOST,
     PAIRS,
@@ -32,7 +33,6 @@ from moesim.serving.state import (
     SEQUENCES,
     STORED,
     SWAPPED,
-    F8,
     Rules,
     State,
 )
@@ -173,7 +173,7 @@ def _enter(
         lanes[lane].pinned -= 1
     else:
         if cached(state, rules):
-            acquire(state, rules, lane, r, units, kept)
+            acquire(state, lane, r, units, kept)
         promise(state, rules, lane, r)
     if progress[r].swapped:
         back = max(-(-(progress[r].done - units * unit_of(rules)) // rules.block), 0)
@@ -193,8 +193,8 @@ def _enter(
 def throw_out(state: State, rules: Rules, lane: int, place: int, front: bool) -> None:
     """Take a running request's blocks away and put it back into the queue, at the front or the end.
 
-    What it computed is lost, but for what the prefix cache keeps: in vLLM and TensorRT-LLM all its full blocks,
-    in SGLang those of its prompt. Or it is copied to the host, and back when it is taken in again.
+    What it computed is lost, but for what the prefix cache keeps: in vLLM and TensorRT-LLM all its full
+    blocks, in SGLang those of its prompt. Or it is copied to the host, and back when it is taken in again.
     """
     lanes, progress = state.lanes, state.progress
     replica, row = lane // rules.lanes, state.running[lane]

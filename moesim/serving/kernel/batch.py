@@ -3,9 +3,9 @@
 The order of things is that of ``vllm/v1/core/sched/scheduler.py``: running requests first, each as far as the
 token budget goes; where blocks run out, the last (or, by priority, the least urgent) request gives its own
 back. Only if none had to, waiting requests are taken in, in order, until the first that may not.
-TensorRT-LLM's ``capacityScheduler.cpp`` differs in what has to be free for that: the blocks of a prompt and of
-the whole output of everyone (GUARANTEED_NO_EVICT), or of the prompt (MAX_UTILIZATION, which pauses the last
-that began, as vLLM does).
+TensorRT-LLM's ``capacityScheduler.cpp`` differs in what has to be free for that: the blocks of a prompt and
+of the whole output of everyone (GUARANTEED_NO_EVICT), or of the prompt (MAX_UTILIZATION, which pauses the
+last that began, as vLLM does).
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from moesim.serving.state import Rules, State
 NEXT_CHUNK, WHOLE_OUTPUT, SHARE_OF_OUTPUT, WHOLE_PROMPT = range(4)
 
 
-
 @inside
 def fill_lanes(state: State, rules: Rules) -> None:
     """Make all blocks of new lanes free."""
@@ -84,7 +83,7 @@ def end_promise(state: State, rules: Rules, lane: int, r: int) -> None:
 
 @inside
 def give_back(state: State, rules: Rules, lane: int, r: int, keep: int) -> None:
-    """Free all blocks of a request; so many of its own, in front, are kept for it where there is a prefix cache."""
+    """Free all blocks of a request; a prefix cache keeps so many of its own, in front, for it."""
     lanes, progress = state.lanes, state.progress
     if cached(state, rules):
         release(state, rules, lane, r, keep)

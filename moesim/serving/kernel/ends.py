@@ -1,4 +1,4 @@
-"""When steps end, and which ends first: a tournament, so that hundreds of replicas cost little more than one."""
+"""When steps end, and which ends first: a tournament, so that many replicas cost little more than one."""
 
 from __future__ import annotations
 

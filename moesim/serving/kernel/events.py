@@ -29,8 +29,8 @@ from moesim.serving.state import AHEAD, DONE, HELD, I4, I8, RESERVED, Rules, Sta
 def send(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, lane: int, now: float) -> int:
     """Send one request now, to a lane or, with -1, where the router says; the lane, -1 where none works.
 
-    It may never have been sent, or have come back from `evict_all`: then it keeps when it was sent and what it
-    generated. It is lost if the lane can never serve it.
+    It may never have been sent, or have come back from `evict_all`: then it keeps when it was sent and what
+    it generated. It is lost if the lane can never serve it.
     """
     lane = _send(state, rules, cursor, r, lane, now)
     if lane >= 0:
@@ -70,7 +70,7 @@ def reserve(state: State, rules: Rules, r: int, lane: int, now: float) -> bool:
     accrue(state, rules, lane // rules.lanes, now)
     progress[r].lane, progress[r].stage = lane, RESERVED
     if cached(state, rules):
-        acquire(state, rules, lane, r, units, kept)
+        acquire(state, lane, r, units, kept)
     promise(state, rules, lane, r)
     grow(state, rules, lane, r, progress[r].target + 1)
     lanes[lane].pinned += 1
@@ -89,10 +89,10 @@ def unreserve(state: State, rules: Rules, r: int, now: float) -> None:
 
 
 def hand_over(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, lane: int, now: float) -> bool:
-    """A request whose prompt is in the cache of a lane, and whose first token was given elsewhere, decodes there.
+    """A request whose prompt is in the cache of a lane, and that has its first token, decodes there.
 
-    It waits where its blocks are not free; if they were reserved it goes before the others. The caller has set
-    when its first and last token so far were given. False if the lane can never serve it: it is lost.
+    It waits where its blocks are not free; if they were reserved it goes before the others. The caller has
+    set when its first and last token so far were given. False if the lane can never serve it: it is lost.
     """
     if not _hand_over(state, rules, cursor, r, lane, now):
         return False
@@ -117,7 +117,7 @@ def _hand_over(state: State, rules: Rules, cursor: I8, r: int, lane: int, now: f
 
 @compiled
 def release(state: State, rules: Rules, r: int, now: float) -> None:
-    """What a request that left after its first token kept is fetched: it is done here. Wake its replica then."""
+    """What a request kept after its first token is fetched: it is done here. Wake its replica then."""
     lane = state.progress[r].lane
     accrue(state, rules, lane // rules.lanes, now)
     give_back(state, rules, lane, r, 0)
@@ -141,8 +141,8 @@ def evict_all(state: State, rules: Rules, cursor: I8, replica: int, out: I4, now
     Parameters
     ----------
     out
-        Receives the requests, lane by lane: those that ran, in order of admission, those that waited, and those
-        that only kept blocks.
+        Receives the requests, lane by lane: those that ran, in order of admission, those that waited, and
+        those that only kept blocks.
 
     Returns
     -------

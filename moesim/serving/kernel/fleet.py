@@ -69,7 +69,7 @@ def next_event_s(state: State, cursor: I8) -> float:
 
 @compiled
 def settle(state: State, rules: Rules, prices: Prices, cursor: I8, replica: int, now: float) -> None:
-    """Begin a step of a replica that may have something to do, send what has arrived, and wake who receives it.
+    """Begin a step of a replica that has something to do, send what has arrived, and wake who gets it.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def _fits(state: State, rules: Rules, r: int, lane: int) -> bool:
         left = state.progress[r].target + output_left(state, r) + rules.block
         if left - state.progress[r].done >= room:
             return False
-    return peak(state, rules, r) <= room
+    return bool(peak(state, rules, r) <= room)
 
 
 @inside

@@ -5,11 +5,11 @@ back go to its new end, the last block of a request first; a free block keeps wh
 (``vllm/v1/core/block_pool.py``). SGLang's radix tree and TensorRT-LLM's block reuse also evict what was used
 longest ago, leaves first, which is the same order.
 
-An entry of the queue is one of three things: a *unit*, the blocks of a prompt that one name of the trace stands
-for (several names where blocks are larger), found through a hash table by the names up to its own; the blocks
-*kept* for a request that was thrown out; or *empty* blocks, which nobody will ask for: ends of prompts and
-outputs, whose names a trace does not tell. Neighbouring empty entries are one, so that the queue is as short as
-what is worth finding. Units in use are not in the queue, but in the table.
+An entry of the queue is one of three things: a *unit*, the blocks of a prompt that one name of the trace
+stands for (several names where blocks are larger), found through a hash table by the names up to its own;
+the blocks *kept* for a request that was thrown out; or *empty* blocks, which nobody will ask for: ends of
+prompts and outputs, whose names a trace does not tell. Neighbouring empty entries are one, so that the queue
+is as short as what is worth finding. Units in use are not in the queue, but in the table.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import numpy as np
 
 from moesim.compiled import inside
 from moesim.serving.state import EMPTY, I4, UNIT, Records, Rules, State
-
-__all__ = ["acquire", "cached", "empty_cache", "found_tokens", "give", "match", "next_key", "register", "release", "take", "unit_of", "units_in"]
 
 
 @inside
@@ -41,7 +39,7 @@ def unit_of(rules: Rules) -> int:
 
 @inside
 def next_key(state: State, rules: Rules, r: int, unit: int, u: int, key: np.int64) -> np.int64:
-    """The key of unit u of a prompt, from that of the one before it: names may recur behind other prefixes."""
+    """The key of unit u of a prompt, from that of the one before: names may recur behind other prefixes."""
     many = unit // rules.hash_tokens
     at = state.asked[r].hash_at + u * many
     x = np.uint64(key)
@@ -251,7 +249,7 @@ def found_tokens(state: State, rules: Rules, r: int, lane: int) -> int:
 
 
 @inside
-def acquire(state: State, rules: Rules, lane: int, r: int, units: int, kept: int) -> None:
+def acquire(state: State, lane: int, r: int, units: int, kept: int) -> None:
     """Hold what `match` found."""
     row, here, p = state.entries[lane], state.lanes[lane], state.progress[r]
     at = state.asked[r].hash_at

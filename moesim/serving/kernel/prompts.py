@@ -1,10 +1,10 @@
 """Who is in a lane's next step, where prompts go first and alone: SGLang.
 
-After ``srt/managers/scheduler.py`` and ``schedule_policy.py`` (``PrefillAdder``): while prompts wait and there
-is room, a step reads prompts alone, up to the chunk size, one of them in part; else all that is read decodes.
-There is room for a request if its prompt and its whole output fit beside what is in use and a share of the
-output still to come of all that run. The share falls with every step of decoding; if blocks run out, requests
-with the least output go back to the end of the queue, and the share is estimated anew.
+After ``srt/managers/scheduler.py`` and ``schedule_policy.py`` (``PrefillAdder``): while prompts wait and
+there is room, a step reads prompts alone, up to the chunk size, one of them in part; else all that is read
+decodes. There is room for a request if its prompt and its whole output fit beside what is in use and a share
+of the output still to come of all that run. The share falls with every step of decoding; if blocks run out,
+requests with the least output go back to the end of the queue, and the share is estimated anew.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _decode(state: State, rules: Rules, lane: int) -> bool:
 
 @inside
 def _retract(state: State, rules: Rules, lane: int) -> None:
-    """Throw out those with the least output, of these the longest prompt, until steps ahead fit; one stays."""
+    """Throw out who has the least output, of these the longest prompt, until steps ahead fit; one stays."""
     lanes, progress, asked = state.lanes, state.progress, state.asked
     row, first = state.running[lane], True
     while lanes[lane].live > 1:

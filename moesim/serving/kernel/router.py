@@ -14,8 +14,8 @@ ROUND_ROBIN, LEAST_REQUESTS, LEAST_TOKENS, RANDOM, TWO_CHOICES, PREFIX, SESSION,
 TURN = 2
 
 #: When SGLang's router puts balance before prefixes: requests apart, and how many times as many
-#: (``sgl-router``, ``balance_abs_threshold``, ``balance_rel_threshold``); and the share of a prompt that has to
-#: be found for the prefix to count (``cache_threshold``).
+#: (``sgl-router``, ``balance_abs_threshold``, ``balance_rel_threshold``); and the share of a prompt that has
+#: to be found for the prefix to count (``cache_threshold``).
 APART, TIMES, WORTH = 64, 1.5, 0.3
 
 
@@ -23,13 +23,13 @@ APART, TIMES, WORTH = 64, 1.5, 0.3
 def choose(state: State, rules: Rules, cursor: I8, r: int) -> int:
     """A lane of a replica that works; -1 where none does.
 
-    ``round-robin`` takes lanes in turn. ``least-requests`` counts requests that run and wait, ``least-tokens``
-    what is still to be computed of them, and ``vllm`` four times those that wait and those that run
-    (``vllm/v1/engine/core_client.py``); of equals the next in turn, in vLLM the first. ``two-choices`` takes the
-    one with fewer requests of two drawn. ``session`` sends a conversation to the same lane always, or, where
-    that is down, to the next that works. ``prefix`` sends to where most of the prompt is in the cache, unless
-    that is little or the load is uneven: then to the fewest requests, as SGLang's router does; that router
-    guesses at the caches from what it sent where, this one knows them.
+    ``round-robin`` takes lanes in turn. ``least-requests`` counts requests that run and wait,
+    ``least-tokens`` what is still to be computed of them, and ``vllm`` four times those that wait and those
+    that run (``vllm/v1/engine/core_client.py``); of equals the next in turn, in vLLM the first.
+    ``two-choices`` takes the one with fewer requests of two drawn. ``session`` sends a conversation to the
+    same lane always, or, where that is down, to the next that works. ``prefix`` sends to where most of the
+    prompt is in the cache, unless that is little or the load is uneven: then to the fewest requests, as
+    SGLang's router does; that router guesses at the caches from what it sent where, this one knows them.
     """
     lanes, total = state.lanes, len(state.lanes)
     turn = cursor[TURN]
@@ -74,7 +74,9 @@ def _requests(state: State, lane: int) -> int:
 @inside
 def _draw(rules: Rules, turn: int, salt: int) -> int:
     """A number of at least 0 that depends on the seed and the turn alone."""
-    x = np.uint64(rules.seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(turn) * np.uint64(0xD1B54A32D192ED03)
+    x = np.uint64(rules.seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(turn) * np.uint64(
+        0xD1B54A32D192ED03
+    )
     x += np.uint64(salt + 1) * np.uint64(0x8CB92BA72F3D8DD7)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

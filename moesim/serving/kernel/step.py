@@ -66,8 +66,9 @@ def accrue(state: State, rules: Rules, replica: int, now: float) -> None:
 def begin_step(state: State, rules: Rules, prices: Prices, replica: int, now: float, period: int) -> bool:
     """Form the batches of a replica's lanes and price them; False where there is nothing to do.
 
-    Where a step is planned while the one before it runs, those that came meanwhile are not in it, and the seats
-    and blocks of those that ended are not free for it. An engine with nothing to do looks again at once.
+    Where a step is planned while the one before it runs, those that came meanwhile are not in it, and the
+    seats and blocks of those that ended are not free for it. An engine with nothing to do looks again at
+    once.
     """
     lanes, engines = state.lanes, state.replicas
     first = replica * rules.lanes
