@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from moesim.files import data_dir
+
 BASE = ("simulate", "--model", "gpt-oss-20b", "--hardware", "h100-sxm-8")
 MADE = (
     *BASE,
@@ -212,3 +214,39 @@ def test_long_requests_are_dropped_when_asked(moesim):
     assert any("left out" in note for note in found["warnings"])
     again = document(moesim, *words, "--num-requests", "60", "--drop-long", "--replications", "2")
     assert again["replications"]["rows"]
+
+
+TRACE = str(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+SPREAD = (*MADE, "--dp", "8", "--ep", "8", "--trace", TRACE)
+
+
+def test_routing_drifts_and_experts_follow(moesim):
+    still, drifting, moved = (
+        document(moesim, *SPREAD, *words)
+        for words in (
+            (),
+            ("--routing-windows", "8", "--window-tokens", "2000"),
+            ("--rebalance", "eplb", "--rebalance-interval", "10", "--tokens-per-step", "64"),
+        )
+    )
+    assert len({still["tpot_s"], drifting["tpot_s"], moved["tpot_s"]}) == 3
+    # Windows are parts of the same recording: their mean is not far from the whole.
+    assert drifting["tpot_s"] == pytest.approx(still["tpot_s"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--routing-windows", "3"), "needs a recording"),
+        (("--trace", TRACE, "--routing-windows", "99999999"), "too few parts"),
+        (("--trace", TRACE, "--rebalance", "best", "--dp", "8", "--ep", "8"), "no policy"),
+        (("--trace", TRACE, "--rebalance", "eplb"), "several ranks"),
+        (("--trace", TRACE, "--window-tokens", "5"), "--routing-windows"),
+        (("--trace", TRACE, "--rebalance", "eplb", "--routing-windows", "2"), "either cuts"),
+    ],
+    ids=["none", "many", "policy", "one rank", "tokens", "both"],
+)
+def test_drift_that_cannot_be_is_refused(moesim, words, said):
+    code, _, err = moesim(*MADE, *words)
+    assert code == 2
+    assert said in err
