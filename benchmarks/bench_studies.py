@@ -46,7 +46,7 @@ def main(configurations: int) -> None:
             children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             print(
                 f"{name}: {done.computed:,} of {len(done.table):,} evaluated, {wall:.1f} s by the clock; "
-                f"here {own:.2f} CPU s, {own / len(done.table) * 1e3:.2f} ms each; workers {children:.2f} CPU s"
+                f"CPU s: here {own:.2f} ({own / len(done.table) * 1e3:.2f} ms each), workers {children:.2f}"
             )
         answer = query(
             done.folder, "select sum(seconds) s, median(seconds) * 1e3 ms from results"
