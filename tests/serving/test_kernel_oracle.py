@@ -116,7 +116,9 @@ def compare(state: State, plain: Plain) -> None:
     got = state.tally.gaps
     assert got.sum() == len(gaps)
     # A gap at the edge of a bin may fall to either side.
-    assert np.abs(np.cumsum(got) - np.cumsum(np.bincount(bins, minlength=len(got)))).max(initial=0) <= len(gaps)
+    assert np.abs(np.cumsum(got) - np.cumsum(np.bincount(bins, minlength=len(got)))).max(initial=0) <= len(
+        gaps
+    )
     sums = state.tally.sums.sum(0)
     assert sums[PREEMPTED] == sum(r.thrown for r in plain.requests)
     assert sums[FOUND] == sum(lane.found for lane in plain.lanes)
