@@ -112,13 +112,17 @@ def plan(
         Path | None, typer.Option(metavar="DIR", help="Write launch commands and the files they read.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write all candidates as a table: .csv or .parquet.")
+        Path | None,
+        typer.Option(help="Write all candidates as a table: .csv or .parquet; of a study: its folder."),
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(metavar="STUDY.yaml", help="Run a study of many plans instead.")
+        Path | None,
+        typer.Option(metavar="STUDY.yaml", help="Evaluate a study of many configurations, or go on with it."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes of a study.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="Address of dask's scheduler, for a study.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Of a study: tcp://HOST:PORT of Dask, or local:WORKERS.")
+    ] = None,
     query: Annotated[
         str | None, typer.Option(metavar="SQL", help="Ask what is known of a study; evaluates nothing.")
     ] = None,

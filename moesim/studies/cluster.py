@@ -6,7 +6,7 @@ import collections
 import contextlib
 import queue
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import ConfigError, Fault, MoesimError
@@ -68,7 +68,7 @@ def run_on_cluster(
     task_of: Callable[[int], Mapping[str, Any]],
     evaluator: str = EVALUATOR,
     tick_s: float = 0.5,
-) -> Iterator[Result | None]:
+) -> Generator[Result | None]:
     """Evaluate numbered tasks on a cluster; as `moesim.studies.pool.run_in_processes`.
 
     Dask gives the tasks of a lost worker to another. Of a run that was lost with several, each task is tried
