@@ -180,9 +180,10 @@ def question(
         ep = layout.ep if isinstance(layout, Parallelism) else layout.decode.layout.ep
         return placement_of(ep, candidate.redundant, loads, placement)
 
-    paces = Paces(crowd, trace, placement, traits, float(max(space.max_sequences)), seed)
+    chunks = tuple(float(c) for c in sorted(set(space.chunk_tokens)))
+    paces = Paces(crowd, trace, placement, traits, float(max(space.max_sequences)), chunks, seed)
     tariff = Tariff.of(hardwares, prices)
-    sorter = Sorter(paces, crowd, Asked.of(parts), slo, space, tariff)
+    sorter = Sorter(paces, crowd, Asked.of(parts, slo), slo, space, tariff)
     return Question(
         space,
         slo,

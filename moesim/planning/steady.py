@@ -69,11 +69,13 @@ class Sorter:
 
     def rows(self, shapes: Sequence[Shape], progress: Callable[[int], None]) -> list[Row]:
         """Every configuration of every shape."""
-        found: list[Row] = []
-        for i, shape in enumerate(shapes):
-            found += self.of(shape)
-            progress(i + 1)
-        return found
+        # Those with as many expert ranks share what is drawn, and only so much of that is kept.
+        order = sorted(range(len(shapes)), key=lambda i: (id(shapes[i].model), shapes[i].layout.ep))
+        found: list[list[Row]] = [[] for _ in shapes]
+        for done, i in enumerate(order):
+            found[i] = self.of(shapes[i])
+            progress(done + 1)
+        return [row for rows in found for row in rows]
 
     def of(self, shape: Shape) -> list[Row]:
         """A shape with each of its batch limits."""
