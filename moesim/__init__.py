@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moesim.layout import Disaggregated, ExpertMap, Parallelism, Workers
     from moesim.model import Model, load_model
     from moesim.placement import Placed, place
+    from moesim.planning import plan
     from moesim.prediction import Engine, Workload, predict, sweep
     from moesim.reporting import report
     from moesim.requests import load_requests
@@ -56,6 +57,7 @@ _HOME = {
     "load_requests": "requests",
     "load_trace": "trace",
     "place": "placement",
+    "plan": "planning",
     "predict": "prediction",
     "report": "reporting",
     "simulate": "serving.simulate",
@@ -90,6 +92,7 @@ __all__ = [
     "load_requests",
     "load_trace",
     "place",
+    "plan",
     "predict",
     "report",
     "simulate",

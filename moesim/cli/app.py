@@ -15,6 +15,7 @@ from moesim.cli.common import stderr
 from moesim.cli.demo import demo
 from moesim.cli.many import spread
 from moesim.cli.place import place
+from moesim.cli.plan import plan
 from moesim.cli.predict import predict
 from moesim.cli.rebalance import rebalance
 from moesim.cli.replay import replay
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(simulate)
 app.command()(place)
+app.command()(plan)
 app.command()(rebalance)
 app.command()(replay)
 app.command()(reproduce)

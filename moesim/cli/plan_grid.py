@@ -28,14 +28,18 @@ def run_grid(
     Raises
     ------
     typer.Exit
-        With 1, if rows failed, or none of them is feasible.
+        With 1, if rows failed, or none of them is feasible; with 130, if it was interrupted.
     """
     if query is not None:
         _look(path, out, query, json)
         return
     from moesim.studies import run_study
 
-    done = run_study(path, out, processes=processes, scheduler=scheduler)
+    try:
+        done = run_study(path, out, processes=processes, scheduler=scheduler)
+    except KeyboardInterrupt:
+        stderr("stopped; what was evaluated is kept, and the same command goes on from there")
+        raise typer.Exit(130) from None
     for warning in done.warnings:
         stderr(f"warning: {warning}")
     if json:

@@ -130,7 +130,6 @@ def placement_of(model: Model, layout: Parallelism, path: str | None, redundant:
     """The placement that was asked for: from a file, or contiguous with spares."""
     from moesim.errors import ConfigError, Fault
     from moesim.layout import ExpertMap
-    from moesim.placement import read_plan
 
     if path is None and not redundant:
         return None
@@ -141,6 +140,9 @@ def placement_of(model: Model, layout: Parallelism, path: str | None, redundant:
         faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
     plan = None
     if path is not None and model.moe:
+        # With it comes scipy's optimisation, which is slow to load.
+        from moesim.placement import read_plan
+
         try:
             plan = read_plan(path, model, layout.ep)
         except ConfigError as error:

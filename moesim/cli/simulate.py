@@ -68,6 +68,17 @@ def simulate(
         str | None, typer.Option(help="Expert placement, in any format `moesim place` writes.")
     ] = None,
     redundant: Annotated[int, typer.Option(min=0, help="Physical experts beyond one of each.")] = 0,
+    routing_windows: Annotated[
+        int | None, typer.Option(help="Routing drifts: so many parts of --trace, one after the other.")
+    ] = None,
+    window_tokens: Annotated[
+        float | None, typer.Option(help="Tokens served that a part stands for; as many as it holds.")
+    ] = None,
+    rebalance: Annotated[
+        str | None, typer.Option(help="Experts follow --trace under a policy of `moesim rebalance`.")
+    ] = None,
+    rebalance_interval: Annotated[int, typer.Option(help="Steps between two looks of the policy.")] = 50,
+    tokens_per_step: Annotated[int, typer.Option(help="Tokens of a step of --trace, for the policy.")] = 2048,
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
     overlap: opt.Overlap = "none",
@@ -95,15 +106,18 @@ def simulate(
         bool | None,
         typer.Option("--prefill-first/--mixed", help="Steps read prompts alone, or prompts and decode."),
     ] = None,
-    scheduling_policy: Annotated[
-        str | None, typer.Option(help="Order of the queue: fcfs, priority or longest-prefix.")
+    order: Annotated[
+        str | None,
+        typer.Option(
+            "--order", "--scheduling-policy", help="Order of the queue: fcfs, priority or longest-prefix."
+        ),
     ] = None,
     admission: Annotated[
         str | None,
         typer.Option(help="What must be free: next-chunk, whole-output or share-of-output."),
     ] = None,
     output_share: Annotated[float | None, typer.Option(help="That share.")] = None,
-    preemption_mode: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
+    preemption: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
     cuda_graph_sizes: Annotated[
         str | None, typer.Option(help="Decode steps are padded to these, as in 1,2,4,8,16.")
     ] = None,
@@ -140,6 +154,7 @@ def simulate(
 ) -> None:
     """Serve requests over time, and say what each of them saw: latencies, goodput, queues, cost."""
     from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
+    from moesim.cli.simulate_routing import Drift
     from moesim.errors import ConfigError, InfeasibleError, OutOfDomainWarning
     from moesim.layout import Parallelism
     from moesim.prediction import Engine
@@ -170,10 +185,10 @@ def simulate(
         chunked=chunked_prefill,
         prefix_cache=prefix_caching,
         prefill_first=prefill_first,
-        order=scheduling_policy,
+        order=order,
         admission=admission,
         output_share=output_share,
-        preemption=preemption_mode,
+        preemption=preemption,
         graph_sizes=cuda_graph_sizes,
         asynchronous=async_scheduling,
     )
@@ -181,6 +196,8 @@ def simulate(
         requests, arrivals, request_rate, concurrency, num_requests, resample, input_len, output_len, seed
     )
     faults += faults_of(output, timeline, aiperf, bench, replications, processes, price)
+    drift = Drift(routing_windows, window_tokens, rebalance, rebalance_interval, tokens_per_step)
+    faults += drift.faults(trace)
     limits, cuts = _looking(faults, goodput, slo, warmup, cooldown, recorded=requests is not None)
     traffic = traffic_of(faults, asked)
     loaded = None
@@ -201,11 +218,12 @@ def simulate(
     from moesim.cli.simulate_output import Outputs, show
     from moesim.correction import calibration_of
 
+    placed = placement_of(found_model, layout, plan, redundant)
     outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
     try:
         summary, outcome, notes = _run(
-            found_model, found_hardware, layout, traffic, engine, scheduler, fleet, routing,
-            placement_of(found_model, layout, plan, redundant),
+            found_model, found_hardware, layout, traffic, engine, scheduler, fleet, routing, placed,
+            drift.windows_of(routing, found_model, found_hardware, layout, engine, placed, seed),
             None if calibration is None else calibration_of(calibration),
             seed, replications, processes, drop_long, limits, cuts, price, json,
         )  # fmt: skip
@@ -264,6 +282,7 @@ def _run(
     fleet: Fleet,
     routing: Any,  # noqa: ANN401
     plan: Any,  # noqa: ANN401
+    windows: Any,  # noqa: ANN401
     calibration: Any,  # noqa: ANN401
     seed: int,
     replications: int,
@@ -302,7 +321,7 @@ def _run(
         longest = max(lengths_of(requests, model) for requests in drawn)
     ready = prepare(
         model, hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler, fleet=fleet,
-        trace=routing, plan=plan, calibration=calibration, seed=seed,
+        trace=routing, plan=plan, windows=windows, calibration=calibration, seed=seed,
     )  # fmt: skip
     notes += ready.about.notes
     outcome = ready.serve(first)

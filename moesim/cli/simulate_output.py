@@ -92,7 +92,8 @@ def show(document: Mapping[str, Any]) -> None:
     """Print an answer for people."""
     d = document
     typer.echo(
-        f"{d['model']} on {d['devices']} devices of {d['hardware']}: {d['replicas']} x {d['layout']}, "
+        f"{d['model']} on {d['devices']} {'device' if d['devices'] == 1 else 'devices'} of {d['hardware']}: "
+        f"{d['replicas']} x {d['layout']}, "
         f"{d['requests']:,.0f} requests in {d['duration_s']:,.1f} s"
     )
     print_table(

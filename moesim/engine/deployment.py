@@ -131,6 +131,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self.traits = self.traits.on(self.hardware.scale_up)
         self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
@@ -248,9 +249,17 @@ class Deployment:
         return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
-        work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
+        work = step_work(
+            self.model, self.layout, batch, self.precision, self.kinds, together=self.one_attention
+        )
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
         return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
+
+    @property
+    def one_attention(self) -> bool:
+        """Whether decoding and prompts of a step share a kernel of attention: where it was measured so."""
+        measured = self.hardware.device.processor.kernels
+        return ("attention_mixed", self.precision.cache, self.backend) in measured
 
     def expert_steps(self, phase: int = DECODE) -> list[tuple[ExpertWork, ExpertStep]]:
         """What a batch asks of the routed experts of each group of equal layers, and what times it."""

@@ -216,7 +216,7 @@ class ExpertStep:
             return 0.0, layers * float(combine), 0.0, 0.0
         gathered = np.array(sent.tokens * self.dispatch_bytes)
         reduced = np.array(sent.tokens * back_bytes)
-        if layout.ep == 1:
+        if layout.ep == 1 or self._gathers:
             there = collective_seconds("all_gather", layout.stage, layout.stage, gathered, self.hardware)
             back = collective_seconds("reduce_scatter", layout.stage, layout.stage, reduced, self.hardware)
             return layers * float(there), layers * float(back), 0.0, 0.0
@@ -249,6 +249,14 @@ class ExpertStep:
         )
         off = 1.0 - np.eye(self.plan.ranks)
         return there, back, (traffic.up * off).sum() / self.plan.ranks, traffic.out.sum() / self.plan.ranks
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether every rank gets all tokens and partial sums come back.
+
+        vLLM's ``allgather_reducescatter`` does so, its default where no library of exchanges is installed.
+        """
+        return self.backend == "vllm" and exchange_of(self.hardware, self._mode, self.backend) is None
 
     def _traffic(self, sent: Dispatched) -> Traffic:
         domain = max(1, self.hardware.domain // self.layout.moe_tp)

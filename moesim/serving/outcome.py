@@ -20,7 +20,7 @@ F8 = npt.NDArray[np.float64]
 
 #: Names of `moesim.serving.state`'s stages, in its order; a run that ended leaves the first three to requests
 #: that nobody served.
-STAGES = ("ahead", "waiting", "running", "done", "lost")
+STAGES = ("ahead", "waiting", "running", "done", "lost", "held", "reserved")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

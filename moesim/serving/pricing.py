@@ -15,7 +15,7 @@ from moesim.engine.deployment import Deployment
 from moesim.serving.check import errors_of
 from moesim.serving.grids import F8, octaves, refined
 from moesim.serving.kernel.price import IN_TURN, TWO_BATCH, Prices
-from moesim.serving.parts import DECODE, PREFILL, Parts
+from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
 from moesim.serving.settings import Scheduler
 from moesim.serving.tables import Tables, flat, packed
 
@@ -55,9 +55,16 @@ def constant_prices(step_s: float) -> Prices:
     return packed(flat(step_s))
 
 
-def prices_of(deployment: Deployment, budget: int, most: int, longest: int, scheduler: Scheduler) -> Prices:
+def prices_of(
+    deployment: Deployment,
+    budget: int,
+    most: int,
+    longest: int,
+    scheduler: Scheduler,
+    spread: F8 | None = None,
+) -> Prices:
     """Tables for steps of at most `budget` tokens and `most` sequences of `longest` tokens per lane."""
-    return step_table(deployment, budget, most, longest, scheduler, checked=0).prices
+    return step_table(deployment, budget, most, longest, scheduler, checked=0, spread=spread).prices
 
 
 def step_table(
@@ -69,6 +76,7 @@ def step_table(
     *,
     checked: int = CHECKED,
     seed: int = 0,
+    spread: F8 | None = None,
 ) -> StepTable:
     """Tables of a deployment's step times, checked against it.
 
@@ -84,6 +92,8 @@ def step_table(
         Random batches to compare on; 0 for none.
     seed
         Of these.
+    spread
+        How unequal contexts are, as in `Parts`; equal by default, as the deployment has them.
 
     Notes
     -----
@@ -93,12 +103,13 @@ def step_table(
     if not scheduler.chunked:
         budget = max(budget, longest)
     bounds = tuple(float(octaves(1.0, float(n))[-1]) for n in (budget, most, longest))
-    key = (id(deployment), bounds)
+    spread = np.zeros(0) if spread is None else spread
+    key = (id(deployment), bounds, spread.tobytes())
     if key in _KEPT:
         _KEPT.move_to_end(key)
     else:
         # The deployment is held as well: its id stays its own as long as it lives.
-        _KEPT[key] = _made(deployment, *bounds), deployment
+        _KEPT[key] = _made(deployment, bounds, spread), deployment
         if len(_KEPT) > _KEEP:
             _KEPT.popitem(last=False)
     prices = _KEPT[key][0]
@@ -122,11 +133,12 @@ def padded_of(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.asarray(known[np.searchsorted(known, np.arange(known[-1] + 1))])
 
 
-def _made(deployment: Deployment, budget: float, most: float, longest: float) -> Prices:
+def _made(deployment: Deployment, bounds: tuple[float, ...], spread: F8) -> Prices:
+    budget, most, longest = bounds
     queries = 1.0 + deployment.speculation.tokens
     lanes, overlapped = deployment.layout.dp, deployment.overlap != "none"
     low = 0.5 if overlapped else 1.0
-    step = tables_of(Parts(deployment, queries), low, budget, most, longest, lanes)
+    step = tables_of(Parts(deployment, queries, spread), low, budget, most, longest, lanes)
     draft = None
     if deployment.draft is not None:
         draft = tables_of(Parts(deployment.draft), low, most, most, longest, lanes, reads=False)
@@ -136,7 +148,15 @@ def _made(deployment: Deployment, budget: float, most: float, longest: float) ->
 
 
 def tables_of(
-    parts: Parts, low: float, budget: float, most: float, longest: float, lanes: float, *, reads: bool = True
+    parts: Parts,
+    low: float,
+    budget: float,
+    most: float,
+    longest: float,
+    lanes: float,
+    *,
+    reads: bool = True,
+    experts: Callable[[float], tuple[F8, F8]] | None = None,
 ) -> Tables:
     """Tables of parts of a step.
 
@@ -152,10 +172,13 @@ def tables_of(
         That send their tokens to the experts.
     reads
         Whether steps read prompts at all.
+    experts
+        Takes the seconds of the smallest step and makes what `experts_of` does, where experts are not the
+        deployment's own.
     """
     one = np.ones(1)
-    # What every step takes: errors of parts are shares of a step.
-    scale = float((parts.dense(one).sum() + parts.heads(one) + parts.exchanged(one, DECODE).sum())[0])
+    # Errors of parts are shares of a step.
+    scale = parts.smallest()
 
     def table(
         function: Callable[..., F8],
@@ -168,8 +191,16 @@ def tables_of(
     (tokens,), _ = table(lambda x: parts.dense(x).sum(axis=0), octaves(low, budget), whole=(True,))
     top = min(most * parts.queries, budget)
     (given,), heads_s = table(parts.heads, octaves(low, max(top, most)), whole=(True,))
-    (sequences, context), decode_s = table(
-        parts.decoding, octaves(low, most), octaves(1.0, longest), whole=(True, False)
+    (sequences, context), _ = table(
+        # Alone and beside prompts, on points that suit both.
+        lambda s, c: (parts.decoding(s, c) + parts.beside(s, c)) / 2.0,
+        octaves(low, most),
+        octaves(1.0, longest),
+        whole=(True, False),
+    )
+    points = [m.ravel() for m in np.meshgrid(sequences, context, indexing="ij")]
+    decode_s, beside_s = (
+        f(*points).reshape(len(sequences), len(context)) for f in (parts.decoding, parts.beside)
     )
     (prompts, read, seen), prefill_s = (one, one, one), np.zeros((1, 1, 1))
     if reads:
@@ -183,18 +214,18 @@ def tables_of(
             # No more prompts than tokens, and nothing before the first token.
             counts=lambda n, t, m: (n <= t) & (m >= t / n / 2.0),
         )
-    everyone, experts_s = one, np.zeros((1, 2, 3, 1))
-    work = parts.deployment.model.moe is not None
-    if work:
-        small, fast = _exchanged(parts, DECODE, min(most * parts.queries, budget) * lanes, scale)
-        large, slow = _exchanged(parts, PREFILL, budget * lanes, scale) if reads else (small, fast)
-        everyone = np.union1d(small, large)
-        experts_s = np.stack([_lines(everyone, small, fast), _lines(everyone, large, slow)])[None]
+    everyone, experts_s = one, np.zeros((2, 3, 1))
+    if experts is not None:
+        everyone, experts_s = experts(scale)
+    elif parts.deployment.model.moe is not None:
+        everyone, experts_s = experts_of(
+            parts.deployment, top * lanes, budget * lanes if reads else 0.0, scale
+        )
     return Tables(
         tokens,
         parts.dense(tokens),
         everyone,
-        experts_s,
+        experts_s[None],
         sequences,
         context,
         decode_s,
@@ -205,12 +236,43 @@ def tables_of(
         given,
         heads_s,
         parts.least(),
+        beside_s,
         int(parts.deployment.model.num_layers),
         len(parts.deployment.model.moe_layer_ids),
     )
 
 
-def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8, F8]:
+def experts_of(deployment: Deployment, decoded: float, read: float, scale: float) -> tuple[F8, F8]:
+    """Tables of a deployment's routed experts and their exchange; see `expert_sizes`."""
+    return expert_sizes(lambda tokens, phase: exchanged_s(deployment, tokens, phase), decoded, read, scale)
+
+
+def expert_sizes(
+    function: Callable[[F8, int], F8], decoded: float, read: float, scale: float
+) -> tuple[F8, F8]:
+    """Tables of experts and their exchange.
+
+    Parameters
+    ----------
+    function
+        Takes tokens of all lanes and a phase, and returns seconds ``[3, tokens]``.
+    decoded, read
+        Tokens of all lanes, at most, of a step that only decodes and of one that reads; 0 without such steps.
+    scale
+        Seconds that every step takes.
+
+    Returns
+    -------
+    tuple
+        Tokens ``[m]``, and dispatch, experts and combine of either kind of step ``[2, 3, m]``.
+    """
+    small, fast = _exchanged(lambda tokens: function(tokens, DECODE), decoded, scale)
+    large, slow = _exchanged(lambda tokens: function(tokens, PREFILL), read, scale) if read else (small, fast)
+    everyone = np.union1d(small, large)
+    return everyone, np.stack([on_lines(everyone, small, fast), on_lines(everyone, large, slow)])
+
+
+def _exchanged(function: Callable[[F8], F8], most: float, scale: float) -> tuple[F8, F8]:
     """Batch sizes, and what experts and their exchange take, ``[3, sizes]``.
 
     Routing is drawn for some of the sizes that an expert step interpolates between, as many as it takes.
@@ -221,11 +283,11 @@ def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8,
     n = len(sizes)
     stride = 2 * PER_OCTAVE
     chosen = sorted({*range(0, n, stride), n - 1})
-    known = dict(zip(chosen, parts.exchanged(sizes[chosen], phase).T, strict=True))
+    known = dict(zip(chosen, function(sizes[chosen]).T, strict=True))
     cells = list(pairwise(chosen))
     while cells := [(a, b) for a, b in cells if b - a > 1]:
         middles = [(a + b) // 2 for a, b in cells]
-        known.update(zip(middles, parts.exchanged(sizes[middles], phase).T, strict=True))
+        known.update(zip(middles, function(sizes[middles]).T, strict=True))
         halves = []
         for (a, b), c in zip(cells, middles, strict=True):
             w = (sizes[c] - sizes[a]) / (sizes[b] - sizes[a])
@@ -237,7 +299,7 @@ def _exchanged(parts: Parts, phase: int, most: float, scale: float) -> tuple[F8,
     return sizes[found], np.stack([known[i] for i in found], axis=1)
 
 
-def _lines(x: F8, knots: F8, values: F8) -> F8:
+def on_lines(x: F8, knots: F8, values: F8) -> F8:
     """Straight lines through points, ``[rows, knots]``, the last going on."""
     i = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, max(len(knots) - 2, 0))
     if len(knots) == 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +26,9 @@ from moesim.requests import RequestTrace
 from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.kernel.price import Prices
+from moesim.serving.longest import spread_of
 from moesim.serving.outcome import About, Outcome
+from moesim.serving.periods import Window, periods_of
 from moesim.serving.pricing import prices_of
 from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Scheduler
 from moesim.serving.state import Asked, Rules, new_state
@@ -32,6 +36,10 @@ from moesim.trace.types import LoadCounts, RoutingTrace
 
 #: Steps kept one by one for a timeline, unless more are asked for.
 LOGGED = 100_000
+#: Periods of drifting routing; the last of so many goes on.
+MOST_PERIODS = 10_000
+#: What makes a table of step times, called as `moesim.serving.pricing.prices_of` is.
+Pricing = Callable[[Deployment, int, int, int, Scheduler], Prices]
 
 
 def simulate(
@@ -47,6 +55,8 @@ def simulate(
     plan: ExpertMap | None = None,
     traits: Traits | None = None,
     calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
     seed: int = 0,
 ) -> Outcome:
     """Serve requests step by step.
@@ -66,6 +76,11 @@ def simulate(
     calibration
         What measured runs taught; the shipped one by default, `moesim.correction.calibration_of("none")` for
         physics alone.
+    windows
+        Routing that changes with the tokens served, and the placement in force; see
+        `moesim.serving.periods`. When they are over they begin again.
+    pricing
+        What makes the table of step times; that of the deployment by default.
     seed
         Of routing draws, drafts and routers.
 
@@ -91,7 +106,7 @@ def simulate(
     """
     ready = prepare(
         model, hardware, layout, requests, engine=engine, scheduler=scheduler, fleet=fleet, trace=trace,
-        plan=plan, traits=traits, calibration=calibration, seed=seed,
+        plan=plan, traits=traits, calibration=calibration, windows=windows, pricing=pricing, seed=seed,
     )  # fmt: skip
     return ready.serve(requests)
 
@@ -148,6 +163,8 @@ def prepare(
     plan: ExpertMap | None = None,
     traits: Traits | None = None,
     calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
     seed: int = 0,
 ) -> Ready:
     """All of a simulation that does not depend on when requests come.
@@ -159,7 +176,9 @@ def prepare(
         the longest.
     longest
         Tokens of a longer request that may come.
-    model, hardware, layout, engine, scheduler, fleet, trace, plan, traits, calibration, seed
+    model, hardware, layout, engine, scheduler, fleet
+        As in `simulate`, with its errors.
+    trace, plan, traits, calibration, windows, pricing, seed
         As in `simulate`, with its errors.
     """
     engine, fleet = engine or Engine(), fleet or Fleet()
@@ -176,7 +195,12 @@ def prepare(
     blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
     budget = int(engine.chunk_tokens)
     most = max(min(int(engine.max_sequences) // stages, budget), 1)
-    prices = prices_of(deployment, budget, most, longest, scheduler)
+    if pricing is prices_of and deployment.one_attention:
+        # A kernel of attention that waits for the longest sequence.
+        pricing = partial(prices_of, spread=spread_of(requests))
+    prices = pricing(deployment, budget, most, longest, scheduler)
+    if windows:
+        prices = _drifting(prices, deployment, windows, budget, most, requests)
     rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
     notes = list(model.warnings)
     if stages > 1:
@@ -204,6 +228,21 @@ def check_settings(
         found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", layout.ep, str(plan.ranks)))
     if found:
         raise ConfigError(found)
+
+
+def _drifting(
+    prices: Prices,
+    deployment: Deployment,
+    windows: Sequence[Window],
+    budget: int,
+    most: int,
+    requests: RequestTrace,
+) -> Prices:
+    """Prices whose experts are those of each window, again and again until all tokens are served."""
+    periods = periods_of(deployment, windows, budget, most)
+    tokens = int(requests.input_tokens.sum(dtype=np.int64)) + int(requests.output_tokens.sum(dtype=np.int64))
+    times = -(-tokens // max(int(periods.total), 1))
+    return periods.repeated(max(min(times, MOST_PERIODS // len(windows)), 1)).on(prices)
 
 
 def _blocks(
@@ -265,6 +304,15 @@ def rules_of(
         seed=seed,
         router=ROUTERS.index(fleet.router),
         closed=requests.concurrency or 0,
+        caching=scheduler.prefix_cache,
+        eager=scheduler.found_when_planned,
+        swap=scheduler.preemption == "swap",
+        long_prompt=scheduler.long_prompt_tokens,
+        mixed=scheduler.mixed_chunk,
+        share_low=min(scheduler.least_share, scheduler.output_share),
+        share_fall=max(scheduler.output_share - scheduler.least_share, 0.0) / scheduler.share_steps,
+        ahead=scheduler.asynchronous,
+        late=scheduler.asynchronous and scheduler.extra_step,
     )
 
 
@@ -279,12 +327,13 @@ def asked_of(requests: RequestTrace) -> Asked:
         np.zeros(n, np.int32),
         np.zeros(0, np.int64) if hashes is None else hashes,
         np.zeros(n + 1, np.int64) if ptr is None else ptr,
+        np.zeros(0, np.int32) if requests.session is None else requests.session,
     )
 
 
 def follow(requests: RequestTrace, rules: Rules, prices: Prices, replicas: int, blocks: int) -> Outcome:
     """Run the loops until every request is done."""
     asked = asked_of(requests)
-    state = new_state(asked, replicas, rules.lanes, rules.most, blocks, LOGGED)
+    state = new_state(asked, replicas, rules.lanes, rules.most, blocks, LOGGED, rules)
     run(state, rules, prices, np.zeros(CURSOR, np.int64), np.inf, False)
     return Outcome(requests, state, rules)

@@ -34,6 +34,8 @@ class Tables(NamedTuple):
     least_s
         What a step takes at least, because the host starts kernel after kernel: of steps that decode, that
         read, and that do both, ``[3]``.
+    beside_s
+        As `decode_s`, in steps that read prompts as well, ``[s, c]``.
     layers, experts_layers
         Layers in all, and those with routed experts.
     """
@@ -52,6 +54,7 @@ class Tables(NamedTuple):
     given: F8
     heads_s: F8
     least_s: F8
+    beside_s: F8
     layers: int
     experts_layers: int
 
@@ -74,6 +77,7 @@ def flat(seconds: float) -> Tables:
         given=one,
         heads_s=none,
         least_s=np.zeros(3),
+        beside_s=np.zeros((1, 1)),
         layers=1,
         experts_layers=0,
     )
@@ -154,6 +158,7 @@ def unpacked(prices: Prices, of_draft: bool = False) -> Tables:
         grid("given"),
         grid("heads_s"),
         grid("least_s"),
+        table("beside_s", size["sequences"], size["context"]),
         at["layers"][0],
         at["experts_layers"][0],
     )

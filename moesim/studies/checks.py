@@ -14,10 +14,9 @@ from moesim.hardware import load_hardware
 from moesim.model import load_model
 from moesim.ops.precision import KV_DTYPES, WEIGHT_DTYPES
 from moesim.prediction import Engine, Workload
-from moesim.requests import parse_arrivals, parse_lengths
 from moesim.serving.settings import Fleet, Scheduler
+from moesim.studies.simulated import cut_faults, request_faults, slo_faults
 from moesim.studies.spec import RENAMED
-from moesim.units import parse
 
 #: Options of commands whose settings are spelled otherwise.
 _OPTIONS = {"block_size": "block_tokens"}
@@ -41,11 +40,6 @@ def scheduler_of(settings: dict[str, Any], backend: str) -> Scheduler:
         k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if v is not None
     }
     return replace(Scheduler.of(backend), **given)
-
-
-def limits_of(slo: dict[str, Any]) -> dict[str, float]:
-    """Seconds by metric, of those limits that are set."""
-    return {f"{k}_s": parse(v, "s") for k, v in slo.items() if k != "attainment" and v is not None}
 
 
 def _by_key(faults: list[Fault], known: dict[str, Any]) -> list[Fault]:
@@ -110,48 +104,6 @@ def _calibration(value: str) -> list[Fault]:
     return _caught(calibration_of, value)
 
 
-def _requests(value: dict[str, Any]) -> list[Fault]:
-    found = []
-    needed = ("path",) if value["path"] is not None else ("count", "arrivals", "input_len", "output_len")
-    for key in needed:
-        if value[key] is None:
-            found.append(Fault("is missing: requests come from a path, or are made up", key))
-    if value["path"] is not None:
-        found += [replace(fault, where="path") for fault in _file(value["path"])]
-        for key in ("input_len", "output_len"):
-            if value[key] is not None:
-                found.append(Fault("the file at `path` says so already", key, value[key]))
-    if value["arrivals"] is not None:
-        found += _parsed(lambda text: parse_arrivals(text, ""), value["arrivals"], "arrivals")
-    for key in ("input_len", "output_len"):
-        if value["path"] is None and value[key] is not None:
-            found += _parsed(lambda text: parse_lengths(text, ""), str(value[key]), key)
-    return found
-
-
-def _parsed(read: Callable[[str], object], value: str, where: str) -> list[Fault]:
-    try:
-        read(value)
-    except ConfigError as error:
-        return [replace(fault, where=where) for fault in error.faults]
-    return []
-
-
-def _slo(value: dict[str, Any]) -> list[Fault]:
-    found = []
-    for key in ("ttft", "tpot", "e2el"):
-        if value[key] is None:
-            continue
-        try:
-            if not parse(value[key], "s") > 0:
-                found.append(Fault("must be above 0", key, value[key], "such as 500 ms"))
-        except ValueError as error:
-            found.append(Fault(str(error), key))
-    if all(value[key] is None for key in ("ttft", "tpot", "e2el")):
-        found.append(Fault("limits nothing", allowed="ttft, tpot or e2el"))
-    return found
-
-
 _CHECKS: dict[str, Callable[[Any], list[Fault]]] = {
     "model": lambda value: list(_named("model", value)),
     "hardware": lambda value: list(_named("hardware", value)),
@@ -159,8 +111,10 @@ _CHECKS: dict[str, Callable[[Any], list[Fault]]] = {
     "scheduler": _scheduler,
     "fleet": _fleet,
     "workload": _workload,
-    "requests": _requests,
-    "slo": _slo,
+    "requests": request_faults,
+    "slo": slo_faults,
+    "warmup": lambda value: cut_faults(value, ""),
+    "cooldown": lambda value: cut_faults(value, ""),
     "trace": _file,
     "plan": _file,
     "calibration": _calibration,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import queue
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import ConfigError, Fault, MoesimError
@@ -67,18 +68,18 @@ def run_on_cluster(
     task_of: Callable[[int], Mapping[str, Any]],
     evaluator: str = EVALUATOR,
     tick_s: float = 0.5,
-) -> Iterator[Result | None]:
+) -> Generator[Result | None]:
     """Evaluate numbered tasks on a cluster; as `moesim.studies.pool.run_in_processes`.
 
     Dask gives the tasks of a lost worker to another. Of a run that was lost with several, each task is tried
     alone, and the one that kills workers is given up.
     """
-    import distributed
+    from distributed import KilledWorker
 
-    wait: Any = distributed.wait
     waiting = iter(runs)
     alone: collections.deque[list[int]] = collections.deque()
     flying: dict[Any, list[int]] = {}
+    landed: queue.Queue[Any] = queue.Queue()
     while True:
         most = _IN_FLIGHT * max(sum(client.nthreads().values()), 1)
         while len(flying) < most:
@@ -86,28 +87,29 @@ def run_on_cluster(
             if numbers is None:
                 break
             tasks = [task_of(number) for number in numbers]
-            flying[client.submit(evaluate_all, evaluator, tasks, pure=False)] = list(numbers)
+            future = client.submit(evaluate_all, evaluator, tasks, pure=False)
+            flying[future] = list(numbers)
+            future.add_done_callback(landed.put)
         if not flying:
             return
         try:
-            landed = wait(list(flying), timeout=tick_s, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
+            future = landed.get(timeout=tick_s)
+        except queue.Empty:
             if client.status != "running":
                 raise MoesimError("the scheduler is gone; run the study again to go on") from None
             yield None
             continue
-        for future in landed:
-            numbers = flying.pop(future)
-            if future.status == "finished":
-                yield from zip(numbers, future.result(), strict=True)
-                continue
-            if future.status == "cancelled":
-                raise MoesimError("the scheduler dropped tasks; run the study again to go on")
-            error = future.exception()
-            if len(numbers) > 1:
-                alone.extend([number] for number in numbers)
-            elif isinstance(error, distributed.KilledWorker):
-                yield numbers[0], given_up("it killed one worker of the cluster after the other")
-            else:
-                reason = f"{type(error).__name__}: {error}"
-                yield numbers[0], {"status": ERROR, "reason": reason, "values": {}, "seconds": None}
+        numbers = flying.pop(future)
+        if future.status == "finished":
+            yield from zip(numbers, future.result(), strict=True)
+            continue
+        if future.status != "error":
+            raise MoesimError("the scheduler is gone, or dropped tasks; run the study again to go on")
+        error = future.exception()
+        if len(numbers) > 1:
+            alone.extend([number] for number in numbers)
+        elif isinstance(error, KilledWorker):
+            yield numbers[0], given_up("it killed one worker of the cluster after the other")
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            yield numbers[0], {"status": ERROR, "reason": reason, "values": {}, "seconds": None}

@@ -92,11 +92,13 @@ def file_content(path: str) -> dict[str, str]:
     return {"sha256": digest_of(Path(path))}
 
 
+@functools.lru_cache(maxsize=256)
 def calibration_content(path: str | None) -> dict[str, str]:
     """Hash of a calibration: a user's own, the shipped one by default, or none."""
     if path == "none":
         return {"sha256": "none"}
-    return file_content(str(data_dir("hardware") / "serving" / "calibration.json") if path is None else path)
+    own = data_dir("hardware") / "serving" / "calibration.json"
+    return {"sha256": digest_of(own if path is None else Path(path))}
 
 
 def content_of(role: str, name: Any) -> dict[str, str] | None:  # noqa: ANN401 - a setting
@@ -110,5 +112,5 @@ def content_of(role: str, name: Any) -> dict[str, str] | None:  # noqa: ANN401 -
 
 def forget() -> None:
     """Look at all files anew."""
-    for cached in (model_content, hardware_content, file_content):
+    for cached in (model_content, hardware_content, file_content, calibration_content):
         cached.cache_clear()

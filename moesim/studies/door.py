@@ -16,15 +16,13 @@ from moesim.errors import ConfigError, Fault, nearest
 from moesim.hardware.read import read_text, read_yaml, validate
 from moesim.studies.checks import check_part
 from moesim.studies.contents import FILES, located
-from moesim.studies.grid import Axis, Grid, get, put
+from moesim.studies.grid import WORLD, Axis, Grid, get, put
 from moesim.studies.lines import Path as Place
 from moesim.studies.lines import line_of, lines_of, shown
 from moesim.studies.spec import CONFIGURATION, Part, Study, columns_of
 
 #: Lists by dotted path that vary together, and where they stand in the file.
 _Group = tuple[dict[str, list[Any]], Place]
-#: Settings that a rule may ask for beside those of the file.
-_DERIVED = ("layout.world",)
 
 
 def load_study(path: str | os.PathLike[str]) -> Grid:
@@ -55,7 +53,7 @@ class _Door:
         self.path = path
         self.raw = read_yaml(path)
         self.lines = lines_of(read_text(path))
-        self.faults: list[Fault] = []
+        self.faults: list[tuple[int, Fault]] = []
 
     def grid(self) -> Grid:
         """The configurations, if nothing is wrong."""
@@ -77,12 +75,14 @@ class _Door:
         return Grid(spec.name, spec.kind, base, axes, tuple(spec.exclude), spec.replications)
 
     def _error(self) -> ConfigError:
-        return ConfigError({str(fault): fault for fault in self.faults}.values(), self.path)
+        return ConfigError(
+            {str(fault): fault for _, fault in sorted(self.faults, key=_line)}.values(), self.path
+        )
 
     def _fault(self, fault: Fault, place: Place) -> None:
         line = line_of(self.lines, place)
         where = shown(place) if line is None else f"{shown(place)} (line {line})"
-        self.faults.append(replace(fault, where=where))
+        self.faults.append((line or 0, replace(fault, where=where)))
 
     def _check_size(self, spec: Study, groups: list[_Group]) -> None:
         count = spec.replications
@@ -119,7 +119,7 @@ class _Door:
             )
 
     def _check_rules(self, spec: Study) -> None:
-        known = [*columns_of(spec.kind), *_DERIVED]
+        known = [*columns_of(spec.kind), WORLD]
         for i, rule in enumerate(spec.exclude):
             for path in rule:
                 if path not in known:
@@ -214,6 +214,10 @@ def _only(model: type[BaseModel], parts: frozenset[str]) -> type[BaseModel]:
         name: (model.model_fields[name].annotation, model.model_fields[name]) for name in parts
     }
     return create_model(model.__name__, __base__=Part, **fields)
+
+
+def _line(found: tuple[int, Fault]) -> int:
+    return found[0]
 
 
 def _related(where: str, paths: Iterable[str]) -> bool:

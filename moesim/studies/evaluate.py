@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moesim._version import __version__
 from moesim.correction import Calibration, calibration_of, shipped
 from moesim.errors import ConfigError, Fault, InfeasibleError, MoesimError, TraceError
@@ -19,20 +17,14 @@ from moesim.metrics import DEFINITIONS
 from moesim.model import Model, load_model
 from moesim.placement import read_plan
 from moesim.prediction import Workload, predict
-from moesim.prediction.calibrated import traits_of
 from moesim.provenance import clean
-from moesim.requests import (
-    RequestTrace,
-    generate_requests,
-    load_requests,
-    parse_lengths,
-    with_arrivals,
-)
+from moesim.serving.periods import Window, windows_of
 from moesim.serving.settings import Fleet
 from moesim.serving.simulate import simulate
-from moesim.studies.checks import engine_of, limits_of, scheduler_of
+from moesim.studies.checks import engine_of, scheduler_of
 from moesim.studies.contents import content_of
-from moesim.studies.rows import ERROR, INFEASIBLE, INVALID, OK, SHARES, SPANNED, TIMES
+from moesim.studies.rows import ERROR, INFEASIBLE, INVALID, OK, SPANNED, VALUES
+from moesim.studies.simulated import requests_of, values_of
 from moesim.trace import load_trace
 
 
@@ -111,7 +103,11 @@ def _simulate(identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     engine, layout = engine_of(identity["engine"]), _layout(identity["layout"])
     if isinstance(layout, Disaggregated):
         raise ConfigError(Fault("studies simulate one pool", "layout.prefill_workers", layout.prefill.count))
-    requests = _requests(identity, names)
+    spec = identity["requests"]
+    path = names.get("requests.path")
+    if path is not None:
+        _same("requests.path", path, spec["path"])
+    requests = requests_of(spec, path, identity["seed"], identity["drawn"], model.max_context)
     outcome = simulate(
         model,
         hardware,
@@ -122,42 +118,13 @@ def _simulate(identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         fleet=Fleet(**identity["fleet"]),
         trace=_trace(identity, names),
         plan=_placement(identity, names, model),
-        traits=traits_of(_calibration(identity, names), engine.backend),
+        calibration=_calibration(identity, names),
+        windows=_windows(identity, names, model),
         seed=identity["seed"],
     )
-    done = outcome.done
-    times = {name: getattr(outcome, name)[done] for name in TIMES}
-    values: dict[str, Any] = {}
-    for name, seen in times.items():
-        known = seen[np.isfinite(seen)]
-        for share, percent in SHARES.items():
-            if len(known):
-                values[f"{name}_{share}"] = known.mean() if percent is None else np.percentile(known, percent)
-    progress = outcome.state.progress
-    duration = float(progress.last_s[done].max() - progress.sent_s.min()) if done.any() else 0.0
-    values |= {"requests": int(done.sum()), "duration_s": duration, "notes": "; ".join(requests.warnings)}
-    values["devices"] = layout.world * identity["fleet"]["replicas"]
-    if duration > 0:
-        out, whole = (
-            int(tokens[done].sum())
-            for tokens in (
-                requests.output_tokens,
-                requests.output_tokens.astype(np.int64) + requests.input_tokens,
-            )
-        )
-        values |= {
-            "request_throughput": values["requests"] / duration,
-            "output_throughput": out / duration,
-            "total_token_throughput": whole / duration,
-            "output_throughput_per_device": out / duration / values["devices"],
-        }
-        if identity["slo"] is not None:
-            # A request of one token has no time between tokens, and meets every limit on it.
-            met = np.logical_and.reduce(
-                [~(times[name] > limit) for name, limit in limits_of(identity["slo"]).items()]
-            )
-            values |= {"attainment": met.sum() / len(requests), "goodput": met.sum() / duration}
-    return values
+    found = values_of(outcome, identity)
+    found["devices"] = layout.world * identity["fleet"]["replicas"]
+    return {name: found.get(name) for name in VALUES["simulate"]}
 
 
 _KINDS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]] = {
@@ -228,6 +195,16 @@ def _read_trace(name: str, sha256: str, model: str, model_sha256: str, experts: 
     return load_trace(Path(name), shape=_model(model, model_sha256), num_experts=experts)
 
 
+def _windows(identity: Mapping[str, Any], names: Mapping[str, str], model: Model) -> list[Window] | None:
+    drift = identity["drift"]
+    if drift is None:
+        return None
+    routing = _trace(identity, names)
+    if routing is None:
+        raise ConfigError(Fault("needs a recording", "drift", allowed="with trace"))
+    return windows_of(routing, drift["routing_windows"], drift["window_tokens"], model.top_k)
+
+
 def _placement(identity: Mapping[str, Any], names: Mapping[str, str], model: Model) -> ExpertMap | None:
     redundant, ep = identity["redundant"], identity["layout"]["ep"]
     if identity["plan"] is None and not redundant:
@@ -266,20 +243,3 @@ def _calibration(identity: Mapping[str, Any], names: Mapping[str, str]) -> Calib
 def _read_calibration(name: str | None, sha256: str) -> Calibration:
     _same("calibration", name, {"sha256": sha256})
     return shipped() if name is None else calibration_of(name)
-
-
-def _requests(identity: Mapping[str, Any], names: Mapping[str, str]) -> RequestTrace:
-    spec, seed = identity["requests"], identity["seed"]
-    if spec["path"] is None:
-        lengths = (parse_lengths(str(spec[name]), name) for name in ("input_len", "output_len"))
-        return generate_requests(spec["count"], spec["arrivals"], *lengths, seed=seed)
-    found = _read_requests(names["requests.path"], spec["path"]["sha256"])
-    if spec["count"] is not None:
-        found = found.head(spec["count"])
-    return found if spec["arrivals"] is None else with_arrivals(found, spec["arrivals"], seed=seed)
-
-
-@functools.lru_cache(maxsize=4)
-def _read_requests(name: str, sha256: str) -> RequestTrace:
-    _same("requests.path", name, {"sha256": sha256})
-    return load_requests(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import operator
@@ -20,6 +19,9 @@ _THAN: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
 }
 _RULE = re.compile(r"^\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+
+#: What a rule may ask for beside settings: devices of a layout, both pools together.
+WORLD = "layout.world"
 
 Keys = tuple[str, ...]
 
@@ -92,12 +94,13 @@ class Grid:
 
     def configuration(self, number: int) -> dict[str, Any]:
         """All settings of one configuration."""
-        whole: dict[str, Any] = copy.deepcopy(dict(self.base))
+        whole = {key: _own(value) for key, value in self.base.items()}
         *places, replication = self.places(number)
         for axis, place in zip(self.axes, places, strict=True):
             for path, value in zip(axis.paths, axis.values[place], strict=True):
-                put(whole, path, copy.deepcopy(value))
+                put(whole, path, _own(value))
         whole["seed"] += replication
+        whole["replication"] = replication
         return whole
 
     def deployment(self, number: int) -> tuple[int, ...]:
@@ -106,6 +109,11 @@ class Grid:
             -1 if all(path[0] in _LOAD for path in axis.paths) else place
             for axis, place in zip(self.axes, self.places(number), strict=False)
         )
+
+
+def _own(value: Any) -> Any:  # noqa: ANN401 - any setting
+    """A part that can be changed; parts hold plain values, which cannot."""
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def put(tree: dict[str, Any], path: Keys, value: Any) -> None:  # noqa: ANN401 - any setting
@@ -148,9 +156,18 @@ def excluded(configuration: Mapping[str, Any], rules: tuple[Mapping[str, Any], .
     True
     """
     return any(
-        all(_meets(get(configuration, tuple(path.split("."))), wanted) for path, wanted in rule.items())
-        for rule in rules
+        all(_meets(_asked(configuration, path), wanted) for path, wanted in rule.items()) for rule in rules
     )
+
+
+def _asked(configuration: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - any setting
+    if path != WORLD:
+        return get(configuration, tuple(path.split(".")))
+    layout = configuration["layout"]
+    workers = layout.get("decode_workers", 1) if layout.get("prefill_workers") else 1
+    own = math.prod(layout[name] for name in ("pp", "dp", "tp")) * workers
+    pool = (layout.get(f"prefill_{name}") or layout[name] for name in ("pp", "dp", "tp"))
+    return own + (math.prod(pool) * layout["prefill_workers"] if layout.get("prefill_workers") else 0)
 
 
 def _meets(value: Any, wanted: Any) -> bool:  # noqa: ANN401 - any setting

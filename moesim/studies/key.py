@@ -44,6 +44,12 @@ def task_of(kind: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
         put(identity, path, content)
         if name is not None:
             names[role] = name
+    replication = identity.pop("replication")
+    requests = identity.get("requests")
+    if requests is not None:
+        # The requests of a file are what they are once, and drawn from by session after that.
+        alike = requests["path"] is not None and requests["arrivals"] is None and requests["resample"] is None
+        identity["drawn"] = alike and replication > 0
     if identity.get("trace") is None:
         identity["num_experts"] = None
     if "scheduler" in identity:

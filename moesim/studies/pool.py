@@ -15,7 +15,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def run_in_processes(
     processes: int,
     evaluator: str = EVALUATOR,
     tick_s: float = 0.5,
-) -> Iterator[Result | None]:
+) -> Generator[Result | None]:
     """Evaluate numbered tasks in processes, and yield results as they come.
 
     Parameters

@@ -50,7 +50,7 @@ class Progress:
         now = self._clock()
         self.done += count
         self._seen.append((now, self.done))
-        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_S:
+        while len(self._seen) > 2 and self._seen[1][0] <= now - WINDOW_S:
             self._seen.popleft()
         if now - self._said_s >= self._every_s:
             self._said_s = self._clock()

@@ -15,8 +15,10 @@ FAILED = (ERROR, KILLED)
 
 BOUNDED = ("ttft_s", "tpot_s", "e2el_s", "request_throughput", "output_throughput")
 SPANNED = (*BOUNDED, "total_token_throughput", "output_throughput_per_device")
-TIMES = ("ttft_s", "tpot_s", "e2el_s")
-SHARES = {"mean": None, "p50": 50.0, "p90": 90.0, "p99": 99.0}
+_TIMES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "queue_s")
+_PERCENTILES = ("p50", "p90", "p95", "p99")
+_RATES = ("request_throughput", "output_throughput", "total_token_throughput")
+_COUNTED = ("request_throughput", "request_goodput", "attainment")
 #: Columns that are text; all others are numbers.
 TEXTS = ("bottleneck", "notes")
 #: Columns of a row beside its settings, by kind of study.
@@ -35,16 +37,41 @@ VALUES: Mapping[str, tuple[str, ...]] = {
         "notes",
     ),
     "simulate": (
-        *(f"{name}_{share}" for name in TIMES for share in SHARES),
-        "requests",
-        "duration_s",
-        "request_throughput",
-        "output_throughput",
-        "total_token_throughput",
+        *_TIMES,
+        *(f"{name}_{percentile}" for name in _TIMES for percentile in _PERCENTILES),
+        *_RATES,
         "output_throughput_per_device",
+        "request_goodput",
         "attainment",
-        "goodput",
+        "slo_met",
+        "requests",
+        "completed",
+        "lost",
+        "unfinished",
+        "duration_s",
+        "waiting",
+        "running",
+        "utilisation",
+        "steps",
+        "kv_cache_mean",
+        "kv_cache_max",
+        "prefix_hit_ratio",
+        "preemptions",
         "devices",
+        "energy_busy_joules_per_output_token",
+        "energy_joules_per_output_token",
+        "cost_usd_per_hour",
+        "cost_usd_per_million_output_tokens",
+        "cost_usd_per_million_tokens",
+        "interval_level",
+        *(f"{name}_{end}" for name in (*_TIMES, *_COUNTED) for end in ("lo", "hi") if name != "itl_s"),
+        *(
+            f"{name}_{percentile}_{end}"
+            for name in _TIMES
+            for percentile in _PERCENTILES
+            for end in ("lo", "hi")
+            if name != "itl_s"
+        ),
         "notes",
     ),
 }

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,10 @@ def run_study(
         store = stack.enter_context(Store(folder))
         statuses = store.statuses()
         missing = [n for n, key in plan.keys.items() if statuses.get(key, FAILED[0]) in FAILED]
-        most = min(_RUN[plan.study.kind], -(-len(missing) // (_SHARE * processes)) or 1)
+        hands = processes if client is None else sum(client.nthreads().values())
+        most = min(_RUN[plan.study.kind], -(-len(missing) // (_SHARE * hands)) or 1)
         runs = chunks(plan.study, missing, most)
-        results: Iterator[Result | None] = iter(())
+        results = _nothing()
         if client is not None:
             from moesim.studies.cluster import run_on_cluster
 
@@ -194,8 +195,12 @@ def run_study(
         )
 
 
+def _nothing() -> Generator[Result | None]:
+    yield from ()
+
+
 def _keep(
-    results: Iterator[Result | None],
+    results: Generator[Result | None],
     plan: _Plan,
     store: Store,
     progress: Progress,
@@ -205,14 +210,16 @@ def _keep(
     """Put results into the store as they come, and to the disk every so often, also when something fails."""
     flushed = time.monotonic()
     try:
-        for result in results:
-            if result is not None:
-                number, found = result
-                store.add(plan.task(number), plan.keys[number], found)
-            progress.add(result is not None)
-            if store.waiting >= flush_rows or time.monotonic() - flushed >= flush_s:
-                store.flush()
-                flushed = time.monotonic()
+        # Also when it is interrupted: processes end, and what they answered is kept.
+        with contextlib.closing(results):
+            for result in results:
+                if result is not None:
+                    number, found = result
+                    store.add(plan.task(number), plan.keys[number], found)
+                progress.add(result is not None)
+                if store.waiting >= flush_rows or time.monotonic() - flushed >= flush_s:
+                    store.flush()
+                    flushed = time.monotonic()
     finally:
         store.flush()
         progress.end()

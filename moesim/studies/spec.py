@@ -24,7 +24,9 @@ RENAMED = {
 
 Degree = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+Many = Annotated[int, Field(ge=1, le=100_000_000, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, lt=1e9)]
 
 
 class Part(BaseModel):
@@ -78,19 +80,31 @@ class RequestsSpec(Part):
     """Requests of a simulation: those of a file, or made up."""
 
     path: str | None = None
-    count: Annotated[int, Field(ge=1, le=100_000_000, strict=True)] | None = None
+    count: Many | None = None
+    resample: Many | None = None
     arrivals: str | None = None
+    request_rate: Number | None = None
+    concurrency: Degree | None = None
     input_len: str | int | None = None
     output_len: str | int | None = None
+    drop_long: bool = False
 
 
 class SloSpec(Part):
-    """What a request is to meet, in seconds or with a unit: ``500 ms``."""
+    """What requests are to meet, in seconds or with a unit: ``500 ms``; a preset as in `moesim plan`."""
 
+    preset: str | None = None
     ttft: float | str | None = None
     tpot: float | str | None = None
     e2el: float | str | None = None
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+
+class DriftSpec(Part):
+    """Routing that changes while requests are served: equal parts of `trace`, one after the other."""
+
+    routing_windows: Degree
+    window_tokens: Annotated[float, Field(ge=1, le=1e12)] | None = None
 
 
 def _spelled(settings: type[Any], name: str, optional: bool) -> type[BaseModel]:
@@ -135,6 +149,10 @@ CONFIGURATION: dict[str, type[BaseModel]] = {
         scheduler=(SchedulerSpec, SchedulerSpec()),
         fleet=(FleetSpec, FleetSpec()),
         slo=(SloSpec | None, None),
+        drift=(DriftSpec | None, None),
+        warmup=(str | float | None, None),
+        cooldown=(str | float | None, None),
+        price=(Price | None, None),
         **_SHARED,
     ),
 }
@@ -156,7 +174,7 @@ def columns_of(kind: str) -> dict[str, str]:
             found |= {f"{name}.{k}": _plain(f.annotation) for k, f in part.model_fields.items()}
         else:
             found[name] = _plain(part)
-    return found
+    return found | {"replication": "int"}
 
 
 def _strip(annotation: Any) -> Any:  # noqa: ANN401 - any type expression

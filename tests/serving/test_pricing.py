@@ -24,7 +24,7 @@ from moesim.serving.check import engine_seconds, errors_of, random_batches, seco
 from moesim.serving.grids import octaves, refined
 from moesim.serving.kernel.overlap import two_batch_s
 from moesim.serving.kernel.price import seconds_of
-from moesim.serving.parts import DECODE, PREFILL, Parts
+from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
 from moesim.serving.pricing import constant_prices, padded_of, prices_of, step_table
 from moesim.serving.settings import Scheduler
 from moesim.serving.simulate import simulate
@@ -92,11 +92,11 @@ def test_parts_add_up_to_a_step(name):
     tokens = 2.0 * s + n * chunk
     total = parts.dense(tokens).sum(axis=0) + parts.heads(2.0 * s + n)
     total += parts.decoding(s, c) + parts.reading(n, n * chunk, past + chunk / 2.0)
-    total += parts.exchanged(8.0 * tokens, PREFILL).sum(axis=0)
+    total += exchanged_s(one, 8.0 * tokens, PREFILL).sum(axis=0)
     batch = Batch.of(s, c, n, chunk, past, queries=2.0)
     np.testing.assert_allclose(total, one.step(batch).seconds, rtol=1e-9)
     decode = parts.dense(2.0 * s).sum(axis=0) + parts.heads(2.0 * s) + parts.decoding(s, c)
-    decode += parts.exchanged(16.0 * s, DECODE).sum(axis=0)
+    decode += exchanged_s(one, 16.0 * s, DECODE).sum(axis=0)
     np.testing.assert_allclose(decode, one.step(Batch.of(s, c, queries=2.0)).seconds, rtol=1e-9)
 
 
@@ -267,6 +267,6 @@ def test_the_loops_price_chunks_as_the_engine_does():
     one = deployment("dense")
     requests = RequestTrace(np.zeros(1), np.array([2500]), np.array([1]))
     engine = Engine(chunk_tokens=1000.0)
-    outcome = simulate(one.model, one.hardware, one.layout, requests, engine=engine)
+    outcome = simulate(one.model, one.hardware, one.layout, requests, engine=engine, traits=Traits())
     steps = one.step(Batch.prefill(1.0, np.array([1000.0, 1000.0, 500.0]), np.array([0.0, 1000.0, 2000.0])))
     assert outcome.ttft_s[0] == pytest.approx(steps.seconds.sum(), rel=0.01)

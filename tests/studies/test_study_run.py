@@ -18,7 +18,11 @@ from moesim.hardware import load_hardware
 from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.prediction import Workload, predict
-from moesim.studies import run_study
+from moesim.studies import load_study, run_study
+from moesim.studies.contents import forget
+from moesim.studies.evaluate import evaluate
+from moesim.studies.key import task_of
+from moesim.studies.rows import VALUES
 from moesim.studies.store import results_in
 
 LOGGED = "study_evaluators:logged"
@@ -125,6 +129,27 @@ def test_killed_anywhere_and_continued(study, log, tmp_path, monkeypatch):
     assert done.path.read_bytes() == whole.path.read_bytes()
 
 
+def test_interrupted_by_hand_keeps_what_was_done(study, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_SECONDS", "0.02")
+    path, out = study(MANY), tmp_path / "out"
+    quiet = _RUN.replace("flush_s=0.1, flush_rows=7", "flush_s=1e9, flush_rows=10**9")
+    with subprocess.Popen(
+        [sys.executable, "-c", quiet, path, out, LOGGED], stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        while len(log()) < 50 and run.poll() is None:
+            time.sleep(0.005)
+        # As a terminal does: to everybody.
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait() != 0
+    kept = len(results_in(out))
+    _gone({pid for pid, _ in log()})
+    # All but what the two processes were given last: twelve each.
+    assert 26 <= len(log()) - 24 <= kept <= len(log())
+    done = run_study(path, out, evaluator=LOGGED)
+    assert done.warnings == ()
+    assert done.found == kept
+
+
 def _gone(pids: set[str]) -> None:
     """Wait until processes that were left alone have ended by themselves."""
     deadline = time.monotonic() + 10
@@ -181,18 +206,24 @@ def test_studies_that_share_a_folder_share_results(study, log, tmp_path):
 
 def test_a_bug_in_one_leaves_the_others_and_is_tried_again(study, log, tmp_path):
     path = study(FEW)
-    done = run_study(path, tmp_path / "out", processes=2, evaluator="study_evaluators:caught")
-    assert dict(done.statuses) == {"ok": 5, "error": 1}
-    assert done.failed == 1
+    done = run_study(path, tmp_path / "out", processes=2, evaluator="study_evaluators:buggy")
+    assert done.statuses["error"] == done.failed == 1
     row = done.table.to_pylist()[2]
-    assert row["status"] == "error"
-    assert row["reason"].startswith("TypeError: ")
-    assert row["ttft_s"] is None
-    again = run_study(path, tmp_path / "out", processes=2)
-    assert (again.found, again.computed, dict(again.statuses)) == (5, 1, {"ok": 6})
-    clean = run_study(path, tmp_path / "clean")
+    assert (row["status"], row["reason"], row["ttft_s"]) == ("error", "TypeError: a bug", None)
+    again = run_study(path, tmp_path / "out", processes=2, evaluator=LOGGED)
+    assert (again.found, again.computed, again.failed) == (5, 1, 0)
+    assert set(_done(log).values()) == {1}
+    clean = run_study(path, tmp_path / "clean", evaluator=LOGGED)
     assert again.path.read_bytes() == clean.path.read_bytes()
-    assert log() == []
+
+
+def test_a_bug_is_a_result(study):
+    grid = load_study(study(FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    task["identity"]["workload"]["concurrency"] = "one"
+    found = evaluate(task)
+    assert found["status"] == "error"
+    assert found["reason"].startswith("TypeError: ")
 
 
 def test_a_configuration_that_kills_its_process_is_named_and_the_others_are_done(study, log, tmp_path):
@@ -221,3 +252,29 @@ def test_what_leaves_nothing_or_makes_no_sense_is_refused(study, tmp_path):
         run_study(study(FEW), tmp_path, processes=0)
     with pytest.raises(ConfigError, match="is no scheduler"):
         run_study(study(FEW), tmp_path, scheduler="nowhere")
+
+
+def test_a_file_that_is_another_where_it_is_evaluated(study, tmp_path):
+    own = tmp_path / "mine.json"
+    own.write_text("{}")
+    grid = load_study(study("  trace: mine.json\n" + FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    own.write_text("{ }")
+    forget()
+    found = evaluate(task)
+    assert found["status"] == "error"
+    assert "trace" in found["reason"]
+    assert str(own) in found["reason"]
+
+
+def test_another_version_of_moesim_is_refused(study):
+    grid = load_study(study(FEW))
+    task = task_of(grid.kind, grid.configuration(0))
+    task["identity"]["moesim"] = "0.0.1"
+    assert "0.0.1" in evaluate(task)["reason"]
+
+
+def test_every_value_has_a_column_and_every_column_a_value(study):
+    grid = load_study(study(FEW))
+    found = evaluate(task_of(grid.kind, grid.configuration(0)))
+    assert set(found["values"]) == set(VALUES["predict"])

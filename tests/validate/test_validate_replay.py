@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from moesim.model import load_model
 from moesim.prediction import Engine
 from moesim.requests import request_trace
 from moesim.serving.pricing import constant_prices
+from moesim.serving.simulate import simulate
 from moesim.validate.find_runs import read_runs
 from moesim.validate.replay import Setup, replay
 from moesim.validate.run_report import Given, predict_run, summarise_runs
@@ -30,7 +32,8 @@ def setup(layout=None, backend="vllm", **engine):
 @pytest.fixture
 def second(monkeypatch):
     """Every step takes a second."""
-    monkeypatch.setattr("moesim.serving.simulate.prices_of", lambda *_, **__: constant_prices(1.0))
+    seconds = partial(simulate, pricing=lambda *_: constant_prices(1.0))
+    monkeypatch.setattr("moesim.validate.replay.simulate", seconds)
 
 
 @pytest.mark.usefixtures("second")
@@ -211,4 +214,8 @@ def test_real_runs(shared):
     assert [run.completed for run in runs] == [300, 300]
     assert {run.hardware for run in runs} == {"rtx-pro-6000-8"}
     results = [predict_run(run) for run in runs]
-    assert all(abs(r.errors["tpot"].mean) < 0.35 and abs(r.errors["ttft"].mean) < 0.5 for r in results)
+    for result in results:
+        assert abs(result.errors["tpot"].mean) < 0.05
+        assert abs(result.errors["ttft"].mean) < 0.15
+        assert abs(result.errors["e2el"].mean) < 0.05
+        assert result.distances["tpot"].wasserstein < 0.05

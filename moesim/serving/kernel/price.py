@@ -44,10 +44,11 @@ IN_TURN, TWO_BATCH, PING_PONG = range(3)
     GIVEN,
     HEADS,
     LEAST,
+    BESIDE,
     LAYERS,
     EXPERT_LAYERS,
-) = range(16)
-FIELDS = 16
+) = range(17)
+FIELDS = 17
 
 
 class Prices(NamedTuple):
@@ -118,11 +119,11 @@ def _across(data: F8, first: int, width: int, u: float, w: float) -> float:
 
 
 @compiled
-def _decode_s(data: F8, at: I8, sequences: float, context: float) -> float:
+def _decode_s(data: F8, at: I8, table: int, sequences: float, context: float) -> float:
     i, u = _place(data, at[SEQUENCE], sequences)
     j, w = _place(data, at[SEEN_BY_EACH], context / sequences)
     width = at[SEEN_BY_EACH, 1]
-    return _across(data, at[DECODE, 0] + i * width + j, width, u, w)
+    return _across(data, at[table, 0] + i * width + j, width, u, w)
 
 
 @compiled
@@ -157,7 +158,8 @@ def own_s(data: F8, at: I8, load: F8, tokens: float, share: float) -> tuple[floa
     i, w = _place(data, at[GIVEN], share * (load[QUERIES] + load[PROMPTS]))
     outside += _along(data, at[HEADS, 0] + i, w)
     if load[SEQUENCES] > 0:
-        attention += _decode_s(data, at, share * load[SEQUENCES], share * load[CONTEXT])
+        table = BESIDE if load[PREFILL] > 0 else DECODE
+        attention += _decode_s(data, at, table, share * load[SEQUENCES], share * load[CONTEXT])
     if load[PREFILL] > 0:
         seen = load[PAIRS] / load[PREFILL]
         prompts = (load[STORED] - load[PREFILL] / 2.0) / seen
@@ -194,8 +196,10 @@ def _two_batch_s(
 
 @compiled
 def _ping_pong_s(data: F8, at: I8, load: F8, everyone: float, period: int, reads: int, micro: int) -> float:
-    """Micro-batches; those who wait for experts leave the workers of attention to the others."""
-    attention, beside, outside = own_s(data, at, load, load[PREFILL] + load[QUERIES], 1.0 / micro)
+    """Micro-batches, no more than there are tokens; layers without experts keep attention's workers alone."""
+    tokens = load[PREFILL] + load[QUERIES]
+    micro = max(min(micro, int(tokens)), 1)
+    attention, beside, outside = own_s(data, at, load, tokens, 1.0 / micro)
     there, experts, back = exchange_s(data, at, period, reads, everyone / micro)
     each, n = attention / at[LAYERS, 0], at[EXPERT_LAYERS, 0]
     turns = ping_pong_s(n, micro, each, there / n, (beside + experts) / n, back / n)
