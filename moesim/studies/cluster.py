@@ -52,7 +52,7 @@ def _open(address: str, workers: int | None, client_class: Any, cluster_class: A
             target = address
             if workers is not None:
                 target = stack.enter_context(
-                    cluster_class(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                    cluster_class(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
                 )
             client = stack.enter_context(client_class(target, timeout=TIMEOUT_S, set_as_default=False))
         except (OSError, ValueError, TimeoutError) as error:
