@@ -71,8 +71,8 @@ def run_on_cluster(
 ) -> Generator[Result | None]:
     """Evaluate numbered tasks on a cluster; as `moesim.studies.pool.run_in_processes`.
 
-    Dask gives the tasks of a lost worker to another, and blames all that a worker had when workers are lost
-    again and again. Each task so blamed is tried once more when the cluster has nothing else to do: what kills
+    Dask gives the tasks of a lost worker to another, and blames all that a worker had when that happens
+    several times. Each task so blamed is tried once more when the cluster has nothing else to do: what kills
     workers then is given up.
     """
     from distributed import KilledWorker
