@@ -1,4 +1,4 @@
-"""The schedulers again, in plain Python: lists of requests, of blocks and of names, nothing compiled or clever."""
+"""The schedulers again, in plain Python: lists of requests, blocks and names, nothing compiled or clever."""
 
 from __future__ import annotations
 
@@ -285,10 +285,7 @@ class Lane:
     def form(self, now: float) -> bool:
         while True:
             self.read = self.decoded = 0
-            if self.rules.prefill_first:
-                thrown = self.form_prompts_first(now)
-            else:
-                thrown = self.form_shared(now)
+            thrown = self.form_prompts_first(now) if self.rules.prefill_first else self.form_shared(now)
             if self.read + self.decoded or self.leaving or not self.queue:
                 break
             if thrown:
@@ -597,8 +594,8 @@ class Plain:
         before = sum(len(x.lost) for x in lanes)
         busy = False
         while not busy:
-            busy = any([x.form(now) for x in lanes])
-            if not any([x.settle() for x in lanes]):
+            busy = any(x.form(now) for x in lanes)
+            if not any(x.settle() for x in lanes):
                 break
         lost = sum(len(x.lost) for x in lanes) - before
         self.flying -= lost

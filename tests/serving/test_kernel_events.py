@@ -90,10 +90,14 @@ def test_prompts_here_tokens_there(caching, admission):
     second = rules(hash_tokens=8, caching=caching, admission=admission)
     (here, cursor), (away, other) = pool(what, first), pool(there, second)
     now = run(here, first, PRICES, cursor, np.inf, True)
-    assert now == 1.0 and here.outbox.firsts[0] == 2 and cursor[FLYING] == 2
-    assert (here.progress.stage == HELD).all() and here.lanes.live[0] == 0
+    assert now == 1.0
+    assert here.outbox.firsts[0] == 2
+    assert cursor[FLYING] == 2
+    assert (here.progress.stage == HELD).all()
+    assert here.lanes.live[0] == 0
     own = [blocks_of(here, first, r) for r in range(2)]
-    assert own == [5, 8] and here.lanes.used[0] == 13 - 2 * caching
+    assert own == [5, 8]
+    assert here.lanes.used[0] == 13 - 2 * caching
     assert next_event_s(here, cursor) == np.inf
     for r in range(2):
         away.progress.first_s[r] = away.progress.last_s[r] = now
@@ -101,25 +105,34 @@ def test_prompts_here_tokens_there(caching, admission):
         assert away.progress.stage[r] == RESERVED
     assert away.lanes.used[0] == 14
     unreserve(away, second, 1, now)
-    assert away.lanes.used[0] == 6 and away.progress.stage[1] == AHEAD
+    assert away.lanes.used[0] == 6
+    assert away.progress.stage[1] == AHEAD
     for r in range(2):
         assert hand_over(away, second, PRICES, other, r, 0, now + 0.5)
         release(here, first, r, now + 0.5)
-    assert here.lanes.used[0] == 0 and here.lanes.pinned[0] == 0 and here.lanes.promised[0] == 0
+    assert here.lanes.used[0] == 0
+    assert here.lanes.pinned[0] == 0
+    assert here.lanes.promised[0] == 0
     assert (here.progress.stage == DONE).all()
     run(away, second, PRICES, other, np.inf, False)
-    assert (away.progress.stage == DONE).all() and away.lanes.used[0] == 0 and away.lanes.promised[0] == 0
+    assert (away.progress.stage == DONE).all()
+    assert away.lanes.used[0] == 0
+    assert away.lanes.promised[0] == 0
     # The first decodes at once; the second comes while that step runs.
     assert away.progress.last_s.tolist() == [5.5, 5.5]
-    assert away.tally.sums[0, READ] == 0 and away.tally.sums[0, DECODED] == 4 + 3
-    assert away.tally.gaps.sum() == 7 and other[FLYING] == 0
+    assert away.tally.sums[0, READ] == 0
+    assert away.tally.sums[0, DECODED] == 4 + 3
+    assert away.tally.gaps.sum() == 7
+    assert other[FLYING] == 0
 
 
 def test_a_prefill_only_request_of_one_token_is_done():
     how = rules(prefill_only=True)
     state, cursor = pool(asked([10], [1]), how)
     run(state, how, PRICES, cursor, np.inf, False)
-    assert state.progress.stage[0] == DONE and state.lanes.used[0] == 0 and cursor[FLYING] == 0
+    assert state.progress.stage[0] == DONE
+    assert state.lanes.used[0] == 0
+    assert cursor[FLYING] == 0
 
 
 def test_a_handed_over_request_waits_for_blocks():
@@ -133,7 +146,8 @@ def test_a_handed_over_request_waits_for_blocks():
     assert state.progress.stage[1] == WAITING
     run(state, how, PRICES, cursor, np.inf, False)
     # The first holds up to 6 of 8 blocks until its end at 9; the second needs 5.
-    assert state.progress.scheduled_s[1] == 9.0 and state.progress.last_s[1] == 11.0
+    assert state.progress.scheduled_s[1] == 9.0
+    assert state.progress.last_s[1] == 11.0
     assert state.tally.sums[0, WAITING_S] == 9.0 - 2.5
 
 
@@ -144,19 +158,26 @@ def test_a_failed_replica_loses_its_cache_but_not_what_was_given(caching):
     state, cursor = pool(what, how, replicas=2)
     state.replicas.up[1] = 0
     run(state, how, PRICES, cursor, 3.5, False)
-    assert state.progress.generated.tolist() == [3, 3, 0] and (state.progress.lane == 0).all()
+    assert state.progress.generated.tolist() == [3, 3, 0]
+    assert (state.progress.lane == 0).all()
     state.replicas.up[0] = 0
     out = np.zeros(8, np.int32)
-    assert evict_all(state, how, cursor, 0, out, 3.5) == 3 and out[:3].tolist() == [0, 1, 2]
-    assert (state.progress.stage == AHEAD).all() and state.progress.target.tolist() == [23, 27, 28]
-    assert state.lanes.used[0] == 0 and cursor[FLYING] == 0 and next_event_s(state, cursor) == np.inf
+    assert evict_all(state, how, cursor, 0, out, 3.5) == 3
+    assert out[:3].tolist() == [0, 1, 2]
+    assert (state.progress.stage == AHEAD).all()
+    assert state.progress.target.tolist() == [23, 27, 28]
+    assert state.lanes.used[0] == 0
+    assert cursor[FLYING] == 0
+    assert next_event_s(state, cursor) == np.inf
     assert send(state, how, PRICES, cursor, 0, -1, 3.5) == -1
     state.replicas.up[1] = 1
     for r in out[:3]:
         assert send(state, how, PRICES, cursor, int(r), -1, 4.0) == 1
     run(state, how, PRICES, cursor, np.inf, False)
-    assert (state.progress.stage == DONE).all() and (state.progress.generated == 6).all()
-    assert state.progress.first_s.tolist()[:2] == [1.0, 1.0] and state.progress.sent_s[0] == 0.0
+    assert (state.progress.stage == DONE).all()
+    assert (state.progress.generated == 6).all()
+    assert state.progress.first_s.tolist()[:2] == [1.0, 1.0]
+    assert state.progress.sent_s[0] == 0.0
     # All tokens but the last of each are computed once more where they were lost.
     computed = state.tally.sums[:, READ].sum() + state.tally.sums[:, DECODED].sum()
     found = state.tally.sums[:, FOUND].sum()
@@ -176,7 +197,8 @@ def test_requests_wait_ahead_while_nothing_works():
     send_arrived(state, how, PRICES, cursor, 7.0)
     assert state.progress.stage[0] == RUNNING
     run(state, how, PRICES, cursor, np.inf, False)
-    assert state.progress.last_s[0] == 9.0 and state.progress.sent_s[0] == 7.0
+    assert state.progress.last_s[0] == 9.0
+    assert state.progress.sent_s[0] == 7.0
 
 
 def test_what_can_never_fit_is_lost_at_once():
@@ -185,7 +207,8 @@ def test_what_can_never_fit_is_lost_at_once():
     assert run(state, how, PRICES, cursor, np.inf, True) == 0.0
     assert state.outbox.lost[: state.outbox.losts[0]].tolist() == [0, 2]
     run(state, how, PRICES, cursor, np.inf, False)
-    assert state.progress.stage.tolist() == [LOST, DONE, LOST] and cursor[FLYING] == 0
+    assert state.progress.stage.tolist() == [LOST, DONE, LOST]
+    assert cursor[FLYING] == 0
 
 
 def test_planning_ahead_leaves_newcomers_out_of_one_step():
@@ -205,7 +228,8 @@ def test_an_extra_step_for_requests_that_end():
     run(state, how, PRICES, cursor, np.inf, False)
     assert state.progress.last_s.tolist() == [3.0, 5.0]
     # One more token of each: the second's in a step of its own.
-    assert state.tally.sums[0, DECODED] == 2 + 4 + 2 and state.tally.sums[0, STEPS] == 6
+    assert state.tally.sums[0, DECODED] == 2 + 4 + 2
+    assert state.tally.sums[0, STEPS] == 6
 
 
 @pytest.mark.parametrize(("acceptance", "steps"), [(0.0, 12), (1.0, 4)])
@@ -216,7 +240,8 @@ def test_drafts(acceptance, steps):
     # The first token comes with the prompt and has no drafts; 12 follow, one or four a step, the last capped.
     assert state.tally.sums[0, STEPS] == 1 + (steps if acceptance == 0 else 3)
     assert state.progress.generated[0] == 13
-    assert state.tally.gaps.sum() == 12 and state.tally.gaps[0] == (0 if acceptance == 0 else 9)
+    assert state.tally.gaps.sum() == 12
+    assert state.tally.gaps[0] == (0 if acceptance == 0 else 9)
 
 
 def test_acceptance_is_its_chance_whatever_the_batch():
@@ -272,6 +297,7 @@ def test_random_routers_spread_and_repeat(router):
         state, cursor = pool(what, how, replicas=2, blocks=1000)
         run(state, how, PRICES, cursor, np.inf, False)
         runs.append(state.progress.lane.copy())
-    assert (runs[0] == runs[1]).all() and (runs[0] != runs[2]).any()
+    assert (runs[0] == runs[1]).all()
+    assert (runs[0] != runs[2]).any()
     counts = np.bincount(runs[0], minlength=4)
     assert counts.min() > (70 if router == 3 else 90)
