@@ -12,6 +12,7 @@ from moesim.planning.bounds import Asked, Floor, floor_of, short_bytes
 from moesim.planning.candidates import Shape
 from moesim.planning.cost import Tariff
 from moesim.planning.crowd import Crowd
+from moesim.planning.launch import unsupported
 from moesim.planning.pace import Paces
 from moesim.planning.rank import at_rate, capacity_of, curve_of
 from moesim.planning.types import BEYOND_BOUND, RANKED, TOO_SLOW, UNFIT, Assessment, Slo, Space
@@ -80,8 +81,12 @@ class Sorter:
 
     def of(self, shape: Shape) -> list[Row]:
         """A shape with each of its batch limits."""
-        deployment = self.paces.deployment(shape)
         settings = shape.settings(self.space)
+        reason = unsupported(shape.candidate(shape.engine, 1))
+        if reason:
+            what = f"engine {shape.engine.backend}"
+            return [self._row(shape, e, 1, UNFIT, what, reason, math.inf, 0, {}) for e in settings]
+        deployment = self.paces.deployment(shape)
         short = {e.chunk_tokens: short_bytes(deployment, e, self.asked.longest) for e in settings}
         found = [self._unfit(shape, e, short[e.chunk_tokens]) for e in settings if short[e.chunk_tokens] > 0]
         fits = [e for e in settings if short[e.chunk_tokens] <= 0]

@@ -9,7 +9,7 @@ import pytest
 from moesim.hardware import load_hardware
 from moesim.layout import ExpertMap
 from moesim.model import load_model
-from moesim.planning import Space, make_traffic, parse_slo, plan, sensitivities
+from moesim.planning import Space, launch, make_traffic, parse_slo, plan, sensitivities
 from moesim.planning.again import Again, planned_placement
 from moesim.planning.sensitivity import machines
 
@@ -85,3 +85,17 @@ def test_half_of_a_machine_carries_less(planned):
         again.carries(replace(candidate, hardware=more), None).request_rate >= own * 0.995
         for _, more in machines(candidate.hardware)
     )
+
+
+def test_what_the_engine_cannot_start_is_refused_with_a_reason(planned):
+    _, traffic, slo = planned
+    space = Space(
+        max_devices=8, tp=(1,), pp=(1,), dp=(8,), ep=(1, 2, 8), chunk_tokens=(8192,), max_sequences=(64,)
+    )
+    result = plan(
+        [load_model("gpt-oss-20b")], [load_hardware("h100-sxm-8")], traffic, slo, space=space, confirm=0
+    )
+    assert {one.candidate.layout.ep for one in result.ranked} == {1, 8}
+    refused = {r.what: r.nearest for r in result.refused}
+    assert refused["engine vllm"].reason == "vLLM's expert parallelism is 1 or dp x tp = 8, not 2"
+    assert launch(result.best.candidate).commands
