@@ -19,6 +19,7 @@ from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import Hardware
 from moesim.hardware.types import Price
+from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
@@ -260,6 +261,7 @@ class Confirmation:
         self.looked = 0
         self.proven = 0
         self.open: list[Row] = []
+        self.pools = 0
 
     @property
     def best(self) -> Assessment | None:
@@ -271,6 +273,9 @@ class Confirmation:
         """Look at one after the other."""
         tariff = self.asked.tariff
         for row in self.rows:
+            if isinstance(row.assessment.candidate.layout, Disaggregated):
+                self.pools += 1
+                continue
             best = self.best
             limit = float("inf") if best is None else tariff.cost(best.candidate)
             room = tariff.replicas_within(row.shape, limit, self.asked.space, cheaper=best is not None)
@@ -329,7 +334,9 @@ def _result(
 ) -> PlanResult:
     order = [r for r in found.rows if r.assessment.status == RANKED]
     refused = refusals(rows, found.refuted)
-    best = found.best if confirm else (order[0].assessment if order else None)
+    # Pools are not simulated: alone, they are trusted as they are.
+    simulated = (confirm and len(order) > found.pools) or found.confirmed or found.refuted
+    best = found.best if simulated else (order[0].assessment if order else None)
     if best is None:
         details: list[dict[str, object]] = [
             {"status": r.status, "what": r.what, "count": r.count, "nearest": r.nearest.reason}
@@ -347,6 +354,7 @@ def _result(
         "runs": asked.judge.runs,
         "provably-dearer": found.proven,
         "open": len(found.open),
+        "pools": found.pools,
     }
     return PlanResult(
         best,
@@ -421,6 +429,13 @@ def _notes(asked: Question, found: Confirmation, confirm: int) -> tuple[str, ...
             unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
             text += f"; the steady state puts the cheapest of them at {cheapest.cost:g} {unit}"
         notes.append(text)
+    if found.pools:
+        costs = [r.cost for r in found.rows if isinstance(r.assessment.candidate.layout, Disaggregated)]
+        unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
+        notes.append(
+            f"{found.pools} pairs of pools are ranked by the steady state alone, none is simulated; the "
+            f"cheapest takes {min(costs):g} {unit}"
+        )
     if sum(len(part.requests) for part in asked.streams) > asked.requests:
         notes.append(
             "the traffic is shorter than what is replayed: stretches of it repeat, and are not independent"
