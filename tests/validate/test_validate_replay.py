@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -60,13 +61,16 @@ def test_arrivals_count():
 
 
 @pytest.mark.usefixtures("second")
-def test_the_engine_looks_for_requests_between_steps():
-    found = replay(request_trace([0.0, 0.25, 9.5], [3, 2, 2], [3, 2, 1]), setup())
+@pytest.mark.parametrize(("version", "steps"), [("0.13.0", 1.0), ("0.19.0", 2.0)])
+def test_the_engine_looks_for_requests_between_steps(version, steps):
+    requests = request_trace([0.0, 0.25, 9.5], [3, 2, 2], [3, 2, 1])
+    found = replay(requests, replace(setup(), version=version))
     # The second comes while the first is read; the third comes to an idle engine.
     assert found.picked_s.tolist() == [0.0, 1.0, 9.5]
-    ttft = {name: s.values.tolist() for name, s in found.samples(counted_from=PICKED).items()}["ttft"]
-    assert ttft == [1.0, 1.0, 1.0]
-    assert found.samples()["ttft"].values.tolist() == [1.0, 1.75, 1.0]
+    ttft = found.samples(counted_from=PICKED)["ttft"].values
+    # Since 0.14 the next step is planned by then.
+    assert ttft.tolist() == [1.0, steps, 1.0]
+    assert found.samples()["ttft"].values.tolist() == [1.0, steps + 0.75, 1.0]
 
 
 @pytest.mark.usefixtures("second")
