@@ -28,8 +28,12 @@ def print_runs(
         _print_run(document)
     if len(documents) > 1:
         typer.echo()
-        lines = [[m.upper(), *(_signed(v) for v in errors.values())] for m, errors in summary.items()]
-        print_table(("error", "mean", "median", "90 %", "99 %"), lines, title="Median over runs")
+        signed = [f"{name}_error" for name in ("mean", "median", "p90", "p99")]
+        lines = [
+            [m.upper(), *(_signed(errors[name]) for name in signed), _signed(errors["wasserstein"])]
+            for m, errors in summary.items()
+        ]
+        print_table(("error", "mean", "median", "90 %", "99 %", "area"), lines, title="Median over runs")
 
 
 def _print_run(d: dict[str, Any]) -> None:
@@ -38,7 +42,8 @@ def _print_run(d: dict[str, Any]) -> None:
     if d["concurrency"]:
         load += f", at most {d['concurrency']:,} at once"
     title = f"{d['path']}: {d['model']} on {d['hardware']}, {d['layout']}, {d['requests']:,} requests, {load}"
-    lines = []
+    lines: list[list[str | None]] = []
+    apart: list[list[str | None]] = []
     for metric, errors in d["errors"].items():
         for statistic in ("mean", "median", "p90", "p99"):
             measured, predicted = d["measured"][metric][statistic], d["predicted"][metric][statistic]
@@ -46,11 +51,18 @@ def _print_run(d: dict[str, Any]) -> None:
                 continue
             shown = [_number(v * 1e3) if v is not None else None for v in (measured, predicted)]
             lines.append([f"{metric.upper()} {statistic}, ms", *shown, _signed(errors[f"{statistic}_error"])])
+        if errors["wasserstein"] is not None:
+            apart.append(
+                [metric.upper(), *(_share(errors[n]) for n in ("wasserstein", "ks", "request_error"))]
+            )
+            apart[-1].append(f"{v:.3f}" if (v := errors["correlation"]) is not None else None)
     for name, text in (("request_throughput", "requests/s"), ("output_throughput", "output tokens/s")):
         measured, predicted = d["measured"][name], d["predicted"][name]
         error = predicted / measured - 1 if measured else None
         lines.append([text, _number(measured) if measured else None, _number(predicted), _signed(error)])
     print_table(("", "measured", "predicted", "error"), lines, title=title)
+    if apart:
+        print_table(("whole distribution", "area", "KS", "median request", "correlation"), apart)
     for text in d["assumed"]:
         stderr(f"assumed: {text}")
     for text in d["notes"]:
@@ -59,6 +71,10 @@ def _print_run(d: dict[str, Any]) -> None:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%}"
 
 
 def _signed(value: float | None) -> str | None:

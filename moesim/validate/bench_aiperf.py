@@ -13,6 +13,7 @@ import numpy as np
 
 from moesim.requests import request_trace
 from moesim.validate.cells import Faults
+from moesim.validate.distances import Sample
 from moesim.validate.documents import Fields, read_document, read_lines
 from moesim.validate.runs import REQUEST_MEAN, BenchmarkRun, RunEngine, Spread
 
@@ -106,8 +107,9 @@ def _requests(path: Path, run: BenchmarkRun | None) -> BenchmarkRun:
         faults.add("", "holds no requests that were served")
     faults.raise_if_any()
     start, read, written, first, each, whole = np.array(table, dtype=np.float64).T
-    measured = {
-        name: Spread.of(values[np.isfinite(values)])
+    order = np.argsort(start, kind="stable")
+    samples = {
+        name: Sample(values[order], paired=name != "itl")
         for name, values in (("ttft", first), ("tpot", each), ("itl", each), ("e2el", whole))
     }
     notes = (f"{left_out} requests of the warm-up, failed or cancelled were left out",) if left_out else ()
@@ -124,7 +126,8 @@ def _requests(path: Path, run: BenchmarkRun | None) -> BenchmarkRun:
         concurrency=run.concurrency if run else None,
         request_rate=run.request_rate if run else None,
         requests=request_trace(start - start.min(), read.astype(np.int64), written.astype(np.int64)),
-        measured=measured,
+        measured={name: Spread.of_sample(sample) for name, sample in samples.items()},
+        samples=samples,
         itl_of=REQUEST_MEAN,
         duration_s=duration,
         request_throughput=len(table) / duration if duration > 0 else None,

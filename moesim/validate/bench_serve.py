@@ -14,6 +14,7 @@ import numpy as np
 
 from moesim.requests import RequestTrace, request_trace
 from moesim.validate.cells import Faults
+from moesim.validate.distances import Sample
 from moesim.validate.documents import Fields, is_number, read_document, read_lines
 from moesim.validate.runs import BenchmarkRun, RunEngine, Spread
 
@@ -86,7 +87,8 @@ def read_result(values: Mapping[str, Any], path: Path, kind: str, where: str = "
         lengths = [Spread(mean=(total or 0.0) / completed) for total in totals]
     else:
         lengths = [Spread.of(detail.requests.input_tokens), Spread.of(detail.requests.output_tokens)]
-        measured = {m: detail.measured[m] if detail.measured[m].mean else measured[m] for m in measured}
+        spreads = {m: Spread.of_sample(sample) for m, sample in detail.samples.items()}
+        measured = {m: spreads[m] if m in spreads and spreads[m].mean else measured[m] for m in measured}
     backend = "sglang" if kind.startswith("sglang") else "vllm"
     return BenchmarkRun(
         path=str(path),
@@ -101,6 +103,7 @@ def read_result(values: Mapping[str, Any], path: Path, kind: str, where: str = "
         request_rate=rate or None,
         requests=detail.requests if detail else None,
         measured=measured,
+        samples=detail.samples if detail else {},
         notes=tuple(notes),
         duration_s=duration,
         request_throughput=served,
@@ -111,9 +114,9 @@ def read_result(values: Mapping[str, Any], path: Path, kind: str, where: str = "
 class _Details:
     """Every request of a run."""
 
-    def __init__(self, requests: RequestTrace, measured: dict[str, Spread], notes: list[str]) -> None:
+    def __init__(self, requests: RequestTrace, samples: dict[str, Sample], notes: list[str]) -> None:
         self.requests = requests
-        self.measured = measured
+        self.samples = samples
         self.notes = notes
 
 
@@ -139,23 +142,25 @@ def _details(fields: Fields, values: Mapping[str, Any]) -> _Details | None:
     whole = np.array(latencies)[kept] if latencies is not None else None
     if whole is None and first is not None and spent is not None:
         whole = first + spent
-    measured = dict.fromkeys(_NAMES, Spread())
-    if first is not None:
-        measured["ttft"] = Spread.of(first)
-    if whole is not None:
-        measured["e2el"] = Spread.of(whole)
-    if whole is not None and first is not None:
-        many = written > 1
-        measured["tpot"] = Spread.of((whole - first)[many] / (written[many] - 1))
-    if gaps is not None:
-        measured["itl"] = Spread.of([gap for g, keep in zip(gaps, kept, strict=True) if keep for gap in g])
     arrival = np.array(starts)[kept] if starts is not None else np.zeros(kept.sum())
+    order = np.argsort(arrival, kind="stable")
+    samples: dict[str, Sample] = {}
+    if first is not None:
+        samples["ttft"] = Sample(first[order], paired=True)
+    if whole is not None:
+        samples["e2el"] = Sample(whole[order], paired=True)
+    if whole is not None and first is not None:
+        each = np.where(written > 1, (whole - first) / np.maximum(written - 1, 1), np.nan)
+        samples["tpot"] = Sample(each[order], paired=True)
+    if gaps is not None:
+        found = [gap for g, keep in zip(gaps, kept, strict=True) if keep for gap in g]
+        samples["itl"] = Sample(np.array(found, dtype=np.float64))
     requests = request_trace(
         arrival - arrival.min(), np.array(inputs)[kept].astype(np.int64), written.astype(np.int64)
     )
     if starts is None:
         notes.append("arrivals are not recorded")
-    return _Details(requests, measured, notes)
+    return _Details(requests, samples, notes)
 
 
 def _gaps(value: object, n: int) -> list[list[float]] | None:

@@ -1,26 +1,25 @@
-"""Requests of a run, served step by step by the cost model, and what each of them would have seen."""
+"""Requests of a run, served by the simulator as its engine would, and what each of them would have seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.batching import MIXED, PREFILL_FIRST, Batcher, EngineClock, Schedule, StepTime, schedule
-from moesim.engine.deployment import Deployment
-from moesim.engine.load import Load
-from moesim.engine.memory import cache_per_sequence
 from moesim.engine.traits import Traits
 from moesim.hardware import Hardware
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
 from moesim.prediction import Engine
-from moesim.prediction.kept import deployment_of
-from moesim.prediction.room import check_room
-from moesim.requests import RequestTrace, take
-from moesim.validate.runs import PER_TOKEN_MEAN, TOKEN, Spread
+from moesim.requests import RequestTrace
+from moesim.serving.outcome import Outcome
+from moesim.serving.settings import Fleet, Scheduler
+from moesim.serving.simulate import simulate
+from moesim.serving.state import BINS_PER_E, GAP_LOW_S, LOG_REPLICA, LOG_START
+from moesim.validate.distances import Sample
+from moesim.validate.runs import PER_TOKEN_MEAN, PICKED, TOKEN, Spread
 
 Array = npt.NDArray[np.float64]
 
@@ -34,7 +33,7 @@ class Setup:
     model, hardware, layout, engine
         As for a prediction.
     backend
-        ``sglang`` reads prompts before it decodes; others mix them.
+        Whose scheduler forms the steps.
     traits
         What the engine adds to its kernels.
     """
@@ -55,31 +54,48 @@ class Replayed:
     ----------
     sent_s
         When the client sent it.
+    picked_s
+        When the engine looked for new requests next: at the first step that began then or later.
     first_s, last_s
         When its first and last token arrived.
     output_tokens
         Tokens it got.
     gaps
-        Seconds between tokens, of all requests, ``[tokens]``.
+        Seconds between tokens, of all requests, by bins, and how many there are of each.
     """
 
     sent_s: Array
+    picked_s: Array
     first_s: Array
     last_s: Array
     output_tokens: npt.NDArray[np.int64]
-    gaps: Array
+    gaps: Sample
 
-    def metrics(self, itl_of: str = TOKEN) -> Mapping[str, Spread]:
-        """Statistics in seconds by `moesim.validate.runs.RUN_METRICS`."""
-        many = self.output_tokens > 1
-        each = (self.last_s - self.first_s)[many] / (self.output_tokens[many] - 1)
-        weights = self.output_tokens[many] - 1 if itl_of == PER_TOKEN_MEAN else None
+    def samples(self, itl_of: str = TOKEN, counted_from: str = "") -> Mapping[str, Sample]:
+        """Seconds by `moesim.validate.runs.RUN_METRICS`.
+
+        Parameters
+        ----------
+        itl_of
+            What an inter-token latency is a sample of.
+        counted_from
+            From when times to the first and last token are counted: `moesim.validate.runs.PICKED`, or when
+            the client sent the request.
+        """
+        began = self.picked_s if counted_from == PICKED else self.sent_s
+        later = self.output_tokens - 1
+        each = np.where(later > 0, (self.last_s - self.first_s) / np.maximum(later, 1), np.nan)
+        itl = Sample(each, np.maximum(later, 0)) if itl_of == PER_TOKEN_MEAN else Sample(each)
         return {
-            "ttft": Spread.of(self.first_s - self.sent_s),
-            "tpot": Spread.of(each),
-            "itl": Spread.of(self.gaps) if itl_of == TOKEN else Spread.of(each, weights),
-            "e2el": Spread.of(self.last_s - self.sent_s),
+            "ttft": Sample(self.first_s - began, paired=True),
+            "tpot": Sample(each, paired=True),
+            "itl": self.gaps if itl_of == TOKEN else itl,
+            "e2el": Sample(self.last_s - began, paired=True),
         }
+
+    def metrics(self, itl_of: str = TOKEN, counted_from: str = "") -> Mapping[str, Spread]:
+        """Statistics in seconds by `moesim.validate.runs.RUN_METRICS`."""
+        return {name: Spread.of_sample(s) for name, s in self.samples(itl_of, counted_from).items()}
 
     @property
     def duration_s(self) -> float:
@@ -87,11 +103,7 @@ class Replayed:
         return float(self.last_s.max() - self.sent_s.min())
 
 
-def replay(
-    requests: RequestTrace,
-    setup: Setup,
-    clock_of: Callable[[Deployment], StepTime] = EngineClock,
-) -> Replayed:
+def replay(requests: RequestTrace, setup: Setup, seed: int = 0) -> Replayed:
     """Serve requests step by step.
 
     Parameters
@@ -99,71 +111,63 @@ def replay(
     requests
         Who arrives when; a closed loop sends the next request when one ends.
     setup
-        What serves them. Data-parallel ranks take requests in turn, and so do the microbatches of a pipeline.
-    clock_of
-        What prices the steps of a deployment.
+        What serves them. Microbatches of a pipeline take requests in turn, as engines of their own.
+    seed
+        Of routing draws.
 
     Raises
     ------
     ConfigError
         If the layout or the engine's settings are wrong.
     InfeasibleError
-        If the weights, or the mean request's cache, do not fit.
+        If the weights, or the longest request's cache, do not fit.
     """
-    layout, engine = setup.layout, setup.engine
-    layout.check(setup.model, setup.hardware)
-    deployment = deployment_of(setup.model, setup.hardware, layout, engine, None, None, 0, setup.traits)
-    clock = clock_of(deployment)
-    lanes = min(layout.dp * layout.pp, len(requests))
-    batcher = Batcher(int(engine.chunk_tokens), _most(requests, deployment, engine), _policy(setup.backend))
-    found: list[Replayed] = []
-    turns = [np.arange(lane, len(requests), lanes) for lane in range(lanes)]
-    for lane, mine in enumerate(turns):
-        part = take(requests, mine)
-        if requests.concurrency is not None:
-            part = replace(part, concurrency=max((requests.concurrency + lanes - 1 - lane) // lanes, 1))
-        found.append(_follow(part, schedule(part, batcher, clock)))
-    order = np.argsort(np.concatenate(turns), kind="stable")
+    engine, stages = setup.engine, setup.layout.pp
+    fleet = Fleet()
+    if stages > 1:
+        engine = replace(engine, max_sequences=max(engine.max_sequences // stages, 1))
+        fleet = Fleet(replicas=stages, router="round-robin")
+    outcome = simulate(
+        setup.model,
+        setup.hardware,
+        setup.layout,
+        requests,
+        engine=engine,
+        scheduler=Scheduler.of(setup.backend),
+        fleet=fleet,
+        traits=setup.traits,
+        seed=seed,
+    )
+    return replayed_of(outcome)
+
+
+def replayed_of(outcome: Outcome) -> Replayed:
+    """What a simulation says of requests, as a client and the engine's own clock would."""
+    progress = outcome.state.progress
+    counts = outcome.state.tally.gaps
+    found = np.flatnonzero(counts)
+    # The middle of a bin; tokens of one step come at once.
+    middles = np.where(found > 0, GAP_LOW_S * np.exp((found + 0.5) / BINS_PER_E), 0.0)
     return Replayed(
-        sent_s=np.concatenate([part.sent_s for part in found])[order],
-        first_s=np.concatenate([part.first_s for part in found])[order],
-        last_s=np.concatenate([part.last_s for part in found])[order],
-        output_tokens=np.concatenate([part.output_tokens for part in found])[order],
-        gaps=np.concatenate([part.gaps for part in found]),
+        progress.sent_s,
+        _picked(outcome),
+        progress.first_s,
+        progress.last_s,
+        outcome.requests.output_tokens.astype(np.int64),
+        Sample(middles, counts[found]),
     )
 
 
-def _policy(backend: str) -> str:
-    return PREFILL_FIRST if backend == "sglang" else MIXED
-
-
-def _most(requests: RequestTrace, deployment: Deployment, engine: Engine) -> int:
-    """Sequences of one lane that the engine and its cache hold."""
-    layout = deployment.layout
-    inputs, outputs = (np.array([a.mean()]) for a in (requests.input_tokens, requests.output_tokens))
-    memory = deployment.memory(engine.chunk_tokens, engine.memory_utilisation)
-    check_room(deployment, Load(inputs, outputs, np.ones(1)), memory, engine)
-    each = cache_per_sequence(deployment.kinds, layout, deployment.precision, inputs + outputs / 2)
-    room = int(memory.cache_budget_bytes / max(float(each[0]), 1.0) / layout.pp)
-    return max(1, min(room, int(engine.max_sequences / layout.pp), int(engine.chunk_tokens)))
-
-
-def _follow(requests: RequestTrace, steps: Schedule) -> Replayed:
-    """When each request's tokens came."""
-    ends = np.repeat(steps.start_s + steps.seconds, np.diff(steps.step_ptr))
-    prompt = requests.input_tokens.astype(np.int64)
-    # The step that reads the last prompt token gives the first output token.
-    gives = steps.position >= prompt[steps.request] - 1
-    request, when = steps.request[gives], ends[gives]
-    order = np.argsort(request, kind="stable")
-    request, when = request[order], when[order]
-    bounds = np.searchsorted(request, np.arange(len(requests) + 1))
-    first, last = when[bounds[:-1]], when[bounds[1:] - 1]
-    same = request[1:] == request[:-1]
-    sent = requests.arrival_s.copy()
-    if requests.concurrency is not None and len(requests) > requests.concurrency:
-        freed = np.sort(last)[: len(requests) - requests.concurrency]
-        sent[requests.concurrency :] = np.maximum(sent[requests.concurrency :], freed)
-    # A client that sends late does not make the engine serve early.
-    sent = np.minimum(sent, first)
-    return Replayed(sent, first, last, requests.output_tokens.astype(np.int64), np.diff(when)[same])
+def _picked(outcome: Outcome) -> Array:
+    """When each request's engine next began a step; when it was sent, beyond the steps that were kept."""
+    progress, tally = outcome.state.progress, outcome.state.tally
+    log = tally.log[: min(int(tally.logged[0]), len(tally.log))]
+    picked = progress.sent_s.copy()
+    replica = progress.lane // outcome.rules.lanes
+    for one in np.unique(replica):
+        starts = log[log[:, LOG_REPLICA] == one, LOG_START]
+        mine = np.flatnonzero(replica == one)
+        place = np.searchsorted(starts, progress.sent_s[mine])
+        inside = place < len(starts)
+        picked[mine[inside]] = starts[place[inside]]
+    return np.minimum(picked, progress.first_s)

@@ -2,7 +2,8 @@
 
 ``requests.jsonl`` has ``input_toks, output_toks, arrival_time, queued_ts, first_token_ts, last_token_ts``.
 Arrival is on the wall clock and the others on the engine's, so that TTFT and latency count from ``queued_ts``
-unless both are the same clock.
+unless both are the same clock. vLLM's engine stamps it when it takes the request from its inbox, between two
+steps: the rest of the step that runs when a request comes is not in its TTFT, and not in the predicted one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 
 from moesim.requests import request_trace
 from moesim.validate.cells import Faults
+from moesim.validate.distances import Sample
 from moesim.validate.documents import Fields, read_document, read_lines
-from moesim.validate.runs import PER_TOKEN_MEAN, BenchmarkRun, RunEngine, Spread
+from moesim.validate.runs import PER_TOKEN_MEAN, PICKED, SENT, BenchmarkRun, RunEngine, Spread
 
 META, REQUESTS = "meta.json", "requests.jsonl"
 #: Two times of one request that differ by more are of two clocks.
@@ -57,9 +59,20 @@ def read_run_folder(folder: Path) -> BenchmarkRun:
         faults.add("", "holds no requests that were served")
     faults.raise_if_any()
     read, written, arrival, queued, first, last = np.array(table, dtype=np.float64).T
-    began = arrival if (np.abs(arrival - queued) < _DAY_S).all() else queued
+    order = np.argsort(arrival, kind="stable")
+    read, written, arrival, queued, first, last = (
+        column[order] for column in (read, written, arrival, queued, first, last)
+    )
+    one_clock = bool((np.abs(arrival - queued) < _DAY_S).all())
+    began = arrival if one_clock else queued
     many = written > 1
-    each = (last - first)[many] / (written[many] - 1)
+    each = np.where(many, (last - first) / np.maximum(written - 1, 1), np.nan)
+    samples = {
+        "ttft": Sample(first - began, paired=True),
+        "tpot": Sample(each, paired=True),
+        "itl": Sample(each, np.maximum(written - 1, 0)),
+        "e2el": Sample(last - began, paired=True),
+    }
     duration = float(last.max() - began.min())
     notes = [f"{silent} requests without input or output tokens were left out"] if silent else []
     return BenchmarkRun(
@@ -74,12 +87,9 @@ def read_run_folder(folder: Path) -> BenchmarkRun:
         concurrency=None,
         request_rate=(len(table) - 1) / max(float(np.ptp(arrival)), 1e-9) if len(table) > 1 else None,
         requests=request_trace(arrival - arrival.min(), read.astype(np.int64), written.astype(np.int64)),
-        measured={
-            "ttft": Spread.of(first - began),
-            "tpot": Spread.of(each),
-            "itl": Spread.of(each, written[many].astype(np.int64) - 1),
-            "e2el": Spread.of(last - began),
-        },
+        measured={name: Spread.of_sample(sample) for name, sample in samples.items()},
+        samples=samples,
+        counted_from=SENT if one_clock else PICKED,
         itl_of=PER_TOKEN_MEAN,
         duration_s=duration,
         request_throughput=len(table) / duration if duration > 0 else None,

@@ -16,6 +16,7 @@ from moesim.layout.parallelism import Parallelism
 from moesim.model import Model, load_model
 from moesim.prediction import Engine
 from moesim.requests import RequestTrace, generate_requests
+from moesim.validate.distances import Distance, distance
 from moesim.validate.names import dtype_of, model_of
 from moesim.validate.replay import Replayed, Setup, replay
 from moesim.validate.runs import RUN_METRICS, STATISTICS, BenchmarkRun, RunEngine, Spread
@@ -48,6 +49,8 @@ class RunResult:
         Every request of the prediction.
     predicted, errors
         Seconds, and predicted over measured less 1, by `RUN_METRICS`.
+    distances
+        Of the whole distributions, by `RUN_METRICS`.
     assumed
         What neither the run nor the user says.
     """
@@ -57,6 +60,7 @@ class RunResult:
     replayed: Replayed
     predicted: dict[str, Spread]
     errors: dict[str, Spread]
+    distances: dict[str, Distance]
     assumed: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
@@ -83,26 +87,27 @@ class RunResult:
                 "request_throughput": len(self.replayed.sent_s) / duration,
                 "output_throughput": float(self.replayed.output_tokens.sum()) / duration,
             },
-            "errors": {m: errors_of(self.errors[m]) for m in RUN_METRICS},
+            "counted_from": run.counted_from,
+            "errors": {m: errors_of(self.errors[m], self.distances[m]) for m in RUN_METRICS},
             "assumed": self.assumed,
             "notes": run.notes,
         }
 
 
-def errors_of(spread: Spread) -> dict[str, float | None]:
-    """Signed errors by name: ``mean_error``, ``median_error``, ``p90_error``, ``p99_error``."""
-    return {f"{name}_error": getattr(spread, name) for name in STATISTICS}
+def errors_of(spread: Spread, apart: Distance) -> dict[str, float | None]:
+    """Signed errors ``mean_error, median_error, p90_error, p99_error``, and those of `Distance`."""
+    return {f"{name}_error": getattr(spread, name) for name in STATISTICS} | asdict(apart)
 
 
 def summarise_runs(results: Sequence[RunResult]) -> dict[str, dict[str, float | None]]:
-    """Signed errors by metric: of the only run, or the median over runs."""
+    """Errors by metric: of the only run, or the median over runs."""
+    every = [{m: errors_of(r.errors[m], r.distances[m]) for m in RUN_METRICS} for r in results]
 
-    def middle(metric: str, statistic: str) -> float | None:
-        found = [getattr(result.errors[metric], statistic) for result in results]
-        known = [value for value in found if value is not None]
+    def middle(metric: str, name: str) -> float | None:
+        known = [value for errors in every if (value := errors[metric][name]) is not None]
         return float(np.median(known)) if known else None
 
-    return {m: errors_of(Spread(*(middle(m, s) for s in STATISTICS))) for m in RUN_METRICS}
+    return {m: {name: middle(m, name) for name in every[0][m]} for m in RUN_METRICS}
 
 
 def predict_run(
@@ -120,7 +125,7 @@ def predict_run(
     given
         What the user knows better.
     seed
-        Of arrivals, where the run has a rate but no arrivals.
+        Of arrivals, where the run has a rate but no arrivals, and of routing draws.
     calibration
         Whose constants of engines to take; the shipped one by default.
 
@@ -135,10 +140,12 @@ def predict_run(
     setup, assumed = setup_of(run, given or Given())
     setup = replace(setup, traits=calibration.traits.get(setup.backend, Traits()))
     requests, more = requests_of(run, seed)
-    replayed = replay(requests, setup)
-    predicted = dict(replayed.metrics(run.itl_of))
+    replayed = replay(requests, setup, seed)
+    samples = replayed.samples(run.itl_of, run.counted_from)
+    predicted = {m: Spread.of_sample(samples[m]) for m in RUN_METRICS}
     errors = {m: predicted[m].over(run.measured[m]) for m in RUN_METRICS}
-    return RunResult(run, setup, replayed, predicted, errors, (*assumed, *more))
+    apart = {m: distance(samples[m], s) if (s := run.samples.get(m)) else Distance() for m in RUN_METRICS}
+    return RunResult(run, setup, replayed, predicted, errors, apart, (*assumed, *more))
 
 
 def setup_of(run: BenchmarkRun, given: Given) -> tuple[Setup, tuple[str, ...]]:

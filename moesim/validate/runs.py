@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.requests import RequestTrace
+from moesim.validate.distances import Sample
 
 #: Metrics of a run, in the names of serving benchmarks.
 RUN_METRICS = ("ttft", "tpot", "itl", "e2el")
@@ -16,6 +17,9 @@ STATISTICS = ("mean", "median", "p90", "p99")
 
 #: What an inter-token latency is a sample of: every token, or a request's mean, once per token or request.
 TOKEN, PER_TOKEN_MEAN, REQUEST_MEAN = "token", "per-token mean", "request mean"
+#: From when a request's times count: when the client sent it, or when the engine took it from its inbox,
+#: which it looks into between steps.
+SENT, PICKED = "sent", "picked up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +40,27 @@ class Spread:
         values
             ``[samples]``.
         weights
-            How often each sample counts; None for once.
+            How often each value counts; None for once.
 
         Examples
         --------
         >>> Spread.of([1.0, 2.0, 3.0, 4.0]).median
         2.5
         """
-        sample = np.asarray(values, dtype=np.float64)
-        if weights is not None:
-            sample = np.repeat(sample, weights)
-        if not len(sample):
+        return cls.of_sample(Sample(np.asarray(values, dtype=np.float64), weights))
+
+    @classmethod
+    def of_sample(cls, sample: Sample) -> Spread:
+        """Statistics of a sample that may be weighted; values that are not known are left out."""
+        keep = np.isfinite(sample.values)
+        if sample.weights is not None:
+            keep &= sample.weights > 0
+        if not keep.any():
             return cls()
-        return cls(float(sample.mean()), *(float(q) for q in np.percentile(sample, [50, 90, 99])))
+        weights = None if sample.weights is None else sample.weights[keep]
+        known = Sample(sample.values[keep], weights)
+        mean = float(np.average(known.values, weights=weights))
+        return cls(mean, *map(float, known.quantiles([0.5, 0.9, 0.99])))
 
     def over(self, measured: Spread) -> Spread:
         """Signed relative error of each statistic, None where either is unknown or the measured one is 0."""
@@ -96,6 +108,11 @@ class BenchmarkRun:
         Every request with its lengths and arrival; None where only statistics are recorded.
     measured
         Seconds by `RUN_METRICS`.
+    samples
+        The values these are statistics of, by metric, where they are recorded; those of requests in order of
+        arrival, as `requests` has them.
+    counted_from
+        `SENT` or `PICKED`.
     itl_of
         What the inter-token latency is a sample of.
     duration_s, request_throughput, output_throughput
@@ -119,6 +136,8 @@ class BenchmarkRun:
     requests: RequestTrace | None
     measured: Mapping[str, Spread]
     itl_of: str = TOKEN
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    counted_from: str = SENT
     duration_s: float | None = None
     request_throughput: float | None = None
     output_throughput: float | None = None

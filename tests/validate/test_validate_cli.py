@@ -12,7 +12,8 @@ import pytest
 from bench_files import folder_rows, run_folder, vllm_result
 from serving_rows import POOLS, write_csv
 
-SPREAD = {"mean_error", "median_error", "p90_error", "p99_error"}
+SIGNED = {f"{name}_error" for name in ("mean", "median", "p90", "p99")}
+WHOLE = {"wasserstein", "ks", "request_error", "correlation"}
 
 
 @pytest.fixture
@@ -180,8 +181,9 @@ def test_a_run_folder(moesim, tmp_path):
     document = json.loads(stdout)
     assert document["rows"][0]["hardware"] == "b200-sxm-8"
     assert set(document["summary"]) == {"ttft", "tpot", "itl", "e2el"}
-    assert all(set(errors) == SPREAD for errors in document["summary"].values())
-    assert all(isinstance(v, float) for errors in document["summary"].values() for v in errors.values())
+    assert all(set(errors) == SIGNED | WHOLE for errors in document["summary"].values())
+    assert all(isinstance(errors[n], float) for errors in document["summary"].values() for n in SIGNED)
+    assert all(errors["wasserstein"] >= 0 for errors in document["summary"].values())
     assert document["provenance"]["inputs"]
 
 
