@@ -168,11 +168,12 @@ class Links:
         self._share()
         return one
 
-    def cancel(self, one: Transfer) -> None:
-        """Break a transfer off; what has crossed stays counted, and `done` never happens."""
+    def cancel(self, one: Transfer) -> float:
+        """Break a transfer off, `done` never happens; the bytes that have not crossed."""
         if one in self.active:
             self._leave(one, self.env.now)
             self._share()
+        return one.left
 
     def set_limit(self, one: Transfer, limit: float) -> None:
         """From now on a transfer can use another rate."""
