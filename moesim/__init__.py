@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from moesim.layout import Disaggregated, ExpertMap, Parallelism, Workers
     from moesim.model import Model, load_model
     from moesim.placement import Placed, place
+    from moesim.planning import plan
     from moesim.prediction import Engine, Workload, predict, sweep
     from moesim.reporting import report
     from moesim.requests import load_requests
     from moesim.result import Prediction
+    from moesim.serving.simulate import simulate
     from moesim.trace import LoadCounts, RoutingTrace, load_trace
 
 _HOME = {
@@ -55,8 +57,10 @@ _HOME = {
     "load_requests": "requests",
     "load_trace": "trace",
     "place": "placement",
+    "plan": "planning",
     "predict": "prediction",
     "report": "reporting",
+    "simulate": "serving.simulate",
     "statistics": "analysis",
     "sweep": "prediction",
 }
@@ -88,8 +92,10 @@ __all__ = [
     "load_requests",
     "load_trace",
     "place",
+    "plan",
     "predict",
     "report",
+    "simulate",
     "statistics",
     "sweep",
 ]

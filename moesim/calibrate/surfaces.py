@@ -19,6 +19,7 @@ STEPS: dict[str, tuple[float, ...]] = {
     "gemm": (1.5, 2.0, 2.0),
     "attention_decode": (2.0, 2.0, 3.0, 1.0),
     "attention_decode_window": (2.0, 2.0, 3.0, 1.0),
+    "attention_mixed": (1.0, 1.0, 3.0, 1.0),
     "attention_prefill": (2.0, 2.0, 3.0, 1.0),
     "attention_prefill_window": (2.0, 2.0, 2.5, 1.0),
     "mla_decode": (2.0, 2.0, 2.0),

@@ -15,11 +15,13 @@ from moesim.cli.common import stderr
 from moesim.cli.demo import demo
 from moesim.cli.many import spread
 from moesim.cli.place import place
+from moesim.cli.plan import plan
 from moesim.cli.predict import predict
 from moesim.cli.rebalance import rebalance
 from moesim.cli.replay import replay
 from moesim.cli.report import report
 from moesim.cli.reproduce import reproduce
+from moesim.cli.simulate import simulate
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -31,7 +33,9 @@ app = typer.Typer(
     help="Predict, place and validate Mixture-of-Experts inference from real routing traces.",
 )
 app.command()(predict)
+app.command()(simulate)
 app.command()(place)
+app.command()(plan)
 app.command()(rebalance)
 app.command()(replay)
 app.command()(reproduce)

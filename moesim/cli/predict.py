@@ -80,7 +80,7 @@ def predict(
     assert found_hardware is not None
     layout = Parallelism(tp, pp, dp, ep)
     own = {"tp": prefill_tp, "pp": prefill_pp, "dp": prefill_dp, "ep": prefill_ep}
-    whole = _pools(layout, prefill_workers, decode_workers, own)
+    whole = pools_of(layout, prefill_workers, decode_workers, own)
     learnt = None if calibration is None else calibration_of(calibration)
     engine = Engine(
         dtype,
@@ -108,7 +108,7 @@ def predict(
             whole,
             Workload(input_len, output_len, concurrency, request_rate),
             trace=routing,
-            plan=_placement(found_model, layout, plan, redundant),
+            plan=placement_of(found_model, layout, plan, redundant),
             engine=engine,
             seed=seed,
             calibration=learnt,
@@ -126,11 +126,10 @@ def predict(
         stderr(f"note: {note}")
 
 
-def _placement(model: Model, layout: Parallelism, path: str | None, redundant: int) -> ExpertMap | None:
+def placement_of(model: Model, layout: Parallelism, path: str | None, redundant: int) -> ExpertMap | None:
     """The placement that was asked for: from a file, or contiguous with spares."""
     from moesim.errors import ConfigError, Fault
     from moesim.layout import ExpertMap
-    from moesim.placement import read_plan
 
     if path is None and not redundant:
         return None
@@ -141,6 +140,9 @@ def _placement(model: Model, layout: Parallelism, path: str | None, redundant: i
         faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
     plan = None
     if path is not None and model.moe:
+        # With it comes scipy's optimisation, which is slow to load.
+        from moesim.placement import read_plan
+
         try:
             plan = read_plan(path, model, layout.ep)
         except ConfigError as error:
@@ -152,7 +154,7 @@ def _placement(model: Model, layout: Parallelism, path: str | None, redundant: i
     return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
 
 
-def _pools(
+def pools_of(
     layout: Parallelism, prefill: int | None, decode: int, own: dict[str, int | None]
 ) -> Parallelism | Disaggregated:
     """One deployment, or the two pools that were asked for."""

@@ -144,7 +144,7 @@ def rebalance(
     for routing in routings:
         assert routing is not None
         check_routing(routing, found_model)
-    played = _played(routings, found_model, tokens_per_step, steps, order == "interleaved", seed)
+    played = played_of(routings, found_model, tokens_per_step, steps, order == "interleaved", seed)
     plan = None
     if start is not None:
         from moesim.placement import read_plan
@@ -228,7 +228,7 @@ def show(found: Rebalanced) -> None:
     typer.echo(f"least total time: {found.best}")
 
 
-def _played(
+def played_of(
     routings: list[Routing | None],
     model: Model,
     tokens: int,

@@ -44,18 +44,43 @@ def convert(
     arrivals: Annotated[
         str | None, typer.Option("--arrivals", help=f"Give the requests other times: {_ARRIVALS}.")
     ] = None,
+    resample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000_000,
+            help="So many requests, drawn by session with replacement (docs/simulate.md).",
+        ),
+    ] = None,
+    request_rate: Annotated[
+        float | None, typer.Option(help="Requests per second of --resample; the trace's own by default.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Write requests in another format: moesim's Parquet, or Mooncake's JSONL for load generators."""
-    from moesim.requests import load_requests, parse_arrivals, with_arrivals
+    from moesim.errors import ConfigError, Fault
+    from moesim.requests import load_requests, parse_arrivals, resample_sessions, with_arrivals
 
-    process = parse_arrivals(arrivals, "--arrivals") if arrivals is not None else None
-    _check(output, to)
+    faults: list[Fault] = []
+    process = None
+    if arrivals is not None:
+        try:
+            process = parse_arrivals(arrivals, "--arrivals")
+        except ConfigError as error:
+            faults += error.faults
+    if request_rate is not None and resample is None:
+        faults.append(Fault("is the rate of --resample", "--request-rate", request_rate))
+    elif request_rate is not None and not 0 < request_rate < 1e9:
+        faults.append(Fault("is no rate", "--request-rate", request_rate, "per second, more than 0"))
+    _check(output, to, faults)
     trace = load_requests(path)
+    if resample is not None:
+        trace = resample_sessions(trace, resample, seed=seed, rate_per_s=request_rate)
     if process is not None:
         trace = with_arrivals(trace, process, seed=seed)
-    _write(trace, output, to, json, [path, output], seed if arrivals is not None else None)
+    drawn = arrivals is not None or resample is not None
+    _write(trace, output, to, json, [path, output], seed if drawn else None)
 
 
 @app.command()

@@ -100,6 +100,8 @@ class Deployment:
         What is assumed without a source: one of `moesim.engine.routing.ASSUMED`.
     dispatch
         How tokens choose among the replicas of an expert: one of `moesim.layout.DISPATCH`.
+    samples
+        Layer batches that are drawn for each size; fewer where many layouts are only to be ranked.
     """
 
     model: Model
@@ -116,6 +118,7 @@ class Deployment:
     launch_s: float = 0.0
     routing: str = "typical"
     dispatch: str = "even"
+    samples: int = SAMPLES
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
@@ -127,6 +130,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
+        self.traits = self.traits.on(self.hardware.scale_up)
         self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
         if self.speculation.tokens:
@@ -180,6 +184,16 @@ class Deployment:
             other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
 
+    def share_experts(self, other: Deployment) -> None:
+        """Use the draws of a deployment of the same experts on equal stages, and the other way round.
+
+        Parameters
+        ----------
+        other
+            The same but for its stages' number and its cache's data type.
+        """
+        self._experts = other._experts
+
     def decode(self, sequences: Array, context: Array) -> Decode:
         """A step that decodes `sequences` sequences, all ranks together, drafts and all."""
         layout = self.layout
@@ -222,9 +236,17 @@ class Deployment:
         return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
     def _sequential(self, batch: Batch, phase: int) -> StepTimes:
-        work = step_work(self.model, self.layout, batch, self.precision, self.kinds)
+        work = step_work(
+            self.model, self.layout, batch, self.precision, self.kinds, together=self.one_attention
+        )
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
         return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
+
+    @property
+    def one_attention(self) -> bool:
+        """Whether decoding and prompts of a step share a kernel of attention: where it was measured so."""
+        measured = self.hardware.device.processor.kernels
+        return ("attention_mixed", self.precision.cache, self.backend) in measured
 
     def expert_steps(self, phase: int = DECODE) -> list[tuple[ExpertWork, ExpertStep]]:
         """What a batch asks of the routed experts of each group of equal layers, and what times it."""
@@ -275,6 +297,9 @@ class Deployment:
         elif layers < plan.layers:
             plan = ExpertMap(plan.physical_to_logical[list(group.layers)], plan.num_experts, plan.ranks)
             replicas = replicas.only(group.layers)
+        else:
+            # A placement of some layers stands for all, as a source of some does.
+            repeat = layers / plan.layers
         each = input_bytes(group.dtype) if group.dtype in ("fp8", "int8") else ACTIVATION_BYTES
         shape = ExpertShape(group.hidden, group.shard, moe.matrices, group.dtype)
         return ExpertStep(
@@ -292,6 +317,7 @@ class Deployment:
             (1, 1) if isinstance(self.source, TokenSource) else (moe.groups, moe.top_groups),
             self.choice,
             replicas,
+            self.samples,
         )
 
     @property

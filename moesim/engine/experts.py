@@ -88,6 +88,8 @@ class ExpertStep:
         Which measured kernels apply.
     replicas
         How tokens choose among the replicas of an expert.
+    samples
+        Layer batches drawn per grid point.
     """
 
     source: RoutingSource
@@ -103,6 +105,7 @@ class ExpertStep:
     groups: tuple[int, int] = (1, 1)
     choice: Choice = field(default_factory=Choice)
     replicas: Replicas = field(default_factory=Replicas)
+    samples: int = SAMPLES
     _grid: dict[int, Array] = field(default_factory=dict)
 
     def at(self, tokens: Array) -> dict[str, Array]:
@@ -132,7 +135,7 @@ class ExpertStep:
     def _replay(self, tokens: int) -> Array:
         """Draw, dispatch and time batches of one size."""
         size = tokens * self.source.layers * self.source.top_k
-        draws = max(1, min(SAMPLES // self.source.layers, TOKEN_BUDGET // size))
+        draws = max(1, min(self.samples // self.source.layers, TOKEN_BUDGET // size))
         # Loads are small enough to be kept for other layouts; a recording is not.
         source, total = self.source, np.zeros(len(FIELDS))
         batches = (
@@ -206,7 +209,7 @@ class ExpertStep:
             return 0.0, layers * float(combine), 0.0, 0.0
         gathered = np.array(sent.tokens * self.dispatch_bytes)
         reduced = np.array(sent.tokens * back_bytes)
-        if layout.ep == 1:
+        if layout.ep == 1 or self._gathers:
             there = collective_seconds("all_gather", layout.stage, layout.stage, gathered, self.hardware)
             back = collective_seconds("reduce_scatter", layout.stage, layout.stage, reduced, self.hardware)
             return layers * float(there), layers * float(back), 0.0, 0.0
@@ -239,6 +242,14 @@ class ExpertStep:
         )
         off = 1.0 - np.eye(self.plan.ranks)
         return there, back, (traffic.up * off).sum() / self.plan.ranks, traffic.out.sum() / self.plan.ranks
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether every rank gets all tokens and partial sums come back.
+
+        vLLM's ``allgather_reducescatter`` does so, its default where no library of exchanges is installed.
+        """
+        return self.backend == "vllm" and exchange_of(self.hardware, self._mode, self.backend) is None
 
     def _traffic(self, sent: Dispatched) -> Traffic:
         domain = max(1, self.hardware.domain // self.layout.moe_tp)

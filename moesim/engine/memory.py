@@ -104,7 +104,11 @@ def weights_per_device(
     model: Model, layout: Parallelism, precision: Precision, redundant: float = 0
 ) -> float:
     """Bytes of weights on the fullest device: the stage that has most, ends included."""
-    layers = [_layer_bytes(layer, model.hidden, layout, precision, redundant) for layer in model.layers]
+    each = {
+        layer: _layer_bytes(layer, model.hidden, layout, precision, redundant)
+        for layer in dict.fromkeys(model.layers)
+    }
+    layers = [each[layer] for layer in model.layers]
     table = model.vocab * model.hidden / layout.tp
     embedding, head = (table * bytes_per_param(precision.weight(m.module)) for m in model_matrices(model))
     if model.tied_embeddings and layout.pp == 1:

@@ -50,6 +50,7 @@ KIND_OF = {
     "attention_decode": "attention_decode",
     "attention_decode_window": "attention_decode",
     "mla_decode": "attention_decode",
+    "attention_mixed": "attention_prefill",
     "attention_prefill": "attention_prefill",
     "attention_prefill_window": "attention_prefill",
     "mla_prefill": "attention_prefill",

@@ -13,6 +13,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "gemm": ("rows", "outputs", "inputs"),
     "attention_decode": ("sequences x kv heads", "context", "heads per kv head", "head size"),
     "attention_decode_window": ("sequences x kv heads", "context", "heads per kv head", "head size"),
+    "attention_mixed": ("sequences x heads", "context", "heads per kv head", "head size"),
     "attention_prefill": ("prompts x heads", "length", "heads per kv head", "head size"),
     "attention_prefill_window": ("prompts x heads", "length", "length per window", "head size"),
     "mla_decode": ("sequences", "context", "heads"),

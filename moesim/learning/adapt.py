@@ -70,7 +70,7 @@ def adapt(calibration: Calibration, runs: Sequence[OwnRun], source: str = "") ->
     for backend in sorted({run.engine.backend for run in runs}):
         own = [run for run in runs if run.engine.backend == backend]
         told = np.array([run.ttft_s is not None for run in own])
-        traits[backend] = refit(probes_of_runs(own), traits.get(backend, Traits()), told)
+        traits[backend] = _refitted(own, traits.get(backend, Traits()), told)
     families = dict(calibration.families)
     before = _off(calibration, runs)
     after = {metric: np.full(len(runs), np.nan) for metric in before}
@@ -88,6 +88,16 @@ def adapt(calibration: Calibration, runs: Sequence[OwnRun], source: str = "") ->
     provenance = {**calibration.provenance, "adapted": {"runs": len(runs), "source": source}}
     adapted = Calibration(traits, families, calibration.level, provenance)
     return adapted, Adapted(tuple(runs), before, after)
+
+
+def _refitted(runs: Sequence[OwnRun], known: Traits, told: npt.NDArray[np.bool_]) -> Traits:
+    """Constants of one engine; what collectives take in a step is of the links that the runs were on."""
+    bridge = all(run.hardware.scale_up.topology == "tree" for run in runs)
+    prior = replace(known, communication=known.over_bridge) if bridge else known
+    found = refit(probes_of_runs(runs), prior, told)
+    if not bridge:
+        return found
+    return replace(found, communication=known.communication, over_bridge=found.communication)
 
 
 def _off(calibration: Calibration, runs: Sequence[OwnRun]) -> dict[str, Array]:

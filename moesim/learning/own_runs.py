@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -98,6 +98,7 @@ def probes_of_runs(runs: Sequence[OwnRun]) -> Probes:
     """Physical times of runs for any constants of their engines."""
 
     def physics(traits: Traits) -> Physics:
+        traits = replace(traits, over_bridge=traits.communication)
         states = [
             run.served(Calibration({run.engine.backend: traits}, {})).physical(run.load) for run in runs
         ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from moesim.engine.traits import Traits
+from moesim.engine.traits import OVER_BRIDGE, Traits
 from moesim.validate.names import is_moe
 from moesim.validate.physics import Physics, physics_of
 from moesim.validate.rows import ServingRow
@@ -146,7 +146,8 @@ def fit_traits(
             for p in usable
             if p.rows
         ]
-        found[backend] = _fit([p for p in own if p.rows])
+        fitted = _fit([p for p in own if p.rows])
+        found[backend] = replace(fitted, over_bridge=OVER_BRIDGE.get(backend, fitted.communication))
     return found
 
 
@@ -212,7 +213,7 @@ def _fit(
         prior,
         held,
     )
-    return Traits(**dict(zip((*OF_TPOT, *OF_TTFT), map(float, (*step, *first)), strict=True)))
+    return replace(prior, **dict(zip((*OF_TPOT, *OF_TTFT), map(float, (*step, *first)), strict=True)))
 
 
 def _solve(

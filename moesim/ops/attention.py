@@ -7,6 +7,7 @@ A flash kernel keeps scores on chip, so a row counts queries, outputs and each c
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from moesim.ops.shapes import (
     decode_shape,
     latent_decode_shape,
     latent_prefill_shape,
+    mixed_shape,
     prefill_shape,
 )
 from moesim.ops.table import Op, Shape
@@ -38,13 +40,28 @@ STATE_BYTES = 4.0
 #: Index keys of sparse attention are cached in fp8 (DeepSeek-V3.2 report).
 INDEX_BYTES = 1.0
 DECODE, PREFILL = "attention_decode", "attention_prefill"
+#: Name of the row of decoding sequences in a kernel that reads prompts as well.
+MIXED = "mixed_attention"
+#: Queries of a tile of FlashAttention 2 at head size 128 (``run_mha_fwd_hdim128`` of its
+#: flash_fwd_launch_template.h, other than SM86 and SM89).
+MIXED_ROWS = 128.0
 
 
-def attention_ops(attention: Attention, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
-    """Rows of one attention layer on one of `tp` ranks."""
+def attention_ops(
+    attention: Attention, batch: Batch, tp: int, precision: Precision, *, together: bool = False
+) -> Iterator[Op]:
+    """Rows of one attention layer on one of `tp` ranks.
+
+    Parameters
+    ----------
+    together
+        Whether one kernel does the decoding and the prompts of a step, as vLLM's call of FlashAttention 2. It
+        then neither splits contexts nor lets the heads of a group share a tile: a decoding query takes a tile
+        of `MIXED_ROWS` for each of its heads.
+    """
     match attention:
         case GroupedQuery():
-            yield from _grouped_query(attention, batch, tp, precision)
+            yield from _grouped_query(attention, batch, tp, precision, together)
         case Latent():
             yield from _latent(attention, batch, tp, precision)
         case Compressed():
@@ -75,8 +92,28 @@ def _rows(
             yield Op(name, kind, dtype, flops, cache_bytes=cache, activation_bytes=activations, shape=shape)
 
 
-def _grouped_query(a: GroupedQuery, batch: Batch, tp: int, precision: Precision) -> Iterator[Op]:
+def _grouped_query(
+    a: GroupedQuery, batch: Batch, tp: int, precision: Precision, together: bool
+) -> Iterator[Op]:
     heads, kv_heads = a.heads / tp, max(1.0, a.kv_heads / tp)
+    if together and a.window is None and np.any(batch.prefill_tokens > 0):
+        among = np.where(batch.prefill_tokens > 0, batch.sequences, 0.0)
+        if np.any(among > 0):
+            dim = float(a.qk_dim)
+            flops, cache, moved = decode_work(
+                among, batch.context, heads * batch.queries, kv_heads, 2.0 * dim, precision.cache_bytes
+            )
+            tiles = mixed_shape(among, batch.context, heads, kv_heads, dim)
+            yield Op(
+                MIXED,
+                PREFILL,
+                precision.cache,
+                MIXED_ROWS * flops / batch.queries,
+                cache_bytes=cache,
+                activation_bytes=moved,
+                shape=tiles,
+            )
+            batch = replace(batch, sequences=batch.sequences - among)
     widths = (heads, kv_heads, float(a.qk_dim + a.v_dim), precision.cache_bytes)
     shape = (heads, kv_heads, float(a.qk_dim), a.window)
     yield from _rows(

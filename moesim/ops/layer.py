@@ -54,7 +54,14 @@ _FUSED = {
 
 
 def layer_ops(
-    layer: Layer, hidden: int, batch: Batch, tp: int, precision: Precision, *, fused: bool = True
+    layer: Layer,
+    hidden: int,
+    batch: Batch,
+    tp: int,
+    precision: Precision,
+    *,
+    fused: bool = True,
+    together: bool = False,
 ) -> Iterator[Op]:
     """Rows of one layer on one rank, without the routed experts and without communication.
 
@@ -70,6 +77,8 @@ def layer_ops(
         Data types.
     fused
         Whether engines' usual fusions apply.
+    together
+        As of `moesim.ops.attention.attention_ops`.
     """
     tokens = batch.tokens
     launches = 0 if fused else 1
@@ -80,7 +89,7 @@ def layer_ops(
         yield norm("qk_norm", tokens, _query_key_width(layer.attention, tp))
     yield from _rotary(layer, tokens, tp, precision)
     if fused or not isinstance(layer.attention, GroupedQuery):
-        yield from attention_ops(layer.attention, batch, tp, precision)
+        yield from attention_ops(layer.attention, batch, tp, precision, together=together)
     else:
         yield from _unfused_attention(layer.attention, batch, tp)
     if isinstance(layer.attention, LinearAttention):

@@ -74,6 +74,11 @@ def prefill_shape(
     )
 
 
+def mixed_shape(sequences: Number, context: Number, heads: Number, kv_heads: Number, dim: Number) -> Shape:
+    """Decoding sequences in a kernel that reads prompts as well: each head of each is a tile of its own."""
+    return Shape("attention_mixed", (sequences * heads, context, heads / kv_heads, _place(dim)))
+
+
 def latent_decode_shape(sequences: Number, context: Number, heads: Number) -> Shape:
     """Decode of latent attention on the cached latent itself."""
     return Shape("mla_decode", (sequences, context, heads))

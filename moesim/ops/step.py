@@ -104,6 +104,7 @@ def step_work(
     kinds: LayerKinds | None = None,
     *,
     fused: bool = True,
+    together: bool = False,
 ) -> StepWork:
     """List the work of one step.
 
@@ -117,6 +118,8 @@ def step_work(
         The model's layers grouped, if that was done before.
     fused
         Whether engines' usual kernel fusions apply.
+    together
+        As of `moesim.ops.attention.attention_ops`.
 
     Returns
     -------
@@ -137,7 +140,10 @@ def step_work(
     messages: list[tuple[Message, int]] = []
     for layer, count in kinds.layers:
         rows += [
-            (op, count) for op in layer_ops(layer, model.hidden, batch, layout.tp, precision, fused=fused)
+            (op, count)
+            for op in layer_ops(
+                layer, model.hidden, batch, layout.tp, precision, fused=fused, together=together
+            )
         ]
         messages += [(message, count) for message in _layer_messages(layer, model.hidden, batch, layout)]
     rows += [(op, 1) for op in _ends(model, batch, layout, precision)]

@@ -16,6 +16,7 @@ from moesim.rebalancing.policies import (
 )
 from moesim.rebalancing.price import StepCost, StepPricer
 from moesim.rebalancing.replay import Loss, Rebalance, Replayed, replay
+from moesim.rebalancing.serving import rebalanced_windows
 from moesim.rebalancing.steps import Stepwise, cut, in_turn, recorded, sampled, steps_of_rows
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "policy_faults",
     "policy_of",
     "rebalance",
+    "rebalanced_windows",
     "recorded",
     "replay",
     "restored",

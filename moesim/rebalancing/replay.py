@@ -119,6 +119,8 @@ class Replayed:
         The plan in force at the end.
     solve_s
         CPU seconds of all decisions on this machine, those against a change included.
+    plans
+        Steps at which plans had taken effect in all layers, and these plans.
     """
 
     policy: str
@@ -133,6 +135,7 @@ class Replayed:
     losses: tuple[tuple[int, Restored], ...]
     plan: ExpertMap
     solve_s: float
+    plans: tuple[tuple[int, ExpertMap], ...] = ()
 
     @property
     def seconds(self) -> FloatArray:
@@ -230,6 +233,7 @@ class _Run:
         self.ranks = np.arange(start.ranks)
         self.rebalances: list[Rebalance] = []
         self.losses: list[tuple[int, Restored]] = []
+        self.plans: list[tuple[int, ExpertMap]] = []
         names = ("moe", "rest", "even", "copy", "stall", "imbalance", "moved")
         self.of = {name: np.zeros(len(steps)) for name in names}
 
@@ -239,6 +243,7 @@ class _Run:
             self.plan, self.since = _mixed(self.plan, self.target, ready), step
             if self.change.over:
                 self.plan, self.change = self.target, None
+                self.plans.append((step, self.plan))
         of = self.of
         cost = self.pricer.price(self.plan, self.steps.draw(step))
         of["moe"][step], of["rest"][step] = cost.moe_s, cost.rest_s
@@ -265,6 +270,7 @@ class _Run:
         if self.copying.synchronous:
             self.of["stall"][step + 1] += self.copying.host_s + copy_s.sum()
             self.plan, self.since = found, step + 1
+            self.plans.append((step + 1, found))
         else:
             self.change, self.target = Change(copy_s, self.copying), found
 
@@ -287,6 +293,7 @@ class _Run:
         self.ranks = self.ranks[found.ranks]
         self.pricer = self.pricer.on(found.plan.ranks)
         self.plan, self.since = found.plan, step
+        self.plans.append((step, found.plan))
         self.of["stall"][step] += self.copying.host_s + found.seconds
         self.of["moved"][step] += found.copied.total_bytes + found.loaded_bytes
 
@@ -306,6 +313,7 @@ class _Run:
             losses=tuple(self.losses),
             plan=self.plan,
             solve_s=self.solve_s,
+            plans=tuple(self.plans),
         )
 
 

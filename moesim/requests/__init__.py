@@ -2,6 +2,7 @@
 
 from moesim.requests.arrivals import Arrivals, ClosedLoop, Diurnal, Gamma, parse_arrivals
 from moesim.requests.load import load_requests, write_requests
+from moesim.requests.sessions import resample_sessions, sessions_of, shifted
 from moesim.requests.summary import RequestSummary, summarise_requests
 from moesim.requests.synthetic import (
     Empirical,
@@ -32,6 +33,9 @@ __all__ = [
     "parse_lengths",
     "request_trace",
     "resample",
+    "resample_sessions",
+    "sessions_of",
+    "shifted",
     "summarise_requests",
     "take",
     "with_arrivals",

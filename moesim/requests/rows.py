@@ -11,6 +11,9 @@ from moesim.errors import ConfigError, TraceError
 from moesim.requests.source import MAX_REQUESTS, Faults, Source
 from moesim.requests.types import RequestTrace, request_trace
 
+#: Formats that have requests in the order in which they ended.
+_BY_END = ("aiperf",)
+
 
 class Rows:
     """Requests of a file, in any order of arrival.
@@ -85,6 +88,8 @@ class Rows:
             self.faults.add("", "holds no requests" + ("; " + "; ".join(self.notes) if self.notes else ""))
             self.faults.raise_if_any(path)
         arrival = np.frombuffer(self._arrival, np.float64)
+        if format_name not in _BY_END and (np.diff(arrival) < 0).any():
+            self.notes.append("requests are not in order of arrival, and were sorted")
         try:
             return request_trace(
                 arrival - arrival.min() if from_first else arrival,

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 
+from moesim.correction import Calibration, shipped
+from moesim.engine.deployment import Deployment
+from moesim.engine.load import Load
 from moesim.engine.traits import Traits
-from moesim.errors import InfeasibleError
+from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
 from moesim.prediction import Engine
+from moesim.prediction.calibrated import traits_of
 from moesim.prediction.kept import deployment_of
+from moesim.prediction.question import check_routing
+from moesim.prediction.room import check_room
 from moesim.requests import RequestTrace
+from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.kernel.price import Prices
-from moesim.serving.outcome import Outcome
+from moesim.serving.outcome import About, Outcome
+from moesim.serving.periods import Window, periods_of
 from moesim.serving.pricing import prices_of
-from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Scheduler, check_settings
+from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Scheduler
 from moesim.serving.state import Asked, Rules, new_state
 from moesim.trace.types import LoadCounts, RoutingTrace
 
 #: Steps kept one by one for a timeline, unless more are asked for.
 LOGGED = 100_000
+#: Periods of drifting routing; the last of so many goes on.
+MOST_PERIODS = 10_000
+#: What makes a table of step times, called as `moesim.serving.pricing.prices_of` is.
+Pricing = Callable[[Deployment, int, int, int, Scheduler], Prices]
 
 
 def simulate(
@@ -37,6 +52,9 @@ def simulate(
     trace: RoutingTrace | LoadCounts | None = None,
     plan: ExpertMap | None = None,
     traits: Traits | None = None,
+    calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
     seed: int = 0,
 ) -> Outcome:
     """Serve requests step by step.
@@ -52,40 +70,204 @@ def simulate(
     trace, plan
         Routing and placement of experts.
     traits
-        What the engine adds to its kernels; nothing by default.
+        What the engine adds to its kernels; that of the calibration by default.
+    calibration
+        What measured runs taught; the shipped one by default, `moesim.correction.calibration_of("none")` for
+        physics alone.
+    windows
+        Routing that changes with the tokens served, and the placement in force; see
+        `moesim.serving.periods`. When they are over they begin again.
+    pricing
+        What makes the table of step times; that of the deployment by default.
     seed
         Of routing draws, drafts and routers.
 
     Raises
     ------
     ConfigError
-        With every fault of layout and settings.
+        With every fault of layout and settings, or if a request is longer than the model's context.
     InfeasibleError
-        If the weights, or a request's cache, do not fit.
+        If the weights, or a request's cache, do not fit; with the resource and how much is missing.
+
+    Examples
+    --------
+    >>> import moesim as ms
+    >>> from moesim.requests import generate_requests
+    >>> outcome = ms.simulate(
+    ...     ms.load_model("gpt-oss-20b"),
+    ...     ms.load_hardware("h100-sxm-8"),
+    ...     ms.Parallelism(),
+    ...     generate_requests(100, "poisson:20", 512, 64),
+    ... )
+    >>> bool(outcome.done.all())
+    True
+    """
+    ready = prepare(
+        model, hardware, layout, requests, engine=engine, scheduler=scheduler, fleet=fleet, trace=trace,
+        plan=plan, traits=traits, calibration=calibration, windows=windows, pricing=pricing, seed=seed,
+    )  # fmt: skip
+    return ready.serve(requests)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A fleet before its first request.
+
+    Parameters
+    ----------
+    about
+        What it is.
+    rules, prices
+        Settings and step times as the loops take them.
+    blocks
+        Of the cache, of a lane.
+    """
+
+    about: About
+    rules: Rules
+    prices: Prices
+    blocks: int
+
+    def serve(self, requests: RequestTrace, seed: int | None = None) -> Outcome:
+        """Serve requests, none longer than the fleet was made for.
+
+        Parameters
+        ----------
+        requests
+            Who arrives when.
+        seed
+            Of drafts and routers; that of the fleet by default.
+        """
+        rules = self.rules._replace(
+            hash_tokens=requests.prefix_block_tokens or 0,
+            closed=requests.concurrency or 0,
+            seed=self.rules.seed if seed is None else seed,
+        )
+        outcome = follow(requests, rules, self.prices, self.about.engines, self.blocks)
+        return replace(outcome, about=self.about)
+
+
+def prepare(
+    model: Model,
+    hardware: Hardware,
+    layout: Parallelism,
+    requests: RequestTrace,
+    *,
+    longest: int | None = None,
+    engine: Engine | None = None,
+    scheduler: Scheduler | None = None,
+    fleet: Fleet | None = None,
+    trace: RoutingTrace | LoadCounts | None = None,
+    plan: ExpertMap | None = None,
+    traits: Traits | None = None,
+    calibration: Calibration | None = None,
+    windows: Sequence[Window] | None = None,
+    pricing: Pricing = prices_of,
+    seed: int = 0,
+) -> Ready:
+    """All of a simulation that does not depend on when requests come.
+
+    Parameters
+    ----------
+    requests
+        Lengths that will be asked for: the cache is divided for their mean, and step times reach as far as
+        the longest.
+    longest
+        Tokens of a longer request that may come.
+    model, hardware, layout, engine, scheduler, fleet
+        As in `simulate`, with its errors.
+    trace, plan, traits, calibration, windows, pricing, seed
+        As in `simulate`, with its errors.
     """
     engine, fleet = engine or Engine(), fleet or Fleet()
+    check_settings(model, hardware, layout, engine, scheduler, fleet, plan)
     scheduler = scheduler or Scheduler.of(engine.backend)
-    check_settings(scheduler, fleet)
-    layout.check(model, hardware)
+    if trace is not None:
+        check_routing(trace, model)
+    if traits is None:
+        traits = traits_of(shipped() if calibration is None else calibration, engine.backend)
     deployment = deployment_of(model, hardware, layout, engine, trace, plan, seed, traits)
-    longest = int((requests.input_tokens.astype(np.int64) + requests.output_tokens).max())
+    longest = max(lengths_of(requests, model), longest or 0)
+    # The microbatches of a pipeline run side by side, each a whole step long, and share what there is.
+    stages = layout.pp
+    blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
+    budget = int(engine.chunk_tokens)
+    most = max(min(int(engine.max_sequences) // stages, budget), 1)
+    prices = pricing(deployment, budget, most, longest, scheduler)
+    if windows:
+        prices = _drifting(prices, deployment, windows, budget, most, requests)
+    rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
+    notes = list(model.warnings)
+    if stages > 1:
+        notes.append(f"a pipeline of {stages} is served as {stages} engines that share its cache evenly")
+    about = About(
+        model.name, hardware, layout, engine, scheduler, fleet, fleet.replicas * stages, traits.request_s,
+        traits.first_steps, seed, tuple(notes),
+    )  # fmt: skip
+    return Ready(about, rules, prices, blocks)
+
+
+def check_settings(
+    model: Model,
+    hardware: Hardware,
+    layout: Parallelism,
+    engine: Engine,
+    scheduler: Scheduler | None,
+    fleet: Fleet,
+    plan: ExpertMap | None,
+) -> None:
+    """Raise `ConfigError` with every fault of layout and settings."""
+    found = layout.faults(model, hardware, plan.redundant if plan is not None else 0)
+    found += engine.faults() + fleet.faults() + (scheduler.faults() if scheduler is not None else [])
+    if plan is not None and plan.ranks != layout.ep:
+        found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", layout.ep, str(plan.ranks)))
+    if found:
+        raise ConfigError(found)
+
+
+def _drifting(
+    prices: Prices,
+    deployment: Deployment,
+    windows: Sequence[Window],
+    budget: int,
+    most: int,
+    requests: RequestTrace,
+) -> Prices:
+    """Prices whose experts are those of each window, again and again until all tokens are served."""
+    periods = periods_of(deployment, windows, budget, most)
+    tokens = int(requests.input_tokens.sum(dtype=np.int64)) + int(requests.output_tokens.sum(dtype=np.int64))
+    times = -(-tokens // max(int(periods.total), 1))
+    return periods.repeated(max(min(times, MOST_PERIODS // len(windows)), 1)).on(prices)
+
+
+def _blocks(
+    deployment: Deployment, requests: RequestTrace, longest: int, scheduler: Scheduler, engine: Engine
+) -> int:
+    """Blocks of a lane's cache; raises `InfeasibleError` if weights, or the longest request, do not fit."""
     memory = deployment.memory(engine.chunk_tokens, engine.memory_utilisation)
-    each = float(deployment.cache_bytes(np.array([float(longest)]))[0]) / -(
-        -longest // scheduler.block_tokens
-    )
-    blocks = int(max(memory.cache_budget_bytes, 0.0) / each)
-    if blocks * scheduler.block_tokens < longest:
+    total = requests.input_tokens.astype(np.int64) + requests.output_tokens
+    place = int(total.argmax())
+    ends = [np.array([float(tokens[place])]) for tokens in (requests.input_tokens, requests.output_tokens)]
+    check_room(deployment, Load(ends[0], ends[1], np.ones(1)), memory, engine)
+    # Windows and states make the cache less than proportional to length: blocks are as large as requests of
+    # these lengths need on average.
+    lengths, counts = np.unique(total, return_counts=True)
+    held = -(-lengths // scheduler.block_tokens)
+    each = float(counts @ deployment.cache_bytes(lengths.astype(np.float64))) / float(counts @ held)
+    blocks = int(memory.cache_budget_bytes / each) if each > 0 else 2**40
+    stages = deployment.layout.pp
+    needed = -(-longest // scheduler.block_tokens)
+    if blocks // stages < needed and stages > 1:
+        room = blocks // stages * scheduler.block_tokens
         raise InfeasibleError(
-            f"a request of {longest} tokens does not fit beside the weights",
+            f"request {place} of {longest} tokens does not fit in the cache of a microbatch, which holds "
+            f"{room}: {longest - room} tokens short",
             resource="cache",
             needed=longest,
-            available=blocks * scheduler.block_tokens,
+            available=room,
+            details={"request": place, "short_tokens": longest - room},
         )
-    budget = int(engine.chunk_tokens)
-    most = min(int(engine.max_sequences), budget)
-    prices = prices_of(deployment, budget, most, longest, scheduler)
-    rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
-    return follow(requests, rules, prices, fleet.replicas, blocks)
+    return max(blocks, needed * stages)
 
 
 def rules_of(

@@ -19,9 +19,11 @@ I1 = npt.NDArray[np.int8]
 
 #: Where a request is.
 AHEAD, WAITING, RUNNING, DONE, LOST = range(5)
-#: Columns of a lane's load, what a step is priced by.
-PROMPTS, PREFILL, PAIRS, SEQUENCES, QUERIES, CONTEXT = range(6)
-LOADS = 6
+#: Columns of a lane's load, what a step is priced by: prompts read, their tokens of this step, pairs of these
+#: with tokens before them; decoding sequences, their tokens of this step, their contexts in all; and tokens
+#: of the prompts that are in the cache after the step.
+PROMPTS, PREFILL, PAIRS, SEQUENCES, QUERIES, CONTEXT, STORED = range(7)
+LOADS = 7
 #: Logarithmic bins of gaps between tokens: `BINS_PER_E` to a factor of e, from `GAP_LOW_S`.
 GAP_LOW_S, BINS_PER_E, BINS = 1e-6, 200, 5200
 

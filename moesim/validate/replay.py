@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -122,17 +122,13 @@ def replay(requests: RequestTrace, setup: Setup, seed: int = 0) -> Replayed:
     InfeasibleError
         If the weights, or the longest request's cache, do not fit.
     """
-    engine, stages = setup.engine, setup.layout.pp
-    fleet = Fleet()
-    if stages > 1:
-        engine = replace(engine, max_sequences=max(engine.max_sequences // stages, 1))
-        fleet = Fleet(replicas=stages, router="round-robin")
+    fleet = Fleet(router="round-robin") if setup.layout.pp > 1 else Fleet()
     outcome = simulate(
         setup.model,
         setup.hardware,
         setup.layout,
         requests,
-        engine=engine,
+        engine=setup.engine,
         scheduler=Scheduler.of(setup.backend),
         fleet=fleet,
         traits=setup.traits,

@@ -142,7 +142,7 @@ def test_a_run_that_the_model_made_is_predicted_without_error(tmp_path):
         assert [errors[f"{name}_error"] for name in STATISTICS] == pytest.approx([0.0] * 4, abs=1e-6)
         # Equal but for the last digit, which puts a value on the other side of its twin.
         assert errors["wasserstein"] == pytest.approx(0.0, abs=1e-6)
-        assert errors["ks"] <= 0.03
+        assert errors["ks"] <= 0.05
         if metric != "itl":
             assert errors["request_error"] == pytest.approx(0.0, abs=1e-6)
             assert errors["correlation"] == pytest.approx(1.0)

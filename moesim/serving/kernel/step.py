@@ -36,6 +36,7 @@ from moesim.serving.state import (
     RUNNING_S,
     SEQUENCES,
     STEPS,
+    STORED,
     WAITING_S,
     Rules,
     State,
@@ -122,6 +123,7 @@ def _plan(state: State, load: np.ndarray, r: int, many: int) -> None:
         load[PROMPTS] += 1
         load[PREFILL] += many
         load[PAIRS] += many * (done + many / 2.0)
+        load[STORED] += done + many
 
 
 @compiled

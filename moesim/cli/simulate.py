@@ -1,0 +1,340 @@
+"""`moesim simulate`: requests served over time, step by step."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moesim.cli import options as opt
+from moesim.cli.common import Json, Seed, print_json, stderr
+
+if TYPE_CHECKING:
+    from moesim.errors import Fault
+    from moesim.serving.replications import Traffic
+    from moesim.serving.settings import Fleet, Scheduler
+
+
+def simulate(
+    model: opt.ModelName,
+    hardware: opt.HardwareName,
+    requests: Annotated[
+        Path | None, typer.Option("--requests", help="Requests in any format of `moesim requests`.")
+    ] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(
+            help="poisson:RATE, gamma:RATE:CV, fixed:RATE, diurnal:RATE:SWING[:PERIOD_S] or "
+            "closed:CONCURRENCY, in place of a trace or of its times."
+        ),
+    ] = None,
+    request_rate: Annotated[
+        float | None, typer.Option(help="Poisson arrivals, or a trace at another rate; per second.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", "--max-concurrency", help="The client has no more in flight."),
+    ] = None,
+    num_requests: Annotated[
+        int | None,
+        typer.Option(
+            "--num-requests", "--num-prompts", help="Made up: how many (1000). Of a trace: the first."
+        ),
+    ] = None,
+    resample: Annotated[
+        int | None, typer.Option(help="So many requests drawn from the trace by session, with replacement.")
+    ] = None,
+    input_len: Annotated[
+        str | None, typer.Option(help="Prompt tokens: TOKENS or lognormal:MEAN:CV; 1024 by default.")
+    ] = None,
+    output_len: Annotated[str | None, typer.Option(help="Output tokens, likewise.")] = None,
+    drop_long: Annotated[
+        bool, typer.Option("--drop-long", help="Leave out requests that the model's context does not hold.")
+    ] = False,
+    nodes: opt.Nodes = None,
+    tp: opt.Tp = 1,
+    pp: opt.Pp = 1,
+    dp: opt.Dp = 1,
+    ep: opt.Ep = 1,
+    replicas: Annotated[int, typer.Option(help="Engines alike, each on devices of its own.")] = 1,
+    router: Annotated[
+        str, typer.Option(help="How requests are spread over replicas and data-parallel ranks.")
+    ] = "vllm",
+    trace: opt.TracePath = None,
+    num_experts: opt.NumExperts = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Expert placement, in any format `moesim place` writes.")
+    ] = None,
+    redundant: Annotated[int, typer.Option(min=0, help="Physical experts beyond one of each.")] = 0,
+    routing_windows: Annotated[
+        int | None, typer.Option(help="Routing drifts: so many parts of --trace, one after the other.")
+    ] = None,
+    window_tokens: Annotated[
+        float | None, typer.Option(help="Tokens served that a part stands for; as many as it holds.")
+    ] = None,
+    rebalance: Annotated[
+        str | None, typer.Option(help="Experts follow --trace under a policy of `moesim rebalance`.")
+    ] = None,
+    rebalance_interval: Annotated[int, typer.Option(help="Steps between two looks of the policy.")] = 50,
+    tokens_per_step: Annotated[int, typer.Option(help="Tokens of a step of --trace, for the policy.")] = 2048,
+    dtype: opt.Dtype = "auto",
+    kv_cache_dtype: opt.KvDtype = "auto",
+    overlap: opt.Overlap = "none",
+    max_num_batched_tokens: opt.Chunk = 8192,
+    max_num_seqs: opt.MaxSeqs = 1024,
+    gpu_memory_utilization: opt.Utilisation = 0.9,
+    backend: opt.Backend = "vllm",
+    speculative_tokens: opt.SpeculativeTokens = None,
+    acceptance_rate: opt.AcceptanceRate = None,
+    enforce_eager: opt.EnforceEager = False,
+    assumed_routing: opt.AssumedRouting = "typical",
+    dispatch: opt.Dispatch = "even",
+    block_size: Annotated[int | None, typer.Option(help="Tokens of a block of the KV cache.")] = None,
+    chunked_prefill: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-chunked-prefill/--no-enable-chunked-prefill", help="Prompts are read in pieces."
+        ),
+    ] = None,
+    prefix_caching: Annotated[
+        bool | None,
+        typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", help="Prompts share blocks."),
+    ] = None,
+    prefill_first: Annotated[
+        bool | None,
+        typer.Option("--prefill-first/--mixed", help="Steps read prompts alone, or prompts and decode."),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            "--order", "--scheduling-policy", help="Order of the queue: fcfs, priority or longest-prefix."
+        ),
+    ] = None,
+    admission: Annotated[
+        str | None,
+        typer.Option(help="What must be free: next-chunk, whole-output or share-of-output."),
+    ] = None,
+    output_share: Annotated[float | None, typer.Option(help="That share.")] = None,
+    preemption: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
+    cuda_graph_sizes: Annotated[
+        str | None, typer.Option(help="Decode steps are padded to these, as in 1,2,4,8,16.")
+    ] = None,
+    async_scheduling: Annotated[
+        bool | None,
+        typer.Option("--async-scheduling/--no-async-scheduling", help="The host plans during steps."),
+    ] = None,
+    calibration: opt.CalibrationPath = None,
+    goodput: Annotated[
+        list[str] | None,
+        typer.Option(help="Limits in ms that a good request meets: ttft:500 tpot:50 e2el:9000."),
+    ] = None,
+    slo: Annotated[str | None, typer.Option(help="Limits of a preset, as in `moesim plan`.")] = None,
+    warmup: Annotated[
+        str | None,
+        typer.Option(help="Left out at the start: auto (MSER-5), none, 30s, or a share; none for a trace."),
+    ] = None,
+    cooldown: Annotated[str | None, typer.Option(help="Left out at the end, likewise.")] = None,
+    replications: Annotated[int, typer.Option(help="Runs with other draws, for intervals.")] = 1,
+    processes: Annotated[int, typer.Option(help="Replications at once.")] = 1,
+    price: Annotated[float | None, typer.Option(help="USD per device and hour; else the hardware's.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Every request: .parquet, .csv or .jsonl; .json: the document."),
+    ] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(help="Chrome trace for Perfetto: .json, or .json.gz.")
+    ] = None,
+    timeline_requests: Annotated[int, typer.Option(min=0, help="Requests with a track of their own.")] = 200,
+    aiperf: Annotated[Path | None, typer.Option(help="Folder for AIPerf's two files.")] = None,
+    bench: Annotated[Path | None, typer.Option(help="Result as `vllm bench serve` saves it.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Serve requests over time, and say what each of them saw: latencies, goodput, queues, cost."""
+    from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
+    from moesim.cli.simulate_routing import Drift
+    from moesim.errors import ConfigError, InfeasibleError, OutOfDomainWarning
+    from moesim.layout import Parallelism
+    from moesim.prediction import Engine
+
+    layout = Parallelism(tp, pp, dp, ep)
+    engine = Engine(
+        dtype,
+        kv_cache_dtype,
+        overlap,
+        max_num_batched_tokens,
+        max_num_seqs,
+        gpu_memory_utilization,
+        1.0,
+        backend,
+        speculative_tokens,
+        acceptance_rate,
+        enforce_eager,
+        assumed_routing,
+        dispatch,
+    )
+    faults: list[Fault] = engine.faults()
+    scheduler, fleet = settings_of(
+        faults,
+        backend,
+        replicas=replicas,
+        router=router,
+        block_tokens=block_size,
+        chunked=chunked_prefill,
+        prefix_cache=prefix_caching,
+        prefill_first=prefill_first,
+        order=order,
+        admission=admission,
+        output_share=output_share,
+        preemption=preemption,
+        graph_sizes=cuda_graph_sizes,
+        asynchronous=async_scheduling,
+    )
+    asked = Asked(
+        requests, arrivals, request_rate, concurrency, num_requests, resample, input_len, output_len, seed
+    )
+    faults += faults_of(output, timeline, aiperf, bench, replications, processes, price)
+    drift = Drift(routing_windows, window_tokens, rebalance, rebalance_interval, tokens_per_step)
+    faults += drift.faults(trace)
+    limits, cuts = _looking(faults, goodput, slo, warmup, cooldown, recorded=requests is not None)
+    traffic = traffic_of(faults, asked)
+    loaded = None
+    try:
+        loaded = opt.read_all(model, hardware, nodes, trace, num_experts=num_experts)
+    except ConfigError as error:
+        faults += error.faults
+    if loaded is not None and loaded[1] is not None:
+        faults += layout.faults(loaded[0], loaded[1], redundant)
+    if faults or loaded is None or traffic is None:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    found_model, found_hardware, (routing,) = loaded
+    assert found_hardware is not None
+    taught = None if calibration == "none" else calibration
+    inputs = [p for p in (found_model.path, found_hardware.path, requests, trace, plan, taught) if p]
+    warnings.simplefilter("ignore", OutOfDomainWarning)
+    from moesim.cli.predict import infeasible, placement_of
+    from moesim.cli.simulate_output import Outputs, show
+    from moesim.correction import calibration_of
+
+    placed = placement_of(found_model, layout, plan, redundant)
+    outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
+    try:
+        summary, outcome, notes = _run(
+            found_model, found_hardware, layout, traffic, engine, scheduler, fleet, routing, placed,
+            drift.windows_of(routing, found_model, found_hardware, layout, engine, placed, seed),
+            None if calibration is None else calibration_of(calibration),
+            seed, replications, processes, drop_long, limits, cuts, price, json,
+        )  # fmt: skip
+    except InfeasibleError as error:
+        if json:
+            print_json(infeasible(error), inputs=inputs, seed=seed)
+        raise
+    document = outputs.document(summary, outcome, notes)
+    outputs.write(document, outcome, limits, cuts, inputs, seed)
+    if json:
+        print_json(document, inputs=inputs, seed=seed)
+        return
+    show(document)
+    for note in document["warnings"]:
+        stderr(f"note: {note}")
+
+
+def _looking(
+    faults: list[Fault],
+    goodput: list[str] | None,
+    slo: str | None,
+    warmup: str | None,
+    cooldown: str | None,
+    recorded: bool,
+) -> tuple[dict[str, float], tuple[str | float, str | float]]:
+    """Limits of good requests, and what to leave out at either end."""
+    from moesim.errors import ConfigError
+    from moesim.serving.warmup import parse_cut
+
+    limits: dict[str, float] = {}
+    if goodput or slo:
+        from moesim.planning.slo import parse_slo
+
+        try:
+            limits = dict(parse_slo(goodput or (), slo).limits)
+        except ConfigError as error:
+            faults += error.faults
+    usual = "none" if recorded else "auto"
+    cuts: list[str | float] = []
+    for text, option in ((warmup, "--warmup"), (cooldown, "--cooldown")):
+        try:
+            cuts.append(parse_cut(usual if text is None else text, option))
+        except ConfigError as error:
+            faults += error.faults
+            cuts.append("none")
+    return limits, (cuts[0], cuts[1])
+
+
+def _run(
+    model: Any,  # noqa: ANN401 - imported lazily, like all below
+    hardware: Any,  # noqa: ANN401
+    layout: Any,  # noqa: ANN401
+    traffic: Traffic,
+    engine: Any,  # noqa: ANN401
+    scheduler: Scheduler,
+    fleet: Fleet,
+    routing: Any,  # noqa: ANN401
+    plan: Any,  # noqa: ANN401
+    windows: Any,  # noqa: ANN401
+    calibration: Any,  # noqa: ANN401
+    seed: int,
+    replications: int,
+    processes: int,
+    drop_long: bool,
+    limits: dict[str, float],
+    cuts: tuple[str | float, str | float],
+    price: float | None,
+    json: bool,
+) -> tuple[Any, Any, list[str]]:
+    """The summary, the run of the first seed, and notes."""
+    from dataclasses import replace
+
+    from moesim.requests import RequestTrace
+    from moesim.serving.admit import lengths_of, without_long
+    from moesim.serving.replications import Looking, Recorded, replicate
+    from moesim.serving.simulate import prepare
+    from moesim.serving.statistics import summarise
+
+    first: RequestTrace = traffic.draw(seed)
+    notes = list(first.warnings)
+    if drop_long:
+        first, dropped = without_long(first, model.max_context)
+        if dropped:
+            notes.append(f"{dropped} requests that the context of {model.name} does not hold were left out")
+            if not isinstance(traffic, Recorded):
+                traffic = replace(traffic, most_tokens=model.max_context)
+            else:
+                traffic = replace(traffic, trace=first)
+    if routing is not None:
+        notes += routing.warnings
+    longest = None
+    if replications > 1 and not isinstance(traffic, Recorded):
+        # Tables and cache have to hold what any replication asks for.
+        drawn = (traffic.draw(seed + i) for i in range(1, replications))
+        longest = max(lengths_of(requests, model) for requests in drawn)
+    ready = prepare(
+        model, hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler, fleet=fleet,
+        trace=routing, plan=plan, windows=windows, calibration=calibration, seed=seed,
+    )  # fmt: skip
+    notes += ready.about.notes
+    outcome = ready.serve(first)
+    if replications == 1:
+        summary = summarise(outcome, goodput=limits, warmup=cuts[0], cooldown=cuts[1], price=price)
+        return summary, outcome, notes
+
+    def tell(done: int) -> None:
+        if not json:
+            stderr(f"{done} of {replications} replications")
+
+    looking = Looking(limits, *cuts, price)
+    summary = replicate(
+        ready, traffic, replications, seed=seed, processes=processes, looking=looking, progress=tell
+    )
+    return summary, outcome, notes

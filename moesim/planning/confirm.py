@@ -1,0 +1,180 @@
+"""Let the simulator judge a candidate, and find the fewest replicas with which it agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.stats import t as student
+
+from moesim.engine.traits import Traits
+from moesim.errors import ConfigError, Fault, InfeasibleError
+from moesim.layout.disaggregated import Disaggregated
+from moesim.layout.expert_map import ExpertMap
+from moesim.planning.streams import Stream
+from moesim.planning.types import Candidate, Slo
+from moesim.serving.outcome import Outcome
+from moesim.serving.settings import Fleet
+from moesim.serving.simulate import simulate
+from moesim.trace.types import Routing
+
+#: Of the intervals of means over replications.
+LEVEL = 0.95
+#: Replicas of a fleet, at most.
+MOST_REPLICAS = 4096
+_PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What the simulator says.
+
+    Parameters
+    ----------
+    holds
+        Whether the mean share of requests that meet all limits is as promised.
+    metrics
+        Means over replications.
+    interval
+        In which the expected value lies, by Student's t over the replications; empty with one.
+    """
+
+    holds: bool
+    metrics: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+
+
+@dataclass(slots=True, eq=False)
+class Judge:
+    """Simulates candidates; what it said once it knows.
+
+    Parameters
+    ----------
+    streams
+        What is replayed.
+    slo
+        What is promised.
+    trace, placement_of
+        Routing; and where experts lie.
+    traits_of
+        What an engine adds to its kernels.
+    """
+
+    streams: tuple[Stream, ...]
+    slo: Slo
+    trace: Routing | None
+    placement_of: Callable[[Candidate], ExpertMap | None]
+    traits_of: Callable[[str], Traits]
+    seed: int = 0
+    runs: int = 0
+    _known: dict[tuple[object, ...], Verdict] = field(default_factory=dict)
+
+    def verdict(self, candidate: Candidate) -> Verdict:
+        """Serve every stretch with a candidate."""
+        key = (
+            id(candidate.model), id(candidate.hardware), candidate.layout, candidate.engine,
+            candidate.redundant, candidate.replicas,
+        )  # fmt: skip
+        if key not in self._known:
+            self._known[key] = self._judged(candidate)
+        return self._known[key]
+
+    def fewest(self, at: Callable[[int], Candidate], guess: int, least: int, most: int) -> int | None:
+        """Fewest replicas that hold, from `least` to `most`; None where none does.
+
+        More replicas serve a stretch no worse: doubled steps away from the guess find two numbers of which
+        one holds, halving finds the fewest between them.
+        """
+        if most < least:
+            return None
+        guess, step = min(max(guess, least), most), 1
+        low, high = least - 1, guess
+        if self.verdict(at(guess)).holds:
+            while high > least:
+                lower = max(high - step, least)
+                if not self.verdict(at(lower)).holds:
+                    low = lower
+                    break
+                high, step = lower, 2 * step
+        else:
+            while not self.verdict(at(high)).holds:
+                if high == most:
+                    return None
+                low, high, step = high, min(high + step, most), 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.verdict(at(middle)).holds:
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _judged(self, candidate: Candidate) -> Verdict:
+        rows = [self._served(candidate, stream) for stream in self.streams]
+        self.runs += len(rows)
+        table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        metrics = {name: float(values.mean()) for name, values in table.items()}
+        interval = {}
+        if len(rows) > 1:
+            factor = float(student.ppf(0.5 + LEVEL / 2.0, len(rows) - 1)) / len(rows) ** 0.5
+            for name, values in table.items():
+                half = factor * float(values.std(ddof=1))
+                interval[name] = (metrics[name] - half, metrics[name] + half)
+        if "attainment" in interval:
+            low, high = interval["attainment"]
+            interval["attainment"] = max(low, 0.0), min(high, 1.0)
+        return Verdict(metrics["attainment"] >= self.slo.attainment, metrics, interval)
+
+    def _served(self, candidate: Candidate, stream: Stream) -> dict[str, float]:
+        layout = candidate.layout
+        if isinstance(layout, Disaggregated):
+            raise ConfigError(Fault("pools are ranked, not simulated", "layout", str(layout)))
+        try:
+            outcome = simulate(
+                candidate.model,
+                candidate.hardware,
+                layout,
+                stream.requests,
+                engine=candidate.engine,
+                fleet=Fleet(candidate.replicas),
+                trace=self.trace,
+                plan=self.placement_of(candidate),
+                traits=self.traits_of(candidate.engine.backend),
+                seed=self.seed,
+            )
+        except InfeasibleError:
+            return {"attainment": 0.0}
+        return measured(outcome, stream, self.slo)
+
+
+def meets(outcome: Outcome, slo: Slo) -> np.ndarray:
+    """Which requests met every limit, bool ``[requests]``; one token has no time between tokens."""
+    met = outcome.done.copy()
+    for name, limit in slo.limits.items():
+        values = getattr(outcome, name)
+        met &= np.where(np.isnan(values), name == "tpot_s", values <= limit)
+    return met
+
+
+def measured(outcome: Outcome, stream: Stream, slo: Slo) -> dict[str, float]:
+    """What the judged requests of a stretch saw."""
+    judged = stream.judged
+    met = meets(outcome, slo)[judged]
+    arrivals = stream.requests.arrival_s[judged]
+    span = max(float(arrivals[-1] - arrivals[0]), 1e-12)
+    found = {"attainment": float(met.mean()), "goodput": float(met.sum()) / span}
+    found["request_throughput"] = len(met) / span
+    found["output_throughput"] = float(stream.requests.output_tokens[judged].sum()) / span
+    for name in ("ttft_s", "tpot_s", "e2el_s"):
+        values = getattr(outcome, name)[judged]
+        # Whoever is not done has waited forever.
+        values = np.where(outcome.done[judged], values, np.inf)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            continue
+        found[name] = float(values.mean())
+        at = np.percentile(values, _PERCENTILES, method="higher")
+        stem = name.removesuffix("_s")
+        found |= {f"{stem}_p{p}_s": float(v) for p, v in zip(_PERCENTILES, at, strict=True)}
+    return found
