@@ -129,6 +129,7 @@ class Pools(Cluster):
         prefill.state.asked["output"][:] = self._output + 1 - self._gives
         self._lines: list[deque[int]] = [deque() for _ in range(lanes)]
         self._queued = 0
+        self._full = np.zeros(lanes, np.int64)
         self._coming = np.zeros(lanes, np.int64)
         self._back = self.env.event()
         self._seen_s = np.zeros(prefill.engines)
@@ -301,13 +302,19 @@ class Pools(Cluster):
         return best if fits[best] else -1
 
     def _reserve(self, r: int, lane: int) -> bool:
-        return bool(reserve(self.decode.state, self.decode.rules, r, lane, self.env.now))
+        state = self.decode.state
+        got = reserve(state, self.decode.rules, r, lane, self.env.now)
+        # Before blocks are given back there is no use in asking again.
+        self._full[lane] = 0 if got else state.lanes["used"][lane]
+        return bool(got)
 
     def _retry(self) -> None:
         """Give blocks to those who wait for them, first come first served."""
         if not self._queued:
             return
-        for lane, line in enumerate(self._lines):
+        used = self.decode.state.lanes["used"]
+        for lane in np.flatnonzero(used < self._full).tolist():
+            line = self._lines[lane]
             while line and self._reserve(line[0], lane):
                 one = self.crossing[line.popleft()]
                 self._queued -= 1
@@ -345,6 +352,8 @@ class Pools(Cluster):
 
     def _resize(self, replica: int, has: int, had: int) -> None:
         super()._resize(replica, has, had)
+        self._full[:] = np.iinfo(np.int64).max
+        self._retry()
         self._room_again()
 
     def _evict(self, index: int, engine: int) -> list[int]:
