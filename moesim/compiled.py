@@ -16,10 +16,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compile, and keep the compiled code where some folder can be written."""
+    return _compile(function)
+
+
+def inside(function: F) -> F:
+    """Compile a function that only compiled ones call: a door for Python takes long to build."""
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compile(function: F, **options: bool) -> F:
+    jit: Any = numba.njit
     try:
-        kernel: Any = numba.njit(cache=True, nogil=True)(function)
+        kernel = jit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # no writable package folder, home or NUMBA_CACHE_DIR
-        kernel = numba.njit(nogil=True)(function)
+        kernel = jit(nogil=True, **options)(function)
     return cast(F, kernel)
 
 

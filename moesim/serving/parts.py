@@ -21,6 +21,7 @@ F8 = npt.NDArray[np.float64]
 TOKENS, GIVEN, DECODING, READING = range(4)
 #: Names of blocks that depend on the tokens of a lane alone, in the order of `Tables.dense_s`.
 BLOCKS = ("attention", "experts", "other")
+SHARED = "shared"
 
 
 @dataclass(slots=True, eq=False)
@@ -55,17 +56,13 @@ class Parts:
         for row, (op, _) in enumerate(self._work(probe).table.ops):
             part = _part_of(op)
             block = blocks[op.name] if part == TOKENS else ""
+            if op.name.startswith("shared_"):
+                self._rows.setdefault((part, SHARED), []).append(row)
             self._rows.setdefault((part, block), []).append(row)
 
     def dense(self, tokens: F8) -> F8:
         """Seconds of `BLOCKS` that depend on a lane's tokens alone, ``[3, tokens]``."""
-        batch = Batch.of(
-            sequences=tokens / 2.0 / self.queries,
-            queries=self.queries,
-            context=1.0,
-            prompts=tokens / 2.0,
-            chunk=1.0,
-        )
+        batch = self._of(tokens)
         found = np.stack([self._seconds(TOKENS, batch, block) for block in BLOCKS])
         deployment = self.deployment
         for message, count in self._work(batch).table.messages:
@@ -73,18 +70,13 @@ class Parts:
             found[0] += deployment.traits.communication * count * each
         return found
 
+    def shared(self, tokens: F8) -> F8:
+        """Seconds of shared experts, which `dense` has among those of the block of experts."""
+        return self._seconds(TOKENS, self._of(tokens), SHARED)
+
     def heads(self, given: F8) -> F8:
         """Seconds of the head and of sampling for so many tokens."""
-        return self._seconds(
-            GIVEN,
-            Batch.of(
-                sequences=given / 2.0 / self.queries,
-                queries=self.queries,
-                context=1.0,
-                prompts=given / 2.0,
-                chunk=1.0,
-            ),
-        )
+        return self._seconds(GIVEN, self._of(given))
 
     def decoding(self, sequences: F8, context: F8) -> F8:
         """Seconds of the attention of decoding sequences."""
@@ -138,6 +130,11 @@ class Parts:
         batches = Batch.decode(1.0, 1.0), Batch.prefill(1.0, 1.0), Batch.of(1.0, 1.0, 1.0, 1.0)
         each = self.deployment.launch_s
         return np.array([each * launches(self._work(batch)) if each else 0.0 for batch in batches])
+
+    def _of(self, tokens: F8) -> Batch:
+        """So many tokens, half of them read, all of which the head looks at."""
+        sequences = tokens / 2.0 / self.queries
+        return Batch.of(sequences, 1.0, prompts=tokens / 2.0, chunk=1.0, queries=self.queries)
 
     def _work(self, batch: Batch) -> StepWork:
         d = self.deployment

@@ -136,7 +136,15 @@ def _made(deployment: Deployment, budget: float, most: float, longest: float) ->
 
 
 def tables_of(
-    parts: Parts, low: float, budget: float, most: float, longest: float, lanes: float, *, reads: bool = True
+    parts: Parts,
+    low: float,
+    budget: float,
+    most: float,
+    longest: float,
+    lanes: float,
+    *,
+    reads: bool = True,
+    experts: Callable[[float], tuple[F8, F8]] | None = None,
 ) -> Tables:
     """Tables of parts of a step.
 
@@ -152,6 +160,9 @@ def tables_of(
         That send their tokens to the experts.
     reads
         Whether steps read prompts at all.
+    experts
+        Takes the seconds of the smallest step and makes what `experts_of` does, where experts are not the
+        deployment's own.
     """
     one = np.ones(1)
     # Errors of parts are shares of a step.
@@ -192,7 +203,9 @@ def tables_of(
             counts=lambda n, t, m: (n <= t) & (m >= t / n / 2.0),
         )
     everyone, experts_s = one, np.zeros((2, 3, 1))
-    if parts.deployment.model.moe is not None:
+    if experts is not None:
+        everyone, experts_s = experts(scale)
+    elif parts.deployment.model.moe is not None:
         everyone, experts_s = experts_of(
             parts.deployment, top * lanes, budget * lanes if reads else 0.0, scale
         )
@@ -218,12 +231,19 @@ def tables_of(
 
 
 def experts_of(deployment: Deployment, decoded: float, read: float, scale: float) -> tuple[F8, F8]:
-    """Tables of routed experts and their exchange.
+    """Tables of a deployment's routed experts and their exchange; see `expert_sizes`."""
+    return expert_sizes(lambda tokens, phase: exchanged_s(deployment, tokens, phase), decoded, read, scale)
+
+
+def expert_sizes(
+    function: Callable[[F8, int], F8], decoded: float, read: float, scale: float
+) -> tuple[F8, F8]:
+    """Tables of experts and their exchange.
 
     Parameters
     ----------
-    deployment
-        With its routing and placement.
+    function
+        Takes tokens of all lanes and a phase, and returns seconds ``[3, tokens]``.
     decoded, read
         Tokens of all lanes, at most, of a step that only decodes and of one that reads; 0 without such steps.
     scale
@@ -234,13 +254,13 @@ def experts_of(deployment: Deployment, decoded: float, read: float, scale: float
     tuple
         Tokens ``[m]``, and dispatch, experts and combine of either kind of step ``[2, 3, m]``.
     """
-    small, fast = _exchanged(deployment, DECODE, decoded, scale)
-    large, slow = _exchanged(deployment, PREFILL, read, scale) if read else (small, fast)
+    small, fast = _exchanged(lambda tokens: function(tokens, DECODE), decoded, scale)
+    large, slow = _exchanged(lambda tokens: function(tokens, PREFILL), read, scale) if read else (small, fast)
     everyone = np.union1d(small, large)
     return everyone, np.stack([on_lines(everyone, small, fast), on_lines(everyone, large, slow)])
 
 
-def _exchanged(deployment: Deployment, phase: int, most: float, scale: float) -> tuple[F8, F8]:
+def _exchanged(function: Callable[[F8], F8], most: float, scale: float) -> tuple[F8, F8]:
     """Batch sizes, and what experts and their exchange take, ``[3, sizes]``.
 
     Routing is drawn for some of the sizes that an expert step interpolates between, as many as it takes.
@@ -251,11 +271,11 @@ def _exchanged(deployment: Deployment, phase: int, most: float, scale: float) ->
     n = len(sizes)
     stride = 2 * PER_OCTAVE
     chosen = sorted({*range(0, n, stride), n - 1})
-    known = dict(zip(chosen, exchanged_s(deployment, sizes[chosen], phase).T, strict=True))
+    known = dict(zip(chosen, function(sizes[chosen]).T, strict=True))
     cells = list(pairwise(chosen))
     while cells := [(a, b) for a, b in cells if b - a > 1]:
         middles = [(a + b) // 2 for a, b in cells]
-        known.update(zip(middles, exchanged_s(deployment, sizes[middles], phase).T, strict=True))
+        known.update(zip(middles, function(sizes[middles]).T, strict=True))
         halves = []
         for (a, b), c in zip(cells, middles, strict=True):
             w = (sizes[c] - sizes[a]) / (sizes[b] - sizes[a])

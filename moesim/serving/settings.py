@@ -8,7 +8,7 @@ from moesim.errors import ConfigError, Fault
 
 #: Order of a queue, and what has to be free before a request is taken in.
 ORDERS = ("fcfs", "priority", "longest-prefix")
-ADMISSIONS = ("next-chunk", "whole-output", "share-of-output")
+ADMISSIONS = ("next-chunk", "whole-output", "share-of-output", "whole-prompt")
 ROUTERS = (
     "round-robin",
     "least-requests",
@@ -36,20 +36,33 @@ class Scheduler:
         Of waiting requests: one of `ORDERS`.
     admission
         What has to be free before a request is taken in, one of `ADMISSIONS`: blocks of its next chunk
-        (vLLM), of prompt and whole output (TensorRT-LLM's GUARANTEED_NO_EVICT), or of prompt and a share of
-        the output of all that run (SGLang's new-token ratio).
-    output_share
-        That share.
+        (vLLM), of prompt and whole output (TensorRT-LLM's GUARANTEED_NO_EVICT), of prompt and output beside a
+        share of the output of all that run (SGLang's new-token ratio), or of the prompt (MAX_UTILIZATION).
+    output_share, least_share, share_steps
+        That share, what it falls to, and in how many steps of decoding (SGLang's
+        ``SGLANG_INIT_NEW_TOKEN_RATIO``, that times ``SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR``, and
+        ``SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS``).
     preemption
         What becomes of requests that blocks are taken from: computed anew, or copied to the host and back.
     prefix_cache
         Whether blocks of prompts are kept and shared.
+    found_when_planned
+        Whether a block is found from the moment its filling is planned, as in vLLM; else once it is full.
+    long_prompt_tokens
+        Most tokens of one prompt in a step (vLLM's ``--long-prefill-token-threshold``); 0 for no limit.
+    mixed_chunk
+        Whether steps that read prompts first decode, too (SGLang's ``--enable-mixed-chunk``).
     block_tokens
         Tokens of a block of the cache.
     graph_sizes
         Tokens of decode steps that graphs were captured for; a step runs the next larger. Empty for none.
     asynchronous
-        Whether the host plans a step while the device runs the one before.
+        Whether the host plans a step while the device runs the one before: requests that come meanwhile are
+        not in it, and seats and blocks of those that end are not free for it (vLLM's asynchronous scheduling,
+        SGLang's overlap schedule).
+    extra_step
+        Whether, then, requests that end are decoded once more, as in SGLang; vLLM and TensorRT-LLM know which
+        request reaches its length.
     """
 
     chunked: bool = True
@@ -62,6 +75,12 @@ class Scheduler:
     block_tokens: int = 16
     graph_sizes: tuple[int, ...] = ()
     asynchronous: bool = False
+    least_share: float = 0.098
+    share_steps: int = 600
+    found_when_planned: bool = True
+    long_prompt_tokens: int = 0
+    mixed_chunk: bool = False
+    extra_step: bool = False
 
     @classmethod
     def of(cls, backend: str) -> Scheduler:
@@ -80,6 +99,12 @@ class Scheduler:
                 found.append(Fault(f"unknown {name}", f"--{name}", value, ", ".join(allowed)))
         if not 0 <= self.output_share <= 1:
             found.append(Fault("is a fraction", "--output-share", self.output_share, "0 to 1"))
+        if not 0 <= self.least_share <= 1:
+            found.append(Fault("is a fraction", "--least-share", self.least_share, "0 to 1"))
+        if self.share_steps < 1:
+            found.append(Fault("must be at least 1", "--share-steps", self.share_steps))
+        if self.long_prompt_tokens < 0:
+            found.append(Fault("is negative", "--long-prefill-token-threshold", self.long_prompt_tokens))
         if not 1 <= self.block_tokens <= 4096:
             found.append(Fault("is out of range", "--block-size", self.block_tokens, "1 to 4096"))
         return found
@@ -87,8 +112,15 @@ class Scheduler:
 
 _DEFAULTS = {
     "vllm": Scheduler(),
-    "sglang": replace(Scheduler(), prefill_first=True, admission="share-of-output", block_tokens=1),
-    "trtllm": replace(Scheduler(), admission="whole-output", block_tokens=32),
+    "sglang": replace(
+        Scheduler(),
+        prefill_first=True,
+        admission="share-of-output",
+        block_tokens=1,
+        found_when_planned=False,
+        extra_step=True,
+    ),
+    "trtllm": replace(Scheduler(), admission="whole-output", block_tokens=32, found_when_planned=False),
 }
 
 

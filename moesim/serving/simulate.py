@@ -299,6 +299,15 @@ def rules_of(
         seed=seed,
         router=ROUTERS.index(fleet.router),
         closed=requests.concurrency or 0,
+        caching=scheduler.prefix_cache,
+        eager=scheduler.found_when_planned,
+        swap=scheduler.preemption == "swap",
+        long_prompt=scheduler.long_prompt_tokens,
+        mixed=scheduler.mixed_chunk,
+        share_low=min(scheduler.least_share, scheduler.output_share),
+        share_fall=max(scheduler.output_share - scheduler.least_share, 0.0) / scheduler.share_steps,
+        ahead=scheduler.asynchronous,
+        late=scheduler.asynchronous and scheduler.extra_step,
     )
 
 
@@ -313,12 +322,13 @@ def asked_of(requests: RequestTrace) -> Asked:
         np.zeros(n, np.int32),
         np.zeros(0, np.int64) if hashes is None else hashes,
         np.zeros(n + 1, np.int64) if ptr is None else ptr,
+        np.zeros(0, np.int32) if requests.session is None else requests.session,
     )
 
 
 def follow(requests: RequestTrace, rules: Rules, prices: Prices, replicas: int, blocks: int) -> Outcome:
     """Run the loops until every request is done."""
     asked = asked_of(requests)
-    state = new_state(asked, replicas, rules.lanes, rules.most, blocks, LOGGED)
+    state = new_state(asked, replicas, rules.lanes, rules.most, blocks, LOGGED, rules)
     run(state, rules, prices, np.zeros(CURSOR, np.int64), np.inf, False)
     return Outcome(requests, state, rules)

@@ -1,13 +1,18 @@
-"""What the serving loops read and write: tuples of arrays, one per noun.
+"""What the serving loops read and write: arrays of records, one per noun.
 
 A *replica* is an engine that steps on its own; its *lanes* are data-parallel ranks that step together, each
 with a queue, a batch and a cache of its own. Lanes of all replicas are numbered through: ``r * lanes + l``.
 Requests are numbered by arrival.
+
+Records keep the number of arrays small: compiled functions take every array apart at every call, and would
+take minutes to compile with an array for every field. Outside of them, ``state.progress.first_s`` is an
+array.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +21,12 @@ F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
 I1 = npt.NDArray[np.int8]
+#: An array of records, ``np.recarray``, or one of them: what mypy knows nothing of.
+Records = Any
 
-#: Where a request is.
-AHEAD, WAITING, RUNNING, DONE, LOST = range(5)
+#: Where a request is. A held one has left a batch after its first token and keeps its blocks until they are
+#: fetched; a reserved one has blocks and waits for what goes into them.
+AHEAD, WAITING, RUNNING, DONE, LOST, HELD, RESERVED = range(7)
 #: Columns of a lane's load, what a step is priced by: prompts read, their tokens of this step, pairs of these
 #: with tokens before them; decoding sequences, their tokens of this step, their contexts in all; and tokens
 #: of the prompts that are in the cache after the step.
@@ -40,7 +48,9 @@ class Asked(NamedTuple):
     priority
         Lower goes first.
     hashes, hash_ptr
-        Names of the full blocks of each prompt, as in `moesim.requests.RequestTrace`; empty without.
+        Names of the blocks of each prompt, as in `moesim.requests.RequestTrace`; empty without.
+    session
+        Conversation each is part of, -1 for none; empty without.
     """
 
     arrival_s: F8
@@ -49,112 +59,218 @@ class Asked(NamedTuple):
     priority: I4
     hashes: I8
     hash_ptr: I8
+    session: I4 = np.zeros(0, np.int32)
 
 
-class Progress(NamedTuple):
-    """How far requests are, ``[requests]``.
+#: `Asked` as the loops take it: names of blocks begin at ``hash_at`` of `State.hashes`, and there are
+#: ``names``.
+ASKED = np.dtype(
+    [
+        ("arrival_s", "f8"),
+        ("hash_at", "i8"),
+        ("names", "i4"),
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("priority", "i4"),
+        ("session", "i4"),
+    ],
+    align=True,
+)
 
-    Parameters
-    ----------
-    stage
-        One of `AHEAD`, `WAITING`, `RUNNING`, `DONE`, `LOST`.
-    done
-        Tokens in the cache.
-    target
-        Tokens that have to be in the cache before the next one is given: prompt and what was generated.
-    generated
-        Output tokens given.
-    planned
-        Tokens the running step computes for it.
-    held
-        Blocks of its own; those it shares are not counted.
-    shared
-        Leading hashed blocks of its prompt that it holds in the prefix cache.
-    cached
-        Prompt tokens found in the prefix cache, at its first admission.
-    lane
-        Where it is or was; -1 before.
-    preempted
-        How often it was thrown out.
-    following
-        Next in the queue of its lane, -1 at its end.
-    sent_s, scheduled_s, first_s, last_s
-        When it was sent, first scheduled, gave its first and its last token so far; NaN before.
-    """
+#: How far requests are.
+PROGRESS = np.dtype(
+    [
+        # When it was sent, first scheduled, gave its first and its last token so far; NaN before.
+        ("sent_s", "f8"),
+        ("scheduled_s", "f8"),
+        ("first_s", "f8"),
+        ("last_s", "f8"),
+        # Tokens in the cache.
+        ("done", "i4"),
+        # Tokens that have to be in it before the next one is given: the prompt and what was generated.
+        ("target", "i4"),
+        # Output tokens given.
+        ("generated", "i4"),
+        # Tokens that the running step computes for it.
+        ("planned", "i4"),
+        # Blocks of its own; those it shares are not counted.
+        ("held", "i4"),
+        # Leading units of its prompt that it holds in the prefix cache; see `moesim.serving.kernel.prefix`.
+        ("shared", "i4"),
+        # Prompt tokens found in the prefix cache, at its first admission.
+        ("cached", "i4"),
+        # Where it is or was; -1 before.
+        ("lane", "i4"),
+        # How often it was thrown out.
+        ("preempted", "i4"),
+        # Next in the queue of its lane, or beside it in a queue by priority, and the first below it there;
+        # -1.
+        ("following", "i4"),
+        ("child", "i4"),
+        # 1 + the entry of its own blocks in the prefix cache, from when it was thrown out; 0 for none.
+        ("kept", "i4"),
+        # One of `AHEAD` to `RESERVED`.
+        ("stage", "i1"),
+        # Whether its last step gave a token: only then are there drafts to check.
+        ("gave", "i1"),
+        # Whether its cache was copied to the host.
+        ("swapped", "i1"),
+    ],
+    align=True,
+)
 
-    stage: I1
-    done: I4
-    target: I4
-    generated: I4
-    planned: I4
-    held: I4
-    shared: I4
-    cached: I4
-    lane: I4
-    preempted: I4
-    following: I4
-    sent_s: F8
-    scheduled_s: F8
-    first_s: F8
-    last_s: F8
+#: Queues, batches and caches.
+LANES = np.dtype(
+    [
+        # Of the output of running requests, what has to be free before another is taken in.
+        ("share", "f8"),
+        # Blocks that requests hold, their own and those of the prefix cache. All others are free, whether
+        # they keep a prefix that no running request uses or nothing.
+        ("used", "i8"),
+        ("capacity", "i8"),
+        # Blocks that running requests will still need, where admission promises them the whole output.
+        ("promised", "i8"),
+        # Tokens still to be computed of all requests, for routers.
+        ("tokens", "i8"),
+        # Requests that run.
+        ("live", "i4"),
+        # Ends of the queue, -1 if empty, and how many wait, newcomers too.
+        ("head", "i4"),
+        ("tail", "i4"),
+        ("waiting", "i4"),
+        # Requests that came while a step ran behind which another was planned: they are not in the queue yet.
+        ("door", "i4"),
+        ("door_tail", "i4"),
+        ("newcomers", "i4"),
+        # Requests that ended, but whose seats and blocks the next step was planned without.
+        ("leavers", "i4"),
+        # Requests outside the batch that hold blocks.
+        ("pinned", "i4"),
+        # Ends of the free entries of the prefix cache, -1 without; entries to use: the first of those given
+        # back,
+        # -1 for none, and the first never used; and how many keep blocks for a request.
+        ("oldest", "i4"),
+        ("newest", "i4"),
+        ("spare", "i4"),
+        ("fresh", "i4"),
+        ("keeps", "i4"),
+        # Whether prompts wait until a request ends, as one did not fit (SGLang's ``batch_is_full``).
+        ("full", "i1"),
+    ],
+    align=True,
+)
+
+#: Free blocks of a lane in the order in which they will be taken, and what they keep.
+ENTRIES = np.dtype(
+    [
+        # Of a unit of a prefix, or, of blocks kept for a request, the units that came before them.
+        ("key", "i8"),
+        # Requests that use a unit; it is free at 0.
+        ("refs", "i4"),
+        ("blocks", "i4"),
+        # `UNIT`, `EMPTY` or the request that its blocks are kept for.
+        ("owner", "i4"),
+        # Neighbours among free entries, -1 at the ends.
+        ("older", "i4"),
+        ("newer", "i4"),
+    ],
+    align=True,
+)
+#: Owners of entries that are no requests.
+UNIT, EMPTY = -1, -2
+
+#: Engines.
+REPLICAS = np.dtype(
+    [
+        # When the running step ends, infinite if idle; set by `moesim.serving.kernel.ends.set_end` alone.
+        ("end_s", "f8"),
+        # When it began.
+        ("began_s", "f8"),
+        # Its seconds per step over those of the table: 1, or more for a slow one.
+        ("speed", "f8"),
+        # Seconds that come before its next step: what a rebalancing or a swap costs.
+        ("stall_s", "f8"),
+        # Up to when `Tally.sums` holds its integrals.
+        ("seen_s", "f8"),
+        # Whether it works.
+        ("up", "i1"),
+    ],
+    align=True,
+)
 
 
-class Lanes(NamedTuple):
-    """Queues, batches and caches, ``[lanes]``.
+if TYPE_CHECKING:
 
-    Parameters
-    ----------
-    running, live
-        Requests in order of admission, ``[lanes, most]``, and how many there are.
-    head, tail, waiting
-        Ends of the queue, -1 if empty, and how many wait.
-    used
-        Blocks in use: those requests hold, and those of the prefix cache.
-    capacity
-        Blocks there are.
-    tokens
-        Tokens still to be computed of all requests of a lane, for routers.
-    load
-        Of the running step, ``[lanes, LOADS]``.
-    """
+    class _Records(np.recarray[Any, Any]):
+        def __getitem__(self, key: Any) -> Any: ...  # noqa: ANN401
 
-    running: I4
-    live: I4
-    head: I4
-    tail: I4
-    waiting: I4
-    used: I8
-    capacity: I8
-    tokens: I8
-    load: F8
+    class _Progress(_Records):
+        sent_s: F8
+        scheduled_s: F8
+        first_s: F8
+        last_s: F8
+        done: I4
+        target: I4
+        generated: I4
+        cached: I4
+        lane: I4
+        preempted: I4
+        stage: I1
 
+    class _Lanes(_Records):
+        used: I8
+        capacity: I8
+        live: I4
+        waiting: I4
 
-class Replicas(NamedTuple):
-    """Engines, ``[replicas]``.
-
-    Parameters
-    ----------
-    end_s
-        When the running step ends; infinite if idle.
-    began_s
-        When it began.
-    up
-        Whether it works.
-    speed
-        Its seconds per step over those of the table: 1, or more for a slow one.
-    stall_s
-        Seconds that come before its next step: what a rebalancing or a swap costs.
-    """
-
-    end_s: F8
-    began_s: F8
-    up: I1
-    speed: F8
-    stall_s: F8
+    class _Replicas(_Records):
+        end_s: F8
+        began_s: F8
+        speed: F8
+        stall_s: F8
+        up: I1
 
 
 class Rules(NamedTuple):
-    """How an engine forms steps, as numbers; see `moesim.serving.settings.Scheduler`."""
+    """How an engine forms steps, as numbers; see `moesim.serving.settings.Scheduler`.
+
+    Parameters
+    ----------
+    lanes
+        Data-parallel ranks that step together.
+    budget, most
+        Tokens of a step, and requests that run at once, on a rank.
+    block, hash_tokens
+        Tokens of a block of the cache, and of what a name of `Asked.hashes` stands for.
+    chunked, prefill_first, order, admission, share
+        As in `Scheduler`; indices into its tuples of names.
+    swap_s
+        Seconds to copy a block to or from the host.
+    drafts, acceptance
+        Tokens drafted for each sequence, and the chance that one is right if those before it are.
+    seed
+        Of drafts and routers.
+    router, closed
+        Index into `ROUTERS`, and requests a client has in flight at most; 0 for no limit.
+    caching
+        Whether blocks of prompts are kept and shared.
+    eager
+        Whether a block can be found from the moment its filling is planned (vLLM), or after it.
+    swap
+        Whether requests that are thrown out are copied to the host.
+    long_prompt
+        Most tokens of one prompt in a step; 0 for no limit.
+    mixed
+        Whether prompt-first steps carry decoding along (SGLang's mixed chunk).
+    share_low, share_fall
+        What the share falls to, and by how much with every step of decoding.
+    ahead
+        Whether a step is planned while the one before it runs.
+    late
+        Whether requests that end are decoded once more, as the next step was planned before that was known.
+    prefill_only
+        Whether requests leave after their first token and keep their blocks until they are released.
+    """
 
     lanes: int
     budget: int
@@ -172,6 +288,16 @@ class Rules(NamedTuple):
     seed: int
     router: int
     closed: int
+    caching: bool = False
+    eager: bool = True
+    swap: bool = False
+    long_prompt: int = 0
+    mixed: bool = False
+    share_low: float = 0.098
+    share_fall: float = 0.602 / 600
+    ahead: bool = False
+    late: bool = False
+    prefill_only: bool = False
 
 
 class Tally(NamedTuple):
@@ -194,9 +320,22 @@ class Tally(NamedTuple):
 
 
 #: Columns of `Tally.sums`: seconds busy, steps, tokens read and decoded, and the integrals over busy and idle
-#: time of requests running and waiting and of blocks used; preemptions; prompt tokens found in the cache.
-(BUSY_S, STEPS, READ, DECODED, RUNNING_S, WAITING_S, BLOCKS_S, PREEMPTED, FOUND) = range(9)
-SUMS = 9
+#: time of requests running and waiting and of blocks used; preemptions; prompt tokens found in the cache;
+#: blocks copied to and from the host; tokens computed for requests that had ended.
+(
+    BUSY_S,
+    STEPS,
+    READ,
+    DECODED,
+    RUNNING_S,
+    WAITING_S,
+    BLOCKS_S,
+    PREEMPTED,
+    FOUND,
+    SWAPPED,
+    WASTED,
+) = range(11)
+SUMS = 11
 #: Columns of `Tally.log`.
 (
     LOG_REPLICA,
@@ -212,35 +351,90 @@ LOG = 8
 
 
 class Outbox(NamedTuple):
-    """What a step brought about, for whoever runs the fleet.
+    """What an event brought about, for whoever runs the fleet.
 
     Parameters
     ----------
     first, firsts
-        Requests that gave their first token in the last step of a replica that ended, and how many.
+        Requests that gave their first token in the last step that ended, and how many.
     finished, finishes
         Those that gave their last.
+    lost, losts
+        Those that can never be served, since the last event.
     """
 
     first: I4
     firsts: I8
     finished: I4
     finishes: I8
+    lost: I4
+    losts: I8
 
 
 class State(NamedTuple):
-    """All of it."""
+    """All of it.
 
-    asked: Asked
-    progress: Progress
-    lanes: Lanes
-    replicas: Replicas
+    Parameters
+    ----------
+    asked, progress
+        Records ``[requests]`` of `ASKED` and `PROGRESS`.
+    hashes
+        Names of blocks of all prompts.
+    lanes
+        Records ``[lanes]`` of `LANES`.
+    running, leaving
+        Requests in the batch, in order of admission, and those of `LANES`'s leavers, ``[lanes, most]``.
+    load
+        Of the running step, ``[lanes, LOADS]``.
+    replicas
+        Records ``[replicas]`` of `REPLICAS`.
+    tree
+        Winners of a tournament for the earliest end of a step, ``[2 places]``; the root is 1.
+    tally, outbox
+        What is counted, and what just happened.
+    entries
+        Records ``[lanes, most entries]`` of `ENTRIES`; one a lane without a prefix cache.
+    table
+        Where units are, 1 + entry by hash, ``[lanes, slots]``; 0 is empty.
+    slots
+        Entries of the units each request holds, at the places of its names.
+    """
+
+    asked: Records
+    hashes: I8
+    progress: _Progress
+    lanes: _Lanes
+    running: I4
+    leaving: I4
+    load: F8
+    replicas: _Replicas
+    tree: I4
     tally: Tally
     outbox: Outbox
+    entries: Records
+    table: I4
+    slots: I4
+
+
+def unit_tokens(hash_tokens: int, block: int) -> int:
+    """Tokens that are found in the prefix cache together: whole names and whole blocks; 0 without names.
+
+    Examples
+    --------
+    >>> unit_tokens(512, 16), unit_tokens(16, 64), unit_tokens(0, 16)
+    (512, 64, 0)
+    """
+    return math.lcm(hash_tokens, block)
 
 
 def new_state(
-    asked: Asked, replicas: int, lanes: int, most: int, blocks: npt.ArrayLike, logged: int = 0
+    asked: Asked,
+    replicas: int,
+    lanes: int,
+    most: int,
+    blocks: npt.ArrayLike,
+    logged: int = 0,
+    rules: Rules | None = None,
 ) -> State:
     """Everything empty and idle.
 
@@ -254,49 +448,106 @@ def new_state(
         Of the cache, of every lane or ``[replicas * lanes]``.
     logged
         Steps that are kept one by one.
+    rules
+        Where they ask for a prefix cache, there is one.
     """
     n, total = len(asked.arrival_s), replicas * lanes
-    i4: Any = np.int32
-    never = np.full(n, np.nan)
-    progress = Progress(
-        np.full(n, AHEAD, np.int8),
-        np.zeros(n, i4),
-        asked.prompt.copy(),
-        np.zeros(n, i4),
-        np.zeros(n, i4),
-        np.zeros(n, i4),
-        np.zeros(n, i4),
-        np.zeros(n, i4),
-        np.full(n, -1, i4),
-        np.zeros(n, i4),
-        np.full(n, -1, i4),
-        asked.arrival_s.copy(),
-        never,
-        never.copy(),
-        never.copy(),
+    capacity = np.broadcast_to(np.asarray(blocks, np.int64), (total,))
+    units, entries, slots = _cache_sizes(asked, capacity, most, rules)
+    sent, room = most * lanes, max(n, 1)
+    return State(
+        asked=_records(
+            ASKED,
+            n,
+            arrival_s=asked.arrival_s,
+            hash_at=asked.hash_ptr[:-1],
+            names=np.diff(asked.hash_ptr),
+            prompt=asked.prompt,
+            output=asked.output,
+            priority=asked.priority,
+            session=asked.session if len(asked.session) else -1,
+        ),
+        hashes=np.ascontiguousarray(asked.hashes),
+        progress=_records(
+            PROGRESS,
+            n,
+            sent_s=asked.arrival_s,
+            scheduled_s=np.nan,
+            first_s=np.nan,
+            last_s=np.nan,
+            target=asked.prompt,
+            lane=-1,
+            following=-1,
+            child=-1,
+        ),
+        lanes=_records(
+            LANES,
+            total,
+            share=0.0 if rules is None else rules.share,
+            capacity=capacity,
+            head=-1,
+            tail=-1,
+            door=-1,
+            door_tail=-1,
+            oldest=-1,
+            newest=-1,
+            spare=-1,
+        ),
+        running=np.zeros((total, most), np.int32),
+        leaving=np.zeros((total, most), np.int32),
+        load=np.zeros((total, LOADS)),
+        replicas=_records(REPLICAS, replicas, end_s=np.inf, speed=1.0, up=1),
+        tree=_tournament(replicas),
+        tally=Tally(np.zeros(BINS, np.int64), np.zeros((replicas, SUMS)), np.zeros((logged, LOG)), _one()),
+        outbox=Outbox(
+            np.zeros(sent, np.int32),
+            _one(),
+            np.zeros(sent, np.int32),
+            _one(),
+            np.zeros(room, np.int32),
+            _one(),
+        ),
+        entries=_records(ENTRIES, (total, entries)),
+        table=np.zeros((total, slots), np.int32),
+        slots=np.empty(len(asked.hashes) if units else 0, np.int32),
     )
-    rows = Lanes(
-        np.zeros((total, most), i4),
-        np.zeros(total, i4),
-        np.full(total, -1, i4),
-        np.full(total, -1, i4),
-        np.zeros(total, i4),
-        np.zeros(total, np.int64),
-        np.broadcast_to(np.asarray(blocks, np.int64), (total,)).copy(),
-        np.zeros(total, np.int64),
-        np.zeros((total, LOADS)),
-    )
-    engines = Replicas(
-        np.full(replicas, np.inf),
-        np.zeros(replicas),
-        np.ones(replicas, np.int8),
-        np.ones(replicas),
-        np.zeros(replicas),
-    )
-    tally = Tally(
-        np.zeros(BINS, np.int64), np.zeros((replicas, SUMS)), np.zeros((logged, LOG)), np.zeros(1, np.int64)
-    )
-    outbox = Outbox(
-        np.zeros(most * lanes, i4), np.zeros(1, np.int64), np.zeros(most * lanes, i4), np.zeros(1, np.int64)
-    )
-    return State(asked, progress, rows, engines, tally, outbox)
+
+
+def _one() -> I8:
+    return np.zeros(1, np.int64)
+
+
+def _records(kind: np.dtype[Any], shape: Any, **values: Any) -> Records:  # noqa: ANN401
+    """Zeros, but for some fields."""
+    made = np.zeros(shape, kind).view(np.recarray)
+    for name, value in values.items():
+        made[name] = value
+    return made
+
+
+def _tournament(replicas: int) -> I4:
+    places = 1
+    while places < replicas:
+        places *= 2
+    tree = np.zeros(2 * places, np.int32)
+    tree[places:] = np.minimum(np.arange(places), replicas - 1)
+    for i in range(places - 1, 0, -1):
+        tree[i] = min(tree[2 * i], tree[2 * i + 1])
+    return tree
+
+
+def _cache_sizes(asked: Asked, capacity: I8, most: int, rules: Rules | None) -> tuple[int, int, int]:
+    """Units that can be in the cache of a lane, and room for entries and in the table.
+
+    What is never touched takes no memory.
+    """
+    if rules is None or not rules.caching:
+        return 0, 1, 1
+    units, slots = 0, 1
+    if rules.hash_tokens and len(asked.hashes):
+        blocks = unit_tokens(rules.hash_tokens, rules.block) // rules.block
+        units = min(int(capacity.max()) // blocks, len(asked.hashes))
+    while slots < 2 * units:
+        slots *= 2
+    # Between any two units or kept blocks there may be empty ones.
+    return units, 2 * (units + most) + 3, slots

@@ -196,8 +196,10 @@ def _two_batch_s(
 
 @compiled
 def _ping_pong_s(data: F8, at: I8, load: F8, everyone: float, period: int, reads: int, micro: int) -> float:
-    """Micro-batches; those who wait for experts leave the workers of attention to the others."""
-    attention, beside, outside = own_s(data, at, load, load[PREFILL] + load[QUERIES], 1.0 / micro)
+    """Micro-batches, no more than there are tokens; layers without experts keep attention's workers alone."""
+    tokens = load[PREFILL] + load[QUERIES]
+    micro = max(min(micro, int(tokens)), 1)
+    attention, beside, outside = own_s(data, at, load, tokens, 1.0 / micro)
     there, experts, back = exchange_s(data, at, period, reads, everyone / micro)
     each, n = attention / at[LAYERS, 0], at[EXPERT_LAYERS, 0]
     turns = ping_pong_s(n, micro, each, there / n, (beside + experts) / n, back / n)
