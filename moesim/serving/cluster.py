@@ -15,8 +15,9 @@ import numpy.typing as npt
 import simpy
 
 from moesim.serving.failures import Failures, Nodes
-from moesim.serving.kernel.events import evict_all, send
-from moesim.serving.kernel.fleet import CURSOR, FLYING, NEXT, SENT, next_event_s, run, send_arrived, wake
+from moesim.serving.kernel.events import _send as send_one
+from moesim.serving.kernel.events import evict_all
+from moesim.serving.kernel.fleet import CURSOR, NEXT, SENT, next_event_s, run, send_arrived, wake
 from moesim.serving.kernel.price import Prices
 from moesim.serving.state import BUSY_S, DONE, I8, LOST, Rules, State
 
@@ -129,6 +130,8 @@ class Cluster:
         self.sent_again = np.zeros(n, np.int32)
         self._failing = self.failures.mtbf_s is not None or bool(self.failures.listed)
         self._stranded: list[int] = []
+        #: Engines that were idle and may have something to do now.
+        self._woken: set[tuple[int, int]] = set()
         self._evicted = np.zeros(n, np.int32)
         self._blocks = [one.state.lanes["capacity"].copy() for one in self.pools]
 
@@ -141,6 +144,9 @@ class Cluster:
         while True:
             due = env.peek()
             if due > now or due == np.inf:
+                if due == np.inf and self._hopeless():
+                    break
+                self._settle()
                 reached = self._advance(due)
                 if reached < due:
                     if reached > now:
@@ -154,6 +160,19 @@ class Cluster:
             env.step()
             self._changed()
         return self._ended()
+
+    def _settle(self) -> None:
+        """Begin steps of idle engines: all that happened at this time is there together."""
+        woken = sorted(self._woken)
+        self._woken.clear()
+        for index, engine in woken:
+            pool = self.pools[index]
+            wake(pool.state, pool.rules, pool.prices, pool.cursor, engine, self.env.now)
+
+    def _wakes(self, index: int, engine: int) -> None:
+        """Something happened to an engine that it does not know of if it is idle."""
+        if self.pools[index].state.replicas["end_s"][engine] == np.inf:
+            self._woken.add((index, engine))
 
     def _ended(self) -> Down:
         """What is nowhere now is not served any more; the sum of what failures did."""
@@ -172,6 +191,10 @@ class Cluster:
 
     def _changed(self) -> None:
         """An event of SimPy has passed."""
+
+    def _hopeless(self) -> bool:
+        """Whether nobody works who could end a request, and nobody is repaired."""
+        return not self.pools[-1].any_up
 
     def _over(self) -> bool:
         """Whether nothing is left to do, though nodes may fail for ever."""
@@ -209,32 +232,28 @@ class Cluster:
         self._left(pool)
 
     def _left(self, pool: Pool) -> None:
-        """One request less in flight: a closed loop sends the next."""
-        if pool.rules.closed and pool.any_up:
+        """Send what waits at the client: one request less is in flight, or there is an engine again."""
+        if pool.any_up and not self._stranded and pool.cursor[SENT] < pool.cursor[NEXT]:
             send_arrived(pool.state, pool.rules, pool.prices, pool.cursor, self.env.now)
 
     def _send(self, r: int) -> None:
         pool = self.pools[0]
-        if pool.any_up:
-            send(pool.state, pool.rules, pool.prices, pool.cursor, r, -1, self.env.now)
+        lane = send_one(pool.state, pool.rules, pool.cursor, r, -1, self.env.now)
+        if lane >= 0:
+            self._wakes(0, lane // pool.rules.lanes)
         else:
             self._stranded.append(r)
 
     def _up(self, replica: int) -> None:
         for index, engine in self._engines[replica]:
             self.pools[index].state.replicas["up"][engine] = 1
+            self._wakes(index, engine)
         pool = self.pools[0]
         if pool.any_up:
             waiting, self._stranded = self._stranded, []
             for r in waiting:
                 self._send(r)
-            send_arrived(pool.state, pool.rules, pool.prices, pool.cursor, self.env.now)
-        self._wake(replica)
-
-    def _wake(self, replica: int) -> None:
-        for index, engine in self._engines[replica]:
-            pool = self.pools[index]
-            wake(pool.state, pool.rules, pool.prices, pool.cursor, engine, self.env.now)
+            self._left(pool)
 
     def _resize(self, replica: int, has: int, had: int) -> None:
         """Go on with so many of its nodes: slower, with less cache; what ran there is computed anew."""
@@ -252,9 +271,9 @@ class Cluster:
             stalls[engine] += shrink.stall_s
             rows = slice(engine * lanes, (engine + 1) * lanes)
             pool.state.lanes["capacity"][rows] = self._blocks[index][rows] * has // had
+            self._wakes(index, engine)
         for r in again:
             self._again(r)
-        self._wake(replica)
 
 
 def simulate_failing(

@@ -20,11 +20,11 @@ import simpy
 from moesim.serving.cluster import Cluster, Down, Pool
 from moesim.serving.failures import Failures
 from moesim.serving.handover import HandOver, Wires
-from moesim.serving.kernel.events import reserve, unreserve
+from moesim.serving.kernel.events import release, reserve, unreserve
 from moesim.serving.kernel.fleet import FLYING
 from moesim.serving.kernel.pair import FIRST, SECOND, advance, deliver
 from moesim.serving.links import Links, Transfer
-from moesim.serving.state import AHEAD, BINS, BINS_PER_E, DONE, GAP_LOW_S, HELD, LOST
+from moesim.serving.state import AHEAD, BINS, BINS_PER_E, DONE, GAP_LOW_S, HELD, LOST, WAITING
 
 F8 = npt.NDArray[np.float64]
 
@@ -132,7 +132,7 @@ class Pools(Cluster):
         self._full = np.zeros(lanes, np.int64)
         self._coming = np.zeros(lanes, np.int64)
         self._back = self.env.event()
-        self._seen_s = np.zeros(prefill.engines)
+        self._seen_s = np.full(prefill.engines, -1.0)
         self._stopped = 0
 
     def _all(self, pool: Pool) -> list[Pool]:
@@ -148,6 +148,10 @@ class Pools(Cluster):
             until, self.how.overlap, self._queued > 0 or one.rules.closed > 0,
         )  # fmt: skip
         return float(reached)
+
+    def _settle(self) -> None:
+        super()._settle()
+        self._changed()
 
     def _acted(self) -> None:
         if self._stopped == FIRST:
@@ -221,6 +225,11 @@ class Pools(Cluster):
     def _begun(self) -> None:
         """Look for steps that began: what they compute crosses while they do."""
         state, lanes = self.prefill.state, self.prefill.rules.lanes
+        # Who was thrown out gives its place up, or it could wait for one that waits for that place.
+        for r, one in list(self.crossing.items()):
+            if state.progress["stage"][r] == WAITING:
+                self._break_off(r, one, _SENDER)
+        self._retry()
         progress, began_s, end_s = state.progress, state.replicas["began_s"], state.replicas["end_s"]
         for i in np.flatnonzero((began_s != self._seen_s) & (end_s < np.inf)).tolist():
             self._seen_s[i] = began_s[i]
@@ -254,9 +263,14 @@ class Pools(Cluster):
             self.env.timeout(ahead).callbacks.append(lambda _: links.set_limit(transfer, np.inf))
 
     def _cross(self, r: int, one: Crossing) -> Generator[simpy.Event, Any, None]:
+        whole = int(self.prefill.state.asked["prompt"][r] + self._output[r])
+        if whole > self._blocks[1].max() * self.decode.rules.block:
+            yield one.ready
+            self._too_long(r)
+            return
         while True:
             try:
-                yield from self._room(r, one)
+                yield from self._room(r, one, whole)
                 one.placed_s = self.env.now
                 for size, computed_s in one.parts:
                     self._transfer(r, one, size, computed_s)
@@ -274,9 +288,18 @@ class Pools(Cluster):
                 one.parts = [(one.begun, one.computed_s)]
         self._arrived(r, one)
 
-    def _room(self, r: int, one: Crossing) -> Generator[simpy.Event, Any, None]:
+    def _too_long(self, r: int) -> None:
+        """No decode lane could ever hold it."""
+        prefill = self.prefill
+        del self.crossing[r]
+        release(prefill.state, prefill.rules, r, self.env.now)
+        self._wakes(0, int(prefill.state.progress["lane"][r]) // prefill.rules.lanes)
+        prefill.cursor[FLYING] -= 1
+        self._give_up(r)
+
+    def _room(self, r: int, one: Crossing, whole: int) -> Generator[simpy.Event, Any, None]:
         """Choose a lane and get blocks there."""
-        while (lane := self._least(one.tokens + 1)) < 0:
+        while (lane := self._least(whole)) < 0:
             yield self._back
         one.lane = lane
         self._coming[lane] += 1
@@ -328,6 +351,7 @@ class Pools(Cluster):
         self._coming[one.lane] -= 1
         if one.placed:
             unreserve(self.decode.state, self.decode.rules, r, self.env.now)
+            self._wakes(1, one.lane // self.decode.rules.lanes)
         else:
             self._lines[one.lane].remove(r)
             self._queued -= 1
@@ -339,10 +363,16 @@ class Pools(Cluster):
         del self.crossing[r]
         self._coming[one.lane] -= 1
         self.handed_s[r], self.waited_s[r] = now - one.read_s, max(one.placed_s - one.read_s, 0.0)
-        deliver(
-            prefill.state, prefill.rules, prefill.prices, prefill.cursor,
-            decode.state, decode.rules, decode.prices, decode.cursor, r, one.lane, now,
-        )  # fmt: skip
+        sender = int(prefill.state.progress["lane"][r])
+        there = deliver(
+            prefill.state, prefill.rules, decode.state, decode.rules, decode.cursor, r, one.lane, now
+        )
+        self._wakes(0, sender // prefill.rules.lanes)
+        if there:
+            self._wakes(1, one.lane // decode.rules.lanes)
+        elif prefill.rules.closed:
+            prefill.cursor[FLYING] -= 1
+            self._left(prefill)
 
     # Failures.
 
@@ -370,12 +400,16 @@ class Pools(Cluster):
         lane_of, lanes = self.prefill.state.progress["lane"], self.pools[index].rules.lanes
         for r, one in list(self.crossing.items()):
             lane = one.lane if index else int(lane_of[r])
-            if lane >= 0 and lane // lanes == engine and one.process is not None:
-                self._let_go(r, one)
-                one.process.interrupt(_RECEIVER if index else _SENDER)
-                if not index:
-                    del self.crossing[r]
+            if lane >= 0 and lane // lanes == engine:
+                self._break_off(r, one, _RECEIVER if index else _SENDER)
         self._retry()
+
+    def _break_off(self, r: int, one: Crossing, cause: str) -> None:
+        self._let_go(r, one)
+        if one.process is not None:
+            one.process.interrupt(cause)
+        if cause == _SENDER:
+            del self.crossing[r]
 
     def _room_again(self) -> None:
         self._back.succeed()

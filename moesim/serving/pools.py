@@ -290,7 +290,9 @@ def merged(prefill: State, decode: State) -> State:
     progress["preempted"] += one["preempted"]
     for name in ("cached", "sent_s", "scheduled_s"):
         progress[name] = one[name]
-    logs = [part.tally.log[: min(int(part.tally.logged[0]), len(part.tally.log))] for part in (prefill, decode)]
+    logs = [
+        part.tally.log[: min(int(part.tally.logged[0]), len(part.tally.log))] for part in (prefill, decode)
+    ]
     logs[1] = logs[1].copy()
     logs[1][:, LOG_REPLICA] += len(prefill.replicas)
     log = np.concatenate(logs)

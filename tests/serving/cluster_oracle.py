@@ -98,6 +98,8 @@ def aggregated(requests, engines, step_s, budget, most, outages=()):
                 turn[0] += 1
                 engine.put(request)
                 return
+        # Whoever finds nobody took a turn all the same.
+        turn[0] += 1
         parked.append(request)
 
     def arrive():
@@ -155,7 +157,8 @@ def handed(requests, decoders, steps_s, budget, most, per_token_s, latency_s):
             yield env.timeout(lasts) | me[0]
             if env.now - since >= lasts * (1 - 1e-12):
                 break
-            left -= max(env.now - max(since, begins), 0.0) / (per_token_s * part)
+            if per_token_s:
+                left -= max(env.now - max(since, begins), 0.0) / (per_token_s * part)
         sharing.remove(me)
         wake_all(sharing)
         coming[which] -= 1

@@ -40,9 +40,11 @@ def asked_of(arrival, prompt, output):
 
 
 def traffic(n, rate, seed=0, prompt=900, output=40):
-    """Times and steps are sums of powers of two, so that sums of them are exact."""
+    """Times and steps are sums of powers of two, so that sums of them are exact; no two end in the same bits."""
     rng = np.random.default_rng(seed)
-    arrival = np.floor(np.cumsum(rng.exponential(1 / rate, n)) * 2**12) / 2**12 + 2.0**-14
+    arrival = (
+        np.floor(np.cumsum(rng.exponential(1 / rate, n)) * 2**12) / 2**12 + (1 + np.arange(n)) * 2.0**-24
+    )
     return asked_of(arrival, rng.integers(1, prompt, n), rng.integers(1, output, n))
 
 
@@ -93,7 +95,9 @@ def same(state, other):
 
 
 @pytest.mark.parametrize("closed", [0, 5])
-@pytest.mark.parametrize("failures", [None, Failures(listed=((1e6, 0, 1.0),)), Failures(mtbf_s=1e9, repair_s=1.0)])
+@pytest.mark.parametrize(
+    "failures", [None, Failures(listed=((1e6, 0, 1.0),)), Failures(mtbf_s=1e9, repair_s=1.0)]
+)
 def test_without_a_failure_all_is_as_without_simpy(failures, closed):
     asked = traffic(300, 60.0)
     plain, pool = fleet(asked, closed=closed), fleet(asked, closed=closed)
@@ -135,11 +139,11 @@ def test_pools_are_those_of_plain_processes(token_bytes, exact):
     # The sender is the bottleneck: its link is shared by all that are on their way.
     asked = traffic(150, 30.0, seed=2)
     wires = wires_for(1, 3, 1e9, token_bytes, latency_s=2.0**-11)
-    pools = pools_of(asked, (1, 3), wires=wires)
+    # Steps of odd length: a cache never comes exactly where a step ends.
+    steps_s = 2.0**-6, 2.0**-7 + 2.0**-20
+    pools = pools_of(asked, (1, 3), steps_s, wires=wires)
     pools.run()
-    expected = handed(
-        requests_of(asked), 3, (2.0**-6, 2.0**-7), 512, 8, token_bytes / 1e9, 2.0**-11
-    )
+    expected = handed(requests_of(asked), 3, steps_s, 512, 8, token_bytes / 1e9, 2.0**-11)
     progress = pools.decode.state.progress
     if exact:
         assert progress["first_s"].tolist() == [one.first for one in expected]
@@ -149,7 +153,12 @@ def test_pools_are_those_of_plain_processes(token_bytes, exact):
         np.testing.assert_allclose(progress["last_s"], [one.last for one in expected], rtol=1e-12)
 
 
-HOWS = [HandOver(), HandOver(overlap=True), HandOver(first_token="decode"), HandOver(overlap=True, first_token="decode")]
+HOWS = [
+    HandOver(),
+    HandOver(overlap=True),
+    HandOver(first_token="decode"),
+    HandOver(overlap=True, first_token="decode"),
+]
 
 
 @given(
@@ -229,7 +238,9 @@ def test_overlap_leaves_the_last_layer():
     for overlap, part in ((False, 1.0), (True, 0.1)):
         pools = pools_of(asked, (1, 1), how=HandOver(overlap=overlap), wires=wires)
         pools.run()
-        assert pools.handed_s[0] == pytest.approx(part * 400 * 1e5 / 1e10 + (0 if overlap else 1e-5), rel=1e-6)
+        assert pools.handed_s[0] == pytest.approx(
+            part * 400 * 1e5 / 1e10 + (0 if overlap else 1e-5), rel=1e-6
+        )
         assert pools.crossed[0] == pytest.approx(400 * 1e5)
 
 
@@ -249,8 +260,8 @@ def test_who_gives_the_first_token():
 
 def test_blocks_of_the_decode_worker_hold_hand_overs_back():
     # Room for two at a time: the third waits for the first to end, in its prefill worker's cache.
-    asked = asked_of([0.0, 2.0**-10, 2.0**-9], [30, 30, 30], [10, 20, 20])
-    pools = pools_of(asked, (1, 1), blocks=6, wires=wires_for(1, 1, 1e10))
+    asked = asked_of([0.0, 2.0**-10, 2.0**-9], [20, 20, 20], [6, 11, 11])
+    pools = pools_of(asked, (1, 1), blocks=4, wires=wires_for(1, 1, 1e10))
     pools.run()
     last, waited = pools.decode.state.progress["last_s"], pools.waited_s
     assert waited[:2].tolist() == [0.0, 0.0]
@@ -306,7 +317,9 @@ def test_what_a_decode_worker_had_generated_is_read_again_with_the_prompt():
 def test_given_up_after_so_many_retries():
     asked = traffic(40, 200.0, seed=5)
     pool = fleet(asked, 1)
-    down = simulate_failing(pool.state, pool.rules, pool.prices, Failures(mtbf_s=0.05, repair_s=0.01, retries=2))
+    down = simulate_failing(
+        pool.state, pool.rules, pool.prices, Failures(mtbf_s=0.05, repair_s=0.01, retries=2)
+    )
     lost = pool.state.progress["stage"] == LOST
     assert lost.any()
     assert np.all(down.sent_again[lost] == 3)
@@ -325,7 +338,9 @@ def test_where_nobody_is_left_requests_are_lost():
 def test_down_time_of_a_fleet_is_that_of_its_nodes():
     asked = traffic(3000, 20.0, seed=6, prompt=30, output=5)
     pool = fleet(asked, 8)
-    down = simulate_failing(pool.state, pool.rules, pool.prices, Failures(mtbf_s=4.0, repair_s=1.0, retries=None))
+    down = simulate_failing(
+        pool.state, pool.rules, pool.prices, Failures(mtbf_s=4.0, repair_s=1.0, retries=None)
+    )
     assert np.all(pool.state.progress["stage"] == DONE)
     # 8 x 150 s are 240 cycles of 5 s: three standard errors of the share are about 0.05.
     assert down.availability == pytest.approx(0.8, abs=0.05)

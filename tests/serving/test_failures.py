@@ -25,9 +25,7 @@ def lived(failures, on, end, reload=0.0):
     def tell(what):
         return lambda *which: told.append((env.now, what, *which))
 
-    nodes = Nodes(
-        env, failures, on, np.full(replicas, reload), tell("down"), tell("up"), tell("fits")
-    )
+    nodes = Nodes(env, failures, on, np.full(replicas, reload), tell("down"), tell("up"), tell("fits"))
     env.run(until=end)
     return nodes, told
 
@@ -82,7 +80,9 @@ def test_few_crews_are_the_machine_repair_queue(crews):
         weights.append(weights[-1] * (n - k) / mtbf / (min(k + 1, crews) / repair))
     p = np.array(weights) / sum(weights)
     down = float(p @ np.arange(n + 1)) / n
-    lasted, _ = lived(Failures(mtbf_s=mtbf, repair_s=repair, crews=crews, seed=4), [(r,) for r in range(n)], end)
+    lasted, _ = lived(
+        Failures(mtbf_s=mtbf, repair_s=repair, crews=crews, seed=4), [(r,) for r in range(n)], end
+    )
     assert lasted.until(end).mean() / end == pytest.approx(down, rel=0.02)
 
 

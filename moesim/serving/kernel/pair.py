@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.compiled import compiled
-from moesim.serving.kernel.events import hand_over, release
-from moesim.serving.kernel.fleet import next_event_s, run, wake
+from moesim.serving.kernel.events import _hand_over as hand_over
+from moesim.serving.kernel.events import release
+from moesim.serving.kernel.fleet import next_event_s, run
 from moesim.serving.kernel.price import Prices
 from moesim.serving.state import I8, Rules, State
 
@@ -66,18 +67,16 @@ def advance(
 def deliver(
     one: State,
     rules: Rules,
-    prices: Prices,
-    cursor: I8,
     other: State,
     other_rules: Rules,
-    other_prices: Prices,
     other_cursor: I8,
     r: int,
     lane: int,
     now: float,
-) -> None:
-    """The cache of a request is there: the first fleet lets go of it, the second goes on with it."""
-    sender = one.progress[r].lane // rules.lanes
+) -> bool:
+    """The cache of a request is there: the first fleet lets go of it, the second goes on with it if it can.
+
+    Whoever calls it wakes both engines.
+    """
     release(one, rules, r, now)
-    wake(one, rules, prices, cursor, sender, now)
-    hand_over(other, other_rules, other_prices, other_cursor, r, lane, now)
+    return hand_over(other, other_rules, other_cursor, r, lane, now)
