@@ -33,6 +33,13 @@ def serving(
             help="Find strengths of effects anew for every group held out: far slower, stricter errors."
         ),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            help="Serve your own runs request by request until the engine's constants fit, instead of their "
+            "means: for `moesim simulate` and `moesim validate serving`."
+        ),
+    ] = False,
     onto: Annotated[
         Path | None, typer.Option(help="Calibration that your own runs are added to; default: shipped.")
     ] = None,
@@ -64,14 +71,18 @@ def serving(
         faults.append(Fault("unknown backend", "--backend", backend, ", ".join(BACKENDS)))
     given = Given(model, hardware, nodes, backend_of(backend or "") or None, RunEngine(tp, pp, dp, ep))
     table = is_table(runs)
-    if table and (given != Given() or onto is not None):
-        faults.append(Fault("is of your own runs, and a table is learnt from by itself", "--onto, --tp, ..."))
+    if table and (given != Given() or onto is not None or replay):
+        faults.append(
+            Fault("is of your own runs, and a table is learnt from by itself", "--onto, --replay, --tp, ...")
+        )
     if not table and nested:
         faults.append(Fault("is of tables of many runs", "--nested"))
     if faults:
         raise ConfigError(faults)
     if table:
         _table(runs, output, source or runs.name, nested, json)
+    elif replay:
+        _replayed(runs, output, source or runs.name, onto, given, json)
     else:
         _own(runs, output, source or runs.name, onto, given, json)
 
@@ -171,6 +182,50 @@ def _own(path: Path, output: Path | None, source: str, onto: Path | None, given:
         stderr("note: one run alone leaves none to judge by")
 
 
+def _replayed(
+    path: Path, output: Path | None, source: str, onto: Path | None, given: Given, json: bool
+) -> None:
+    """Fit constants by serving runs again, and say how far off each run is."""
+    from dataclasses import asdict
+
+    from moesim.correction import calibration_of, shipped
+    from moesim.learning.replayed import ERROR, FITTED, fit_replayed
+    from moesim.validate.find_runs import read_runs
+
+    known = shipped() if onto is None else calibration_of(onto)
+    runs = read_runs(path)
+    calibration, found = fit_replayed(runs, given, known, source)
+    _write(calibration, output)
+    changed = [name for name, traits in calibration.traits.items() if traits != known.traits.get(name)]
+    if json:
+        traits = {name: asdict(calibration.traits[name]) for name in changed}
+        print_json({"runs": [asdict(one) for one in found], "traits": traits}, inputs=[path])
+        return
+    for title, errors in (
+        ("before", [one.before for one in found]),
+        ("fitted", [one.after for one in found]),
+        ("fitted to the others", [one.from_others for one in found]),
+    ):
+        rows = [
+            [run.path, *(f"{e[metric]:+.1%}" for metric in ERROR)]
+            for run, e in zip(found, errors, strict=True)
+            if e is not None
+        ]
+        if rows:
+            print_table(
+                ["run", *(metric.upper() for metric in ERROR)], rows, title=f"errors of means, {title}"
+            )
+    rows = [
+        [name, when, *(f"{getattr(c.traits[name], trait):.4g}" for trait in FITTED)]
+        for name in changed
+        for when, c in (("before", known), ("now", calibration))
+        if name in c.traits
+    ]
+    print_table(["engine", "", *(_TRAITS[trait] for trait in FITTED)], rows, title="constants")
+    if len(found) == 1:
+        stderr("note: one run alone leaves none to judge by")
+
+
 #: Constants of an engine, and their titles.
 _TRAITS = {
     "host_s": "host per step, s",
@@ -178,6 +233,7 @@ _TRAITS = {
     "request_s": "per request, s",
     "first_steps": "steps to first token",
     "start_up": "start-up queue",
+    "over_bridge": "the same over PCIe",
 }
 
 

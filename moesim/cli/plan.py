@@ -203,6 +203,8 @@ def plan(
         write_rows(rows_of(result), out)
         written.append(str(out))
     notes = asked.notes(result)
+    if what_if and not gains:
+        notes.append("what if: the steady state has no answer for this layout")
     if json:
         document = document_of(result, asked.traffic, asked.slo, asked.quoted.hardware, gains)
         document |= {"launch": started.to_dict(), "written": written, "warnings": notes}

@@ -58,6 +58,8 @@ class Asked:
         """What has to be said beside the plan."""
         said = [*result.notes, *self.traffic.requests.warnings]
         said += result.best.candidate.model.warnings
+        if "disaggregated" in self.space.modes and not _pools_tried(result):
+            said.append("--disaggregated: no layout in two pools was looked at")
         said += self.routing.warnings if self.routing is not None else ()
         return list(dict.fromkeys(said))
 
@@ -114,6 +116,14 @@ def ask(
         raise ConfigError(faults)
     files = [str(path) for path in (traffic[0], routing[0]) if path is not None]
     return Asked(found, quoted, trace, slo, requests, tried, tuple(files))
+
+
+def _pools_tried(result: PlanResult) -> bool:
+    from moesim.layout import Disaggregated
+
+    looked = [*result.ranked, *result.confirmed, *result.refuted]
+    looked += [one for refusal in result.refused for one in (refusal.nearest, *refusal.examples)]
+    return any(isinstance(one.candidate.layout, Disaggregated) for one in looked)
 
 
 def respelled(error: ConfigError) -> ConfigError:

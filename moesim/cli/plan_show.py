@@ -267,15 +267,18 @@ def _gains(gains: Sequence[Sensitivity]) -> None:
 
 def _commands(started: Launch) -> None:
     typer.echo(f"start it with {started.engine}:")
-    hidden = 0
+    hidden, roles = 0, set()
     for command in started.commands:
-        if command.node is not None and command.node > 1:
+        # Further nodes, and neighbours on a node, differ by numbers alone.
+        neighbour = bool(command.devices) and (command.role, len(command.devices)) in roles
+        if neighbour or (command.node is not None and command.node > 1):
             hidden += 1
             continue
+        roles.add((command.role, len(command.devices)))
         typer.echo(f"# {command.role}, {command.where}")
         typer.echo(command.text)
     if hidden:
-        typer.echo(f"# {hidden} more lines, for further nodes: --emit DIR writes them all")
+        typer.echo(f"# {hidden} more lines, for further nodes and devices: --emit DIR writes them all")
     for note in started.notes:
         typer.echo(f"# {note}")
 

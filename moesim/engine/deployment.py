@@ -11,7 +11,7 @@ from moesim.cost import Choice, ExpertShape, Rates
 from moesim.engine.dispatch import Replicas
 from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
-from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use
+from moesim.engine.memory import MemoryUse, cached_bytes, cached_layers, memory_use, weights_per_device
 from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
 from moesim.engine.speculation import Speculation, draft_model
@@ -125,6 +125,7 @@ class Deployment:
     _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
     _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
+    _weights: dict[Parallelism, float] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
     _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
 
@@ -156,16 +157,24 @@ class Deployment:
         """What the fullest device holds before any sequence is cached."""
         key = (chunk_tokens, utilisation)
         if key not in self._memory:
+            spare = self.plan.mean_copies if self.plan is not None else 0.0
+            if self.layout not in self._weights:
+                self._weights[self.layout] = weights_per_device(
+                    self.model,
+                    self.layout,
+                    self.precision,
+                    spare,
+                    self.draft.model if self.draft is not None else None,
+                )
             self._memory[key] = memory_use(
                 self.model,
                 self.kinds,
                 self.layout,
                 self.precision,
                 self.hardware,
-                redundant=self.plan.mean_copies if self.plan is not None else 0.0,
                 chunk_tokens=chunk_tokens,
                 utilisation=utilisation,
-                draft=self.draft.model if self.draft is not None else None,
+                weights_bytes=self._weights[self.layout],
             )
         return self._memory[key]
 
@@ -184,15 +193,19 @@ class Deployment:
             other.draft = self.draft.but(launch_s=launch_s) if self.draft is not None else None
         return other
 
-    def share_experts(self, other: Deployment) -> None:
-        """Use the draws of a deployment of the same experts on equal stages, and the other way round.
+    def share(self, draws: Deployment, weights: Deployment, rates: Deployment) -> None:
+        """Keep what does not differ together with other deployments of the same model.
 
         Parameters
         ----------
-        other
-            The same but for its stages' number and its cache's data type.
+        draws
+            On equal stages of equal machines: all but the number of stages and the cache's type is the same.
+        weights
+            With weights in the same data types and as many spare experts.
+        rates
+            On the same device, with the same kernels.
         """
-        self._experts = other._experts
+        self._experts, self._weights, self._rates = draws._experts, weights._weights, rates._rates
 
     def decode(self, sequences: Array, context: Array) -> Decode:
         """A step that decodes `sequences` sequences, all ranks together, drafts and all."""

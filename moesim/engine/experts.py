@@ -138,6 +138,11 @@ class ExpertStep:
         draws = max(1, min(self.samples // self.source.layers, TOKEN_BUDGET // size))
         # Loads are small enough to be kept for other layouts; a recording is not.
         source, total = self.source, np.zeros(len(FIELDS))
+        if isinstance(source, LoadSource) and not self.plan.redundant:
+            # Nor do batches without spares to choose from depend on the machine they are sent around in.
+            for draw, sent in _kept_sent(source, tokens, self.phase, self.seed, draws, self.plan):
+                total += self._values(draw, sent)
+            return total / draws
         batches = (
             _kept_batches(source, tokens, self.phase, self.seed, draws)
             if isinstance(source, LoadSource)
@@ -159,7 +164,9 @@ class ExpertStep:
         rng
             Chooses replicas where the rule draws them.
         """
-        sent = dispatch(draw, self.plan, self.replicas, rng)
+        return self._values(draw, dispatch(draw, self.plan, self.replicas, rng))
+
+    def _values(self, draw: Draw, sent: Dispatched) -> Array:
         times = expert_times(
             sent.slot_tokens,
             self.shape,
@@ -258,7 +265,7 @@ class ExpertStep:
         once = inside and found is not None and found.once
         if not once and (self.phase == DECODE or not (inside or self.plan.ranks % domain == 0)):
             return direct(sent, domain)
-        return self._limited(two_level(sent, self.plan, domain), domain)
+        return self._limited(_kept_traffic(sent, self.plan, domain), domain)
 
     def _limited(self, traffic: Traffic, domain: int) -> Traffic:
         """Fewer ranks and domains per token, as node-limited routing has it where load is even."""
@@ -286,6 +293,18 @@ def _batches(source: RoutingSource, tokens: int, phase: int, seed: int, draws: i
 @functools.lru_cache(maxsize=KEPT)
 def _kept_batches(source: LoadSource, tokens: int, phase: int, seed: int, draws: int) -> tuple[Draw, ...]:
     return _batches(source, tokens, phase, seed, draws)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _kept_sent(
+    source: LoadSource, tokens: int, phase: int, seed: int, draws: int, plan: ExpertMap
+) -> tuple[tuple[Draw, Dispatched], ...]:
+    return tuple((draw, dispatch(draw, plan)) for draw in _kept_batches(source, tokens, phase, seed, draws))
+
+
+@functools.lru_cache(maxsize=2 * KEPT)
+def _kept_traffic(sent: Dispatched, plan: ExpertMap, domain: int) -> Traffic:
+    return two_level(sent, plan, domain)
 
 
 def _size(step: IntArray) -> IntArray:

@@ -73,6 +73,7 @@ def memory_use(
     chunk_tokens: float = 8192,
     utilisation: float = UTILISATION,
     draft: Model | None = None,
+    weights_bytes: float | None = None,
 ) -> MemoryUse:
     """Bytes on the fullest device before any sequence is cached.
 
@@ -88,12 +89,14 @@ def memory_use(
         Fraction of the memory that may be used.
     draft
         What drafts tokens; it shares embedding and head.
+    weights_bytes
+        `weights_per_device`, if that is known.
     """
     capacity = hardware.device.memory.capacity_bytes
-    drafting = draft.layers if draft is not None else ()
+    if weights_bytes is None:
+        weights_bytes = weights_per_device(model, layout, precision, redundant, draft)
     return MemoryUse(
-        weights_per_device(model, layout, precision, redundant)
-        + sum(_layer_bytes(layer, model.hidden, layout, precision, 0) for layer in drafting),
+        weights_bytes,
         _workspace(model, kinds, layout, chunk_tokens),
         capacity * utilisation,
         capacity,
@@ -101,9 +104,14 @@ def memory_use(
 
 
 def weights_per_device(
-    model: Model, layout: Parallelism, precision: Precision, redundant: float = 0
+    model: Model,
+    layout: Parallelism,
+    precision: Precision,
+    redundant: float = 0,
+    draft: Model | None = None,
 ) -> float:
-    """Bytes of weights on the fullest device: the stage that has most, ends included."""
+    """Bytes of weights on the fullest device: the stage that has most, ends and what drafts included."""
+    drafting = draft.layers if draft is not None else ()
     each = {
         layer: _layer_bytes(layer, model.hidden, layout, precision, redundant)
         for layer in dict.fromkeys(model.layers)
@@ -121,7 +129,9 @@ def weights_per_device(
     stages = [sum(layers[a:b]) + small * (b - a) for a, b in pairwise(edges)]
     stages[0] += embedding + 2.0 * count.vision / layout.tp
     stages[-1] += head
-    return float(max(stages))
+    return float(
+        max(stages) + sum(_layer_bytes(layer, model.hidden, layout, precision, 0) for layer in drafting)
+    )
 
 
 def cache_per_sequence(kinds: LayerKinds, layout: Parallelism, precision: Precision, context: Array) -> Array:

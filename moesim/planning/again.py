@@ -69,7 +69,8 @@ class Again:
         """What a replica carries in steady state, with other loads on the same placement."""
         engine = candidate.engine
         crowd = Crowd.of(self.traffic)
-        paces = Paces(crowd, loads, self.placement, self._traits, float(engine.max_sequences), self.seed)
+        limits = float(engine.max_sequences), (float(engine.chunk_tokens),)
+        paces = Paces(crowd, loads, self.placement, self._traits, *limits, self.seed)
         curve = curve_of(paces.of(_shape(candidate)), engine, crowd, self.slo)
         most = capacity_of(curve, self.slo.attainment).request_rate
         part = self.traffic.request_rate / candidate.replicas

@@ -6,9 +6,12 @@ share experts equally and no queue. It holds for the very requests that the simu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.cost import ExpertShape, peak_of
 from moesim.engine.deployment import Deployment
@@ -20,45 +23,82 @@ from moesim.prediction import Engine
 
 #: Prompt lengths at which limits are computed; a prompt counts like the next shorter of them.
 LENGTHS = 24
-#: Times until which work is counted.
-DEADLINES = 12
+#: Shares of the requests that are due when their work is counted.
+_PARTS = (0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+class Part(NamedTuple):
+    """A stretch: how many of its requests are judged, and by several times which have to be done."""
+
+    judged: int
+    windows: tuple[tuple[npt.NDArray[np.int64], float], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """Requests of the streams and what a promise gives each of them.
+    """The judged requests of all stretches, ``[requests]``.
 
     Parameters
     ----------
-    prompt, fresh, output
-        Tokens, ``[requests]``.
-    arrival_s, judged, stream
-        When, whether it counts, and in which stretch.
+    output
+        Tokens.
+    longest
+        Tokens of the longest of all requests with its output.
+    reads, read_place
+        Some numbers of prompt tokens to read, and for each request the place of the largest it reaches.
+    held, held_place
+        The same of prompt tokens in the cache.
+    parts
+        The stretches.
     """
 
-    prompt: F8
-    fresh: F8
     output: F8
-    arrival_s: F8
-    judged: np.ndarray
-    stream: np.ndarray
+    longest: float
+    reads: F8
+    read_place: npt.NDArray[np.int64]
+    held: F8
+    held_place: npt.NDArray[np.int64]
+    parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, streams: tuple[Stream, ...]) -> Asked:
-        """All stretches, one behind the other."""
-        return cls(
-            np.concatenate([s.requests.input_tokens for s in streams]).astype(float),
-            np.concatenate([s.fresh for s in streams]),
-            np.concatenate([s.requests.output_tokens for s in streams]).astype(float),
-            np.concatenate([s.requests.arrival_s for s in streams]),
-            np.concatenate([s.judged for s in streams]),
-            np.repeat(np.arange(len(streams)), [len(s.judged) for s in streams]),
+    def of(cls, streams: Sequence[Stream], slo: Slo) -> Asked:
+        """What a promise asks for on some stretches."""
+        judged = [np.flatnonzero(s.judged) for s in streams]
+        output = [s.requests.output_tokens[j].astype(float) for s, j in zip(streams, judged, strict=True)]
+        prompt = [s.requests.input_tokens[j].astype(float) for s, j in zip(streams, judged, strict=True)]
+        fresh = [s.fresh[j] for s, j in zip(streams, judged, strict=True)]
+        parts, start = [], 0
+        for stream, chosen, tokens in zip(streams, judged, output, strict=True):
+            arrival = stream.requests.arrival_s[chosen]
+            due = arrival + _stay_s(tokens, slo)
+            windows = []
+            for until in np.quantile(due, _PARTS) if np.isfinite(due).all() else ():
+                early = np.flatnonzero(due <= until)
+                windows.append((start + early, float(until - arrival[0])))
+            parts.append(Part(len(chosen), tuple(windows)))
+            start += len(chosen)
+        longest = max(
+            int((s.requests.input_tokens.astype(np.int64) + s.requests.output_tokens).max()) for s in streams
         )
+        reads, held = _grid(np.concatenate(fresh)), _grid(np.concatenate(prompt))
+        return cls(np.concatenate(output), float(longest), *reads, *held, tuple(parts))
 
-    @property
-    def longest(self) -> float:
-        """Tokens of the longest request with its output."""
-        return float((self.prompt + self.output).max())
+
+def _stay_s(output: F8, slo: Slo) -> F8:
+    """How long a request may be in the system; infinite without limits that say so."""
+    stay = np.full(len(output), np.inf)
+    if "e2el_s" in slo.limits:
+        stay = np.minimum(stay, slo.limits["e2el_s"])
+    if {"ttft_s", "tpot_s"} <= slo.limits.keys():
+        later = np.maximum(output - 1.0, 0.0) * slo.limits["tpot_s"]
+        stay = np.minimum(stay, slo.limits["ttft_s"] + later)
+    return stay
+
+
+def _grid(tokens: F8) -> tuple[F8, npt.NDArray[np.int64]]:
+    """Some lengths, and for every request the place of the longest of them that it reaches."""
+    grid = np.unique(np.quantile(tokens, np.linspace(0.0, 1.0, LENGTHS), method="lower"))
+    return grid, np.searchsorted(grid, tokens, side="right") - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,63 +199,43 @@ def floor_of(deployment: Deployment, engine: Engine, asked: Asked, slo: Slo) -> 
     if short > 0:
         return Floor(short, 0.0, {}, 0)
     layout, drafts = deployment.layout, engine.speculation.tokens
-    read, place = _grid(asked.fresh)
-    prompts = peak(deployment, Batch.of(prompts=1.0, chunk=read, past=0.0, ranks=1.0))
-    held, held_place = _grid(asked.prompt)
-    tokens = peak(deployment, Batch.of(sequences=1.0, context=held, ranks=1.0))
-    first = prompts.seconds[place]
-    later = tokens.seconds[held_place] / (1.0 + drafts)
-    whole = first + np.maximum(asked.output - 1.0, 0.0) * later
-    judged = asked.judged
-    met = np.ones(int(judged.sum()), bool)
-    best = {}
-    times = {"ttft_s": first, "tpot_s": np.where(asked.output > 1, later, 0.0), "e2el_s": whole}
+    prompts = peak(deployment, Batch.of(prompts=1.0, chunk=asked.reads, past=0.0, ranks=1.0))
+    tokens = peak(deployment, Batch.of(sequences=1.0, context=asked.held, ranks=1.0))
+    steps = np.maximum(asked.output - 1.0, 0.0)
+    read, held = asked.read_place, asked.held_place
+    first, later = prompts.seconds[read], tokens.seconds[held] / (1.0 + drafts)
+    times = {"ttft_s": first, "tpot_s": np.where(steps > 0, later, 0.0), "e2el_s": first + steps * later}
+    met, best = np.ones(len(steps), bool), {}
+    at = min(int(slo.attainment * (len(steps) - 1)), len(steps) - 1)
     for name, limit in slo.limits.items():
-        values = times[name][judged]
-        met &= values <= limit
-        best[name] = float(np.quantile(values, slo.attainment, method="lower"))
+        met &= times[name] <= limit
+        best[name] = float(np.partition(times[name], at)[at])
     # Lanes and stages work at the same time; ranks of a stage share the experts.
-    many, steps = layout.dp * layout.pp, np.maximum(asked.output - 1.0, 0.0)
-    compute = (prompts.dense_flops_s[place] + steps * tokens.dense_flops_s[held_place]) / many
-    compute += (prompts.expert_flops_s[place] + steps * tokens.expert_flops_s[held_place]) / layout.pp
+    many = layout.dp * layout.pp
+    compute = (prompts.dense_flops_s / many + prompts.expert_flops_s / layout.pp)[read]
+    compute += steps * (tokens.dense_flops_s / many + tokens.expert_flops_s / layout.pp)[held]
     most = min(engine.max_sequences, engine.chunk_tokens)
-    memory = tokens.cache_s[held_place] + tokens.dense_weights_s[held_place] / most
-    memory = steps / (1.0 + drafts) * memory / many
-    return Floor(short, float(met.mean()), best, _replicas(np.maximum(compute, 0.0), memory, asked, slo))
+    memory = steps * ((tokens.cache_s + tokens.dense_weights_s / most) / (many * (1.0 + drafts)))[held]
+    return Floor(short, float(met.mean()), best, _replicas(compute, memory, asked, slo.attainment))
 
 
-def _grid(tokens: F8) -> tuple[F8, np.ndarray]:
-    """Some lengths, and for every request the place of the longest of them that it reaches."""
-    grid = np.unique(np.quantile(tokens, np.linspace(0.0, 1.0, LENGTHS), method="lower"))
-    return grid, np.searchsorted(grid, tokens, side="right") - 1
-
-
-def _replicas(compute: F8, memory: F8, asked: Asked, slo: Slo) -> int:
+def _replicas(compute: F8, memory: F8, asked: Asked, attainment: float) -> int:
     """Replicas without which too much of what has to be done by some time is not.
 
     So many of all judged requests have to be done in time as were promised. Those with a deadline before T
-    arrived after the first judged one, and are worked on between the two.
+    arrived after the first judged one, and are worked on between the two. The promise is kept on average: the
+    stretch that suits it best has at least the average share.
     """
-    steps = np.maximum(asked.output - 1.0, 0.0)
-    stay = np.full(len(steps), np.inf)
-    if "e2el_s" in slo.limits:
-        stay = np.minimum(stay, slo.limits["e2el_s"])
-    if {"ttft_s", "tpot_s"} <= slo.limits.keys():
-        stay = np.minimum(stay, slo.limits["ttft_s"] + steps * slo.limits["tpot_s"])
-    if not np.isfinite(stay).all():
-        return 1
-    # The promise is kept on average: the stretch that suits it best has at least the average share.
     needed = np.inf
-    for i in range(int(asked.stream.max()) + 1):
-        mine = asked.judged & (asked.stream == i)
-        begin = asked.arrival_s[mine].min()
-        due = asked.arrival_s[mine] + stay[mine]
+    for part in asked.parts:
         least = 0.0
-        for until in np.quantile(due, np.linspace(1.0 / DEADLINES, 1.0, DEADLINES)):
-            early = due <= until
-            missed = int((1.0 - slo.attainment) * mine.sum())
-            for work in (compute[mine][early], memory[mine][early]):
-                kept = np.sort(work)[: max(len(work) - missed, 0)]
-                least = max(least, float(kept.sum()) / float(until - begin))
+        missed = int((1.0 - attainment) * part.judged)
+        for early, seconds in part.windows:
+            if len(early) <= missed:
+                continue
+            for work in (compute[early], memory[early]):
+                # Without those that take longest.
+                kept = work.sum() - np.partition(work, -missed)[-missed:].sum() if missed else work.sum()
+                least = max(least, float(kept) / seconds)
         needed = min(needed, least)
     return max(int(np.ceil(needed * (1.0 - 1e-9))), 1)

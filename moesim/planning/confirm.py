@@ -22,7 +22,7 @@ from moesim.trace.types import Routing
 #: Of the intervals of means over replications.
 LEVEL = 0.95
 #: Replicas of a fleet, at most.
-MOST_REPLICAS = 4096
+MOST_REPLICAS = 1024
 _PERCENTILES = (50, 90, 99)
 
 

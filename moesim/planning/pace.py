@@ -6,7 +6,7 @@ interpolated in the logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,9 @@ from moesim.engine.deployment import Deployment
 from moesim.engine.memory import MemoryUse
 from moesim.engine.routing import LoadSource, assumed
 from moesim.engine.traits import Traits
-from moesim.hardware import Hardware
 from moesim.layout.expert_map import ExpertMap
 from moesim.model import Model
-from moesim.ops import Precision
+from moesim.ops import Batch, LayerKinds, Precision
 from moesim.placement.solvers.greedy import greedy
 from moesim.planning.candidates import Shape
 from moesim.planning.crowd import Crowd
@@ -42,30 +41,42 @@ class Pace:
         Decoding sequences of the whole replica, rising powers of two times its stages, ``[n]``.
     step_s, tokens
         Of a step that decodes them, drafts and all, ``[n]``; and the tokens it gives to each.
+    lengths, reads
+        Prompts, rising powers of four, ``[lengths]``; and for each chunk, seconds of one alone and of one
+        where steps are full of them.
     deployment
-        For prompts, which depend on the chunk, and for memory.
+        For memory.
     """
 
     sequences: F8
     step_s: F8
     tokens: float
+    lengths: F8
+    reads: Mapping[float, tuple[F8, F8]]
     deployment: Deployment
+
+    @property
+    def lanes(self) -> int:
+        """Steps that are worked on side by side: on data-parallel ranks, and in stages."""
+        return self.deployment.layout.dp * self.deployment.layout.pp
 
     def steps(self, sequences: F8) -> F8:
         """Seconds of a step that decodes so many."""
         return _between(sequences, self.sequences, self.step_s)
 
-    def prompts(self, lengths: F8, chunk_tokens: float) -> tuple[F8, F8, F8]:
-        """Seconds of a prompt alone, seconds per prompt where all chunks are full, and of one full chunk."""
-        top = max(float(lengths.max()), 2.0)
-        grid = 4.0 ** np.arange(2, np.ceil(np.log(top) / np.log(4.0)) + 1)
-        grid = np.concatenate([[1.0], grid]) if lengths.min() < grid[0] else grid
-        alone, _, full = self.deployment.prompts(grid, chunk_tokens)
-        layout = self.deployment.layout
-        at = int(np.searchsorted(grid, chunk_tokens))
-        at = min(at, len(grid) - 1)
-        chunk = float(full[at]) * layout.dp * layout.pp * min(chunk_tokens / grid[at], 1e9)
-        return _between(lengths, grid, alone), _between(lengths, grid, full), chunk
+    def prompts(self, lengths: F8, chunk_tokens: float) -> tuple[F8, F8, float]:
+        """Seconds of a prompt alone, its seconds where all steps are full, and those of a full step.
+
+        Parameters
+        ----------
+        lengths
+            Tokens of prompts.
+        chunk_tokens
+            One of those the pace was made for.
+        """
+        alone, packed = self.reads[chunk_tokens]
+        full_s = float(packed[-1] / self.lengths[-1] * chunk_tokens * self.lanes)
+        return _between(lengths, self.lengths, alone), _between(lengths, self.lengths, packed), full_s
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
         """Of the fullest device."""
@@ -74,6 +85,34 @@ class Pace:
 
 def _between(x: F8, grid: F8, values: F8) -> F8:
     return np.exp(np.interp(np.log(x), np.log(grid), np.log(values)))
+
+
+def _powers_of_four(lengths: F8) -> F8:
+    """From below the shortest to above the longest; little is gained by telling short ones apart."""
+    low, high = np.floor(np.log2(max(lengths.min(), 64.0)) / 2.0), np.ceil(np.log2(lengths.max()) / 2.0)
+    return np.asarray(4.0 ** np.arange(low, max(high, low + 1) + 1))
+
+
+def _reads(deployment: Deployment, lengths: F8, chunks: Sequence[float]) -> dict[float, tuple[F8, F8]]:
+    """Seconds of prompts alone and in full steps by tokens of a chunk, all timed at once."""
+    layout = deployment.layout
+    chunk = np.repeat(chunks, len(lengths))
+    many = np.tile(lengths, len(chunks))
+    steps = np.ceil(many / chunk)
+    each = many / steps
+    packed = np.maximum(1.0, np.floor(chunk / each))
+    # As in `moesim.engine.prefill`: a middle chunk has half of the prompt behind it.
+    both = deployment.step(
+        Batch.of(
+            prompts=np.concatenate([np.ones(len(many)), packed]),
+            chunk=np.tile(each, 2),
+            past=np.tile((many - each) / 2.0, 2),
+            ranks=np.repeat([1.0, np.inf], len(many)),
+        )
+    ).seconds.reshape(2, len(chunks), len(lengths))
+    alone = both[0] * steps.reshape(len(chunks), -1)
+    full = both[1] * (steps / packed).reshape(len(chunks), -1) / (layout.dp * layout.pp)
+    return {c: (alone[i], full[i]) for i, c in enumerate(chunks)}
 
 
 @dataclass(slots=True, eq=False)
@@ -88,8 +127,8 @@ class Paces:
         Routing, and where experts lie for layouts with as many expert ranks.
     traits_of
         What an engine adds to its kernels, by backend.
-    most_sequences
-        Of a data-parallel rank.
+    most_sequences, chunks
+        Sequences of a data-parallel rank, at most; and tokens of its steps.
     """
 
     crowd: Crowd
@@ -97,8 +136,9 @@ class Paces:
     placement: ExpertMap | None
     traits_of: Callable[[str], Traits]
     most_sequences: float
+    chunks: tuple[float, ...]
     seed: int = 0
-    _experts: dict[tuple[object, ...], Deployment] = field(default_factory=dict)
+    _alike: dict[tuple[object, ...], Deployment] = field(default_factory=dict)
     _sources: dict[tuple[object, ...], tuple[LoadSource, list[int]]] = field(default_factory=dict)
     _maps: dict[tuple[object, ...], ExpertMap | None] = field(default_factory=dict)
 
@@ -123,11 +163,21 @@ class Paces:
             engine.routing,
             samples=LAYERS,
         )
-        key = (
-            id(model), engine.dtype, engine.backend, layout.tp, layout.dp, layout.ep, shape.redundant,
-            *_cluster(shape.hardware),
-        )  # fmt: skip
-        made.share_experts(self._experts.setdefault(key, made))
+        same = id(model), engine.dtype, shape.redundant
+        device = id(model), id(shape.hardware.device), engine.dtype, engine.backend
+        stage = (
+            layout.tp,
+            layout.dp,
+            layout.ep,
+            shape.redundant,
+            id(shape.hardware.scale_up),
+            shape.hardware.nodes,
+        )
+        made.share(
+            self._alike.setdefault(("draws", *device, *stage), made),
+            self._alike.setdefault(("weights", *same), made),
+            self._alike.setdefault(("rates", *device), made),
+        )
         return made
 
     def of(self, shape: Shape) -> Pace:
@@ -137,7 +187,9 @@ class Paces:
         octaves = np.ceil(np.log2(max(layout.dp * self.most_sequences / layout.pp, 2.0)))
         sequences = layout.pp * 2.0 ** np.arange(octaves + 1)
         decode = deployment.decode(sequences, np.full(len(sequences), self.crowd.context))
-        return Pace(sequences, decode.seconds, decode.tokens, deployment)
+        lengths = _powers_of_four(self.crowd.fresh)
+        reads = _reads(deployment, lengths, self.chunks)
+        return Pace(sequences, decode.seconds, decode.tokens, lengths, reads, deployment)
 
     def _source_of(self, model: Model, routing: str) -> tuple[LoadSource, list[int]] | None:
         """Loads of a few layers, and which of the MoE layers they are."""
@@ -146,7 +198,9 @@ class Paces:
         key = (id(model), routing)
         if key not in self._sources:
             whole = loads_of(model, routing, self.trace)
-            rows = np.unique(np.linspace(0, whole.layers - 1, min(LAYERS, whole.layers)).round().astype(int))
+            # Layers of several kinds are told apart by their place: all are kept.
+            many = LAYERS if len(LayerKinds.of(model).blocks) == 1 else whole.layers
+            rows = np.unique(np.linspace(0, whole.layers - 1, min(many, whole.layers)).round().astype(int))
             self._sources[key] = LoadSource(whole.inclusion[rows], whole.top_k), rows.tolist()
         return self._sources[key]
 
@@ -156,7 +210,9 @@ class Paces:
         key = (id(shape.model), shape.layout.ep, shape.redundant, shape.engine.routing)
         if key not in self._maps:
             loads, rows = source
-            self._maps[key] = placement_of(shape.layout.ep, shape.redundant, loads, self.placement, rows)
+            found = placement_of(shape.layout.ep, shape.redundant, loads, self.placement, rows)
+            # One map for all machines, so that what is sent through it is kept between them.
+            self._maps[key] = found or ExpertMap.contiguous(loads.layers, loads.num_experts, shape.layout.ep)
         return self._maps[key]
 
 
@@ -192,7 +248,3 @@ def placement_of(
     if ep == 1 or not redundant:
         return None
     return ExpertMap(greedy(loads.inclusion, ep, redundant), loads.num_experts, ep)
-
-
-def _cluster(hardware: Hardware) -> tuple[object, ...]:
-    return id(hardware.device), id(hardware.scale_up), hardware.nodes

@@ -48,6 +48,10 @@ Progress = Callable[[str, int, int], None]
 
 #: Ranked plans and examples that are kept.
 KEPT, EXAMPLES = 100, 3
+#: Configurations that are simulated before it is given up that any holds.
+FRUITLESS = 50
+#: Times what the steady state asks for, beyond which more replicas are not tried.
+BEYOND = 8
 #: Stretches of traffic, at most.
 MOST_REPLICATIONS = 100
 
@@ -100,7 +104,7 @@ def plan(
     trace, placement
         Real routing, and where experts lie, for layouts with as many expert ranks.
     confirm
-        Configurations that are simulated, at most; 0 to trust the steady state.
+        Configurations that are simulated, at most, once one holds; 0 to trust the steady state.
     replications
         Stretches of the traffic each of them serves.
     seed
@@ -115,13 +119,24 @@ def plan(
     InfeasibleError
         If nothing keeps the promise: with the limit that binds, and the nearest that can be reached.
     """
-    started = time.process_time()
+    if confirm < 0:
+        raise ConfigError(Fault("must not be negative", "--confirm", confirm, "0, 1, 2, ..."))
     asked = question(
         models, hardwares, traffic, slo, space or Space(), prices, trace, placement, replications, seed
     )
+    return answer(asked, confirm, progress)
+
+
+def answer(asked: Question, confirm: int, progress: Progress | None = None) -> PlanResult:
+    """Answer a question; arguments are those of `plan`.
+
+    Raises
+    ------
+    InfeasibleError
+        If nothing keeps the promise.
+    """
+    started = time.process_time()
     tell = progress or _silent
-    if confirm < 0:
-        raise ConfigError(Fault("must not be negative", "--confirm", confirm, "0, 1, 2, ..."))
     rows = asked.sorter.rows(asked.shapes, lambda done: tell("search", done, len(asked.shapes)))
     searched = time.process_time()
     found = Confirmation(asked, in_order(rows), confirm, lambda done: tell("confirm", done, confirm))
@@ -180,9 +195,10 @@ def question(
         ep = layout.ep if isinstance(layout, Parallelism) else layout.decode.layout.ep
         return placement_of(ep, candidate.redundant, loads, placement)
 
-    paces = Paces(crowd, trace, placement, traits, float(max(space.max_sequences)), seed)
+    chunks = tuple(float(c) for c in sorted(set(space.chunk_tokens)))
+    paces = Paces(crowd, trace, placement, traits, float(max(space.max_sequences)), chunks, seed)
     tariff = Tariff.of(hardwares, prices)
-    sorter = Sorter(paces, crowd, Asked.of(parts), slo, space, tariff)
+    sorter = Sorter(paces, crowd, Asked.of(parts, slo), slo, space, tariff)
     return Question(
         space,
         slo,
@@ -246,10 +262,10 @@ class Confirmation:
             best = self.best
             limit = float("inf") if best is None else tariff.cost(best.candidate)
             room = tariff.replicas_within(row.shape, limit, self.asked.space, cheaper=best is not None)
-            room = min(room, MOST_REPLICAS * row.shape.per_rental)
+            room = min(room, MOST_REPLICAS)
             if row.least > room:
                 self.proven += 1
-            elif self.looked >= self.most:
+            elif self.looked >= (self.most if best is not None or not self.most else FRUITLESS):
                 self.open.append(row)
             else:
                 self.looked += 1
@@ -263,10 +279,11 @@ class Confirmation:
             # What is rented is used.
             return row.shape.candidate(row.engine, rentals * each)
 
-        guess = -(-row.assessment.candidate.replicas // each)
-        fewest = judge.fewest(at, guess, max(-(-row.least // each), 1), room // each)
+        guess, least = -(-row.assessment.candidate.replicas // each), max(-(-row.least // each), 1)
+        most = min(room // each, BEYOND * max(guess, least))
+        fewest = judge.fewest(at, guess, least, most)
         if fewest is None:
-            candidate = at(room // each)
+            candidate = at(most)
             self.refuted.append(self._said(row, candidate, judge.verdict(candidate), REFUTED))
         else:
             candidate = at(fewest)

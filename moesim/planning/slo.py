@@ -117,7 +117,11 @@ def parse_slo(goodput: Sequence[str] = (), preset: str | None = None, attainment
         faults.append(Fault("is a share of requests", "--attainment", attainment, "above 0, up to 1"))
     if faults:
         raise ConfigError(faults)
-    return Slo({**base.limits, **limits}, base.attainment if attainment is None else attainment, base.name)
+    share = base.attainment if attainment is None else attainment
+    whole = {**base.limits, **limits}
+    # With other limits it is no longer the benchmark's.
+    own = any(whole[metric] != limit for metric, limit in base.limits.items()) or share != base.attainment
+    return Slo(whole, share, "" if own else base.name)
 
 
 def describe(slo: Slo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from moesim.planning.bounds import Asked, Floor, floor_of, short_bytes
 from moesim.planning.candidates import Shape
 from moesim.planning.cost import Tariff
 from moesim.planning.crowd import Crowd
+from moesim.planning.launch import unsupported
 from moesim.planning.pace import Paces
 from moesim.planning.rank import at_rate, capacity_of, curve_of
 from moesim.planning.types import BEYOND_BOUND, RANKED, TOO_SLOW, UNFIT, Assessment, Slo, Space
@@ -69,16 +71,22 @@ class Sorter:
 
     def rows(self, shapes: Sequence[Shape], progress: Callable[[int], None]) -> list[Row]:
         """Every configuration of every shape."""
-        found: list[Row] = []
-        for i, shape in enumerate(shapes):
-            found += self.of(shape)
-            progress(i + 1)
-        return found
+        # Those with as many expert ranks share what is drawn, and only so much of that is kept.
+        order = sorted(range(len(shapes)), key=lambda i: (id(shapes[i].model), shapes[i].layout.ep))
+        found: list[list[Row]] = [[] for _ in shapes]
+        for done, i in enumerate(order):
+            found[i] = self.of(shapes[i])
+            progress(done + 1)
+        return [row for rows in found for row in rows]
 
     def of(self, shape: Shape) -> list[Row]:
         """A shape with each of its batch limits."""
-        deployment = self.paces.deployment(shape)
         settings = shape.settings(self.space)
+        reason = unsupported(shape.candidate(shape.engine, 1))
+        if reason:
+            what = f"engine {shape.engine.backend}"
+            return [self._row(shape, e, 1, UNFIT, what, reason, math.inf, 0, {}) for e in settings]
+        deployment = self.paces.deployment(shape)
         short = {e.chunk_tokens: short_bytes(deployment, e, self.asked.longest) for e in settings}
         found = [self._unfit(shape, e, short[e.chunk_tokens]) for e in settings if short[e.chunk_tokens] > 0]
         fits = [e for e in settings if short[e.chunk_tokens] <= 0]
@@ -101,8 +109,12 @@ class Sorter:
             if not capacity.request_rate > 0:
                 what, miss = capacity.what, self.slo.attainment - capacity.share
                 text = f"{capacity.share:.1%} of requests meet the limits one at a time; {what} decides"
+                # As many as serve one request at a time.
+                many = math.ceil(self.crowd.request_rate * capacity.metrics["e2el_s"])
                 found.append(
-                    self._row(shape, engine, 1, TOO_SLOW, what, text, miss, floor.replicas, capacity.metrics)
+                    self._row(
+                        shape, engine, many, TOO_SLOW, what, text, miss, floor.replicas, capacity.metrics
+                    )
                 )
                 continue
             replicas = math.ceil(self.crowd.request_rate / capacity.request_rate * (1.0 - 1e-9))
@@ -187,14 +199,23 @@ def words(what: str) -> str:
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """Those to look at, cheapest in steady state first, then with most room; those too slow for it last."""
+    """Those to look at: cheapest in steady state first, those too slow for it last.
+
+    Of equal cost, every shape comes with its best batch limits before any comes with others, and those with
+    most room come first.
+    """
     ranked = [r for r in rows if r.assessment.status == RANKED]
     slow = [r for r in rows if r.assessment.status == TOO_SLOW]
     ranked.sort(
         key=lambda r: (r.cost, r.assessment.candidate.devices, -r.assessment.metrics["most_request_rate"])
     )
+    seen: Counter[int] = Counter()
+    turn = []
+    for row in ranked:
+        turn.append((row.cost, seen[id(row.shape)]))
+        seen[id(row.shape)] += 1
     slow.sort(key=lambda r: r.miss)
-    return ranked + slow
+    return [ranked[i] for i in sorted(range(len(ranked)), key=turn.__getitem__)] + slow
 
 
 def infeasible(rows: Sequence[Row], slo: Slo, details: list[dict[str, object]]) -> InfeasibleError:

@@ -11,8 +11,10 @@ from moesim.cost import Rates, message_seconds, op_times
 from moesim.engine.deployment import Deployment
 from moesim.engine.eager import launches
 from moesim.engine.routing import DECODE, PREFILL
+from moesim.model.types import GroupedQuery
 from moesim.ops import Batch, Op, OpTable, StepWork, step_work
 from moesim.ops.attention import MIXED
+from moesim.serving.longest import longest_over_mean, stretched
 
 F8 = npt.NDArray[np.float64]
 
@@ -34,10 +36,14 @@ class Parts:
         What is timed.
     queries
         Tokens of each decoding sequence in a step: one, and those drafted.
+    spread
+        Contexts of decoding sequences over their mean, as `moesim.serving.longest.spread_of` has them; empty
+        for equal ones.
     """
 
     deployment: Deployment
     queries: float = 1.0
+    spread: F8 = field(default_factory=lambda: np.zeros(0))
     _rows: dict[tuple[int, str], list[int]] = field(init=False)
     _rates: dict[tuple[int, str], Rates] = field(default_factory=dict, init=False)
 
@@ -81,7 +87,16 @@ class Parts:
     def decoding(self, sequences: F8, context: F8) -> F8:
         """Seconds of the attention of decoding sequences."""
         batch = Batch.of(sequences=sequences, context=context, queries=self.queries, prompts=1.0, chunk=1.0)
-        return self._seconds(DECODING, batch)
+        return self._seconds(DECODING, batch) * self._stretched(sequences)
+
+    def _stretched(self, sequences: F8) -> F8:
+        """What unequal contexts add where a kernel is known to give each of them to one core."""
+        d = self.deployment
+        cores, attention = d.hardware.device.processor.cores, d.model.layers[0].attention
+        if not (len(self.spread) and cores and d.one_attention and isinstance(attention, GroupedQuery)):
+            return np.ones(len(sequences))
+        kv_heads = max(1.0, attention.kv_heads / d.layout.tp)
+        return stretched(sequences, kv_heads, cores, longest_over_mean(self.spread, sequences))
 
     def beside(self, sequences: F8, context: F8) -> F8:
         """The same where the lane reads prompts in the same step."""

@@ -55,9 +55,16 @@ def constant_prices(step_s: float) -> Prices:
     return packed(flat(step_s))
 
 
-def prices_of(deployment: Deployment, budget: int, most: int, longest: int, scheduler: Scheduler) -> Prices:
+def prices_of(
+    deployment: Deployment,
+    budget: int,
+    most: int,
+    longest: int,
+    scheduler: Scheduler,
+    spread: F8 | None = None,
+) -> Prices:
     """Tables for steps of at most `budget` tokens and `most` sequences of `longest` tokens per lane."""
-    return step_table(deployment, budget, most, longest, scheduler, checked=0).prices
+    return step_table(deployment, budget, most, longest, scheduler, checked=0, spread=spread).prices
 
 
 def step_table(
@@ -69,6 +76,7 @@ def step_table(
     *,
     checked: int = CHECKED,
     seed: int = 0,
+    spread: F8 | None = None,
 ) -> StepTable:
     """Tables of a deployment's step times, checked against it.
 
@@ -84,6 +92,8 @@ def step_table(
         Random batches to compare on; 0 for none.
     seed
         Of these.
+    spread
+        How unequal contexts are, as in `Parts`; equal by default, as the deployment has them.
 
     Notes
     -----
@@ -93,12 +103,13 @@ def step_table(
     if not scheduler.chunked:
         budget = max(budget, longest)
     bounds = tuple(float(octaves(1.0, float(n))[-1]) for n in (budget, most, longest))
-    key = (id(deployment), bounds)
+    spread = np.zeros(0) if spread is None else spread
+    key = (id(deployment), bounds, spread.tobytes())
     if key in _KEPT:
         _KEPT.move_to_end(key)
     else:
         # The deployment is held as well: its id stays its own as long as it lives.
-        _KEPT[key] = _made(deployment, *bounds), deployment
+        _KEPT[key] = _made(deployment, bounds, spread), deployment
         if len(_KEPT) > _KEEP:
             _KEPT.popitem(last=False)
     prices = _KEPT[key][0]
@@ -122,11 +133,12 @@ def padded_of(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.asarray(known[np.searchsorted(known, np.arange(known[-1] + 1))])
 
 
-def _made(deployment: Deployment, budget: float, most: float, longest: float) -> Prices:
+def _made(deployment: Deployment, bounds: tuple[float, ...], spread: F8) -> Prices:
+    budget, most, longest = bounds
     queries = 1.0 + deployment.speculation.tokens
     lanes, overlapped = deployment.layout.dp, deployment.overlap != "none"
     low = 0.5 if overlapped else 1.0
-    step = tables_of(Parts(deployment, queries), low, budget, most, longest, lanes)
+    step = tables_of(Parts(deployment, queries, spread), low, budget, most, longest, lanes)
     draft = None
     if deployment.draft is not None:
         draft = tables_of(Parts(deployment.draft), low, most, most, longest, lanes, reads=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from moesim.requests import RequestTrace
 from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.kernel.price import Prices
+from moesim.serving.longest import spread_of
 from moesim.serving.outcome import About, Outcome
 from moesim.serving.periods import Window, periods_of
 from moesim.serving.pricing import prices_of
@@ -193,6 +195,9 @@ def prepare(
     blocks = _blocks(deployment, requests, longest, scheduler, engine) // stages
     budget = int(engine.chunk_tokens)
     most = max(min(int(engine.max_sequences) // stages, budget), 1)
+    if pricing is prices_of and deployment.one_attention:
+        # A kernel of attention that waits for the longest sequence.
+        pricing = partial(prices_of, spread=spread_of(requests))
     prices = pricing(deployment, budget, most, longest, scheduler)
     if windows:
         prices = _drifting(prices, deployment, windows, budget, most, requests)

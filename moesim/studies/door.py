@@ -16,15 +16,13 @@ from moesim.errors import ConfigError, Fault, nearest
 from moesim.hardware.read import read_text, read_yaml, validate
 from moesim.studies.checks import check_part
 from moesim.studies.contents import FILES, located
-from moesim.studies.grid import Axis, Grid, get, put
+from moesim.studies.grid import WORLD, Axis, Grid, get, put
 from moesim.studies.lines import Path as Place
 from moesim.studies.lines import line_of, lines_of, shown
 from moesim.studies.spec import CONFIGURATION, Part, Study, columns_of
 
 #: Lists by dotted path that vary together, and where they stand in the file.
 _Group = tuple[dict[str, list[Any]], Place]
-#: Settings that a rule may ask for beside those of the file.
-_DERIVED = ("layout.world",)
 
 
 def load_study(path: str | os.PathLike[str]) -> Grid:
@@ -121,7 +119,7 @@ class _Door:
             )
 
     def _check_rules(self, spec: Study) -> None:
-        known = [*columns_of(spec.kind), *_DERIVED]
+        known = [*columns_of(spec.kind), WORLD]
         for i, rule in enumerate(spec.exclude):
             for path in rule:
                 if path not in known:

@@ -18,6 +18,7 @@ from moesim.model import Model, load_model
 from moesim.placement import read_plan
 from moesim.prediction import Workload, predict
 from moesim.provenance import clean
+from moesim.serving.periods import Window, windows_of
 from moesim.serving.settings import Fleet
 from moesim.serving.simulate import simulate
 from moesim.studies.checks import engine_of, scheduler_of
@@ -118,6 +119,7 @@ def _simulate(identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         trace=_trace(identity, names),
         plan=_placement(identity, names, model),
         calibration=_calibration(identity, names),
+        windows=_windows(identity, names, model),
         seed=identity["seed"],
     )
     found = values_of(outcome, identity)
@@ -191,6 +193,16 @@ def _trace(identity: Mapping[str, Any], names: Mapping[str, str]) -> Any:  # noq
 def _read_trace(name: str, sha256: str, model: str, model_sha256: str, experts: int | None) -> Any:  # noqa: ANN401
     _same("trace", name, {"sha256": sha256})
     return load_trace(Path(name), shape=_model(model, model_sha256), num_experts=experts)
+
+
+def _windows(identity: Mapping[str, Any], names: Mapping[str, str], model: Model) -> list[Window] | None:
+    drift = identity["drift"]
+    if drift is None:
+        return None
+    routing = _trace(identity, names)
+    if routing is None:
+        raise ConfigError(Fault("needs a recording", "drift", allowed="with trace"))
+    return windows_of(routing, drift["routing_windows"], drift["window_tokens"], model.top_k)
 
 
 def _placement(identity: Mapping[str, Any], names: Mapping[str, str], model: Model) -> ExpertMap | None:

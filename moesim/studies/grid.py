@@ -20,6 +20,9 @@ _THAN: dict[str, Callable[[Any, Any], bool]] = {
 }
 _RULE = re.compile(r"^\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 
+#: What a rule may ask for beside settings: devices of a layout, both pools together.
+WORLD = "layout.world"
+
 Keys = tuple[str, ...]
 
 
@@ -153,9 +156,18 @@ def excluded(configuration: Mapping[str, Any], rules: tuple[Mapping[str, Any], .
     True
     """
     return any(
-        all(_meets(get(configuration, tuple(path.split("."))), wanted) for path, wanted in rule.items())
-        for rule in rules
+        all(_meets(_asked(configuration, path), wanted) for path, wanted in rule.items()) for rule in rules
     )
+
+
+def _asked(configuration: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - any setting
+    if path != WORLD:
+        return get(configuration, tuple(path.split(".")))
+    layout = configuration["layout"]
+    workers = layout.get("decode_workers", 1) if layout.get("prefill_workers") else 1
+    own = math.prod(layout[name] for name in ("pp", "dp", "tp")) * workers
+    pool = (layout.get(f"prefill_{name}") or layout[name] for name in ("pp", "dp", "tp"))
+    return own + (math.prod(pool) * layout["prefill_workers"] if layout.get("prefill_workers") else 0)
 
 
 def _meets(value: Any, wanted: Any) -> bool:  # noqa: ANN401 - any setting

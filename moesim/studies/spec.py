@@ -100,6 +100,13 @@ class SloSpec(Part):
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
 
 
+class DriftSpec(Part):
+    """Routing that changes while requests are served: equal parts of `trace`, one after the other."""
+
+    routing_windows: Degree
+    window_tokens: Annotated[float, Field(ge=1, le=1e12)] | None = None
+
+
 def _spelled(settings: type[Any], name: str, optional: bool) -> type[BaseModel]:
     """The fields of a class of settings, under the names that serving engines use.
 
@@ -142,6 +149,7 @@ CONFIGURATION: dict[str, type[BaseModel]] = {
         scheduler=(SchedulerSpec, SchedulerSpec()),
         fleet=(FleetSpec, FleetSpec()),
         slo=(SloSpec | None, None),
+        drift=(DriftSpec | None, None),
         warmup=(str | float | None, None),
         cooldown=(str | float | None, None),
         price=(Price | None, None),

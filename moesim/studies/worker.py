@@ -48,9 +48,9 @@ def main(name: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     evaluate = evaluator_of(name)
-    out.write(f'"{READY}"\n')
-    out.flush()
     try:
+        out.write(f'"{READY}"\n')
+        out.flush()
         for line in sys.stdin:
             for number, task in json.loads(line):
                 out.write(json.dumps([number, timed(evaluate, task)]) + "\n")

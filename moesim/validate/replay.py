@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from moesim.validate.runs import PER_TOKEN_MEAN, PICKED, TOKEN, Spread
 
 Array = npt.NDArray[np.float64]
 
+#: vLLM's first version that plans ahead by default.
+PLANS_AHEAD = (0, 14)
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -36,6 +40,8 @@ class Setup:
         Whose scheduler forms the steps.
     traits
         What the engine adds to its kernels.
+    version
+        Of the engine, where it is known.
     """
 
     model: Model
@@ -44,6 +50,24 @@ class Setup:
     engine: Engine
     backend: str = "vllm"
     traits: Traits = field(default_factory=Traits)
+    version: str = ""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """How the engine forms steps, unless its user said otherwise.
+
+        vLLM plans a step while the one before runs since 0.14 (``async_scheduling``), SGLang since 0.4
+        (``--disable-overlap-schedule`` is off); vLLM captures graphs of 1, 2 and 4 tokens, of every 8 to 256
+        and of every 16 to twice the sequences or 512 (``max_cudagraph_capture_size``).
+        """
+        usual = Scheduler.of(self.backend)
+        if self.backend == "vllm":
+            most = int(min(2 * self.engine.max_sequences, 512))
+            sizes = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+            known = tuple(int(n) for n in re.findall(r"\d+", self.version)[:2])
+            graphs = () if self.engine.enforce_eager else tuple(n for n in sizes if n <= most)
+            return replace(usual, asynchronous=not known or known >= PLANS_AHEAD, graph_sizes=graphs)
+        return replace(usual, asynchronous=self.backend == "sglang")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +153,7 @@ def replay(requests: RequestTrace, setup: Setup, seed: int = 0) -> Replayed:
         setup.layout,
         requests,
         engine=setup.engine,
-        scheduler=Scheduler.of(setup.backend),
+        scheduler=setup.scheduler,
         fleet=fleet,
         traits=setup.traits,
         seed=seed,

@@ -38,7 +38,7 @@ def read_run_folder(folder: Path) -> BenchmarkRun:
     ConfigError
         With every fault of ``meta.json``, else of ``requests.jsonl``.
     """
-    model, engine = _meta(folder / META)
+    model, version, engine = _meta(folder / META)
     path = folder / REQUESTS
     faults = Faults(path)
     table: list[list[float]] = []
@@ -80,6 +80,7 @@ def read_run_folder(folder: Path) -> BenchmarkRun:
         format="llmservingsim",
         model=model,
         backend="vllm",
+        version=version,
         engine=engine,
         completed=len(table),
         input_tokens=Spread.of(read),
@@ -98,7 +99,7 @@ def read_run_folder(folder: Path) -> BenchmarkRun:
     )
 
 
-def _meta(path: Path) -> tuple[str, RunEngine]:
+def _meta(path: Path) -> tuple[str, str, RunEngine]:
     faults = Faults(path)
     document: Any = read_document(path)
     if not isinstance(document, dict):
@@ -120,4 +121,4 @@ def _meta(path: Path) -> tuple[str, RunEngine]:
         memory_utilisation=options.number("gpu_memory_utilization"),
     )
     faults.raise_if_any()
-    return fields.text("model") or options.text("model"), engine
+    return fields.text("model") or options.text("model"), fields.text("vllm_version"), engine

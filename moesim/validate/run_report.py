@@ -191,7 +191,8 @@ def setup_of(run: BenchmarkRun, given: Given) -> tuple[Setup, tuple[str, ...]]:
     found = engine.faults()
     if found:
         raise ConfigError(found, run.path)
-    return Setup(model, hardware, layout, engine, backend or "vllm"), tuple(assumed)
+    setup = Setup(model, hardware, layout, engine, backend or "vllm", version=run.version)
+    return setup, tuple(assumed)
 
 
 def requests_of(run: BenchmarkRun, seed: int) -> tuple[RequestTrace, tuple[str, ...]]:

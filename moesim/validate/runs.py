@@ -119,6 +119,8 @@ class BenchmarkRun:
         Of the whole run; None where unknown.
     hardware
         Catalogue name that the path or the file hints at; empty if none.
+    version
+        Of the backend; empty where nobody recorded it.
     notes
         What had to be assumed or left out.
     """
@@ -142,4 +144,5 @@ class BenchmarkRun:
     request_throughput: float | None = None
     output_throughput: float | None = None
     hardware: str = ""
+    version: str = ""
     notes: tuple[str, ...] = field(default=())

@@ -57,6 +57,9 @@ def test_limits_of_ones_own_take_the_place_of_the_presets():
     slo = parse_slo(["tpot:30"], "mlperf-deepseek-r1-server", 0.9)
     assert slo.limits == {"ttft_s": 2.0, "tpot_s": 0.03}
     assert slo.attainment == 0.9
+    # It is no longer the benchmark's promise; one limit more leaves it that.
+    assert slo.name == ""
+    assert parse_slo(["e2el:9000"], "mlperf-deepseek-r1-server").name == "mlperf-deepseek-r1-server"
 
 
 def test_every_fault_is_named_at_once():

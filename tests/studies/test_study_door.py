@@ -67,6 +67,23 @@ exclude:
     }
 
 
+def test_rules_about_devices_count_both_pools(study):
+    rest = """
+grid:
+  layout:
+    - {tp: 2, dp: 4}
+    - {tp: 2, dp: 4, prefill_workers: 2}
+    - {tp: 2, dp: 4, prefill_workers: 2, prefill_dp: 1, decode_workers: 3}
+  workload.concurrency: [1]
+exclude:
+  - {layout.world: ">= 28"}
+  - {layout.world: 8}
+"""
+    # 8; 8 + 2 x 8; 3 x 8 + 2 x 2.
+    left = load_study(study(rest))
+    assert list(left.numbers()) == [1]
+
+
 def test_every_fault_with_its_line(study):
     base = """schema_version: 1
 name: {name}

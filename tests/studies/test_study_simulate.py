@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from moesim.hardware import load_hardware
@@ -15,6 +16,7 @@ from moesim.studies.evaluate import evaluate
 from moesim.studies.key import key_of, task_of
 from moesim.studies.rows import VALUES
 from moesim.studies.simulated import requests_of
+from moesim.trace import RoutingTrace, write_trace
 
 BASE = """schema_version: 1
 name: {name}
@@ -158,6 +160,35 @@ def test_requests_longer_than_the_context(study):
     assert left["status"] == "ok"
     assert left["values"]["requests"] < 20
     assert "were left out" in left["values"]["notes"]
+
+
+def test_routing_that_drifts(study, tmp_path):
+    model = load_model("gpt-oss-20b")
+    rng = np.random.default_rng(0)
+    layers, tokens = len(model.moe_layer_ids), 400
+    ids = rng.random((tokens, layers, model.num_experts)).argsort(axis=-1)[..., : model.top_k]
+    # In the second half all tokens go to the same experts.
+    ids[tokens // 2 :] = np.arange(model.top_k)
+    write_trace(
+        RoutingTrace(
+            topk_ids=ids.astype(np.uint8),
+            moe_layer_ids=model.moe_layer_ids,
+            num_experts=model.num_experts,
+            request=np.zeros(tokens, np.int32),
+            position=np.arange(tokens, dtype=np.int32),
+            phase=np.ones(tokens, np.int8),
+        ),
+        tmp_path / "routing.parquet",
+    )
+    rest = MADE + "  trace: routing.parquet\n  layout: {dp: 4, ep: 4}\n  drift: {routing_windows: 1}\n"
+    path = study(
+        rest + "grid: {drift.routing_windows: [1, 2]}\n", base=BASE.replace("  layout: {{tp: 1}}\n", "")
+    )
+    found = [evaluate(task) for task in _tasks(path)]
+    assert [f["status"] for f in found] == ["ok", "ok"], found
+    assert found[0]["values"]["tpot_s"] != found[1]["values"]["tpot_s"]
+    alone = study(MADE + "  drift: {routing_windows: 2}\n", "alone", base=BASE)
+    assert "needs a recording" in evaluate(_tasks(alone)[0])["reason"]
 
 
 def test_what_does_not_fit_is_infeasible(study):

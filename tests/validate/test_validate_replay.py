@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from moesim.model import load_model
 from moesim.prediction import Engine
 from moesim.requests import request_trace
 from moesim.serving.pricing import constant_prices
+from moesim.serving.simulate import simulate
 from moesim.validate.find_runs import read_runs
 from moesim.validate.replay import Setup, replay
 from moesim.validate.run_report import Given, predict_run, summarise_runs
@@ -30,7 +33,8 @@ def setup(layout=None, backend="vllm", **engine):
 @pytest.fixture
 def second(monkeypatch):
     """Every step takes a second."""
-    monkeypatch.setattr("moesim.serving.simulate.prices_of", lambda *_, **__: constant_prices(1.0))
+    seconds = partial(simulate, pricing=lambda *_: constant_prices(1.0))
+    monkeypatch.setattr("moesim.validate.replay.simulate", seconds)
 
 
 @pytest.mark.usefixtures("second")
@@ -57,13 +61,16 @@ def test_arrivals_count():
 
 
 @pytest.mark.usefixtures("second")
-def test_the_engine_looks_for_requests_between_steps():
-    found = replay(request_trace([0.0, 0.25, 9.5], [3, 2, 2], [3, 2, 1]), setup())
+@pytest.mark.parametrize(("version", "steps"), [("0.13.0", 1.0), ("0.19.0", 2.0)])
+def test_the_engine_looks_for_requests_between_steps(version, steps):
+    requests = request_trace([0.0, 0.25, 9.5], [3, 2, 2], [3, 2, 1])
+    found = replay(requests, replace(setup(), version=version))
     # The second comes while the first is read; the third comes to an idle engine.
     assert found.picked_s.tolist() == [0.0, 1.0, 9.5]
-    ttft = {name: s.values.tolist() for name, s in found.samples(counted_from=PICKED).items()}["ttft"]
-    assert ttft == [1.0, 1.0, 1.0]
-    assert found.samples()["ttft"].values.tolist() == [1.0, 1.75, 1.0]
+    ttft = found.samples(counted_from=PICKED)["ttft"].values
+    # Since 0.14 the next step is planned by then.
+    assert ttft.tolist() == [1.0, steps, 1.0]
+    assert found.samples()["ttft"].values.tolist() == [1.0, steps + 0.75, 1.0]
 
 
 @pytest.mark.usefixtures("second")
@@ -211,4 +218,8 @@ def test_real_runs(shared):
     assert [run.completed for run in runs] == [300, 300]
     assert {run.hardware for run in runs} == {"rtx-pro-6000-8"}
     results = [predict_run(run) for run in runs]
-    assert all(abs(r.errors["tpot"].mean) < 0.35 and abs(r.errors["ttft"].mean) < 0.5 for r in results)
+    for result in results:
+        assert abs(result.errors["tpot"].mean) < 0.05
+        assert abs(result.errors["ttft"].mean) < 0.15
+        assert abs(result.errors["e2el"].mean) < 0.05
+        assert result.distances["tpot"].wasserstein < 0.05

@@ -50,7 +50,12 @@ class Command:
             which = "all" if self.node is None else f"number {self.node} of the"
             parts.append(f"{which} {self.nodes} nodes of each")
         if self.devices:
-            parts.append(f"devices {self.devices[0]} to {self.devices[-1]}")
+            span = (
+                f"s {self.devices[0]} to {self.devices[-1]}"
+                if len(self.devices) > 1
+                else f" {self.devices[0]}"
+            )
+            parts.append(f"device{span}")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, object]:
