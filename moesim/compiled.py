@@ -16,12 +16,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compile, and keep the compiled code where some folder can be written."""
-    return _compile(function)
+    # Said outright: else a function is compiled as the first one that calls it.
+    return _compile(function, _nrt=True)
 
 
 def inside(function: F) -> F:
-    """Compile a function that only compiled ones call: a door for Python takes long to build."""
-    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """Compile a function that only compiled ones call: a door for Python takes long to build.
+
+    It makes no arrays, and counts no references to those it is given: whoever calls from Python holds them.
+    Counting took more than half of the time of a simulation.
+    """
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
+
+
+def making(function: F) -> F:
+    """As `inside`, but it may make arrays."""
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=True)
 
 
 def _compile(function: F, **options: bool) -> F:

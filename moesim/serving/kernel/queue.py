@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.compiled import inside
+from moesim.compiled import inside, making
 from moesim.serving.kernel.prefix import cached, found_tokens, next_key, unit_of, units_in
 from moesim.serving.state import WAITING, Rules, State
 
@@ -175,7 +175,7 @@ def _let_in(state: State, rules: Rules, lane: int, r: int) -> None:
         enqueue(state, rules, lane, r)
 
 
-@inside
+@making
 def sort_by_prefix(state: State, rules: Rules, lane: int) -> None:
     """Those of which most lies in the cache first, as SGLang's ``lpm`` does; long queues stay as they are."""
     n = queued(state, lane)
