@@ -26,13 +26,18 @@ import numpy.typing as npt
 from moesim.cost import hit_parts_limited
 from moesim.engine.deployment import Deployment
 from moesim.engine.memory import BLOCK_TOKENS
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.model import bytes_per_param
 from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.prediction import Engine
+from moesim.requests import RequestTrace
+from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.price import PING_PONG, Prices
+from moesim.serving.outcome import Outcome
 from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
 from moesim.serving.pricing import expert_sizes, tables_of
-from moesim.serving.settings import Scheduler
+from moesim.serving.settings import Fleet, Scheduler
+from moesim.serving.simulate import follow, rules_of
 from moesim.serving.tables import packed
 
 F8 = npt.NDArray[np.float64]
@@ -190,6 +195,55 @@ def pools_prices(pools: Pools, budget: int, most: int, longest: int, scheduler: 
     )
 
 
+def serve_pools(
+    pools: Pools,
+    requests: RequestTrace,
+    *,
+    engine: Engine | None = None,
+    scheduler: Scheduler | None = None,
+    replicas: int = 1,
+    seed: int = 0,
+) -> Outcome:
+    """Serve requests step by step on workers of both kinds.
+
+    Parameters
+    ----------
+    pools
+        Of every replica.
+    requests
+        Who arrives when.
+    engine, scheduler
+        Settings; those of the engine's backend by default.
+    replicas
+        How many there are.
+    seed
+        Of routers.
+
+    Raises
+    ------
+    InfeasibleError
+        If the longest request does not fit on a worker of attention.
+    """
+    engine, fleet = engine or Engine(), Fleet(replicas=replicas)
+    scheduler = scheduler or Scheduler.of(engine.backend)
+    longest = lengths_of(requests, pools.attention.model)
+    budget = int(engine.chunk_tokens)
+    most = min(int(engine.max_sequences), budget)
+    block = scheduler.block_tokens
+    blocks = pools.blocks(longest, engine.chunk_tokens, engine.memory_utilisation, block)
+    if blocks * block < longest:
+        raise InfeasibleError(
+            f"a request of {longest} tokens does not fit on a worker of attention",
+            resource="cache",
+            needed=longest,
+            available=blocks * block,
+        )
+    prices = pools_prices(pools, budget, most, longest, scheduler)
+    lanes = pools.attention.layout.dp
+    rules = rules_of(scheduler, fleet, lanes, budget, most, requests, engine, seed)
+    return follow(requests, rules, prices, replicas, blocks)
+
+
 def micro_batches(attention_s: float, experts_s: float, way_s: float) -> int:
     """Micro-batches that hide the way between workers (equation 3); 0 where none do, as the way is longer.
 
@@ -209,4 +263,4 @@ def hidden_s(attention_s: float, experts_s: float, way_s: float, micro: int, lay
     return attention_s + experts_s + 2.0 * way_s + max(attention_s, experts_s) * (micro * layers - 1)
 
 
-__all__ = ["DECODE", "PREFILL", "Pools", "hidden_s", "micro_batches", "pools_prices"]
+__all__ = ["DECODE", "PREFILL", "Pools", "hidden_s", "micro_batches", "pools_prices", "serve_pools"]

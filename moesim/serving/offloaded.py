@@ -14,19 +14,27 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.deployment import Deployment
+from moesim.engine.memory import UTILISATION, cached_bytes, cached_layers, memory_use
 from moesim.engine.traits import Traits
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.layout.parallelism import Parallelism
-from moesim.offload.box import Box
+from moesim.model import bytes_per_param
+from moesim.offload.box import CHUNK_TOKENS, Box
 from moesim.offload.prepare import prompts_of
 from moesim.offload.run import run
+from moesim.ops import LayerKinds
 from moesim.policy import Composition, Steps
 from moesim.policy.batchers.gather import gather
+from moesim.prediction import Engine
+from moesim.requests import RequestTrace
+from moesim.serving.admit import lengths_of
 from moesim.serving.grids import octaves
 from moesim.serving.kernel.price import Prices
+from moesim.serving.outcome import Outcome
 from moesim.serving.parts import DECODE, PREFILL, Parts
 from moesim.serving.pricing import on_lines, tables_of
-from moesim.serving.settings import Scheduler
+from moesim.serving.settings import Fleet, Scheduler
+from moesim.serving.simulate import follow, rules_of
 from moesim.serving.state import LOG_DECODE, LOG_PREFILL, LOG_START
 from moesim.serving.tables import packed
 from moesim.trace.types import RoutingTrace
@@ -168,6 +176,83 @@ def offloaded(
     )
     prices = packed(tables, host_s=deployment.traits.host_s, hidden=scheduler.asynchronous)
     return Offloaded(prices, tokens, *rows)
+
+
+def cache_bytes(box: Box) -> float:
+    """Bytes of the device that neither experts nor anything else takes: room for the cache."""
+    use = memory_use(
+        box.model,
+        LayerKinds.of(box.model),
+        Parallelism(),
+        box.precision,
+        box.hardware,
+        chunk_tokens=CHUNK_TOKENS,
+        utilisation=UTILISATION,
+    )
+    moe = box.moe
+    params = box.model.hidden * moe.intermediate * moe.matrices
+    every = params * bytes_per_param(box.precision.weight("expert")) * moe.num_experts
+    return use.cache_budget_bytes + every * len(box.model.moe_layer_ids) - box.expert_bytes
+
+
+def serve_offloaded(
+    box: Box,
+    composition: Composition,
+    trace: RoutingTrace,
+    requests: RequestTrace,
+    *,
+    engine: Engine | None = None,
+    scheduler: Scheduler | None = None,
+    train: RoutingTrace | None = None,
+    traits: Traits | None = None,
+    seed: int = 0,
+) -> tuple[Outcome, Offloaded]:
+    """Serve requests step by step on a box.
+
+    Parameters
+    ----------
+    box, composition, trace, train, traits
+        As in `offloaded`.
+    requests
+        Who arrives when.
+    engine, scheduler
+        Settings; those of the engine's backend by default, with chunks of at most 2048 tokens, for which the
+        box keeps room.
+    seed
+        Of what starts at random, and of routers.
+
+    Returns
+    -------
+    tuple
+        What happened, and the tables of its steps, which know what was found on the device in each.
+
+    Raises
+    ------
+    ConfigError
+        As `offloaded` does.
+    InfeasibleError
+        If the cache has no room for the longest request.
+    """
+    engine = engine or Engine(chunk_tokens=CHUNK_TOKENS)
+    scheduler = scheduler or Scheduler.of(engine.backend)
+    longest, block = lengths_of(requests, box.model), scheduler.block_tokens
+    budget = int(min(engine.chunk_tokens, CHUNK_TOKENS))
+    most = min(int(engine.max_sequences), budget)
+    layers = cached_layers(LayerKinds.of(box.model), Parallelism())
+    each = float(cached_bytes(layers, box.precision, np.array([float(longest)]))[0]) / -(-longest // block)
+    blocks = int(max(cache_bytes(box), 0.0) / each)
+    if blocks * block < longest:
+        raise InfeasibleError(
+            f"a request of {longest} tokens does not fit beside the experts",
+            resource="cache",
+            needed=longest,
+            available=blocks * block,
+        )
+    found = offloaded(
+        box, composition, trace, budget, most, longest, scheduler, train=train, traits=traits, seed=seed
+    )
+    rules = rules_of(scheduler, Fleet(), 1, budget, most, requests, engine, seed)
+    return follow(requests, rules, found.prices, 1, blocks), found
 
 
 class _Fixed:

@@ -121,6 +121,30 @@ def step_table(
     return StepTable(prices._replace(padded=padded, hidden=scheduler.asynchronous), median, worst, checked)
 
 
+def vllm_graph_sizes(most: int) -> tuple[int, ...]:
+    """Tokens of decode steps that vLLM captures graphs for unless told otherwise.
+
+    1, 2, 4, then every 8 up to 256 and every 16 up to twice the sequences that may run, at most 512
+    (``_set_cudagraph_sizes`` of vllm/config/vllm.py). Ranks of data-parallel attention all run the graph of
+    the fullest one, idle ones too (``coordinate_batch_across_dp`` of vllm/v1/worker/dp_utils.py).
+
+    Parameters
+    ----------
+    most
+        Sequences of a lane that may run (``--max-num-seqs``).
+
+    Examples
+    --------
+    >>> vllm_graph_sizes(8)
+    (1, 2, 4, 8, 16)
+    >>> len(vllm_graph_sizes(1024)), vllm_graph_sizes(1024)[-1]
+    (51, 512)
+    """
+    largest = min(2 * most, 512)
+    sizes = (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16))
+    return tuple(size for size in sizes if size <= largest)
+
+
 def padded_of(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Tokens that steps of 0, 1, ... tokens run where graphs of these sizes were captured.
 

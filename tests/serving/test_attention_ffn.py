@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from moesim.engine.deployment import Deployment
 from moesim.engine.timeline import Task, makespan
-from moesim.errors import ConfigError
+from moesim.errors import ConfigError, InfeasibleError
 from moesim.hardware import load_hardware
 from moesim.layout.parallelism import Parallelism
 from moesim.model import load_model
 from moesim.ops import Batch, Precision
+from moesim.prediction import Engine
 from moesim.requests import request_trace
-from moesim.serving.attention_ffn import Pools, hidden_s, micro_batches, pools_prices
+from moesim.serving.attention_ffn import Pools, hidden_s, micro_batches, pools_prices, serve_pools
 from moesim.serving.check import seconds_of_all
 from moesim.serving.kernel.overlap import ping_pong_s
 from moesim.serving.parts import DECODE, Parts
-from moesim.serving.settings import Fleet, Scheduler
-from moesim.serving.simulate import prepare
+from moesim.serving.settings import Scheduler
 from moesim.serving.state import CONTEXT, LOADS, QUERIES, SEQUENCES
 
 BUDGET, MOST, LONGEST = 2048, 512, 8192
@@ -167,14 +167,15 @@ def test_workers_of_attention_hold_no_experts():
 def test_a_fleet_of_pools_serves():
     found = pools(workers=8, experts=16)
     trace = request_trace(np.arange(60) * 0.02, np.full(60, 500), np.full(60, 40))
-    plain = Parallelism(dp=16, ep=16)
-    ready = prepare(MODEL, found.experts.hardware, plain, trace, fleet=Fleet())
-    prices = pools_prices(found, int(ready.rules.budget), int(ready.rules.most), LONGEST, Scheduler())
-    blocks = found.blocks(1024, 8192, 0.9, ready.rules.block)
-    ready = replace(ready, prices=prices, rules=ready.rules._replace(lanes=8), blocks=blocks)
-    outcome = ready.serve(trace)
+    outcome = serve_pools(found, trace)
     assert outcome.done.all()
-    assert np.isfinite(outcome.e2el_s).all()
+    # Later tokens take a step each, of which none beats a step of one sequence.
+    prices = pools_prices(found, 8192, 1024, 1024, Scheduler())
+    alone = decode(8, [1.0], 500.0)
+    alone[:, 1:] = 0.0
+    assert (outcome.tpot_s >= 0.99 * seconds_of_all(prices, alone)).all()
+    with pytest.raises(InfeasibleError):
+        serve_pools(found, request_trace([0.0], [60_000], [4]), engine=Engine(memory_utilisation=0.11))
 
 
 def test_pools_that_do_not_fit_together():

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesim.errors import ConfigError
+from moesim.engine.traits import Traits
+from moesim.errors import ConfigError, InfeasibleError
 from moesim.hardware import load_hardware
-from moesim.layout.parallelism import Parallelism
 from moesim.model import load_model
 from moesim.offload import Box, run
 from moesim.policy import Composition, Executor, Residency
 from moesim.policy.batchers import Continuous
+from moesim.prediction import Engine
 from moesim.requests import request_trace
-from moesim.serving.offloaded import offloaded
+from moesim.serving.offloaded import cache_bytes, offloaded, serve_offloaded
 from moesim.serving.settings import Scheduler
-from moesim.serving.simulate import prepare
 from moesim.serving.state import LOG_START
 from moesim.trace import load_trace
 
@@ -52,14 +52,12 @@ def priced(box, trace, kind="gpu", **rest):
     return offloaded(box, composition(kind), trace, BUDGET, MOST, LONGEST, Scheduler(), **rest)
 
 
-def served(found, requests, output=60, clients=1):
+def served(box, routing, requests, output=60, clients=1):
     trace = request_trace(
         np.zeros(requests), np.full(requests, 64), np.full(requests, output), concurrency=clients
     )
-    # The rules of an engine on a device that holds the model; its prices are put aside.
-    ready = prepare(MODEL, load_hardware("h100-sxm-8"), Parallelism(), trace)
-    rules = ready.rules._replace(budget=BUDGET, most=MOST)
-    return replace(ready, prices=found.prices, rules=rules).serve(trace)
+    engine = Engine(chunk_tokens=BUDGET, max_sequences=MOST)
+    return serve_offloaded(box, composition(), routing, trace, engine=engine, traits=Traits())
 
 
 def test_what_fits_is_always_found(box, trace):
@@ -97,7 +95,7 @@ def test_loads_are_what_misses_move(box, trace):
 @pytest.mark.parametrize("clients", [1, 4, 8])
 def test_a_served_loop_is_as_long_as_a_replay(box, trace, clients):
     """Tokens of as many requests at once, decoded by the replay itself and in a simulation."""
-    half = holding(box, 0.5)
+    half = holding(box, 0.4)
     decode = trace.phase == 1
     part = replace(
         trace,
@@ -108,13 +106,12 @@ def test_a_served_loop_is_as_long_as_a_replay(box, trace, clients):
         },
     )
     replayed = run(replace(composition(), batcher=Continuous(clients)), part, half)
-    outcome = served(priced(half, trace), 6 * clients, clients=clients)
+    outcome, _ = served(half, trace, 6 * clients, clients=clients)
     assert np.nanmean(outcome.tpot_s) == pytest.approx(replayed.tpot_s, rel=0.15)
 
 
 def test_hits_and_bytes_of_a_simulation(box, trace):
-    found = priced(holding(box, 0.5), trace)
-    outcome = served(found, 12, clients=4)
+    outcome, found = served(holding(box, 0.4), trace, 12, clients=4)
     log = outcome.state.tally.log[: int(outcome.state.tally.logged[0])]
     edges = np.linspace(0.0, log[-1, LOG_START] + 1.0, 6)
     ratio, moved = found.during(log, edges)
@@ -136,3 +133,13 @@ def test_too_short_a_trace(box, trace):
     )
     with pytest.raises(ConfigError):
         priced(box, short)
+
+
+def test_the_cache_has_what_the_box_left_for_it(trace):
+    for context, sequences in ((4096, 2), (2048, 8)):
+        box = Box.of(HARDWARE, MODEL, context=context, sequences=sequences)
+        each = cache_bytes(box) / sequences
+        assert each == pytest.approx(cache_bytes(Box.of(HARDWARE, MODEL, context=context)), rel=1e-6)
+    full = replace(box, expert_bytes=box.expert_bytes + cache_bytes(box))
+    with pytest.raises(InfeasibleError):
+        served(full, trace, 2)

@@ -25,7 +25,7 @@ from moesim.serving.grids import octaves, refined
 from moesim.serving.kernel.overlap import two_batch_s
 from moesim.serving.kernel.price import seconds_of
 from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
-from moesim.serving.pricing import constant_prices, padded_of, prices_of, step_table
+from moesim.serving.pricing import constant_prices, padded_of, prices_of, step_table, vllm_graph_sizes
 from moesim.serving.settings import Scheduler
 from moesim.serving.simulate import simulate
 from moesim.serving.state import CONTEXT, LOADS, PAIRS, PROMPTS, QUERIES, SEQUENCES, STORED
@@ -38,6 +38,7 @@ CASES = {
     "dense": ("qwen2.5-7b", "h100-sxm-8", Parallelism(), {}),
     "dense-tp2": ("llama-2-70b", "h100-sxm-8", Parallelism(tp=4), {"traits": Traits(1e-3, 2.0)}),
     "windows": ("gpt-oss-120b", "h100-sxm-8", Parallelism(tp=2, ep=2), {}),
+    "one-kernel": ("qwen3-30b-a3b", "rtx-pro-6000-8", Parallelism(tp=2, ep=2), {"backend": "vllm"}),
     "lanes": ("deepseek-v3", "h200-sxm-8", Parallelism(dp=16, ep=16), {}),
     "two-batch": ("deepseek-v3", "h200-sxm-8", Parallelism(dp=16, ep=16), {"overlap": "two-batch"}),
     "drafts": ("deepseek-v3", "h200-sxm-8", Parallelism(dp=16, ep=16), {"speculation": Speculation(2)}),
@@ -154,6 +155,13 @@ def test_graphs_run_more_tokens_than_there_are():
     assert seconds_of(graphs, load(17), 0) > seconds_of(plain, load(17), 0)
     assert seconds_of(graphs, load(130), 0) == seconds_of(plain, load(130), 0)
     assert padded_of(()).tolist() == []
+
+
+def test_vllm_pads_to_its_own_sizes():
+    sizes = vllm_graph_sizes(256)
+    table = padded_of(sizes)
+    assert (table >= np.arange(len(table))).all()
+    assert [int(table[n]) for n in (1, 3, 9, 255, 257, 512)] == [1, 4, 16, 256, 272, 512]
 
 
 def test_the_host_hides_behind_devices_or_adds_to_them():
