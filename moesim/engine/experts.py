@@ -216,7 +216,7 @@ class ExpertStep:
             return 0.0, layers * float(combine), 0.0, 0.0
         gathered = np.array(sent.tokens * self.dispatch_bytes)
         reduced = np.array(sent.tokens * back_bytes)
-        if layout.ep == 1 or self._gathers:
+        if layout.ep == 1 or self.gathers:
             there = collective_seconds("all_gather", layout.stage, layout.stage, gathered, self.hardware)
             back = collective_seconds("reduce_scatter", layout.stage, layout.stage, reduced, self.hardware)
             return layers * float(there), layers * float(back), 0.0, 0.0
@@ -251,7 +251,7 @@ class ExpertStep:
         return there, back, (traffic.up * off).sum() / self.plan.ranks, traffic.out.sum() / self.plan.ranks
 
     @property
-    def _gathers(self) -> bool:
+    def gathers(self) -> bool:
         """Whether every rank gets all tokens and partial sums come back.
 
         vLLM's ``allgather_reducescatter`` does so, its default where no library of exchanges is installed.

@@ -168,7 +168,8 @@ def _made(deployment: Deployment, bounds: tuple[float, ...], spread: F8) -> Pric
         draft = tables_of(Parts(deployment.draft), low, most, most, longest, lanes, reads=False)
     pattern = TWO_BATCH if overlapped else IN_TURN
     drafts, host_s = deployment.speculation.tokens, deployment.traits.host_s
-    return packed(step, draft, drafts=drafts, pattern=pattern, host_s=host_s)
+    gathered = lanes > 1 and any(each.gathers for _, each in deployment.expert_steps())
+    return packed(step, draft, drafts=drafts, pattern=pattern, host_s=host_s, gathered=gathered)
 
 
 def tables_of(

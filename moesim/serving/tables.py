@@ -95,6 +95,7 @@ def packed(
     padded: I8 | None = None,
     period_tokens: F8 | None = None,
     period_stall_s: F8 | None = None,
+    gathered: bool = False,
 ) -> Prices:
     """Tables as the loops take them.
 
@@ -102,7 +103,7 @@ def packed(
     ----------
     step, draft
         Parts of a step, and of drafting one token of every decoding sequence.
-    drafts, pattern, micro, host_s, hidden, padded, period_tokens, period_stall_s
+    drafts, pattern, micro, host_s, hidden, padded, period_tokens, period_stall_s, gathered
         As in `Prices`.
     """
     index = np.zeros((2, FIELDS, 2), np.int64)
@@ -126,6 +127,7 @@ def packed(
         np.zeros(0, np.int64) if padded is None else padded,
         np.zeros(1) if period_tokens is None else period_tokens,
         np.zeros(1) if period_stall_s is None else period_stall_s,
+        bool(gathered),
     )
 
 

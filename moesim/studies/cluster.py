@@ -52,7 +52,7 @@ def _open(address: str, workers: int | None, client_class: Any, cluster_class: A
             target = address
             if workers is not None:
                 target = stack.enter_context(
-                    cluster_class(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                    cluster_class(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
                 )
             client = stack.enter_context(client_class(target, timeout=TIMEOUT_S, set_as_default=False))
         except (OSError, ValueError, TimeoutError) as error:
@@ -71,27 +71,33 @@ def run_on_cluster(
 ) -> Generator[Result | None]:
     """Evaluate numbered tasks on a cluster; as `moesim.studies.pool.run_in_processes`.
 
-    Dask gives the tasks of a lost worker to another. Of a run that was lost with several, each task is tried
-    alone, and the one that kills workers is given up.
+    Dask gives the tasks of a lost worker to another, and blames all that a worker had when that happens
+    several times. Each task so blamed is tried once more when the cluster has nothing else to do: what kills
+    workers then is given up.
     """
     from distributed import KilledWorker
 
     waiting = iter(runs)
-    alone: collections.deque[list[int]] = collections.deque()
+    blamed: collections.deque[int] = collections.deque()
     flying: dict[Any, list[int]] = {}
     landed: queue.Queue[Any] = queue.Queue()
+
+    def send(numbers: Sequence[int]) -> Any:  # noqa: ANN401 - a future
+        tasks = [task_of(number) for number in numbers]
+        future = client.submit(evaluate_all, evaluator, tasks, pure=False)
+        flying[future] = list(numbers)
+        future.add_done_callback(landed.put)
+        return future
+
+    alone: Any = None
     while True:
         most = _IN_FLIGHT * max(sum(client.nthreads().values()), 1)
-        while len(flying) < most:
-            numbers = alone.popleft() if alone else next(waiting, None)
-            if numbers is None:
-                break
-            tasks = [task_of(number) for number in numbers]
-            future = client.submit(evaluate_all, evaluator, tasks, pure=False)
-            flying[future] = list(numbers)
-            future.add_done_callback(landed.put)
+        while len(flying) < most and (numbers := next(waiting, None)) is not None:
+            send(numbers)
         if not flying:
-            return
+            if not blamed:
+                return
+            alone = send([blamed.popleft()])
         try:
             future = landed.get(timeout=tick_s)
         except queue.Empty:
@@ -99,17 +105,15 @@ def run_on_cluster(
                 raise MoesimError("the scheduler is gone; run the study again to go on") from None
             yield None
             continue
-        numbers = flying.pop(future)
+        done = flying.pop(future)
         if future.status == "finished":
-            yield from zip(numbers, future.result(), strict=True)
-            continue
-        if future.status != "error":
+            yield from zip(done, future.result(), strict=True)
+        elif future.status != "error":
             raise MoesimError("the scheduler is gone, or dropped tasks; run the study again to go on")
-        error = future.exception()
-        if len(numbers) > 1:
-            alone.extend([number] for number in numbers)
-        elif isinstance(error, KilledWorker):
-            yield numbers[0], given_up("it killed one worker of the cluster after the other")
+        elif future is not alone:
+            blamed.extend(done)
+        elif isinstance(error := future.exception(), KilledWorker):
+            yield done[0], given_up("it killed one worker of the cluster after the other")
         else:
             reason = f"{type(error).__name__}: {error}"
-            yield numbers[0], {"status": ERROR, "reason": reason, "values": {}, "seconds": None}
+            yield done[0], {"status": ERROR, "reason": reason, "values": {}, "seconds": None}

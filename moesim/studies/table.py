@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import atomic_write
+from moesim.studies.batch import CorruptFileError, read_batch, sealed
 from moesim.studies.grid import flat
 from moesim.studies.rows import TEXTS, VALUES
 from moesim.studies.spec import columns_of
@@ -62,7 +63,7 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a table; the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as stream:
-        pq.write_table(table, cast("io.BufferedWriter", stream), compression="zstd")
+        cast("io.BufferedWriter", stream).write(sealed(table))
 
 
 def query(folder: str | Path, sql: str) -> pa.Table:
@@ -90,7 +91,10 @@ def query(folder: str | Path, sql: str) -> pa.Table:
         raise ConfigError(Fault("holds no results of studies"), home)
     tables = {"results": results_in(home)}
     for path in sorted((home / TABLES).glob("*.parquet")):
-        tables[path.stem] = pq.read_table(path)
+        try:
+            tables[path.stem] = read_batch(path)
+        except CorruptFileError as error:
+            warnings.warn(f"{path}: {error}; run the study again to write it anew", stacklevel=2)
     return ask(tables, sql)
 
 

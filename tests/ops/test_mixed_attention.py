@@ -14,6 +14,10 @@ from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.ops import Batch, Precision, step_work
 from moesim.ops.attention import MIXED, MIXED_ROWS
+from moesim.serving.kernel.price import seconds_of
+from moesim.serving.pricing import prices_of
+from moesim.serving.settings import Scheduler
+from moesim.serving.state import CONTEXT, LOADS, QUERIES, SEQUENCES
 
 MODEL, MACHINE = load_model("llama-3.1-8b"), load_hardware("rtx-pro-6000-8")
 
@@ -82,3 +86,21 @@ def test_vllm_gathers_tokens_where_no_exchange_is_known():
     each = fit.alpha_s + 64 * 2048 * 2 / fit.busbw_bytes_per_s
     assert found["vllm"]["dispatch"] == pytest.approx(48 * each, rel=1e-6)
     assert found["vllm"]["dispatch"] < found["sglang"]["dispatch"]
+
+
+def test_gathered_tokens_wait_for_the_fullest_lane():
+    model = load_model("qwen3-30b-a3b")
+    d = Deployment(
+        model, MACHINE, Parallelism(dp=2, ep=2), Precision.of(model), backend="vllm", traits=Traits()
+    )
+    prices = prices_of(d, 1024, 128, 2048, Scheduler())
+    assert prices.gathered
+    loads = np.zeros((2, LOADS))
+    for lane, sequences in enumerate((100.0, 20.0)):
+        loads[lane, [SEQUENCES, QUERIES, CONTEXT]] = sequences, sequences, 1000.0 * sequences
+    uneven = seconds_of(prices, loads, 0)
+    mean = seconds_of(prices._replace(gathered=False), loads, 0)
+    # 80 vectors more cross either way than if lanes were even at 60: 40 more than half of 120.
+    fit = [MACHINE.scale_up.collectives[name][0] for name in ("all_gather", "reduce_scatter")]
+    more = 48 * 40 * 2048 * 2 * sum(1.0 / f.busbw_bytes_per_s for f in fit)
+    assert uneven - mean == pytest.approx(more, rel=0.02)

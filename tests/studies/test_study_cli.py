@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -80,6 +82,18 @@ def test_questions_about_a_folder(ran):
     assert one == [{"model": "gpt-oss-20b"}]
 
 
+def test_a_damaged_table_is_named_and_written_anew(ran, tmp_path):
+    path, done = ran
+    shutil.copytree(done.folder, tmp_path / "out")
+    table = tmp_path / "out" / "tables" / "h100.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:100] + whole[101:])
+    with pytest.warns(UserWarning, match="h100.parquet: its checksum is wrong"):
+        assert query(tmp_path / "out", "select count(*) n from results").to_pylist() == [{"n": 6}]
+    assert run_study(path, tmp_path / "out").computed == 0
+    assert table.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -112,6 +126,38 @@ def test_exit_codes(study, tmp_path, log):
         run_grid(str(impossible), str(tmp_path / "out"))
     assert stopped.value.exit_code == 1
     assert log() == []
+
+
+def _instead(monkeypatch, run):
+    monkeypatch.setattr("moesim.studies.run.run_study", run)
+
+
+@pytest.mark.usefixtures("log")
+def test_failed_rows_are_an_exit_code_and_said(study, tmp_path, monkeypatch, capsys):
+    _instead(monkeypatch, functools.partial(run_study, evaluator="study_evaluators:buggy"))
+    path = str(study("grid: {workload.concurrency: [1, 2, 3, 4]}\n"))
+    with pytest.raises(typer.Exit) as stopped:
+        run_grid(path, str(tmp_path / "out"), 2)
+    captured = capsys.readouterr()
+    assert stopped.value.exit_code == 1
+    assert "1 error" in captured.out
+    assert "error (1): TypeError: a bug" in captured.err
+    assert "run it again" in captured.err
+    _instead(monkeypatch, functools.partial(run_study, evaluator="study_evaluators:logged"))
+    run_grid(path, str(tmp_path / "out"), json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["found"], document["computed"]) == (3, 1)
+
+
+def test_stopping_by_hand_is_said(study, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    _instead(monkeypatch, interrupted)
+    with pytest.raises(typer.Exit) as stopped:
+        run_grid(str(study("grid: {workload.concurrency: [1]}\n")), str(tmp_path / "out"))
+    assert stopped.value.exit_code == 130
+    assert "goes on from there" in capsys.readouterr().err
 
 
 BIG = """schema_version: 1

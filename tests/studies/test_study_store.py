@@ -111,6 +111,33 @@ def test_an_answer_wins_over_a_failure_and_the_latest_of_equals(tmp_path):
         assert store.statuses()["0"] == "ok"
 
 
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from(["ok", "infeasible", "error"])), max_size=12
+    ),
+    cuts=st.lists(st.integers(0, 12), max_size=4),
+)
+@settings(max_examples=30)
+def test_how_results_were_cut_into_files_does_not_matter(tmp_path_factory, rows, cuts):
+    tables = []
+    for places in ({0, *cuts}, set(range(13))):
+        folder = tmp_path_factory.mktemp("cut")
+        with Store(folder) as store:
+            for i, (key, status) in enumerate(rows):
+                if i in places:
+                    store.flush()
+                # As it is: the same configuration has the same answer, whenever it is evaluated.
+                store.add(_task(0), key, _result(ord(key), "ok" if status == "infeasible" else status))
+        tables.append(results_in(folder).drop_columns(["finished_s"]))
+    assert tables[0].equals(tables[1])
+    said = {key for key, _ in rows}
+    assert tables[0]["key"].to_pylist() == sorted(said)
+    # An answer wins over any failure, before it or after.
+    answered = {key for key, status in rows if status != "error"}
+    found = zip(tables[0]["key"].to_pylist(), tables[0]["status"].to_pylist(), strict=True)
+    assert {key for key, status in found if status == "ok"} == answered
+
+
 def test_many_files_are_put_together_and_say_the_same(tmp_path):
     with Store(tmp_path) as store:
         for i in range(MANY_FILES + 1):

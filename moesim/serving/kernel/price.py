@@ -72,6 +72,9 @@ class Prices(NamedTuple):
     period_tokens, period_stall_s
         Tokens served in all when a period of the experts' tables begins, rising from 0, and the seconds that
         its beginning costs.
+    gathered
+        Whether every lane gets the tokens of all, so that the exchange takes as long as if all lanes had as
+        many as the fullest.
     """
 
     data: F8
@@ -84,6 +87,7 @@ class Prices(NamedTuple):
     padded: I8
     period_tokens: F8
     period_stall_s: F8
+    gathered: bool = False
 
 
 @compiled
@@ -208,14 +212,15 @@ def _ping_pong_s(data: F8, at: I8, load: F8, everyone: float, period: int, reads
 
 @compiled
 def _device_s(
-    data: F8, at: I8, loads: F8, pattern: int, micro: int, period: int, graph: float
+    data: F8, at: I8, loads: F8, pattern: int, micro: int, period: int, graph: float, gathered: bool
 ) -> tuple[float, int]:
     """Seconds of the devices, and whether some lane reads a prompt and some decodes: 1, 2, 0 for none."""
-    reads, decodes, everyone = 0, 0, 0.0
+    reads, decodes, everyone, fullest = 0, 0, 0.0, 0.0
     for lane in range(len(loads)):
         reads = max(reads, int(loads[lane, PREFILL] > 0))
         decodes = max(decodes, int(loads[lane, SEQUENCES] > 0))
-        everyone += graph if graph > 0.0 else loads[lane, PREFILL] + loads[lane, QUERIES]
+        tokens = graph if graph > 0.0 else loads[lane, PREFILL] + loads[lane, QUERIES]
+        everyone, fullest = everyone + tokens, max(fullest, tokens)
     slowest, worst = 0.0, 0
     for lane in range(len(loads)):
         tokens = graph if graph > 0.0 else loads[lane, PREFILL] + loads[lane, QUERIES]
@@ -227,6 +232,8 @@ def _device_s(
     if pattern == PING_PONG:
         return _ping_pong_s(data, at, loads[worst], everyone, period, reads, micro), kind
     there, experts, back = exchange_s(data, at, period, reads, everyone)
+    if gathered and len(loads) > 1:
+        there, _, back = exchange_s(data, at, period, reads, len(loads) * fullest)
     seconds = slowest + there + experts + back
     if pattern == TWO_BATCH and at[EXPERT_LAYERS, 0] > 0:
         tokens = graph if graph > 0.0 else loads[worst, PREFILL] + loads[worst, QUERIES]
@@ -251,7 +258,9 @@ def seconds_of(prices: Prices, loads: F8, period: int) -> float:
     """Seconds of a step whose lanes have these loads, ``[lanes, LOADS]``; the slowest lane counts."""
     graph = _graph(prices, loads) if len(prices.padded) else 0.0
     at = prices.where[0]
-    seconds, kind = _device_s(prices.data, at, loads, prices.pattern, prices.micro, period, graph)
+    seconds, kind = _device_s(
+        prices.data, at, loads, prices.pattern, prices.micro, period, graph, prices.gathered
+    )
     seconds = max(seconds, prices.host_s) if prices.hidden else seconds + prices.host_s
     seconds = max(seconds, prices.data[at[LEAST, 0] + kind])
     if prices.drafts and kind != 1:
@@ -259,6 +268,6 @@ def seconds_of(prices: Prices, loads: F8, period: int) -> float:
         one[:, SEQUENCES], one[:, QUERIES] = loads[:, SEQUENCES], loads[:, SEQUENCES]
         one[:, CONTEXT] = loads[:, CONTEXT]
         pattern = IN_TURN if prices.pattern == PING_PONG else prices.pattern
-        drafting, _ = _device_s(prices.data, prices.where[1], one, pattern, 1, period, 0.0)
+        drafting, _ = _device_s(prices.data, prices.where[1], one, pattern, 1, period, 0.0, prices.gathered)
         seconds += prices.drafts * max(drafting, prices.data[prices.where[1, LEAST, 0]])
     return float(seconds)

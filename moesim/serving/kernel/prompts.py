@@ -56,6 +56,8 @@ def _read_on(state: State, rules: Rules, lane: int) -> bool:
         return True
     if not grow(state, rules, lane, r, progress[r].done + many):
         throw_out(state, rules, lane, lanes[lane].live - 1, False)
+        # Those that decode come first now, or they would never free what it lacks.
+        lanes[lane].full = 1
         return False
     plan(state, rules, lane, r, many)
     return True
