@@ -257,8 +257,10 @@ class Cluster:
 
     def _resize(self, replica: int, has: int, had: int) -> None:
         """Go on with so many of its nodes: slower, with less cache; what ran there is computed anew."""
-        shrink, again = self.failures.shrink, []
-        for index, engine in self._engines[replica] if shrink is not None else ():
+        shrink, again = self.failures.shrink, list[int]()
+        if shrink is None:
+            return
+        for index, engine in self._engines[replica]:
             pool = self.pools[index]
             lanes, engines = pool.rules.lanes, pool.state.replicas
             speeds, stalls = engines["speed"], engines["stall_s"]
@@ -286,7 +288,7 @@ def simulate_failing(
     reload_s: npt.ArrayLike = 0.0,
     stages: Sequence[int] | None = None,
 ) -> Down:
-    """Run a fleet whose nodes fail until every request is done or given up; `state` holds what became of them.
+    """Run a fleet whose nodes fail until every request is done or given up; `state` holds the outcome.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Links that transfers share: each gets its max-min fair part, and parts change as others come and go.
 
-A link is a capacity in bytes per second: what the network cards of a sender can send, what those of a receiver
-can take, what a spine carries. A transfer passes over several links at once. Rates are max-min fair, where
-flows under congestion control settle: none can get more without taking from one that has no more than it.
+A link is a capacity in bytes per second: what the network cards of a sender can send, what those of a
+receiver can take, what a spine carries. A transfer passes over several links at once. Rates are max-min fair,
+where flows under congestion control settle: none can get more without taking from one that has no more.
 """
 
 from __future__ import annotations
@@ -191,10 +191,7 @@ class Links:
 
     def _move(self, one: Transfer, now: float) -> None:
         """Count what has crossed since its rate was set."""
-        if now >= one.due_s:
-            crossed = one.left
-        else:
-            crossed = min(one.rate * max(now - one.since_s, 0.0), one.left)
+        crossed = min(one.rate * max(now - one.since_s, 0.0), one.left) if now < one.due_s else one.left
         for link in one.path:
             self.carried[link] += crossed
         one.left -= crossed

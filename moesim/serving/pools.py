@@ -39,7 +39,7 @@ class PoolsOutcome(Outcome):
     Parameters
     ----------
     handed_s
-        From the end of a request's prefill until its cache was there, ``[requests]``; NaN without a hand-over.
+        From the end of a request's prefill until its cache was there, ``[requests]``; NaN where none crossed.
     waited_s
         The part of it for which no blocks were free.
     crossed_bytes
@@ -267,14 +267,14 @@ def prepare_pools(
         reload_s(one, (failures or Failures()).reload, settings)
         for one, settings in zip(deployments, engines, strict=True)
     ]
+    wires = wires_of(deployments[0], deployments[1], (counts[0], counts[1]), longest, how)
     return ReadyPools(
-        about, ready[0], ready[1], wires_of(deployments[0], deployments[1], (counts[0], counts[1]), longest, how),
-        how, failures, replicas_on([one.world for one in layouts], hardware.devices_per_node),
+        about, ready[0], ready[1], wires, how, failures, replicas_on([one.world for one in layouts], hardware.devices_per_node),
         np.repeat(load_s, counts), tuple(one.pp for one in layouts),
     )  # fmt: skip
 
 
-def _pool(ready: Ready, asked: Asked, **settings: int) -> Pool:
+def _pool(ready: Ready, asked: Asked, **settings: Any) -> Pool:  # noqa: ANN401 (of any field)
     rules = ready.rules._replace(**settings)
     state = new_state(asked, ready.about.engines, rules.lanes, rules.most, ready.blocks, LOGGED, rules)
     return Pool(state, rules, ready.prices)
@@ -310,10 +310,14 @@ def merged(prefill: State, decode: State) -> State:
     return decode._replace(
         asked=asked,
         progress=progress,
-        lanes=np.concatenate([prefill.lanes, decode.lanes]).view(np.recarray),
+        lanes=_joined(prefill.lanes, decode.lanes),
         running=running,
         leaving=leaving,
         load=np.concatenate([prefill.load, decode.load]),
-        replicas=np.concatenate([prefill.replicas, decode.replicas]).view(np.recarray),
+        replicas=_joined(prefill.replicas, decode.replicas),
         tally=tally,
     )
+
+
+def _joined(one: Any, other: Any) -> Any:  # noqa: ANN401 (records)
+    return np.concatenate([one, other]).view(np.recarray)

@@ -126,7 +126,7 @@ def aggregated(requests, engines, step_s, budget, most, outages=()):
 
 
 def handed(requests, decoders, steps_s, budget, most, per_token_s, latency_s):
-    """One engine that prefills, some that decode, each with a line of its own that takes one at a time's share."""
+    """One engine that prefills, some that decode; caches share the link of the first."""
     env, coming = simpy.Environment(), [0] * decoders
     sharing = []
 
@@ -145,7 +145,7 @@ def handed(requests, decoders, steps_s, budget, most, per_token_s, latency_s):
         loads = [engine.load + n for engine, n in zip(fleet, coming, strict=True)]
         which = loads.index(min(loads))
         coming[which] += 1
-        # Processor sharing of the one sender, in tokens; everyone is woken where the number of sharers changes.
+        # Processor sharing of the one sender, in tokens; all are woken where the number of sharers changes.
         left, begins = float(request.prompt), env.now + latency_s
         me = [env.event()]
         sharing.append(me)

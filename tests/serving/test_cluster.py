@@ -40,7 +40,7 @@ def asked_of(arrival, prompt, output):
 
 
 def traffic(n, rate, seed=0, prompt=900, output=40):
-    """Times and steps are sums of powers of two, so that sums of them are exact; no two end in the same bits."""
+    """Times are sums of powers of two, so that adding them is exact; no two end in the same bits."""
     rng = np.random.default_rng(seed)
     arrival = (
         np.floor(np.cumsum(rng.exponential(1 / rate, n)) * 2**12) / 2**12 + (1 + np.arange(n)) * 2.0**-24
