@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import t as student
@@ -16,7 +16,7 @@ from moesim.planning.streams import Stream
 from moesim.planning.types import Candidate, Slo
 from moesim.serving.outcome import Outcome
 from moesim.serving.settings import Fleet
-from moesim.serving.simulate import simulate
+from moesim.serving.simulate import Ready, prepare
 from moesim.trace.types import Routing
 
 #: Of the intervals of means over replications.
@@ -69,13 +69,11 @@ class Judge:
     seed: int = 0
     runs: int = 0
     _known: dict[tuple[object, ...], Verdict] = field(default_factory=dict)
+    _ready: dict[tuple[object, ...], Ready | None] = field(default_factory=dict)
 
     def verdict(self, candidate: Candidate) -> Verdict:
         """Serve every stretch with a candidate."""
-        key = (
-            id(candidate.model), id(candidate.hardware), candidate.layout, candidate.engine,
-            candidate.redundant, candidate.replicas,
-        )  # fmt: skip
+        key = (*_apart(candidate), candidate.replicas)
         if key not in self._known:
             self._known[key] = self._judged(candidate)
         return self._known[key]
@@ -98,6 +96,9 @@ class Judge:
                     break
                 high, step = lower, 2 * step
         else:
+            # What the most do not lift, no number between does: one run says so.
+            if not self.verdict(at(most)).holds:
+                return None
             while not self.verdict(at(high)).holds:
                 if high == most:
                     return None
@@ -127,25 +128,49 @@ class Judge:
         return Verdict(metrics["attainment"] >= self.slo.attainment, metrics, interval)
 
     def _served(self, candidate: Candidate, stream: Stream) -> dict[str, float]:
+        key = _apart(candidate)
+        if key not in self._ready:
+            self._ready[key] = self._prepared(candidate)
+        ready = self._ready[key]
+        if ready is None:
+            return {"attainment": 0.0}
+        # Replicas share the tables of step times.
+        engines = ready.about.engines * candidate.replicas
+        about = replace(ready.about, fleet=Fleet(candidate.replicas), engines=engines)
+        return measured(replace(ready, about=about).serve(stream.requests), stream, self.slo)
+
+    def _prepared(self, candidate: Candidate) -> Ready | None:
+        """One replica; None where a request does not fit."""
         layout = candidate.layout
         if isinstance(layout, Disaggregated):
             raise ConfigError(Fault("pools are ranked, not simulated", "layout", str(layout)))
         try:
-            outcome = simulate(
+            return prepare(
                 candidate.model,
                 candidate.hardware,
                 layout,
-                stream.requests,
+                self.streams[0].requests,
+                longest=max(_longest(stream) for stream in self.streams),
                 engine=candidate.engine,
-                fleet=Fleet(candidate.replicas),
+                fleet=Fleet(1),
                 trace=self.trace,
                 plan=self.placement_of(candidate),
                 traits=self.traits_of(candidate.engine.backend),
                 seed=self.seed,
             )
         except InfeasibleError:
-            return {"attainment": 0.0}
-        return measured(outcome, stream, self.slo)
+            return None
+
+
+def _apart(candidate: Candidate) -> tuple[object, ...]:
+    """What tells candidates apart, but for their number of replicas."""
+    machine = id(candidate.model), id(candidate.hardware)
+    return (*machine, candidate.layout, candidate.engine, candidate.redundant)
+
+
+def _longest(stream: Stream) -> int:
+    requests = stream.requests
+    return int((requests.input_tokens.astype(np.int64) + requests.output_tokens).max())
 
 
 def meets(outcome: Outcome, slo: Slo) -> np.ndarray:

@@ -54,6 +54,18 @@ class Tariff:
         usd = self.usd(candidate)
         return float(candidate.devices) if usd is None else usd
 
+    def per_device(self, shape: Shape) -> float:
+        """Of one device, in the same unit."""
+        one = shape.candidate(shape.engine, 1)
+        return self.cost(one) / one.devices
+
+    def affordable(self, candidate: Candidate, space: Space) -> bool:
+        """Whether a candidate stays within the budget."""
+        if space.most_devices is not None and candidate.devices > space.most_devices:
+            return False
+        usd = self.usd(candidate)
+        return usd is None or space.most_usd_per_hour is None or usd <= space.most_usd_per_hour
+
     def replicas_within(self, shape: Shape, cost: float, space: Space, *, cheaper: bool = False) -> int:
         """Most replicas of a shape that stay within a cost, and within the budget.
 

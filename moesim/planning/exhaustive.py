@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.planning.confirm import MOST_REPLICAS
+from moesim.planning.launch import unsupported
 from moesim.planning.search import Question
 from moesim.planning.types import CONFIRMED, Assessment
 
@@ -29,6 +30,8 @@ def exhaustive(asked: Question) -> Sequence[Assessment]:
     found: list[Assessment] = []
     least = float("inf")
     for shape in asked.shapes:
+        if unsupported(shape.candidate(shape.engine, 1)):
+            continue
         for engine in shape.settings(space):
             each = shape.per_rental
             room = min(tariff.replicas_within(shape, least, space), MOST_REPLICAS) // each

@@ -178,7 +178,9 @@ def curve_of(pace: Pace, engine: Engine, crowd: Crowd, slo: Slo) -> Curve:
     wait = busy / (1.0 - busy) * (unrest + variation - 1.0) / 2.0 * service
     wait = np.maximum(wait, 1e-12)
     chunks = np.ceil(crowd.fresh / engine.chunk_tokens)
-    first = whole[:, None] / 2.0 + chunks * step[:, None] + alone
+    traits = pace.deployment.traits
+    first = traits.request_s + (0.5 + traits.first_steps) * whole[:, None]
+    first = first + chunks * step[:, None] + alone
     for name, fixed in (
         ("ttft_s", first),
         ("e2el_s", first + steps * whole[:, None]),

@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from moesim.correction import shipped
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import Hardware
 from moesim.hardware.types import Price
+from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
@@ -25,9 +28,10 @@ from moesim.planning.candidates import Shape, shapes
 from moesim.planning.confirm import MOST_REPLICAS, Judge, Verdict
 from moesim.planning.cost import Tariff
 from moesim.planning.crowd import Crowd, check_traffic
+from moesim.planning.doubt import doubt
 from moesim.planning.pace import Paces, loads_of, placement_of
 from moesim.planning.pareto import pareto
-from moesim.planning.steady import Row, Sorter, in_order, infeasible
+from moesim.planning.steady import Row, Sorter, in_order, infeasible, words
 from moesim.planning.streams import Stream, streams
 from moesim.planning.types import (
     CONFIRMED,
@@ -43,6 +47,7 @@ from moesim.planning.types import (
 )
 from moesim.prediction.calibrated import traits_of
 from moesim.trace.types import Routing
+from moesim.units import show
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,6 +74,7 @@ class Question:
     sorter: Sorter
     judge: Judge
     requests: int
+    doubt: Callable[[Assessment], tuple[dict[str, tuple[float, float]], str]]
 
 
 def plan(
@@ -195,6 +201,12 @@ def question(
         ep = layout.ep if isinstance(layout, Parallelism) else layout.decode.layout.ep
         return placement_of(ep, candidate.redundant, loads, placement)
 
+    def doubted(found: Assessment) -> tuple[dict[str, tuple[float, float]], str]:
+        one = found.candidate
+        stay_s = found.metrics.get("e2el_s", 0.0)
+        running = traffic.request_rate / one.replicas * stay_s if np.isfinite(stay_s) else 1.0
+        return doubt(one, crowd, running, calibration, trace, placed(one), seed)
+
     chunks = tuple(float(c) for c in sorted(set(space.chunk_tokens)))
     paces = Paces(crowd, trace, placement, traits, float(max(space.max_sequences)), chunks, seed)
     tariff = Tariff.of(hardwares, prices)
@@ -209,6 +221,7 @@ def question(
         sorter,
         Judge(parts, slo, trace, placed, traits, seed),
         len(traffic.requests),
+        doubted,
     )
 
 
@@ -248,6 +261,7 @@ class Confirmation:
         self.looked = 0
         self.proven = 0
         self.open: list[Row] = []
+        self.pools = 0
 
     @property
     def best(self) -> Assessment | None:
@@ -259,6 +273,9 @@ class Confirmation:
         """Look at one after the other."""
         tariff = self.asked.tariff
         for row in self.rows:
+            if isinstance(row.assessment.candidate.layout, Disaggregated):
+                self.pools += 1
+                continue
             best = self.best
             limit = float("inf") if best is None else tariff.cost(best.candidate)
             room = tariff.replicas_within(row.shape, limit, self.asked.space, cheaper=best is not None)
@@ -317,13 +334,16 @@ def _result(
 ) -> PlanResult:
     order = [r for r in found.rows if r.assessment.status == RANKED]
     refused = refusals(rows, found.refuted)
-    best = found.best if confirm else (order[0].assessment if order else None)
+    # Pools are not simulated: alone, they are trusted as they are.
+    simulated = (confirm and len(order) > found.pools) or found.confirmed or found.refuted
+    best = found.best if simulated else (order[0].assessment if order else None)
     if best is None:
         details: list[dict[str, object]] = [
             {"status": r.status, "what": r.what, "count": r.count, "nearest": r.nearest.reason}
             for r in refused
         ]
         raise infeasible([r for r in rows if r.assessment.status != RANKED] or rows, asked.slo, details)
+    best, unsure = _in_doubt(asked, best)
     cost = asked.tariff.cost
     counts = Counter(r.assessment.status for r in rows)
     searched = {
@@ -334,6 +354,7 @@ def _result(
         "runs": asked.judge.runs,
         "provably-dearer": found.proven,
         "open": len(found.open),
+        "pools": found.pools,
     }
     return PlanResult(
         best,
@@ -344,8 +365,30 @@ def _result(
         refused,
         searched,
         {"search": seconds[0], "confirm": seconds[1]},
-        _notes(asked, found, confirm),
+        (*unsure, *_notes(asked, found, confirm)),
     )
+
+
+def _in_doubt(asked: Question, best: Assessment) -> tuple[Assessment, tuple[str, ...]]:
+    """The plan with what measured runs say of its latencies, and whether its limits are in doubt."""
+    spans, why = asked.doubt(best)
+    wide = {
+        f"model_{name}": (low * best.metrics[name], high * best.metrics[name])
+        for name, (low, high) in spans.items()
+        if np.isfinite(best.metrics.get(name, np.inf))
+    }
+    notes = []
+    for name, limit in asked.slo.limits.items():
+        low, high = wide.get(f"model_{name}", (0.0, 0.0))
+        if high > limit:
+            notes.append(
+                f"by its errors on measured runs the model puts the mean {words(name)} of the plan between "
+                f"{show(low, 's')} and {show(high, 's')}: the limit of {show(limit, 's')} is inside"
+                + (f" ({why})" if why else "")
+            )
+    if not spans:
+        notes.append(f"how far the model is off is not known of this plan: {why}")
+    return replace(best, interval=dict(best.interval) | wide), tuple(notes)
 
 
 def _one_each(rows: Sequence[Row]) -> list[Row]:
@@ -386,6 +429,13 @@ def _notes(asked: Question, found: Confirmation, confirm: int) -> tuple[str, ...
             unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
             text += f"; the steady state puts the cheapest of them at {cheapest.cost:g} {unit}"
         notes.append(text)
+    if found.pools:
+        costs = [r.cost for r in found.rows if isinstance(r.assessment.candidate.layout, Disaggregated)]
+        unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
+        notes.append(
+            f"{found.pools} pairs of pools are ranked by the steady state alone, none is simulated; the "
+            f"cheapest takes {min(costs):g} {unit}"
+        )
     if sum(len(part.requests) for part in asked.streams) > asked.requests:
         notes.append(
             "the traffic is shorter than what is replayed: stretches of it repeat, and are not independent"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moesim.errors import InfeasibleError
+from moesim.layout.disaggregated import Disaggregated
 from moesim.planning.bounds import Asked, Floor, floor_of, short_bytes
 from moesim.planning.candidates import Shape
 from moesim.planning.cost import Tariff
 from moesim.planning.crowd import Crowd
 from moesim.planning.launch import unsupported
 from moesim.planning.pace import Paces
+from moesim.planning.pools import Worker, pairs, worker_of
 from moesim.planning.rank import at_rate, capacity_of, curve_of
-from moesim.planning.types import BEYOND_BOUND, RANKED, TOO_SLOW, UNFIT, Assessment, Slo, Space
+from moesim.planning.types import BEYOND_BOUND, RANKED, TOO_SLOW, UNFIT, Assessment, Candidate, Slo, Space
 from moesim.prediction import Engine
 from moesim.units import show
 
@@ -59,6 +61,8 @@ class Sorter:
         The requests that the simulator would replay.
     prune
         Whether what is provably out is left alone; without, everything is timed.
+    workers
+        Collects what was timed, where pools are to be made of it.
     """
 
     paces: Paces
@@ -68,6 +72,7 @@ class Sorter:
     space: Space
     tariff: Tariff
     prune: bool = True
+    workers: list[Worker] = field(default_factory=list)
 
     def rows(self, shapes: Sequence[Shape], progress: Callable[[int], None]) -> list[Row]:
         """Every configuration of every shape."""
@@ -77,7 +82,31 @@ class Sorter:
         for done, i in enumerate(order):
             found[i] = self.of(shapes[i])
             progress(done + 1)
-        return [row for rows in found for row in rows]
+        rows = [row for rows in found for row in rows]
+        if "aggregated" not in self.space.modes:
+            rows = [r for r in rows if r.assessment.status in (UNFIT, BEYOND_BOUND)]
+        return rows + self.pools()
+
+    def pools(self) -> list[Row]:
+        """The workers that were timed, in pools of their own."""
+        names = {w.shape.hardware.name: w.shape for w in self.workers}
+        cost = {name: self.tariff.per_device(shape) for name, shape in names.items()}
+        found = []
+        for pair in pairs(self.workers, self.crowd, self.slo, cost):
+            one = pair.candidate
+            shape = next(
+                w.shape
+                for w in self.workers
+                if isinstance(one.layout, Disaggregated) and w.shape.layout == one.layout.decode.layout
+            )
+            metrics = pair.metrics | self._throughput(one, 1, pair.request_rate)
+            status, what, text, miss = RANKED, "ttft_s", "", 0.0
+            if not self.tariff.affordable(one, self.space):
+                status, what, miss = TOO_SLOW, "budget", 1.0
+                text = f"{one.devices} devices are needed in steady state, beyond the budget"
+            assessment = Assessment(one, status, text, metrics, usd_per_hour=self.tariff.usd(one))
+            found.append(Row(assessment, replace(shape), one.engine, what, 1, miss, self.tariff.cost(one)))
+        return found
 
     def of(self, shape: Shape) -> list[Row]:
         """A shape with each of its batch limits."""
@@ -104,6 +133,8 @@ class Sorter:
             return found + [self._row(shape, e, 1, BEYOND_BOUND, *why, 0, floor.best) for e in fits]
         pace = self.paces.of(shape)
         for engine in fits:
+            if "disaggregated" in self.space.modes:
+                self.workers.append(worker_of(shape, engine, pace, self.crowd, self.slo))
             curve = curve_of(pace, engine, self.crowd, self.slo)
             capacity = capacity_of(curve, self.slo.attainment)
             if not capacity.request_rate > 0:
@@ -121,7 +152,7 @@ class Sorter:
             # What is rented is used.
             replicas = -(-max(replicas, floor.replicas) // shape.per_rental) * shape.per_rental
             metrics = at_rate(curve, self.crowd.request_rate / replicas)
-            metrics |= self._throughput(shape, replicas, capacity.request_rate)
+            metrics |= self._throughput(shape.candidate(engine, replicas), replicas, capacity.request_rate)
             room, what = self.tariff.replicas_within(shape, math.inf, self.space), capacity.what
             status, text, miss = RANKED, "", 0.0
             if replicas > room:
@@ -132,7 +163,7 @@ class Sorter:
             )
         return found
 
-    def _throughput(self, shape: Shape, replicas: int, most: float) -> dict[str, float]:
+    def _throughput(self, candidate: Candidate, replicas: int, most: float) -> dict[str, float]:
         output = self.crowd.request_rate * float(self.crowd.output.mean())
         found = {
             "request_throughput": self.crowd.request_rate,
@@ -140,10 +171,9 @@ class Sorter:
             "request_rate_per_replica": most,
             "most_request_rate": most * replicas,
         }
-        watts = shape.hardware.device.tdp_w
+        watts = candidate.hardware.device.tdp_w
         if watts is not None:
-            devices = shape.candidate(shape.engine, replicas).devices
-            found["energy_j_per_token"] = watts * devices / output
+            found["energy_j_per_token"] = watts * candidate.devices / output
         return found
 
     def _unfit(self, shape: Shape, engine: Engine, short: float) -> Row:

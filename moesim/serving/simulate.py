@@ -252,7 +252,7 @@ def prepare(
         prices = _drifting(prices, deployment, windows, budget, most, requests)
     rules = rules_of(scheduler, fleet, layout.dp, budget, most, requests, engine, seed)
     if rules.swap:
-        rules = rules._replace(swap_s=_swap_s(deployment, scheduler))
+        rules = rules._replace(swap_s=_swap_s(hardware, _block_bytes(deployment, requests, scheduler)))
     notes = list(model.warnings)
     if stages > 1:
         notes.append(f"a pipeline of {stages} is served as {stages} engines that share its cache evenly")
@@ -289,16 +289,6 @@ def check_settings(
         raise ConfigError(found)
 
 
-def _swap_s(deployment: Deployment, scheduler: Scheduler) -> float:
-    """Seconds to copy a block to or from the host: every device over its own link."""
-    link = deployment.hardware.host_link
-    if link is None:
-        name = deployment.hardware.name
-        raise ConfigError(Fault(f"{name} describes no link to its host", "--preemption", "swap", "recompute"))
-    block_bytes = float(deployment.cache_bytes(np.array([float(scheduler.block_tokens)]))[0])
-    return block_bytes / (link.bandwidth_bytes_per_s * link.efficiency)
-
-
 def _drifting(
     prices: Prices,
     deployment: Deployment,
@@ -323,11 +313,7 @@ def _blocks(
     place = int(total.argmax())
     ends = [np.array([float(tokens[place])]) for tokens in (requests.input_tokens, requests.output_tokens)]
     check_room(deployment, Load(ends[0], ends[1], np.ones(1)), memory, engine)
-    # Windows and states make the cache less than proportional to length: blocks are as large as requests of
-    # these lengths need on average.
-    lengths, counts = np.unique(total, return_counts=True)
-    held = -(-lengths // scheduler.block_tokens)
-    each = float(counts @ deployment.cache_bytes(lengths.astype(np.float64))) / float(counts @ held)
+    each = _block_bytes(deployment, requests, scheduler)
     blocks = int(memory.cache_budget_bytes / each) if each > 0 else 2**40
     stages = deployment.layout.pp
     needed = -(-longest // scheduler.block_tokens)
@@ -342,6 +328,27 @@ def _blocks(
             details={"request": place, "short_tokens": longest - room},
         )
     return max(blocks, needed * stages)
+
+
+def _block_bytes(deployment: Deployment, requests: RequestTrace, scheduler: Scheduler) -> float:
+    """Bytes of a block on every device.
+
+    Windows and states make the cache less than proportional to length: blocks are as large as requests of
+    these lengths need on average.
+    """
+    total = requests.input_tokens.astype(np.int64) + requests.output_tokens
+    lengths, counts = np.unique(total, return_counts=True)
+    held = -(-lengths // scheduler.block_tokens)
+    return float(counts @ deployment.cache_bytes(lengths.astype(np.float64))) / float(counts @ held)
+
+
+def _swap_s(hardware: Hardware, block_bytes: float) -> float:
+    """Seconds to copy a block to the host or back: every device moves its part over a link of its own."""
+    link = hardware.host_link
+    if link is None:
+        fault = Fault("has no host link to swap over", "--hardware", hardware.name, "recompute")
+        raise ConfigError([fault])
+    return block_bytes / (link.bandwidth_bytes_per_s * link.efficiency)
 
 
 def rules_of(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 
 from moesim.errors import ConfigError, InfeasibleError
 from moesim.hardware import load_hardware
 from moesim.hardware.types import Price
+from moesim.layout import Disaggregated
 from moesim.model import load_model
 from moesim.planning.search import plan
-from moesim.planning.types import CONFIRMED, Slo, Space, Traffic
+from moesim.planning.types import CONFIRMED, RANKED, Slo, Space, Traffic
 from moesim.requests import Lognormal, generate_requests
 
 SPACE = Space(max_devices=2, pp=(1,), chunk_tokens=(2048,), max_sequences=(64, 256))
@@ -61,6 +63,29 @@ def test_impossible_promises_name_the_limit(traffic, machines):
     assert caught.value.available > caught.value.needed == 1e-5
 
 
+def test_pools_are_as_many_as_the_traffic_needs(traffic, machines):
+    model, slo = load_model("gpt-oss-20b"), Slo({"ttft_s": 0.2, "tpot_s": 0.01}, 0.95)
+    space = replace(SPACE, modes=("disaggregated",))
+    found = plan([model], machines[:1], traffic, slo, space=space, confirm=0)
+    assert found.best.status == RANKED
+    assert any("pools" in note for note in found.notes)
+    layout = found.best.candidate.layout
+    assert isinstance(layout, Disaggregated)
+    assert found.best.metrics["most_request_rate"] >= 40.0
+    assert found.best.metrics["tpot_s"] <= 0.01
+    doubled = Traffic(traffic.requests, 400.0)
+    more = plan([model], machines[:1], doubled, slo, space=space, confirm=0).best.candidate.layout
+    assert isinstance(more, Disaggregated)
+    assert more.world > layout.world
+
+
+def test_measured_runs_say_how_sure_the_model_is(traffic, machines):
+    model, slo = load_model("gpt-oss-20b"), Slo({"tpot_s": 0.02}, 0.95)
+    found = plan([model], machines[:1], traffic, slo, space=SPACE, confirm=0)
+    low, high = found.best.interval["model_tpot_s"]
+    assert 0 < low < high
+
+
 def test_all_faults_at_once(traffic):
     with pytest.raises(ConfigError) as caught:
         plan([], [], traffic, Slo({"speed": -1.0}, 2.0), space=Space(tp=(0,), modes=()))
@@ -71,4 +96,3 @@ def test_empty_traffic_is_a_fault(machines):
     empty = generate_requests(1, "poisson:1", 10, 10).head(0)
     with pytest.raises(ConfigError, match="holds no requests"):
         plan([load_model("gpt-oss-20b")], machines, Traffic(empty, 1.0), Slo({"ttft_s": 1.0}))
-    assert np.isfinite(1.0)

@@ -594,8 +594,10 @@ class Plain:
         before = sum(len(x.lost) for x in lanes)
         busy = False
         while not busy:
-            busy = any(x.form(now) for x in lanes)
-            if not any(x.settle() for x in lanes):
+            formed = [x.form(now) for x in lanes]
+            changed = [x.settle() for x in lanes]
+            busy = True in formed
+            if True not in changed:
                 break
         lost = sum(len(x.lost) for x in lanes) - before
         self.flying -= lost

@@ -33,6 +33,7 @@ from moesim.serving.state import (
     SEQUENCES,
     STORED,
     SWAPPED,
+    Records,
     Rules,
     State,
 )
@@ -44,21 +45,19 @@ LATER, NO_ROOM = 0, -1
 
 
 @inside
-def decodes(state: State, r: int) -> bool:
+def decodes(p: Records) -> bool:
     """Whether a request only lacks its last token in the cache, and is past its first."""
-    progress = state.progress
-    return bool(progress[r].generated > 0 and progress[r].done + 1 >= progress[r].target)
+    return bool(p.generated > 0 and p.done + 1 >= p.target)
 
 
 @inside
-def asks(state: State, rules: Rules, r: int) -> int:
+def asks(p: Records, drafts: int, long_prompt: int) -> int:
     """Tokens a request would compute now: what is left, or the next token and drafts behind it."""
-    progress = state.progress
-    many = progress[r].target - progress[r].done
-    if many == 1 and progress[r].gave:
-        return 1 + rules.drafts
-    if 0 < rules.long_prompt < many:
-        return rules.long_prompt
+    many = p.target - p.done
+    if many == 1 and p.gave:
+        return 1 + drafts
+    if 0 < long_prompt < many:
+        return long_prompt
     return int(many)
 
 
@@ -66,21 +65,22 @@ def asks(state: State, rules: Rules, r: int) -> int:
 def plan(state: State, rules: Rules, lane: int, r: int, many: int) -> None:
     """Put tokens of a request into the step."""
     state.progress[r].planned = many
-    _weigh(state, state.load[lane], r, many, 1)
-    if rules.eager and cached(state, rules) and not decodes(state, r):
+    weigh(state.load[lane], state.progress[r], many, 1)
+    if rules.eager and cached(state, rules) and not decodes(state.progress[r]):
         register(state, rules, lane, r, state.progress[r].done + many)
 
 
 @inside
 def unplan(state: State, lane: int, r: int) -> None:
     """Take a request's tokens out of the step."""
-    _weigh(state, state.load[lane], r, state.progress[r].planned, -1)
+    weigh(state.load[lane], state.progress[r], state.progress[r].planned, -1)
 
 
 @inside
-def _weigh(state: State, load: F8, r: int, many: int, sign: int) -> None:
-    done = state.progress[r].done
-    if decodes(state, r):
+def weigh(load: F8, p: Records, many: int, sign: int) -> None:
+    """Count tokens of a request into a step, or out of it."""
+    done = p.done
+    if decodes(p):
         load[SEQUENCES] += sign
         load[QUERIES] += sign * many
         load[CONTEXT] += sign * (done + 1)

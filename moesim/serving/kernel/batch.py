@@ -11,8 +11,19 @@ last that began, as vLLM does).
 from __future__ import annotations
 
 from moesim.compiled import inside
-from moesim.serving.kernel.admit import admit, asks, decodes, lose, output_left, plan, throw_out, unplan
-from moesim.serving.kernel.blocks import SHARE_OF_OUTPUT, free_blocks, grow
+from moesim.serving.kernel.admit import (
+    admit,
+    asks,
+    decodes,
+    lose,
+    output_left,
+    plan,
+    throw_out,
+    unplan,
+    weigh,
+)
+from moesim.serving.kernel.blocks import SHARE_OF_OUTPUT, WHOLE_OUTPUT, draw, free_blocks, grow, lacks
+from moesim.serving.kernel.prefix import cached, unit_of
 from moesim.serving.kernel.prompts import form_prompts_first
 from moesim.serving.kernel.queue import PRIORITY, before, queued
 from moesim.serving.state import CONTEXT, PREFILL, PROMPTS, QUERIES, RUNNING, SEQUENCES, WASTED, Rules, State
@@ -64,9 +75,24 @@ def _form_shared(state: State, rules: Rules, lane: int, now: float) -> bool:
     """Running requests, then waiting ones, within the budget; whether one was thrown out."""
     lanes, progress = state.lanes, state.progress
     row, left, thrown, i = state.running[lane], rules.budget, False, 0
+    unit, load, here = unit_of(rules), state.load[lane], lanes[lane]
+    entries, table = state.entries[lane], state.table[lane]
+    keeps, whole = cached(state, rules), rules.admission == WHOLE_OUTPUT
     while i < lanes[lane].live and left > 0:
         r = row[i]
-        many = min(asks(state, rules, r), left)
+        p = progress[r]
+        if decodes(p):
+            # By far the most: calls that take all of the state are kept out of their way.
+            many = min(asks(p, rules.drafts, 0), left)
+            blocks = lacks(p, unit, rules.block, p.done + many)
+            if blocks <= here.capacity - here.used:
+                draw(entries, here, table, progress, p, blocks, keeps, whole)
+                p.planned = many
+                weigh(load, p, many, 1)
+                left -= many
+                i += 1
+                continue
+        many = min(asks(state.progress[r], rules.drafts, rules.long_prompt), left)
         while not grow(state, rules, lane, r, progress[r].done + many):
             place = _victim(state, rules, lane)
             victim = row[place]
@@ -89,7 +115,7 @@ def _form_shared(state: State, rules: Rules, lane: int, now: float) -> bool:
     if rules.admission == SHARE_OF_OUTPUT and queued(state, lane):
         room = float(free_blocks(state, lane) * rules.block)
         for i in range(lanes[lane].live):
-            if decodes(state, row[i]):
+            if decodes(state.progress[row[i]]):
                 room -= output_left(state, row[i]) * lanes[lane].share
     while left > 0 and queued(state, lane) > 0 and lanes[lane].live + lanes[lane].leavers < rules.most:
         r = lanes[lane].head

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moesim.compiled import inside
 from moesim.serving.kernel.prefix import cached, give, match, release, take, unit_of
-from moesim.serving.state import Rules, State
+from moesim.serving.state import I4, Records, Rules, State
 
 #: Admissions, as `moesim.serving.settings.ADMISSIONS` counts them.
 NEXT_CHUNK, WHOLE_OUTPUT, SHARE_OF_OUTPUT, WHOLE_PROMPT = range(4)
@@ -43,10 +43,15 @@ def look_up(state: State, rules: Rules, lane: int, r: int) -> tuple[int, int, in
 
 
 @inside
-def need(state: State, rules: Rules, r: int, tokens: int) -> int:
+def lacks(p: Records, unit: int, block: int, tokens: int) -> int:
     """Blocks a request lacks to have so many tokens in the cache."""
-    own = tokens - state.progress[r].shared * unit_of(rules)
-    return int(max(-(-own // rules.block) - state.progress[r].held, 0))
+    return int(max(-(-(tokens - p.shared * unit) // block) - p.held, 0))
+
+
+@inside
+def need(state: State, rules: Rules, r: int, tokens: int) -> int:
+    """As `lacks`, for who does not know the unit."""
+    return lacks(state.progress[r], unit_of(rules), rules.block, tokens)
 
 
 @inside
@@ -58,13 +63,31 @@ def grow(state: State, rules: Rules, lane: int, r: int, tokens: int) -> bool:
         return True
     if many > free_blocks(state, lane):
         return False
-    if cached(state, rules):
-        take(state.entries[lane], state.lanes[lane], state.table[lane], progress, many)
-    lanes[lane].used += many
-    progress[r].held += many
-    if rules.admission == WHOLE_OUTPUT:
-        lanes[lane].promised -= many
+    keeps, whole = cached(state, rules), rules.admission == WHOLE_OUTPUT
+    draw(state.entries[lane], lanes[lane], state.table[lane], progress, progress[r], many, keeps, whole)
     return True
+
+
+@inside
+def draw(
+    row: Records,
+    here: Records,
+    table: I4,
+    progress: Records,
+    p: Records,
+    many: int,
+    keeps: bool,
+    whole: bool,
+) -> None:
+    """Give a request blocks that are free; of a lane whose free blocks keep something, or were promised."""
+    if many == 0:
+        return
+    if keeps:
+        take(row, here, table, progress, many)
+    here.used += many
+    p.held += many
+    if whole:
+        here.promised -= many
 
 
 @inside

@@ -10,8 +10,9 @@ requests with the least output go back to the end of the queue, and the share is
 from __future__ import annotations
 
 from moesim.compiled import inside
-from moesim.serving.kernel.admit import NO_ROOM, admit, asks, decodes, output_left, plan, throw_out
-from moesim.serving.kernel.blocks import SHARE_OF_OUTPUT, free_blocks, grow, need
+from moesim.serving.kernel.admit import NO_ROOM, admit, asks, decodes, output_left, plan, throw_out, weigh
+from moesim.serving.kernel.blocks import SHARE_OF_OUTPUT, WHOLE_OUTPUT, draw, free_blocks, grow, lacks
+from moesim.serving.kernel.prefix import cached, unit_of
 from moesim.serving.kernel.queue import LONGEST_PREFIX, queued, sort_by_prefix
 from moesim.serving.state import PROMPTS, Rules, State
 
@@ -27,7 +28,7 @@ def form_prompts_first(state: State, rules: Rules, lane: int, now: float) -> boo
     if last < 0:
         lanes[lane].full = 0
     # One prompt at most is read in part; it came last.
-    midway = last >= 0 and not decodes(state, row[last])
+    midway = last >= 0 and not decodes(state.progress[row[last]])
     if midway or (queued(state, lane) > 0 and not lanes[lane].full):
         if midway and not _read_on(state, rules, lane):
             return True
@@ -43,7 +44,7 @@ def _left(state: State, rules: Rules, lane: int) -> int:
     if not rules.mixed:
         return rules.budget
     row, n = state.running[lane], state.lanes[lane].live
-    return int(rules.budget - n + (n > 0 and not decodes(state, row[n - 1])))
+    return int(rules.budget - n + (n > 0 and not decodes(state.progress[row[n - 1]])))
 
 
 @inside
@@ -71,7 +72,7 @@ def _read(state: State, rules: Rules, lane: int, now: float) -> None:
     room = float(free_blocks(state, lane) * rules.block)
     for i in range(lanes[lane].live):
         r = row[i]
-        if decodes(state, r):
+        if decodes(state.progress[r]):
             room -= output_left(state, r) * lanes[lane].share + (1.0 if rules.mixed else 0.0)
         elif progress[r].planned:
             left -= -(-progress[r].planned // rules.block) * rules.block
@@ -90,7 +91,7 @@ def _read(state: State, rules: Rules, lane: int, now: float) -> None:
             if many == NO_ROOM:
                 lanes[lane].full = 1
             break
-        if decodes(state, r):
+        if decodes(state.progress[r]):
             # It has its cache already, and decodes with the others.
             continue
         plan(state, rules, lane, r, many)
@@ -98,7 +99,7 @@ def _read(state: State, rules: Rules, lane: int, now: float) -> None:
     if rules.mixed and state.load[lane, PROMPTS] > 0:
         for i in range(lanes[lane].live):
             r = row[i]
-            if decodes(state, r) and grow(state, rules, lane, r, progress[r].done + 1):
+            if decodes(state.progress[r]) and grow(state, rules, lane, r, progress[r].done + 1):
                 plan(state, rules, lane, r, 1)
 
 
@@ -106,29 +107,32 @@ def _read(state: State, rules: Rules, lane: int, now: float) -> None:
 def _decode(state: State, rules: Rules, lane: int) -> bool:
     """Plan a token for everyone, and throw out those for whom there are no blocks; whether there were any."""
     lanes, progress = state.lanes, state.progress
-    row, total = state.running[lane], 0
+    row, total, unit = state.running[lane], 0, unit_of(rules)
+    load = state.load[lane]
     for i in range(lanes[lane].live):
-        r = row[i]
-        if not decodes(state, r):
-            continue
-        total += need(state, rules, r, progress[r].done + asks(state, rules, r))
+        p = progress[row[i]]
+        if decodes(p):
+            total += lacks(p, unit, rules.block, p.done + asks(p, rules.drafts, 0))
     thrown = total > free_blocks(state, lane)
     if thrown:
         _retract(state, rules, lane)
     elif lanes[lane].live > 0:
         lanes[lane].share = max(lanes[lane].share - rules.share_fall, rules.share_low)
-    i = 0
-    while i < lanes[lane].live:
-        r = row[i]
-        if not decodes(state, r):
-            i += 1
-            continue
-        many = asks(state, rules, r)
-        if not grow(state, rules, lane, r, progress[r].done + many):
-            throw_out(state, rules, lane, i, False)
-            thrown = True
-            continue
-        plan(state, rules, lane, r, many)
+    i, here = 0, lanes[lane]
+    entries, table = state.entries[lane], state.table[lane]
+    keeps, whole = cached(state, rules), rules.admission == WHOLE_OUTPUT
+    while i < here.live:
+        p = progress[row[i]]
+        if decodes(p):
+            many = asks(p, rules.drafts, 0)
+            blocks = lacks(p, unit, rules.block, p.done + many)
+            if blocks > here.capacity - here.used:
+                throw_out(state, rules, lane, i, False)
+                thrown = True
+                continue
+            draw(entries, here, table, progress, p, blocks, keeps, whole)
+            p.planned = many
+            weigh(load, p, many, 1)
         i += 1
     return thrown
 

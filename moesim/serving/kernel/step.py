@@ -23,6 +23,7 @@ from moesim.serving.state import (
     DONE,
     GAP_LOW_S,
     HELD,
+    I8,
     LOG_BLOCKS,
     LOG_DECODE,
     LOG_PREFILL,
@@ -115,7 +116,7 @@ def leave(state: State, rules: Rules, lane: int) -> bool:
 @inside
 def finish_step(state: State, rules: Rules, replica: int) -> None:
     """Apply the step that ends: tokens are given, requests end; the outbox says which."""
-    lanes, progress, box = state.lanes, state.progress, state.outbox
+    lanes, progress, box, gaps = state.lanes, state.progress, state.outbox, state.tally.gaps
     now = state.replicas[replica].end_s
     accrue(state, rules, replica, now)
     box.firsts[0] = box.finishes[0] = box.losts[0] = 0
@@ -123,7 +124,21 @@ def finish_step(state: State, rules: Rules, replica: int) -> None:
         row, kept = state.running[lane], 0
         for i in range(lanes[lane].live):
             r = row[i]
-            many = progress[r].planned
+            p, many, given = progress[r], progress[r].planned, 1
+            if many > 0 and decodes(p) and not rules.prefill_only:
+                # By far the most: calls that take all of the state are kept out of their way.
+                wants = state.asked[r].output
+                if many > 1:
+                    given = _given(p.generated, r, many, rules.seed, rules.acceptance)
+                if p.generated + given < wants:
+                    _note_gap(gaps, now - p.last_s, given)
+                    p.last_s, p.gave, p.planned = now, 1, 0
+                    p.done = p.target + given - 1
+                    p.generated += given
+                    p.target += given
+                    row[kept] = r
+                    kept += 1
+                    continue
             if many > 0:
                 before = progress[r].target - progress[r].done
                 stays = _advance(state, rules, lane, r, many, now)
@@ -144,8 +159,9 @@ def _advance(state: State, rules: Rules, lane: int, r: int, many: int, now: floa
     box, gaps = state.outbox, state.tally.gaps
     progress[r].planned = 0
     given = 1
-    if decodes(state, r):
-        given = min(_given(progress[r].generated, r, many, rules), asked[r].output - progress[r].generated)
+    if decodes(state.progress[r]):
+        given = _given(progress[r].generated, r, many, rules.seed, rules.acceptance)
+        given = min(given, asked[r].output - progress[r].generated)
         progress[r].done = progress[r].target + given - 1
     else:
         progress[r].done += many
@@ -158,10 +174,7 @@ def _advance(state: State, rules: Rules, lane: int, r: int, many: int, now: floa
         box.first[box.firsts[0]] = r
         box.firsts[0] += 1
     else:
-        place = int(math.log(max((now - progress[r].last_s) / GAP_LOW_S, 1.0)) * BINS_PER_E)
-        gaps[min(place, BINS - 1)] += 1
-        # Tokens of one step come together.
-        gaps[0] += given - 1
+        _note_gap(gaps, now - progress[r].last_s, given)
     progress[r].last_s = now
     progress[r].gave = 1
     ends = progress[r].generated + given >= asked[r].output
@@ -196,20 +209,28 @@ def _end(state: State, rules: Rules, lane: int, r: int) -> None:
 
 
 @inside
-def _given(generated: int, r: int, many: int, rules: Rules) -> int:
+def _note_gap(gaps: I8, seconds: float, given: int) -> None:
+    """Count a gap before the first token of a step, and none between those that come with it."""
+    place = int(math.log(max(seconds / GAP_LOW_S, 1.0)) * BINS_PER_E)
+    gaps[min(place, BINS - 1)] += 1
+    gaps[0] += given - 1
+
+
+@inside
+def _given(generated: int, r: int, many: int, seed: int, acceptance: float) -> int:
     """Tokens a step yields: one, and the drafts accepted before the first that was not.
 
     Draws depend on the request and its token alone, so that batching does not change them.
     """
     given = 1
-    x = np.uint64(rules.seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(r) * np.uint64(0xD1B54A32D192ED03)
+    x = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(r) * np.uint64(0xD1B54A32D192ED03)
     x += np.uint64(generated) * np.uint64(0x8CB92BA72F3D8DD7)
     for _ in range(many - 1):
         x += np.uint64(0x9E3779B97F4A7C15)
         z = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-        if np.float64(z >> np.uint64(11)) * 2.0**-53 >= rules.acceptance:
+        if np.float64(z >> np.uint64(11)) * 2.0**-53 >= acceptance:
             break
         given += 1
     return given
