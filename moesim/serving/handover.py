@@ -108,8 +108,8 @@ def wires_of(
 
     Every device has a link of its own, so a lane, which keeps a request's cache on all its devices, sends or
     receives over as many as it has. What is replicated among receivers, as a latent cache is, crosses once
-    for each (`moesim.engine.disaggregated.hand_over_s` is the same for one transfer alone, where no sender has
-    fewer devices than its receiver). The stages of a pipeline step as engines of their own
+    for each; `moesim.engine.disaggregated.hand_over_s` is one transfer alone, and the same where no sender
+    has fewer devices than its receiver. The stages of a pipeline step as engines of their own
     (`moesim.serving.simulate.prepare`), on the same devices.
 
     Parameters

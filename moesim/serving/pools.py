@@ -269,7 +269,8 @@ def prepare_pools(
     ]
     wires = wires_of(deployments[0], deployments[1], (counts[0], counts[1]), longest, how)
     return ReadyPools(
-        about, ready[0], ready[1], wires, how, failures, replicas_on([one.world for one in layouts], hardware.devices_per_node),
+        about, ready[0], ready[1], wires, how, failures,
+        replicas_on([one.world for one in layouts], hardware.devices_per_node),
         np.repeat(load_s, counts), tuple(one.pp for one in layouts),
     )  # fmt: skip
 

@@ -120,8 +120,14 @@ def test_looking_at_the_clock_changes_nothing():
     same(plain.state, pool.state)
 
 
-@pytest.mark.parametrize("outages", [(), ((1.0 + 2**-16, 1, 1.5),), ((0.5 + 2**-16, 0, 2.0), (1.0 + 2**-16, 1, 0.25))],
-                         ids=["none", "one", "all-gone"])  # fmt: skip
+OUTAGES = {
+    "none": (),
+    "one": ((1.0 + 2**-16, 1, 1.5),),
+    "all-gone": ((0.5 + 2**-16, 0, 2.0), (1.0 + 2**-16, 1, 0.25)),
+}
+
+
+@pytest.mark.parametrize("outages", OUTAGES.values(), ids=OUTAGES)
 def test_a_fleet_is_exactly_that_of_plain_processes(outages):
     asked = traffic(150, 40.0, seed=1)
     pool = fleet(asked)

@@ -92,8 +92,8 @@ def hand_over(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, la
     """A request whose prompt is in the cache of a lane decodes there.
 
     It waits where its blocks are not free; if they were reserved it goes before the others. The caller has
-    set how many tokens it was given so far, and when the first and the last of them; without any its last
-    prompt token is computed once more. False if the lane can never serve it: it is lost.
+    set when its first and last token so far were given; one that has none yet computes the last token of its
+    prompt once more. False if the lane can never serve it: it is lost.
     """
     if not _hand_over(state, rules, cursor, r, lane, now):
         return False
@@ -105,6 +105,8 @@ def hand_over(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, la
 def _hand_over(state: State, rules: Rules, cursor: I8, r: int, lane: int, now: float) -> bool:
     fill_lanes(state, rules)
     p = state.progress[r]
+    if np.isfinite(p.first_s):
+        p.generated = max(p.generated, 1)
     p.done = state.asked[r].prompt + p.generated - 1
     p.target = p.done + 1
     p.gave = 0
