@@ -235,7 +235,7 @@ class Pools(Cluster):
             self._seen_s[i] = began_s[i]
             for lane in range(i * lanes, (i + 1) * lanes):
                 for r in state.running[lane, : state.lanes["live"][lane]].tolist():
-                    if progress["planned"][r] > 0:
+                    if progress["planned"][r] > 0 and state.asked["output"][r] > 1:
                         one = self.crossing.get(r) or self._starts(r)
                         there = self.wires.bytes_of(int(progress["done"][r] + progress["planned"][r]))
                         if there > one.begun:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cluster_oracle import Request, aggregated, handed
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from moesim.serving.cluster import Cluster, Pool, simulate_failing
 from moesim.serving.failures import Failures, Shrink
@@ -167,21 +165,19 @@ HOWS = [
 ]
 
 
-@given(
-    st.sampled_from(HOWS),
-    st.integers(0, 50),
-    st.sampled_from([None, Failures(mtbf_s=1.0, repair_s=0.3), Failures(mtbf_s=1.5, repair_s=0.2, retries=1),
-                     Failures(mtbf_s=1.0, repair_s=0.5, crews=1, retries=None), Failures(mtbf_s=2.0)]),
-    st.sampled_from([0, 6]),
-    st.sampled_from([80, 10_000]),
-    st.sampled_from([1e8, 1e10]),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_everyone_ends_and_nothing_is_left_behind(how, seed, failures, closed, blocks, bytes_per_s):
-    asked = traffic(60, 40.0, seed)
-    pools = pools_of(
-        asked, how=how, failures=failures, closed=closed, blocks=blocks, wires=wires_for(2, 2, bytes_per_s)
-    )
+MISHAPS = {
+    "none": None,
+    "repaired": Failures(mtbf_s=1.0, repair_s=0.3),
+    "one-retry": Failures(mtbf_s=1.5, repair_s=0.2, retries=1),
+}
+
+
+@pytest.mark.parametrize("how", HOWS[:2], ids=["pull", "overlap"])
+@pytest.mark.parametrize("failures", MISHAPS.values(), ids=MISHAPS)
+@pytest.mark.parametrize("closed", [0, 6])
+def test_everyone_ends_and_nothing_is_left_behind(how, failures, closed):
+    asked = traffic(60, 40.0, seed=3)
+    pools = pools_of(asked, how=how, failures=failures, closed=closed, wires=wires_for(2, 2))
     down = pools.run()
     progress = pools.decode.state.progress
     done = progress["stage"] == DONE
@@ -240,13 +236,11 @@ def test_a_spine_that_blocks_delays_everyone():
 def test_overlap_leaves_the_last_layer():
     # One request alone: all but a layer crosses while it is computed, where the link is fast enough.
     asked = asked_of([0.0], [400], [5])
-    wires = wires_for(1, 1, 1e10, layers=10)
+    wires = wires_for(1, 1, 1e10, layers=10, latency_s=0.0)
     for overlap, part in ((False, 1.0), (True, 0.1)):
         pools = pools_of(asked, (1, 1), how=HandOver(overlap=overlap), wires=wires)
         pools.run()
-        assert pools.handed_s[0] == pytest.approx(
-            part * 400 * 1e5 / 1e10 + (0 if overlap else 1e-5), rel=1e-6
-        )
+        assert pools.handed_s[0] == pytest.approx(part * 400 * 1e5 / 1e10, rel=1e-6)
         assert pools.crossed[0] == pytest.approx(400 * 1e5)
 
 
