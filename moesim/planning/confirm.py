@@ -96,6 +96,9 @@ class Judge:
                     break
                 high, step = lower, 2 * step
         else:
+            # What the most do not lift, no number between does: one run says so.
+            if not self.verdict(at(most)).holds:
+                return None
             while not self.verdict(at(high)).holds:
                 if high == most:
                     return None

@@ -11,12 +11,14 @@ from moesim.serving.kernel.fleet import CURSOR, run
 from moesim.serving.pricing import constant_prices
 from moesim.serving.state import (
     BINS_PER_E,
+    DECODED,
     DONE,
     FOUND,
     GAP_LOW_S,
     LOG_BLOCKS,
     LOST,
     PREEMPTED,
+    READ,
     SWAPPED,
     WASTED,
     Asked,
@@ -156,5 +158,54 @@ def test_steps_as_in_plain_python(engine):
         plain.run()
         compare(state, plain)
         check_end(state, rules)
+
+    check()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_names_are_only_names(engine):
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases(engine), st.integers(1, 2**31))
+    def check(case, salt):
+        asked, *rest = case
+        other = asked._replace(hashes=asked.hashes * 2 * salt + 7)
+        a, b = served(asked, *rest), served(other, *rest)
+        assert (a.tally.log == b.tally.log).all()
+        assert (a.tally.sums == b.tally.sums).all()
+
+    check()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "trtllm"])
+def test_twice_the_speed_is_half_the_time(engine):
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases(engine))
+    def check(case):
+        asked, rules, *rest = case
+        slow, fast = asked, asked._replace(arrival_s=asked.arrival_s / 2)
+        a = served(slow, rules, *rest)
+        b = served(fast, rules._replace(swap_s=rules.swap_s / 2), *rest, STEP_S / 2)
+        for name in ("scheduled_s", "first_s", "last_s"):
+            np.testing.assert_array_equal(a.progress[name], 2 * b.progress[name])
+
+    check()
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_room_for_all_throws_nobody_out(engine):
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases(engine))
+    def check(case):
+        asked, rules, replicas, _ = case
+        state = served(asked, rules, replicas, 10_000)
+        sums = state.tally.sums.sum(0)
+        assert sums[PREEMPTED] == 0
+        assert sums[SWAPPED] == 0
+        done = state.progress.stage == DONE
+        assert done.all() or not rules.chunked
+        if rules.drafts == 0:
+            # Every token is computed or found once, but for the last of each request.
+            computed = sums[READ] + sums[DECODED] - sums[WASTED] + sums[FOUND]
+            assert computed == (asked.prompt + asked.output - 1)[done].sum()
 
     check()
