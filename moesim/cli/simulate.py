@@ -13,6 +13,7 @@ from moesim.cli.common import Json, Seed, print_json, stderr
 
 if TYPE_CHECKING:
     from moesim.errors import Fault
+    from moesim.layout import Disaggregated, Parallelism
     from moesim.serving.replications import Traffic
     from moesim.serving.settings import Fleet, Scheduler
 
@@ -68,6 +69,35 @@ def simulate(
         str | None, typer.Option(help="Expert placement, in any format `moesim place` writes.")
     ] = None,
     redundant: Annotated[int, typer.Option(min=0, help="Physical experts beyond one of each.")] = 0,
+    prefill_workers: Annotated[
+        int | None,
+        typer.Option(help="Workers that only prefill: disaggregated. --tp and others are then of a worker."),
+    ] = None,
+    decode_workers: Annotated[int, typer.Option(help="Workers that only decode, beside those.")] = 1,
+    prefill_tp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --tp.")] = None,
+    prefill_pp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --pp.")] = None,
+    prefill_dp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --dp.")] = None,
+    prefill_ep: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --ep.")] = None,
+    kv_link: Annotated[
+        str | None, typer.Option(help="Caches cross over: auto, scale-out or scale-up.")
+    ] = None,
+    kv_oversubscription: Annotated[
+        float | None, typer.Option(help="Bandwidth of the smaller pool's links over that of the spine.")
+    ] = None,
+    kv_overlap: Annotated[
+        bool | None,
+        typer.Option("--kv-overlap/--no-kv-overlap", help="Layers cross while later ones are computed."),
+    ] = None,
+    first_token_from: Annotated[str | None, typer.Option(help="prefill or decode workers.")] = None,
+    mtbf: Annotated[float | None, typer.Option(help="Mean seconds that a node works.")] = None,
+    repair: Annotated[float | None, typer.Option(help="Mean seconds of a repair; never without.")] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(help="A failure that is known: SECOND:REPLICA[:SECONDS]; again for more."),
+    ] = None,
+    crews: Annotated[int | None, typer.Option(help="Repairs at the same time.")] = None,
+    reload: Annotated[str | None, typer.Option(help="Weights from: auto, storage, host or none.")] = None,
+    retries: Annotated[int | None, typer.Option(help="How often a request is sent again.")] = None,
     routing_windows: Annotated[
         int | None, typer.Option(help="Routing drifts: so many parts of --trace, one after the other.")
     ] = None,
@@ -153,13 +183,22 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Serve requests over time, and say what each of them saw: latencies, goodput, queues, cost."""
+    from moesim.cli.predict import infeasible, placement_of, pools_of
+    from moesim.cli.simulate_cluster import Mishaps, hand_over_of
     from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
     from moesim.cli.simulate_routing import Drift
-    from moesim.errors import ConfigError, InfeasibleError, OutOfDomainWarning
-    from moesim.layout import Parallelism
+    from moesim.errors import ConfigError, Fault, InfeasibleError, OutOfDomainWarning
+    from moesim.layout import Disaggregated, Parallelism
     from moesim.prediction import Engine
 
-    layout = Parallelism(tp, pp, dp, ep)
+    faults: list[Fault] = []
+    worker = Parallelism(tp, pp, dp, ep)
+    own = {"tp": prefill_tp, "pp": prefill_pp, "dp": prefill_dp, "ep": prefill_ep}
+    layout: Parallelism | Disaggregated = worker
+    try:
+        layout = pools_of(worker, prefill_workers, decode_workers, own)
+    except ConfigError as error:
+        faults += error.faults
     engine = Engine(
         dtype,
         kv_cache_dtype,
@@ -175,7 +214,19 @@ def simulate(
         assumed_routing,
         dispatch,
     )
-    faults: list[Fault] = engine.faults()
+    faults += engine.faults()
+    apart = isinstance(layout, Disaggregated)
+    hand_over = hand_over_of(
+        faults,
+        apart,
+        over=kv_link,
+        oversubscription=kv_oversubscription,
+        overlap=kv_overlap,
+        first_token=first_token_from,
+    )
+    each = layout.prefill.count + layout.decode.count if isinstance(layout, Disaggregated) else 1
+    mishaps = Mishaps(mtbf, repair, tuple(fail or ()), crews, reload, retries)
+    failures = mishaps.read(faults, replicas * each, seed)
     scheduler, fleet = settings_of(
         faults,
         backend,
@@ -198,6 +249,8 @@ def simulate(
     faults += faults_of(output, timeline, aiperf, bench, replications, processes, price)
     drift = Drift(routing_windows, window_tokens, rebalance, rebalance_interval, tokens_per_step)
     faults += drift.faults(trace)
+    if apart and (routing_windows is not None or rebalance is not None):
+        faults.append(Fault("goes with one pool", "--routing-windows, --rebalance", None, "one pool"))
     limits, cuts = _looking(faults, goodput, slo, warmup, cooldown, recorded=requests is not None)
     traffic = traffic_of(faults, asked)
     loaded = None
@@ -214,16 +267,16 @@ def simulate(
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, requests, trace, plan, taught) if p]
     warnings.simplefilter("ignore", OutOfDomainWarning)
-    from moesim.cli.predict import infeasible, placement_of
     from moesim.cli.simulate_output import Outputs, show
     from moesim.correction import calibration_of
 
-    placed = placement_of(found_model, layout, plan, redundant)
+    placed = placement_of(found_model, worker, plan, redundant)
     outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
     try:
         summary, outcome, notes = _run(
             found_model, found_hardware, layout, traffic, engine, scheduler, fleet, routing, placed,
-            drift.windows_of(routing, found_model, found_hardware, layout, engine, placed, seed),
+            drift.windows_of(routing, found_model, found_hardware, worker, engine, placed, seed),
+            hand_over, failures,
             None if calibration is None else calibration_of(calibration),
             seed, replications, processes, drop_long, limits, cuts, price, json,
         )  # fmt: skip
@@ -283,6 +336,8 @@ def _run(
     routing: Any,  # noqa: ANN401
     plan: Any,  # noqa: ANN401
     windows: Any,  # noqa: ANN401
+    hand_over: Any,  # noqa: ANN401
+    failures: Any,  # noqa: ANN401
     calibration: Any,  # noqa: ANN401
     seed: int,
     replications: int,
@@ -296,10 +351,12 @@ def _run(
     """The summary, the run of the first seed, and notes."""
     from dataclasses import replace
 
+    from moesim.layout import Disaggregated
     from moesim.requests import RequestTrace
     from moesim.serving.admit import lengths_of, without_long
+    from moesim.serving.pools import ReadyPools, prepare_pools
     from moesim.serving.replications import Looking, Recorded, replicate
-    from moesim.serving.simulate import prepare
+    from moesim.serving.simulate import Ready, prepare
     from moesim.serving.statistics import summarise
 
     first: RequestTrace = traffic.draw(seed)
@@ -319,10 +376,17 @@ def _run(
         # Tables and cache have to hold what any replication asks for.
         drawn = (traffic.draw(seed + i) for i in range(1, replications))
         longest = max(lengths_of(requests, model) for requests in drawn)
-    ready = prepare(
-        model, hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler, fleet=fleet,
-        trace=routing, plan=plan, windows=windows, calibration=calibration, seed=seed,
-    )  # fmt: skip
+    ready: Ready | ReadyPools
+    if isinstance(layout, Disaggregated):
+        ready = prepare_pools(
+            model, hardware, layout, first, engine=engine, scheduler=scheduler, fleet=fleet, trace=routing,
+            plan=plan, calibration=calibration, seed=seed, hand_over=hand_over, failures=failures,
+        )  # fmt: skip
+    else:
+        ready = prepare(
+            model, hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler, fleet=fleet,
+            trace=routing, plan=plan, windows=windows, calibration=calibration, failures=failures, seed=seed,
+        )  # fmt: skip
     notes += ready.about.notes
     outcome = ready.serve(first)
     if replications == 1:

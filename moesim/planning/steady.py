@@ -122,11 +122,7 @@ class Sorter:
         if not fits:
             return found
         # What the loosest limits cannot beat, no others can.
-        loosest = replace(
-            fits[0],
-            chunk_tokens=min(e.chunk_tokens for e in fits),
-            max_sequences=max(e.max_sequences for e in fits),
-        )
+        loosest = max(fits, key=lambda e: min(e.max_sequences, e.chunk_tokens))
         floor = floor_of(deployment, loosest, self.asked, self.slo)
         why = self._beyond(shape, floor) if self.prune else None
         if why is not None:
@@ -257,8 +253,9 @@ def infeasible(rows: Sequence[Row], slo: Slo, details: list[dict[str, object]]) 
         return InfeasibleError(
             f"nothing fits: nearest is {nearest.shape}: {nearest.assessment.reason}",
             resource=nearest.what,
-            needed=memory.capacity_bytes * (1.0 + nearest.miss),
-            available=memory.capacity_bytes,
+            # What an engine cannot lay out is not a matter of memory.
+            needed=memory.capacity_bytes * (1.0 + nearest.miss) if math.isfinite(nearest.miss) else 1.0,
+            available=memory.capacity_bytes if math.isfinite(nearest.miss) else 0.0,
             details={"refused": details},
         )
     latency = [r for r in fit if r.what != "budget"] or fit

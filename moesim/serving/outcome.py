@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from moesim.prediction.question import Engine
 from moesim.requests import RequestTrace
 from moesim.serving.settings import Fleet, Scheduler
 from moesim.serving.state import DONE, LOST, Rules, State
+
+if TYPE_CHECKING:
+    from moesim.serving.cluster import Down
 
 F8 = npt.NDArray[np.float64]
 
@@ -77,12 +80,15 @@ class Outcome:
         Of the engines.
     about
         What served; None for the loops alone.
+    down
+        What failures did; None without any.
     """
 
     requests: RequestTrace
     state: State
     rules: Rules
     about: About | None = None
+    down: Down | None = None
 
     @property
     def done(self) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -87,6 +87,9 @@ class Recorded:
         return resample_sessions(self.trace, len(self.trace), seed=seed)
 
 
+if TYPE_CHECKING:
+    from moesim.serving.pools import ReadyPools
+
 #: What gives the requests of a seed.
 Traffic = Made | Recorded
 
@@ -102,7 +105,7 @@ class Looking:
 
 
 def replicate(
-    ready: Ready,
+    ready: Ready | ReadyPools,
     traffic: Traffic,
     replications: int,
     *,
@@ -162,7 +165,7 @@ def replicate(
 class _Task:
     """What a process needs once."""
 
-    ready: Ready
+    ready: Ready | ReadyPools
     traffic: Traffic
     looking: Looking
 

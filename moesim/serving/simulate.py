@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from moesim.engine.load import Load
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault, InfeasibleError
 from moesim.hardware.types import Hardware
+from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
@@ -34,6 +36,10 @@ from moesim.serving.settings import ADMISSIONS, ORDERS, ROUTERS, Fleet, Schedule
 from moesim.serving.state import Asked, Rules, new_state
 from moesim.trace.types import LoadCounts, RoutingTrace
 
+if TYPE_CHECKING:
+    from moesim.serving.failures import Failures
+    from moesim.serving.handover import HandOver
+
 #: Steps kept one by one for a timeline, unless more are asked for.
 LOGGED = 100_000
 #: Periods of drifting routing; the last of so many goes on.
@@ -45,7 +51,7 @@ Pricing = Callable[[Deployment, int, int, int, Scheduler], Prices]
 def simulate(
     model: Model,
     hardware: Hardware,
-    layout: Parallelism,
+    layout: Parallelism | Disaggregated,
     requests: RequestTrace,
     *,
     engine: Engine | None = None,
@@ -57,6 +63,8 @@ def simulate(
     calibration: Calibration | None = None,
     windows: Sequence[Window] | None = None,
     pricing: Pricing = prices_of,
+    failures: Failures | None = None,
+    hand_over: HandOver | None = None,
     seed: int = 0,
 ) -> Outcome:
     """Serve requests step by step.
@@ -64,7 +72,7 @@ def simulate(
     Parameters
     ----------
     model, hardware, layout
-        What every replica is.
+        What every replica is: one engine, or two pools, one that prefills and one that decodes.
     requests
         Who arrives when; with a concurrency, the client has no more in flight.
     engine, scheduler, fleet
@@ -81,6 +89,10 @@ def simulate(
         `moesim.serving.periods`. When they are over they begin again.
     pricing
         What makes the table of step times; that of the deployment by default.
+    failures
+        Of nodes; see `moesim.serving.failures`.
+    hand_over
+        How caches cross between two pools; see `moesim.serving.handover`.
     seed
         Of routing draws, drafts and routers.
 
@@ -104,9 +116,22 @@ def simulate(
     >>> bool(outcome.done.all())
     True
     """
+    if isinstance(layout, Disaggregated):
+        from moesim.serving.pools import simulate_pools
+
+        if windows or pricing is not prices_of:
+            raise ConfigError(
+                Fault("goes with one pool", "windows, pricing", None, "without --prefill-workers")
+            )
+        return simulate_pools(
+            model, hardware, layout, requests, engine=engine, scheduler=scheduler, fleet=fleet, trace=trace,
+            plan=plan, traits=traits, calibration=calibration, seed=seed, hand_over=hand_over,
+            failures=failures,
+        )  # fmt: skip
     ready = prepare(
         model, hardware, layout, requests, engine=engine, scheduler=scheduler, fleet=fleet, trace=trace,
-        plan=plan, traits=traits, calibration=calibration, windows=windows, pricing=pricing, seed=seed,
+        plan=plan, traits=traits, calibration=calibration, windows=windows, pricing=pricing,
+        failures=failures, seed=seed,
     )  # fmt: skip
     return ready.serve(requests)
 
@@ -123,12 +148,16 @@ class Ready:
         Settings and step times as the loops take them.
     blocks
         Of the cache, of a lane.
+    failures, reload_s
+        Of nodes, and seconds to load weights after one.
     """
 
     about: About
     rules: Rules
     prices: Prices
     blocks: int
+    failures: Failures | None = None
+    reload_s: float = 0.0
 
     def serve(self, requests: RequestTrace, seed: int | None = None) -> Outcome:
         """Serve requests, none longer than the fleet was made for.
@@ -145,8 +174,27 @@ class Ready:
             closed=requests.concurrency or 0,
             seed=self.rules.seed if seed is None else seed,
         )
+        if self.failures is not None:
+            return self._failing(requests, rules)
         outcome = follow(requests, rules, self.prices, self.about.engines, self.blocks)
         return replace(outcome, about=self.about)
+
+    def _failing(self, requests: RequestTrace, rules: Rules) -> Outcome:
+        from moesim.serving.cluster import simulate_failing
+        from moesim.serving.failures import replicas_on
+
+        about, layout = self.about, self.about.layout
+        assert isinstance(layout, Parallelism)
+        many = about.fleet.replicas
+        state = new_state(
+            asked_of(requests), about.engines, rules.lanes, rules.most, self.blocks, LOGGED, rules
+        )
+        down = simulate_failing(
+            state, rules, self.prices, self.failures,
+            nodes=replicas_on([layout.world] * many, about.hardware.devices_per_node),
+            reload_s=self.reload_s, stages=[layout.pp] * many,
+        )  # fmt: skip
+        return Outcome(requests, state, rules, about, down)
 
 
 def prepare(
@@ -165,6 +213,7 @@ def prepare(
     calibration: Calibration | None = None,
     windows: Sequence[Window] | None = None,
     pricing: Pricing = prices_of,
+    failures: Failures | None = None,
     seed: int = 0,
 ) -> Ready:
     """All of a simulation that does not depend on when requests come.
@@ -178,11 +227,11 @@ def prepare(
         Tokens of a longer request that may come.
     model, hardware, layout, engine, scheduler, fleet
         As in `simulate`, with its errors.
-    trace, plan, traits, calibration, windows, pricing, seed
+    trace, plan, traits, calibration, windows, pricing, failures, seed
         As in `simulate`, with its errors.
     """
     engine, fleet = engine or Engine(), fleet or Fleet()
-    check_settings(model, hardware, layout, engine, scheduler, fleet, plan)
+    check_settings(model, hardware, layout, engine, scheduler, fleet, plan, failures)
     scheduler = scheduler or Scheduler.of(engine.backend)
     if trace is not None:
         check_routing(trace, model)
@@ -211,7 +260,12 @@ def prepare(
         model.name, hardware, layout, engine, scheduler, fleet, fleet.replicas * stages, traits.request_s,
         traits.first_steps, seed, tuple(notes),
     )  # fmt: skip
-    return Ready(about, rules, prices, blocks)
+    load_s = 0.0
+    if failures is not None:
+        from moesim.serving.failures import reload_s
+
+        load_s = reload_s(deployment, failures.reload, engine)
+    return Ready(about, rules, prices, blocks, failures, load_s)
 
 
 def check_settings(
@@ -222,10 +276,13 @@ def check_settings(
     scheduler: Scheduler | None,
     fleet: Fleet,
     plan: ExpertMap | None,
+    failures: Failures | None = None,
 ) -> None:
     """Raise `ConfigError` with every fault of layout and settings."""
     found = layout.faults(model, hardware, plan.redundant if plan is not None else 0)
     found += engine.faults() + fleet.faults() + (scheduler.faults() if scheduler is not None else [])
+    if failures is not None:
+        found += failures.faults(fleet.replicas)
     if plan is not None and plan.ranks != layout.ep:
         found.append(Fault(f"the placement is for {plan.ranks} ranks", "--ep", layout.ep, str(plan.ranks)))
     if found:

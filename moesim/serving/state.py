@@ -452,7 +452,8 @@ def new_state(
         Where they ask for a prefix cache, there is one.
     """
     n, total = len(asked.arrival_s), replicas * lanes
-    capacity = np.broadcast_to(np.asarray(blocks, np.int64), (total,))
+    # More blocks than entries can count are as good as no limit.
+    capacity = np.minimum(np.broadcast_to(np.asarray(blocks, np.int64), (total,)), 2**31 - 1)
     units, entries, slots = _cache_sizes(asked, capacity, most, rules)
     sent, room = most * lanes, max(n, 1)
     return State(

@@ -114,6 +114,7 @@ def summarise(
     values |= _rates(outcome, window, goodput)
     values |= _queues(outcome, window)
     values |= _engines(outcome)
+    values |= _mishaps(outcome)
     begin, end = outcome.span_s
     energy, why = energy_of(outcome, end - begin, float(outcome.state.progress.generated.sum()))
     notes += why
@@ -281,6 +282,26 @@ def _engines(outcome: Outcome) -> dict[str, Any]:
         "prefix_hit_ratio": float(p.cached.sum(dtype=np.int64)) / read if read else None,
         "preemptions": int(p.preempted.sum(dtype=np.int64)),
     }
+
+
+def _mishaps(outcome: Outcome) -> dict[str, Any]:
+    """What failures did, and what hand-overs took: null without any."""
+    found: dict[str, Any] = {"failures": None, "hand_over": None}
+    down, handed = outcome.down, getattr(outcome, "handed_s", None)
+    if down is not None and int(down.failures.sum()):
+        found["failures"] = {
+            "nodes_lost": int(down.failures.sum()),
+            "availability": down.availability,
+            "sent_again": int(down.sent_again.sum()),
+        }
+    if handed is not None:
+        known = handed[np.isfinite(handed)]
+        found["hand_over"] = {
+            "handed_s": spread_of(known),
+            "bytes": float(np.nansum(getattr(outcome, "crossed_bytes", 0.0))),
+            "link_utilisation": float(np.max(getattr(outcome, "link_utilisation", 0.0))),
+        }
+    return found
 
 
 def _intervals(

@@ -250,3 +250,45 @@ def test_drift_that_cannot_be_is_refused(moesim, words, said):
     code, _, err = moesim(*MADE, *words)
     assert code == 2
     assert said in err
+
+
+def test_pools_hand_caches_over(moesim, tmp_path):
+    found = document(
+        moesim, *MADE, "--prefill-workers", "2", "--decode-workers", "1", "-o", tmp_path / "all.csv"
+    )
+    assert found["devices"] == 3
+    assert found["completed"] == 120
+    assert found["hand_over"]["handed_s"]["mean"] > 0
+    assert 0 < found["hand_over"]["link_utilisation"] < 1
+    assert "handed_s" in (tmp_path / "all.csv").read_text().splitlines()[0]
+
+
+def test_a_replica_that_fails_is_served_by_others(moesim):
+    words = (*MADE, "--replicas", "2", "--warmup", "none", "--cooldown", "none")
+    whole = document(moesim, *words)
+    broken = document(moesim, *words, "--fail", "1:0:100", "--reload", "none")
+    assert whole["failures"] is None
+    assert broken["failures"]["nodes_lost"] == 1
+    assert broken["failures"]["availability"] < 1
+    assert broken["completed"] == 120
+    assert broken["ttft_s"] > whole["ttft_s"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--kv-link", "scale-up"), "--prefill-workers"),
+        (("--decode-workers", "2"), "--prefill-workers"),
+        (("--prefill-workers", "1", "--kv-link", "pigeon"), "--kv-link"),
+        (("--prefill-workers", "1", "--first-token-from", "nobody"), "--first-token-from"),
+        (("--fail", "soon"), "--fail"),
+        (("--fail", "1:7:5"), "names no replica"),
+        (("--mtbf", "-1"), "--mtbf"),
+        (("--crews", "1"), "with --mtbf or --fail"),
+    ],
+    ids=["link", "decode", "pigeon", "token", "soon", "replica", "mtbf", "crews"],
+)
+def test_pools_and_failures_that_cannot_be_are_refused(moesim, words, said):
+    code, _, err = moesim(*MADE, *words)
+    assert code == 2
+    assert said in err

@@ -98,7 +98,7 @@ def _taken_out(seed: int) -> list[str]:
     )
     out = []
     for row in asked.sorter.rows(asked.shapes, _quiet):
-        if row.assessment.status not in (BEYOND_BOUND, UNFIT):
+        if row.assessment.status not in (BEYOND_BOUND, UNFIT) or row.what.startswith("engine"):
             continue
         out.append(row.what)
         room = asked.tariff.replicas_within(row.shape, float("inf"), space)

@@ -211,6 +211,15 @@ def test_what_can_never_fit_is_lost_at_once():
     assert cursor[FLYING] == 0
 
 
+def test_a_cache_without_end():
+    how = rules(hash_tokens=4, caching=True)
+    state, cursor = pool(asked([40, 40], [3, 3], [0.0, 5.0], hashes=[list(range(10))] * 2), how, blocks=2**40)
+    run(state, how, PRICES, cursor, np.inf, False)
+    assert (state.progress.stage == DONE).all()
+    # All but the last block of the second's prompt.
+    assert state.progress.cached.tolist() == [0, 36]
+
+
 def test_planning_ahead_leaves_newcomers_out_of_one_step():
     what = asked([4, 4], [6, 2], arrival=[0.0, 1.5])
     for ahead, first in ((False, 3.0), (True, 4.0)):

@@ -89,10 +89,11 @@ def unreserve(state: State, rules: Rules, r: int, now: float) -> None:
 
 
 def hand_over(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, lane: int, now: float) -> bool:
-    """A request whose prompt is in the cache of a lane, and that has its first token, decodes there.
+    """A request whose prompt is in the cache of a lane decodes there.
 
     It waits where its blocks are not free; if they were reserved it goes before the others. The caller has
-    set when its first and last token so far were given. False if the lane can never serve it: it is lost.
+    set when its first and last token so far were given; one that has none yet computes the last token of its
+    prompt once more. False if the lane can never serve it: it is lost.
     """
     if not _hand_over(state, rules, cursor, r, lane, now):
         return False
@@ -104,7 +105,8 @@ def hand_over(state: State, rules: Rules, prices: Prices, cursor: I8, r: int, la
 def _hand_over(state: State, rules: Rules, cursor: I8, r: int, lane: int, now: float) -> bool:
     fill_lanes(state, rules)
     p = state.progress[r]
-    p.generated = max(p.generated, 1)
+    if np.isfinite(p.first_s):
+        p.generated = max(p.generated, 1)
     p.done = state.asked[r].prompt + p.generated - 1
     p.target = p.done + 1
     p.gave = 0

@@ -97,14 +97,24 @@ def enqueue(state: State, rules: Rules, lane: int, r: int) -> None:
 
 @inside
 def put_back(state: State, rules: Rules, lane: int, r: int) -> None:
-    """Put a request at the front, or where its priority puts it."""
+    """Put a request at the front, or where its priority puts it.
+
+    One without blocks goes behind those that wait with blocks in hand: it could need just these, for ever.
+    """
     lanes, progress = state.lanes, state.progress
-    if rules.order == PRIORITY or lanes[lane].head < 0:
+    before, after = -1, lanes[lane].head
+    if progress[r].held + progress[r].shared == 0:
+        while after >= 0 and rules.order != PRIORITY and progress[after].held + progress[after].shared > 0:
+            before, after = after, progress[after].following
+    if rules.order == PRIORITY or after < 0:
         enqueue(state, rules, lane, r)
         return
     progress[r].stage, progress[r].lane = WAITING, lane
-    progress[r].following = lanes[lane].head
-    lanes[lane].head = r
+    progress[r].following = after
+    if before < 0:
+        lanes[lane].head = r
+    else:
+        progress[before].following = r
     lanes[lane].waiting += 1
 
 
