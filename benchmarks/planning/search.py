@@ -46,7 +46,7 @@ def main() -> None:
         [load_hardware(name) for name in MACHINES],
         traffic_of(given.shared, given.rate),
         slo,
-        space=Space(),
+        space=Space(kv_dtypes=("auto", "fp8")),
         confirm=given.confirm,
     )
     print("searched", dict(found.searched))

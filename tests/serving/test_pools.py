@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import moesim as ms
+from moesim.correction import calibration_of
 from moesim.errors import ConfigError
-from moesim.requests import generate_requests
+from moesim.requests import RequestTrace, generate_requests
 from moesim.serving.failures import Failures
 from moesim.serving.handover import HandOver
 from moesim.serving.pools import simulate_pools
@@ -56,3 +57,24 @@ def test_every_fault_is_told_at_once(world):
         )
     where = {fault.where for fault in caught.value.faults}
     assert where == {"--kv-link", "--kv-oversubscription", "--first-token-from", "--mtbf"}
+
+
+@pytest.mark.parametrize("concurrency", [16, 64])
+def test_a_closed_loop_settles_where_the_steady_state_does(world, concurrency):
+    # Of equal requests many end together, so that prompts queue in bursts: more in TTFT than in throughput.
+    pools = ms.Disaggregated(ms.Workers(ms.Parallelism(), 2), ms.Workers(ms.Parallelism(), 1))
+    physics, n = calibration_of("none"), 12 * concurrency
+    requests = RequestTrace(
+        np.zeros(n), np.full(n, 1024, np.int32), np.full(n, 256, np.int32), concurrency=concurrency
+    )
+    steady = ms.predict(
+        *world,
+        pools,
+        ms.Workload(input_len=1024, output_len=256, concurrency=concurrency),
+        calibration=physics,
+    )
+    outcome = simulate_pools(*world, pools, requests, calibration=physics)
+    first, last = 3 * concurrency, 9 * concurrency
+    ends = outcome.state.progress["last_s"]
+    assert outcome.tpot_s[first:last].mean() == pytest.approx(steady.tpot_s, rel=0.02)
+    assert (last - first) / (ends[last] - ends[first]) == pytest.approx(steady.request_throughput, rel=0.06)
