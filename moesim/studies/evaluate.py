@@ -18,7 +18,9 @@ from moesim.model import Model, load_model
 from moesim.placement import read_plan
 from moesim.prediction import Workload, predict
 from moesim.provenance import clean
+from moesim.serving.outcome import Outcome
 from moesim.serving.periods import Window, windows_of
+from moesim.serving.pools import simulate_pools
 from moesim.serving.settings import Fleet
 from moesim.serving.simulate import simulate
 from moesim.studies.checks import engine_of, scheduler_of
@@ -101,27 +103,28 @@ def _predict(identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 def _simulate(identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     model, hardware = _machine(identity, names)
     engine, layout = engine_of(identity["engine"]), _layout(identity["layout"])
-    if isinstance(layout, Disaggregated):
-        raise ConfigError(Fault("studies simulate one pool", "layout.prefill_workers", layout.prefill.count))
     spec = identity["requests"]
     path = names.get("requests.path")
     if path is not None:
         _same("requests.path", path, spec["path"])
     requests = requests_of(spec, path, identity["seed"], identity["drawn"], model.max_context)
-    outcome = simulate(
-        model,
-        hardware,
-        layout,
-        requests,
-        engine=engine,
-        scheduler=scheduler_of(identity["scheduler"], engine.backend),
-        fleet=Fleet(**identity["fleet"]),
-        trace=_trace(identity, names),
-        plan=_placement(identity, names, model),
-        calibration=_calibration(identity, names),
-        windows=_windows(identity, names, model),
-        seed=identity["seed"],
-    )
+    shared: dict[str, Any] = {
+        "engine": engine,
+        "scheduler": scheduler_of(identity["scheduler"], engine.backend),
+        "fleet": Fleet(**identity["fleet"]),
+        "trace": _trace(identity, names),
+        "plan": _placement(identity, names, model),
+        "calibration": _calibration(identity, names),
+        "seed": identity["seed"],
+    }
+    outcome: Outcome
+    if isinstance(layout, Disaggregated):
+        if identity["drift"] is not None:
+            raise ConfigError(Fault("is of one pool", "drift"))
+        outcome = simulate_pools(model, hardware, layout, requests, **shared)
+    else:
+        windows = _windows(identity, names, model)
+        outcome = simulate(model, hardware, layout, requests, windows=windows, **shared)
     found = values_of(outcome, identity)
     found["devices"] = layout.world * identity["fleet"]["replicas"]
     return {name: found.get(name) for name in VALUES["simulate"]}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from moesim.hardware import load_hardware
-from moesim.layout import Parallelism
+from moesim.layout import Disaggregated, Parallelism, Workers
 from moesim.model import load_model
 from moesim.requests import generate_requests, parse_lengths, request_trace, write_requests
+from moesim.serving.pools import simulate_pools
 from moesim.serving.simulate import simulate
 from moesim.serving.statistics import summarise
 from moesim.studies import load_study, query, run_study
@@ -189,6 +190,24 @@ def test_routing_that_drifts(study, tmp_path):
     assert found[0]["values"]["tpot_s"] != found[1]["values"]["tpot_s"]
     alone = study(MADE + "  drift: {routing_windows: 2}\n", "alone", base=BASE)
     assert "needs a recording" in evaluate(_tasks(alone)[0])["reason"]
+
+
+def test_two_pools(study):
+    rest = (
+        MADE + "grid:\n  layout: [{tp: 1, prefill_workers: 2}, {tp: 1, prefill_workers: 1, prefill_tp: 2}]\n"
+    )
+    found = [evaluate(task) for task in _tasks(study(rest, base=BASE))]
+    assert [f["status"] for f in found] == ["ok", "ok"], found
+    outcome = simulate_pools(
+        load_model("gpt-oss-20b"),
+        load_hardware("h100-sxm-8"),
+        Disaggregated(Workers(Parallelism(), 2), Workers(Parallelism())),
+        generate_requests(60, "poisson:20", parse_lengths("lognormal:300:0.5"), 20),
+    )
+    summary = summarise(outcome).values
+    for name in ("ttft_s", "tpot_s", "e2el_s", "output_throughput"):
+        assert found[0]["values"][name] == summary[name]
+    assert [f["values"]["devices"] for f in found] == [3, 3]
 
 
 def test_what_does_not_fit_is_infeasible(study):
