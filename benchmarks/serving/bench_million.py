@@ -28,7 +28,7 @@ CASES = {
         "deepseek-v3",
         "h200-sxm-8",
         ms.Parallelism(tp=8, ep=8),
-        8.0,
+        4.0,
     ),
     "azure": (
         "arrivals/azure-2023/AzureLLMInferenceTrace_conv.csv",

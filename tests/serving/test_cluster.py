@@ -172,12 +172,13 @@ MISHAPS = {
 }
 
 
-@pytest.mark.parametrize("how", HOWS[:2], ids=["pull", "overlap"])
+@pytest.mark.parametrize("how", HOWS, ids=["pull", "overlap", "decode-first", "both"])
+@pytest.mark.parametrize("blocks", [80, 10_000])
 @pytest.mark.parametrize("failures", MISHAPS.values(), ids=MISHAPS)
 @pytest.mark.parametrize("closed", [0, 6])
-def test_everyone_ends_and_nothing_is_left_behind(how, failures, closed):
+def test_everyone_ends_and_nothing_is_left_behind(how, blocks, failures, closed):
     asked = traffic(60, 40.0, seed=3)
-    pools = pools_of(asked, how=how, failures=failures, closed=closed, wires=wires_for(2, 2))
+    pools = pools_of(asked, how=how, failures=failures, closed=closed, blocks=blocks, wires=wires_for(2, 2))
     down = pools.run()
     progress = pools.decode.state.progress
     done = progress["stage"] == DONE
@@ -188,7 +189,9 @@ def test_everyone_ends_and_nothing_is_left_behind(how, failures, closed):
     if failures is None:
         assert done.all()
         tokens = asked.prompt[(asked.output > 1) | (how.first_token == "decode")]
-        assert pools.links.carried[:2].sum() == pytest.approx(tokens.sum() * 1e5)
+        # A prompt that is thrown out while it crosses has to cross again.
+        again = pools.links.carried[:2].sum() / (tokens.sum() * 1e5) - 1.0
+        assert again == pytest.approx(0.0, abs=1e-9) or (how.overlap and blocks == 80 and again > 0.0)
         assert not down.sent_again.any()
     if failures is None or failures.repair_s is not None:
         lanes = np.concatenate([pool.state.lanes["used"] for pool in pools.pools])
