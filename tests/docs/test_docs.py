@@ -54,7 +54,7 @@ def _replay(text: str) -> None:
             [sys.executable, "-m", "moesim", *words[1:]],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
             env=os.environ | {"NO_COLOR": "1"},
             check=False,
         )
