@@ -172,7 +172,7 @@ def _recorded(faults: list[Fault], asked: Asked) -> Traffic | None:
             faults += error.faults
     assert asked.requests is not None
     try:
-        trace = load_requests(asked.requests)
+        trace = load_requests(asked.requests, ordered=asked.arrivals is None)
     except TraceError as error:
         faults += [
             Fault(f"{error.source}: {fault}" if error.source else str(fault)) for fault in error.faults

@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             Fault(f"no YAML: {error.problem or error.context}", line, allowed="YAML 1.2"), path
         ) from None
     except RecursionError:
-        raise ConfigError(Fault("nested too deeply", allowed="a hardware file"), path) from None
+        raise ConfigError(Fault("nested too deeply", allowed="a few levels"), path) from None
     except (YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "unreadable"
         raise ConfigError(Fault(f"no YAML: {reason}", allowed="YAML 1.2"), path) from None
@@ -55,20 +55,18 @@ def read_text(path: Path) -> str:
     """The text of a file of at most 500 kB, or a ConfigError that says why not."""
     try:
         if path.is_dir():
-            raise ConfigError(Fault("is a folder", allowed="a hardware file (YAML)"), path)
+            raise ConfigError(Fault("is a folder", allowed="a YAML file"), path)
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(Fault("is too big", value=f"{size:,} bytes", allowed=f"{MAX_BYTES:,}"), path)
         return path.read_text(encoding="utf-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            Fault(f"cannot be read: {reason}", allowed="a hardware file (YAML)"), path
-        ) from None
+        raise ConfigError(Fault(f"cannot be read: {reason}", allowed="a YAML file"), path) from None
     except UnicodeDecodeError:
-        raise ConfigError(Fault("is no UTF-8 text", allowed="a hardware file (YAML)"), path) from None
+        raise ConfigError(Fault("is no UTF-8 text", allowed="a YAML file"), path) from None
     except ValueError:
-        raise ConfigError(Fault("is no path", allowed="a hardware file (YAML)"), repr(path)) from None
+        raise ConfigError(Fault("is no path", allowed="a YAML file"), repr(path)) from None
 
 
 def _check_size(raw: dict[str, Any], path: Path) -> None:

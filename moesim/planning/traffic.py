@@ -73,7 +73,7 @@ def make_traffic(
             if value is not None
         ]
         try:
-            found = load_requests(path)
+            found = load_requests(path, ordered=True)
         except (ConfigError, TraceError) as error:
             source = f"{error.source}: " if error.source else ""
             raise ConfigError([*faults, *(Fault(f"{source}{fault}") for fault in error.faults)]) from None

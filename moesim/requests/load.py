@@ -8,20 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, TraceError
 from moesim.files import atomic_write
 from moesim.requests.readers import find_reader
 from moesim.requests.readers.mooncake import BLOCK_TOKENS
 from moesim.requests.readers.sharegpt import read_sharegpt
+from moesim.requests.rows import UNSORTED
 from moesim.requests.source import Source
 from moesim.requests.types import RequestTrace
 
+#: Formats of recorded traffic, which is in order of arrival.
+_TRACES = ("azure", "mooncake", "burstgpt", "parquet")
 #: Formats that can be written, and the file suffixes that stand for them.
 FORMATS = {"parquet": ".parquet", "mooncake": ".jsonl"}
 
 
 def load_requests(
-    path: str | os.PathLike[str], *, count_tokens: Callable[[str], int] | None = None
+    path: str | os.PathLike[str],
+    *,
+    count_tokens: Callable[[str], int] | None = None,
+    ordered: bool = False,
 ) -> RequestTrace:
     """Read requests from any known format, told by content.
 
@@ -31,6 +37,9 @@ def load_requests(
         The file.
     count_tokens
         Tokens of a text, for formats that hold text (ShareGPT); None to estimate them.
+    ordered
+        Refuse a trace (Azure's, Mooncake's, BurstGPT's, Parquet) whose requests are not in order of arrival:
+        it is damaged, or its times are not what they seem. Logs of benchmarks are in any order.
 
     Returns
     -------
@@ -46,7 +55,11 @@ def load_requests(
     reader = find_reader(source)
     if reader.name == "sharegpt":
         return read_sharegpt(source, count_tokens)
-    return reader.read(source)
+    trace = reader.read(source)
+    if ordered and reader.name in _TRACES and UNSORTED in trace.warnings:
+        way = "rising times; to sort them: moesim requests convert FILE SORTED.parquet"
+        raise TraceError(Fault("requests are not in order of arrival", allowed=way), source.path)
+    return trace
 
 
 def format_of(path: str | os.PathLike[str], to: str | None = None) -> str:

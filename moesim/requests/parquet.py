@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from moesim.errors import ConfigError, Fault, TraceError
 from moesim.files import atomic_write
+from moesim.requests.rows import UNSORTED
 from moesim.requests.source import MAX_REQUESTS, Source
 from moesim.requests.types import RequestTrace, request_trace
 
@@ -89,6 +90,8 @@ def read_parquet(source: Source) -> RequestTrace:
         lengths = lists.value_lengths().to_numpy()
         fields["prefix_ptr"] = np.r_[0, np.cumsum(lengths)].astype(np.int64)
         fields[_HASHES] = lists.flatten().to_numpy()
+    if (np.diff(arrays["arrival_s"]) < 0).any():
+        fields["warnings"] = (*fields.get("warnings", ()), UNSORTED)
     try:
         return request_trace(**arrays, **fields)
     except ConfigError as error:

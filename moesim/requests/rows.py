@@ -13,6 +13,8 @@ from moesim.requests.types import RequestTrace, request_trace
 
 #: Formats that have requests in the order in which they ended.
 _BY_END = ("aiperf",)
+#: Warning of a trace whose requests were not in order.
+UNSORTED = "requests are not in order of arrival, and were sorted"
 
 
 class Rows:
@@ -89,7 +91,7 @@ class Rows:
             self.faults.raise_if_any(path)
         arrival = np.frombuffer(self._arrival, np.float64)
         if format_name not in _BY_END and (np.diff(arrival) < 0).any():
-            self.notes.append("requests are not in order of arrival, and were sorted")
+            self.notes.append(UNSORTED)
         try:
             return request_trace(
                 arrival - arrival.min() if from_first else arrival,

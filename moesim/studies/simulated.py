@@ -124,7 +124,7 @@ def limits_of(slo: Mapping[str, Any]) -> dict[str, float]:
 @functools.lru_cache(maxsize=4)
 def requests_in(path: str, sha256: str) -> RequestTrace:  # noqa: ARG001 - other contents, other requests
     """The requests of a file, read once for as long as it holds the same."""
-    return load_requests(path)
+    return load_requests(path, ordered=True)
 
 
 def requests_of(

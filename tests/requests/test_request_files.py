@@ -129,6 +129,8 @@ def test_parquet_of_something_else(change, tmp_path):
     pq.write_table(table, path)
     if change == "unsorted":  # sorted again
         assert load_requests(path).arrival_s.tolist() == ARRIVAL_S
+        with pytest.raises(TraceError, match="order of arrival"):
+            load_requests(path, ordered=True)
         return
     with pytest.raises(TraceError) as raised:
         load_requests(path)
