@@ -85,11 +85,14 @@ def test_a_pair_is_refuted_by_a_tighter_promise():
     assert refused.metrics["tpot_s"] == best.metrics["tpot_s"]
 
 
-def test_a_search_refutes_pairs_and_says_that_nothing_holds():
-    """The steady state ranks pairs that bursts of the traffic break: one node does not hold them."""
+def test_pools_that_need_two_nodes_do_not_hold_on_one():
+    """The simulator is asked of one node, too, and neither finds a plan on it."""
     asked = asked_of(600.0, {"ttft_s": 0.2, "tpot_s": 0.009}, POOLS, max_devices=1, most_devices=8)
-    with pytest.raises(InfeasibleError):
+    with pytest.raises(InfeasibleError) as caught:
         answer(asked, 5)
+    assert caught.value.resource == "budget"
+    assert asked.judge.runs > 0
+    assert not exhaustive(asked)
 
 
 def test_verdicts_are_those_of_simulations_of_their_own():
