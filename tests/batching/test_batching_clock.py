@@ -82,7 +82,7 @@ def test_a_measured_run_of_vllm(shared):
     path = shared("vllm-runs/RTXPRO6000/Llama-3.1-8B/requests.jsonl")
     requests, model = load_requests(path), ms.load_model("llama-3.1-8b")
     hardware, precision = ms.load_hardware("rtx-pro-6000-8"), Precision.of(model, "auto", "auto")
-    clock = EngineClock(Deployment(model, hardware, ms.Parallelism(), precision))
+    clock = EngineClock(Deployment(model, hardware, ms.Parallelism(), precision, backend="vllm"))
     plan = schedule(requests, Batcher(2048, 128), clock)
     ends = np.repeat(plan.start_s + plan.seconds, np.diff(plan.step_ptr))
     first = np.empty(len(requests))
