@@ -76,8 +76,7 @@ class Offload:
     def trace_faults(self, path: str | None, routing: Routing | None, model: Model) -> list[Fault]:
         """What a recording lacks to be replayed."""
         from moesim.prediction.question import check_routing
-        from moesim.trace import DECODE
-        from moesim.trace import RoutingTrace
+        from moesim.trace import DECODE, RoutingTrace
 
         if routing is None:
             return []
@@ -121,7 +120,7 @@ class Offload:
         from moesim.serving.offloaded import prepare_offloaded
         from moesim.systems.compositions import named
         from moesim.systems.compositions.compare import parts, require_unit, same_memory
-        from moesim.trace import RoutingTrace
+        from moesim.trace import DECODE, RoutingTrace
 
         assert self.system is not None
         assert self.fraction is not None
@@ -143,6 +142,9 @@ class Offload:
                 available=box.expert_bytes,
             )
         train, replayed = parts([self.system], routing, seed=seed)
+        if not (replayed.phase == DECODE).any():
+            message = "has no decoded tokens in the half that is not learnt from"
+            raise ConfigError(Fault(message, "--trace", routing.source or None))
         composed = named(self.system, replayed, slots)
         require_unit(composed, box)
         held = same_memory(composed.composition, replayed, box, slots, train) if composed.system.cached else 0

@@ -328,7 +328,7 @@ def _replayed(
     ends, whole = until(many)
     warm = many // WARMING
     _, filled = until(warm) if warm else (ends, np.zeros(3))
-    formed = one.steps(part)
+    formed = (one if train is None else one.fit(train, part)).steps(part)
     beside = box.rest(formed.phase, formed.step_tokens, formed.context, prompts_of(formed, part))
     rest = beside.before[beside.piece].sum(axis=0) + beside.beside[beside.kind].sum(axis=0) + beside.tail
     seconds = (np.diff(np.concatenate([[0.0], ends])) - rest)[warm:].mean()

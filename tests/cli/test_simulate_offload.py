@@ -83,10 +83,26 @@ def test_the_answer_is_that_of_the_library(moesim):
     assert found["offload"]["moved_bytes_per_request"] == pytest.approx(moved[0] / 24, rel=1e-12)
 
 
-def test_a_system_that_learns_and_assumes_says_so(moesim):
-    found = document(moesim, *HOME, "--trace", TRACE, "--offload", "fMoE", "--cache-fraction", "0.3")
+@pytest.mark.parametrize("system", ["Fiddler", "PreMoe"])
+def test_a_system_that_learns_says_so(moesim, system):
+    found = document(moesim, *HOME, "--trace", TRACE, "--offload", system, "--cache-fraction", "0.3")
+    assert 0 < found["offload"]["hit_ratio"] <= 1
+    assert found["completed"] == 24
     assert 0 < found["offload"]["learnt_tokens"] < 3320
     assert any("learnt from" in note for note in found["warnings"])
+
+
+def test_what_a_system_needs_of_the_machine(moesim):
+    code, _, err = moesim(*HOME, "--trace", TRACE, "--offload", "monde", "--cache-fraction", "0.3")
+    assert code == 2
+    assert "near-data unit" in err
+
+
+def test_a_system_says_what_it_assumes(moesim):
+    found = document(moesim, *HOME, "--trace", TRACE, "--offload", "hybrimoe", "--cache-fraction", "0.3")
+    (recall, decay) = found["offload"]["assumed"]
+    assert recall["range"][0] <= recall["value"] <= recall["range"][1]
+    assert any("assumed " + decay["name"] in note for note in found["warnings"])
 
 
 def test_people_read_it_too(moesim):
