@@ -67,7 +67,13 @@ class Tariff:
         return usd is None or space.most_usd_per_hour is None or usd <= space.most_usd_per_hour
 
     def replicas_within(self, shape: Shape, cost: float, space: Space, *, cheaper: bool = False) -> int:
-        """Most replicas of a shape that stay within a cost, and within the budget.
+        """Most replicas of a shape that stay within a cost, and within the budget; see `nodes_within`."""
+        limit = self.nodes_within(shape, cost, space, cheaper=cheaper)
+        node, world = shape.hardware.devices_per_node, shape.layout.world
+        return limit * (node // world) if world <= node else limit // -(-world // node)
+
+    def nodes_within(self, shape: Shape, cost: float, space: Space, *, cheaper: bool = False) -> int:
+        """Most nodes of a shape's machine that stay within a cost, and within the budget.
 
         Parameters
         ----------
@@ -85,5 +91,4 @@ class Tariff:
             limit = min(limit, space.most_devices // node)
         if space.most_usd_per_hour is not None and self.usd_per_hour is not None:
             limit = min(limit, int(space.most_usd_per_hour / (each * node) * (1.0 + 1e-12)))
-        world = shape.layout.world
-        return limit * (node // world) if world <= node else limit // -(-world // node)
+        return limit

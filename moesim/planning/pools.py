@@ -6,13 +6,16 @@ the time per token, and as many of each as the traffic needs. Their ratio follow
 
 * A prefill worker reads full steps; its queue is that of `moesim.planning.rank`, without decoding in between.
 * A decode worker takes ``s(X)`` seconds for a step, whatever comes in.
+
+Both kinds run with the same settings of the engine, those that their launch commands have. Where the
+simulator wants more of a pair than this, it grows node by node: see `Pair.divisions`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr
@@ -26,7 +29,7 @@ from moesim.planning.rank import limit_of
 from moesim.planning.types import Candidate, Slo
 from moesim.prediction import Engine
 
-#: Workers of either kind that are paired, of each machine and data type: the cheapest for what they carry.
+#: Workers of either kind that are paired, of each machine and setting: the cheapest for what they carry.
 PAIRED = 6
 #: Loads of a prefill worker, and numbers of decoding requests, that are tried.
 POINTS = 40
@@ -56,11 +59,79 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """Both pools together."""
+    """Both pools together.
+
+    Parameters
+    ----------
+    candidate
+        With as many workers as the traffic needs in steady state.
+    request_rate
+        Requests per second these carry.
+    metrics
+        Of the steady state.
+    prefill, decode
+        The workers.
+    prompts_per_s
+        Requests per second a prefill worker carries within the limits.
+    """
 
     candidate: Candidate
     request_rate: float
     metrics: dict[str, float]
+    prefill: Worker
+    decode: Worker
+    prompts_per_s: float
+
+    @property
+    def least_nodes(self) -> int:
+        """Nodes that hold one worker of each kind."""
+        both = self.prefill.shape.layout.world + self.decode.shape.layout.world
+        return -(-both // self.candidate.hardware.devices_per_node)
+
+    def divisions(self, nodes: int) -> tuple[list[Candidate], int]:
+        """The pair on so many nodes, `least_nodes` or more, in order of prefill workers; and which is best.
+
+        What is rented is used: workers fill the nodes. Best is where the pool that carries less in steady
+        state carries most.
+        """
+        hardware = self.candidate.hardware.with_nodes(nodes)
+        prefill, decode = (one.shape.layout for one in (self.prefill, self.decode))
+        ways = splits(prefill.world, decode.world, nodes * hardware.devices_per_node)
+        carried = [
+            min(many * self.prompts_per_s, others * self.decode.decodes_per_s) for many, others in ways
+        ]
+        found = [
+            replace(
+                self.candidate,
+                hardware=hardware,
+                layout=Disaggregated(Workers(prefill, many), Workers(decode, others)),
+            )
+            for many, others in ways
+        ]
+        return found, carried.index(max(carried))
+
+
+def splits(prefill: int, decode: int, devices: int) -> list[tuple[int, int]]:
+    """Every number of prefill and of decode workers, one at least, that leaves no room for one more.
+
+    Parameters
+    ----------
+    prefill, decode
+        Devices of a worker.
+    devices
+        To divide.
+
+    Examples
+    --------
+    >>> splits(2, 4, 16)
+    [(2, 3), (4, 2), (6, 1)]
+    """
+    found = []
+    for many in range(1, (devices - decode) // prefill + 1):
+        others = (devices - many * prefill) // decode
+        if devices - many * prefill - others * decode < prefill:
+            found.append((many, others))
+    return found
 
 
 def worker_of(shape: Shape, engine: Engine, pace: Pace, crowd: Crowd, slo: Slo) -> Worker:
@@ -85,14 +156,13 @@ def pairs(workers: Sequence[Worker], crowd: Crowd, slo: Slo, cost: dict[str, flo
     Parameters
     ----------
     workers
-        Of any models and machines; only those of one machine, model and data types are paired.
+        Of any models and machines; only those of one machine, model and settings are paired.
     cost
         Of a device, by name of the hardware.
     """
     groups: dict[tuple[object, ...], list[Worker]] = {}
     for one in workers:
-        engine = one.shape.engine
-        key = one.shape.model.name, one.shape.hardware.name, engine.dtype, engine.kv_cache_dtype
+        key = one.shape.model.name, one.shape.hardware.name, one.engine
         groups.setdefault(key, []).append(one)
     found = []
     for members in groups.values():
@@ -140,7 +210,8 @@ def _paired(prefill: Worker, decode: Worker, crowd: Crowd, slo: Slo) -> Pair | N
         "e2el_s": first_s + float((crowd.output - 1.0).mean()) * decode.step_s,
         "attainment": share,
     }
-    return Pair(candidate, min(many * rate, others * decode.decodes_per_s), metrics)
+    carried = min(many * rate, others * decode.decodes_per_s)
+    return Pair(candidate, carried, metrics, prefill, decode, rate)
 
 
 def _prompts(

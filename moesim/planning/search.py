@@ -19,7 +19,6 @@ from moesim.engine.traits import Traits
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import Hardware
 from moesim.hardware.types import Price
-from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.expert_map import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
@@ -261,7 +260,6 @@ class Confirmation:
         self.looked = 0
         self.proven = 0
         self.open: list[Row] = []
-        self.pools = 0
 
     @property
     def best(self) -> Assessment | None:
@@ -271,15 +269,8 @@ class Confirmation:
 
     def run(self) -> None:
         """Look at one after the other."""
-        tariff = self.asked.tariff
         for row in self.rows:
-            if isinstance(row.assessment.candidate.layout, Disaggregated):
-                self.pools += 1
-                continue
-            best = self.best
-            limit = float("inf") if best is None else tariff.cost(best.candidate)
-            room = tariff.replicas_within(row.shape, limit, self.asked.space, cheaper=best is not None)
-            room = min(room, MOST_REPLICAS)
+            best, room = self.best, self._room(row)
             if row.least > room:
                 self.proven += 1
             elif self.looked >= (self.most if best is not None or not self.most else FRUITLESS):
@@ -289,14 +280,32 @@ class Confirmation:
                 self._look(row, room)
                 self.tell(self.looked)
 
+    def _room(self, row: Row) -> int:
+        """Replicas, of pools nodes, that are cheaper than the best and within the budget."""
+        tariff, best, space = self.asked.tariff, self.best, self.asked.space
+        limit = float("inf") if best is None else tariff.cost(best.candidate)
+        if row.pair is None:
+            room = tariff.replicas_within(row.shape, limit, space, cheaper=best is not None)
+        else:
+            room = tariff.nodes_within(row.shape, limit, space, cheaper=best is not None)
+            room = min(room, row.shape.hardware.max_nodes or room)
+        return min(room, MOST_REPLICAS)
+
     def _look(self, row: Row, room: int) -> None:
-        judge, each = self.asked.judge, row.shape.per_rental
+        judge, pair = self.asked.judge, row.pair
+        each = row.shape.per_rental if pair is None else 1
 
         def at(rentals: int) -> Candidate:
             # What is rented is used.
-            return row.shape.candidate(row.engine, rentals * each)
+            return (
+                row.shape.candidate(row.engine, rentals * each)
+                if pair is None
+                else judge.divided(*pair.divisions(rentals))
+            )
 
-        guess, least = -(-row.assessment.candidate.replicas // each), max(-(-row.least // each), 1)
+        planned = row.assessment.candidate
+        guess = -(-planned.replicas // each) if pair is None else planned.hardware.nodes
+        least = max(-(-row.least // each), 1)
         most = min(room // each, BEYOND * max(guess, least))
         fewest = judge.fewest(at, guess, least, most)
         if fewest is None:
@@ -334,9 +343,7 @@ def _result(
 ) -> PlanResult:
     order = [r for r in found.rows if r.assessment.status == RANKED]
     refused = refusals(rows, found.refuted)
-    # Pools are not simulated: alone, they are trusted as they are.
-    simulated = (confirm and len(order) > found.pools) or found.confirmed or found.refuted
-    best = found.best if simulated else (order[0].assessment if order else None)
+    best = found.best if confirm else (order[0].assessment if order else None)
     if best is None:
         details: list[dict[str, object]] = [
             {"status": r.status, "what": r.what, "count": r.count, "nearest": r.nearest.reason}
@@ -354,7 +361,7 @@ def _result(
         "runs": asked.judge.runs,
         "provably-dearer": found.proven,
         "open": len(found.open),
-        "pools": found.pools,
+        "pools": sum(r.pair is not None for r in rows),
     }
     return PlanResult(
         best,
@@ -429,13 +436,6 @@ def _notes(asked: Question, found: Confirmation, confirm: int) -> tuple[str, ...
             unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
             text += f"; the steady state puts the cheapest of them at {cheapest.cost:g} {unit}"
         notes.append(text)
-    if found.pools:
-        costs = [r.cost for r in found.rows if isinstance(r.assessment.candidate.layout, Disaggregated)]
-        unit = "USD per hour" if asked.tariff.usd_per_hour is not None else "devices"
-        notes.append(
-            f"{found.pools} pairs of pools are ranked by the steady state alone, none is simulated; the "
-            f"cheapest takes {min(costs):g} {unit}"
-        )
     if sum(len(part.requests) for part in asked.streams) > asked.requests:
         notes.append(
             "the traffic is shorter than what is replayed: stretches of it repeat, and are not independent"

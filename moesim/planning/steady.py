@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moesim.errors import InfeasibleError
-from moesim.layout.disaggregated import Disaggregated
 from moesim.planning.bounds import Asked, Floor, floor_of, short_bytes
 from moesim.planning.candidates import Shape
 from moesim.planning.cost import Tariff
 from moesim.planning.crowd import Crowd
 from moesim.planning.launch import unsupported
 from moesim.planning.pace import Paces
-from moesim.planning.pools import Worker, pairs, worker_of
+from moesim.planning.pools import Pair, Worker, pairs, worker_of
 from moesim.planning.rank import at_rate, capacity_of, curve_of
 from moesim.planning.types import BEYOND_BOUND, RANKED, TOO_SLOW, UNFIT, Assessment, Candidate, Slo, Space
 from moesim.prediction import Engine
@@ -35,9 +34,11 @@ class Row:
     what
         Limit or resource that decides against it, or ends the rate it carries.
     least
-        Replicas that are provably needed; 0 where none would do.
+        Replicas that are provably needed, of pools nodes; 0 where none would do.
     miss
         By how much it fails, for an order among those that fail; 0 if it does not.
+    pair
+        Pools; the shape is that of a decode worker then.
     """
 
     assessment: Assessment
@@ -47,6 +48,7 @@ class Row:
     least: int
     miss: float
     cost: float
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,20 +94,19 @@ class Sorter:
         names = {w.shape.hardware.name: w.shape for w in self.workers}
         cost = {name: self.tariff.per_device(shape) for name, shape in names.items()}
         found = []
+        # The same pair comes with all its batch limits, as any other shape does.
+        kept: dict[tuple[int, int], Shape] = {}
         for pair in pairs(self.workers, self.crowd, self.slo, cost):
-            one = pair.candidate
-            shape = next(
-                w.shape
-                for w in self.workers
-                if isinstance(one.layout, Disaggregated) and w.shape.layout == one.layout.decode.layout
-            )
+            one, ends = pair.candidate, (pair.prefill.shape, pair.decode.shape)
+            shape = kept.setdefault((id(ends[0]), id(ends[1])), replace(ends[1]))
             metrics = pair.metrics | self._throughput(one, 1, pair.request_rate)
             status, what, text, miss = RANKED, "ttft_s", "", 0.0
             if not self.tariff.affordable(one, self.space):
                 status, what, miss = TOO_SLOW, "budget", 1.0
                 text = f"{one.devices} devices are needed in steady state, beyond the budget"
             assessment = Assessment(one, status, text, metrics, usd_per_hour=self.tariff.usd(one))
-            found.append(Row(assessment, replace(shape), one.engine, what, 1, miss, self.tariff.cost(one)))
+            price = self.tariff.cost(one)
+            found.append(Row(assessment, shape, one.engine, what, pair.least_nodes, miss, price, pair))
         return found
 
     def of(self, shape: Shape) -> list[Row]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.correction import Calibration, shipped
+from moesim.engine.deployment import Deployment
 from moesim.engine.traits import Traits
 from moesim.errors import ConfigError
 from moesim.hardware.types import Hardware
@@ -169,6 +170,8 @@ class ReadyPools:
         Seconds to load the weights of each replica.
     stages
         Engines of each replica.
+    deployments, longest
+        A worker of each pool, and tokens of the longest request.
     """
 
     about: About
@@ -180,6 +183,33 @@ class ReadyPools:
     on: tuple[tuple[int, ...], ...]
     reload_s: F8
     stages: tuple[int, ...]
+    deployments: tuple[Deployment, Deployment]
+    longest: int
+
+    def sized(self, layout: Disaggregated, hardware: Hardware, fleet: Fleet) -> ReadyPools:
+        """Other numbers of the same workers, with the tables of step times that are there.
+
+        Parameters
+        ----------
+        layout
+            Of the same workers.
+        hardware
+            The same machine, with as many nodes as they need.
+        fleet
+            So many times the workers of the layout.
+
+        Raises
+        ------
+        ConfigError
+            If they are more than the nodes hold.
+        """
+        found = layout.faults(None, hardware) + fleet.faults()
+        if found:
+            raise ConfigError(found)
+        return _together(
+            layout, hardware, fleet, (self.prefill, self.decode), self.deployments, self.longest, self.how,
+            self.failures,
+        )  # fmt: skip
 
     def serve(self, requests: RequestTrace, seed: int | None = None) -> PoolsOutcome:
         """Serve requests, none longer than the pools were made for.
@@ -228,8 +258,19 @@ def prepare_pools(
     prefill_scheduler: Scheduler | None = None,
     hand_over: HandOver | None = None,
     failures: Failures | None = None,
+    longest: int | None = None,
 ) -> ReadyPools:
-    """All of a simulation that does not depend on when requests come; see `simulate_pools`."""
+    """All of a simulation that does not depend on when requests come; see `simulate_pools`.
+
+    Parameters
+    ----------
+    model, hardware, layout, requests, engine, scheduler, fleet, trace, plan, traits, calibration, seed
+        As there, with its errors.
+    prefill_engine, prefill_scheduler, hand_over, failures
+        As there.
+    longest
+        Tokens of a longer request that may come.
+    """
     engine, fleet, how = engine or Engine(), fleet or Fleet(), hand_over or HandOver()
     pools = layout.prefill, layout.decode
     counts = [pool.count * fleet.replicas for pool in pools]
@@ -248,6 +289,7 @@ def prepare_pools(
         prepare(
             model, hardware, pool.layout, requests, engine=one, scheduler=settings,
             fleet=replace(fleet, replicas=count), trace=trace, plan=placed, traits=traits_, seed=seed,
+            longest=longest,
         )
         for pool, one, settings, count, traits_, placed in zip(
             pools, engines, schedulers, counts, all_traits, plans, strict=True
@@ -257,21 +299,52 @@ def prepare_pools(
         deployment_of(model, hardware, pool.layout, one, trace, placed, seed, traits_)
         for pool, one, traits_, placed in zip(pools, engines, all_traits, plans, strict=True)
     ]
-    longest = int((requests.input_tokens.astype(np.int64) + requests.output_tokens).max())
-    about = replace(
-        ready[1].about, layout=layout, fleet=fleet, engines=sum(one.about.engines for one in ready),
-        notes=tuple(dict.fromkeys(note for one in ready for note in one.about.notes)),
+    total = requests.input_tokens.astype(np.int64) + requests.output_tokens
+    longest = max(int(total.max()), longest or 0)
+    both = ready[0], ready[1]
+    return _together(
+        layout, hardware, fleet, both, (deployments[0], deployments[1]), longest, how, failures
     )  # fmt: skip
-    layouts = [pool.layout for pool, count in zip(pools, counts, strict=True) for _ in range(count)]
+
+
+def _together(
+    layout: Disaggregated,
+    hardware: Hardware,
+    fleet: Fleet,
+    ready: tuple[Ready, Ready],
+    deployments: tuple[Deployment, Deployment],
+    longest: int,
+    how: HandOver,
+    failures: Failures | None,
+) -> ReadyPools:
+    """Workers of either kind, as many as the layout has, on a machine."""
+    counts = [pool.count * fleet.replicas for pool in (layout.prefill, layout.decode)]
+    prefill, decode = (
+        replace(
+            one,
+            about=replace(
+                one.about,
+                hardware=hardware,
+                fleet=replace(fleet, replicas=count),
+                engines=count * deployment.layout.pp,
+            ),
+        )
+        for one, deployment, count in zip(ready, deployments, counts, strict=True)
+    )
+    about = replace(
+        decode.about, layout=layout, fleet=fleet, engines=prefill.about.engines + decode.about.engines,
+        notes=tuple(dict.fromkeys((*prefill.about.notes, *decode.about.notes))),
+    )  # fmt: skip
+    layouts = [one.layout for one, count in zip(deployments, counts, strict=True) for _ in range(count)]
     load_s = [
-        reload_s(one, (failures or Failures()).reload, settings)
-        for one, settings in zip(deployments, engines, strict=True)
+        reload_s(deployment, (failures or Failures()).reload, one.about.engine)
+        for deployment, one in zip(deployments, ready, strict=True)
     ]
-    wires = wires_of(deployments[0], deployments[1], (counts[0], counts[1]), longest, how)
+    wires = wires_of(*deployments, (counts[0], counts[1]), longest, how)
     return ReadyPools(
-        about, ready[0], ready[1], wires, how, failures,
+        about, prefill, decode, wires, how, failures,
         replicas_on([one.world for one in layouts], hardware.devices_per_node),
-        np.repeat(load_s, counts), tuple(one.pp for one in layouts),
+        np.repeat(load_s, counts), tuple(one.pp for one in layouts), deployments, longest,
     )  # fmt: skip
 
 
