@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,10 @@ from moesim.cli.common import Json, Seed, print_json, stderr
 
 if TYPE_CHECKING:
     from moesim.errors import Fault
-    from moesim.layout import Disaggregated, Parallelism
-    from moesim.serving.replications import Traffic
-    from moesim.serving.settings import Fleet, Scheduler
+    from moesim.layout import Apart, Disaggregated, Parallelism
+    from moesim.requests import RequestTrace
+    from moesim.serving.pools import ReadyPools
+    from moesim.serving.simulate import Ready
 
 
 def simulate(
@@ -89,6 +90,21 @@ def simulate(
         typer.Option("--kv-overlap/--no-kv-overlap", help="Layers cross while later ones are computed."),
     ] = None,
     first_token_from: Annotated[str | None, typer.Option(help="prefill or decode workers.")] = None,
+    attention_workers: Annotated[
+        int | None,
+        typer.Option(help="Workers of attention, of --tp devices each, apart from those of experts."),
+    ] = None,
+    expert_workers: Annotated[int | None, typer.Option(help="Workers of experts, a device each.")] = None,
+    micro_batches: Annotated[
+        int | None, typer.Option(help="Parts of a batch that go back and forth between those (3).")
+    ] = None,
+    offload: Annotated[
+        str | None,
+        typer.Option(help="Experts do not fit one device: a system of `moesim replay`, such as lru."),
+    ] = None,
+    cache_fraction: Annotated[
+        float | None, typer.Option(help="Of --offload: experts that the device holds, as a part of all.")
+    ] = None,
     mtbf: Annotated[float | None, typer.Option(help="Mean seconds that a node works.")] = None,
     repair: Annotated[float | None, typer.Option(help="Mean seconds of a repair; never without.")] = None,
     fail: Annotated[
@@ -184,21 +200,53 @@ def simulate(
 ) -> None:
     """Serve requests over time, and say what each of them saw: latencies, goodput, queues, cost."""
     from moesim.cli.predict import infeasible, placement_of, pools_of
+    from moesim.cli.simulate_apart import Workers
     from moesim.cli.simulate_cluster import Mishaps, hand_over_of
     from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
+    from moesim.cli.simulate_offload import Offload
     from moesim.cli.simulate_routing import Drift
+    from moesim.cli.simulate_run import looking_of, run
     from moesim.errors import ConfigError, Fault, InfeasibleError, OutOfDomainWarning
-    from moesim.layout import Disaggregated, Parallelism
+    from moesim.layout import Apart, Disaggregated, Parallelism
     from moesim.prediction import Engine
 
     faults: list[Fault] = []
     worker = Parallelism(tp, pp, dp, ep)
     own = {"tp": prefill_tp, "pp": prefill_pp, "dp": prefill_dp, "ep": prefill_ep}
-    layout: Parallelism | Disaggregated = worker
+    layout: Parallelism | Disaggregated | Apart = worker
     try:
         layout = pools_of(worker, prefill_workers, decode_workers, own)
     except ConfigError as error:
         faults += error.faults
+    workers = Workers(attention_workers, expert_workers, micro_batches)
+    box = Offload(offload, cache_fraction)
+    said = {
+        "--prefill-workers": prefill_workers,
+        "--mtbf": mtbf,
+        "--fail": fail[0] if fail else None,
+        "--routing-windows": routing_windows,
+        "--rebalance": rebalance,
+        "--cuda-graph-sizes": cuda_graph_sizes,
+        "--preemption": preemption if preemption != "recompute" else None,
+        "--overlap": overlap if overlap != "none" else None,
+        "--speculative-tokens": speculative_tokens or None,
+        **{f"--{n}": v for n, v in (("pp", pp), ("dp", dp), ("ep", ep)) if v != 1},
+    }
+    faults += workers.faults(said | {"--offload": offload})
+    faults += box.faults(
+        trace,
+        said
+        | {
+            "--tp": tp if tp != 1 else None,
+            "--nodes": nodes,
+            "--replicas": replicas if replicas != 1 else None,
+            "--plan": plan,
+            "--redundant": redundant or None,
+            "--gpu-memory-utilization": None if gpu_memory_utilization == 0.9 else gpu_memory_utilization,
+        },
+    )
+    if workers.asked:
+        layout = workers.layout(tp)
     engine = Engine(
         dtype,
         kv_cache_dtype,
@@ -251,7 +299,7 @@ def simulate(
     faults += drift.faults(trace)
     if apart and (routing_windows is not None or rebalance is not None):
         faults.append(Fault("goes with one pool", "--routing-windows, --rebalance", None, "one pool"))
-    limits, cuts = _looking(faults, goodput, slo, warmup, cooldown, recorded=requests is not None)
+    limits, cuts = looking_of(faults, goodput, slo, warmup, cooldown, recorded=requests is not None)
     traffic = traffic_of(faults, asked)
     loaded = None
     try:
@@ -260,6 +308,8 @@ def simulate(
         faults += error.faults
     if loaded is not None and loaded[1] is not None:
         faults += layout.faults(loaded[0], loaded[1], redundant)
+    if loaded is not None and box.asked:
+        faults += box.trace_faults(trace, loaded[2][0], loaded[0])
     if faults or loaded is None or traffic is None:
         raise ConfigError(list(dict.fromkeys(faults)))
     found_model, found_hardware, (routing,) = loaded
@@ -268,23 +318,52 @@ def simulate(
     inputs = [p for p in (found_model.path, found_hardware.path, requests, trace, plan, taught) if p]
     warnings.simplefilter("ignore", OutOfDomainWarning)
     from moesim.cli.simulate_output import Outputs, show
-    from moesim.correction import calibration_of
+    from moesim.correction import calibration_of, shipped
+    from moesim.prediction.calibrated import traits_of
+    from moesim.serving.pools import prepare_pools
+    from moesim.serving.replications import Looking
+    from moesim.serving.simulate import prepare
 
-    placed = placement_of(found_model, worker, plan, redundant)
+    experts_on = layout.experts if isinstance(layout, Apart) else worker
+    placed = placement_of(found_model, experts_on, plan, redundant)
     outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
+    learnt = shipped() if calibration is None else calibration_of(calibration)
+    windows = drift.windows_of(routing, found_model, found_hardware, worker, engine, placed, seed)
+
+    def prepared(first: RequestTrace, longest: int | None) -> Ready | ReadyPools:
+        if box.asked:
+            return box.prepare(
+                found_model, found_hardware, routing, first, longest, engine, scheduler,
+                traits_of(learnt, backend), seed,
+            )  # fmt: skip
+        if isinstance(layout, Apart):
+            return workers.prepare(
+                found_model, found_hardware, layout, routing, placed, first, longest, engine, scheduler,
+                fleet, traits_of(learnt, backend), seed,
+            )  # fmt: skip
+        if isinstance(layout, Disaggregated):
+            return prepare_pools(
+                found_model, found_hardware, layout, first, engine=engine, scheduler=scheduler, fleet=fleet,
+                trace=routing, plan=placed, calibration=learnt, seed=seed, hand_over=hand_over,
+                failures=failures,
+            )  # fmt: skip
+        return prepare(
+            found_model, found_hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler,
+            fleet=fleet, trace=routing, plan=placed, windows=windows, calibration=learnt, failures=failures,
+            seed=seed,
+        )  # fmt: skip
+
     try:
-        summary, outcome, notes = _run(
-            found_model, found_hardware, layout, traffic, engine, scheduler, fleet, routing, placed,
-            drift.windows_of(routing, found_model, found_hardware, worker, engine, placed, seed),
-            hand_over, failures,
-            None if calibration is None else calibration_of(calibration),
-            seed, replications, processes, drop_long, limits, cuts, price, json,
+        summary, outcome, notes = run(
+            found_model, traffic, prepared, Looking(limits, *cuts, price), seed=seed,
+            replications=replications, processes=processes, drop_long=drop_long, quiet=json,
         )  # fmt: skip
     except InfeasibleError as error:
         if json:
             print_json(infeasible(error), inputs=inputs, seed=seed)
         raise
-    document = outputs.document(summary, outcome, notes)
+    notes += routing.warnings if routing is not None else ()
+    document = outputs.document(summary, outcome, notes, offload=box.document(outcome))
     outputs.write(document, outcome, limits, cuts, inputs, seed)
     if json:
         print_json(document, inputs=inputs, seed=seed)
@@ -292,113 +371,3 @@ def simulate(
     show(document)
     for note in document["warnings"]:
         stderr(f"note: {note}")
-
-
-def _looking(
-    faults: list[Fault],
-    goodput: list[str] | None,
-    slo: str | None,
-    warmup: str | None,
-    cooldown: str | None,
-    recorded: bool,
-) -> tuple[dict[str, float], tuple[str | float, str | float]]:
-    """Limits of good requests, and what to leave out at either end."""
-    from moesim.errors import ConfigError
-    from moesim.serving.warmup import parse_cut
-
-    limits: dict[str, float] = {}
-    if goodput or slo:
-        from moesim.planning.slo import parse_slo
-
-        try:
-            limits = dict(parse_slo(goodput or (), slo).limits)
-        except ConfigError as error:
-            faults += error.faults
-    usual = "none" if recorded else "auto"
-    cuts: list[str | float] = []
-    for text, option in ((warmup, "--warmup"), (cooldown, "--cooldown")):
-        try:
-            cuts.append(parse_cut(usual if text is None else text, option))
-        except ConfigError as error:
-            faults += error.faults
-            cuts.append("none")
-    return limits, (cuts[0], cuts[1])
-
-
-def _run(
-    model: Any,  # noqa: ANN401 - imported lazily, like all below
-    hardware: Any,  # noqa: ANN401
-    layout: Any,  # noqa: ANN401
-    traffic: Traffic,
-    engine: Any,  # noqa: ANN401
-    scheduler: Scheduler,
-    fleet: Fleet,
-    routing: Any,  # noqa: ANN401
-    plan: Any,  # noqa: ANN401
-    windows: Any,  # noqa: ANN401
-    hand_over: Any,  # noqa: ANN401
-    failures: Any,  # noqa: ANN401
-    calibration: Any,  # noqa: ANN401
-    seed: int,
-    replications: int,
-    processes: int,
-    drop_long: bool,
-    limits: dict[str, float],
-    cuts: tuple[str | float, str | float],
-    price: float | None,
-    json: bool,
-) -> tuple[Any, Any, list[str]]:
-    """The summary, the run of the first seed, and notes."""
-    from dataclasses import replace
-
-    from moesim.layout import Disaggregated
-    from moesim.requests import RequestTrace
-    from moesim.serving.admit import lengths_of, without_long
-    from moesim.serving.pools import ReadyPools, prepare_pools
-    from moesim.serving.replications import Looking, Recorded, replicate
-    from moesim.serving.simulate import Ready, prepare
-    from moesim.serving.statistics import summarise
-
-    first: RequestTrace = traffic.draw(seed)
-    notes = list(first.warnings)
-    if drop_long:
-        first, dropped = without_long(first, model.max_context)
-        if dropped:
-            notes.append(f"{dropped} requests that the context of {model.name} does not hold were left out")
-            if not isinstance(traffic, Recorded):
-                traffic = replace(traffic, most_tokens=model.max_context)
-            else:
-                traffic = replace(traffic, trace=first)
-    if routing is not None:
-        notes += routing.warnings
-    longest = None
-    if replications > 1 and not isinstance(traffic, Recorded):
-        # Tables and cache have to hold what any replication asks for.
-        drawn = (traffic.draw(seed + i) for i in range(1, replications))
-        longest = max(lengths_of(requests, model) for requests in drawn)
-    ready: Ready | ReadyPools
-    if isinstance(layout, Disaggregated):
-        ready = prepare_pools(
-            model, hardware, layout, first, engine=engine, scheduler=scheduler, fleet=fleet, trace=routing,
-            plan=plan, calibration=calibration, seed=seed, hand_over=hand_over, failures=failures,
-        )  # fmt: skip
-    else:
-        ready = prepare(
-            model, hardware, layout, first, longest=longest, engine=engine, scheduler=scheduler, fleet=fleet,
-            trace=routing, plan=plan, windows=windows, calibration=calibration, failures=failures, seed=seed,
-        )  # fmt: skip
-    notes += ready.about.notes
-    outcome = ready.serve(first)
-    if replications == 1:
-        summary = summarise(outcome, goodput=limits, warmup=cuts[0], cooldown=cuts[1], price=price)
-        return summary, outcome, notes
-
-    def tell(done: int) -> None:
-        if not json:
-            stderr(f"{done} of {replications} replications")
-
-    looking = Looking(limits, *cuts, price)
-    summary = replicate(
-        ready, traffic, replications, seed=seed, processes=processes, looking=looking, progress=tell
-    )
-    return summary, outcome, notes

@@ -27,7 +27,14 @@ class Outputs:
     aiperf: Path | None
     bench: Path | None
 
-    def document(self, summary: Summary, outcome: Outcome, notes: Sequence[str]) -> dict[str, Any]:
+    def document(
+        self,
+        summary: Summary,
+        outcome: Outcome,
+        notes: Sequence[str],
+        *,
+        offload: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """The whole answer as plain values."""
         about = outcome.about
         assert about is not None
@@ -49,6 +56,7 @@ class Outputs:
                 "output_tokens": float(outcome.requests.output_tokens.mean()),
             },
             **summary.document(),
+            "offload": offload,
             "written": [str(path) for path in written if path is not None],
             "warnings": [*notes, *summary.notes],
         }
@@ -114,6 +122,8 @@ def show(document: Mapping[str, Any]) -> None:
         _rate(d, "cache in use, most", "kv_cache.max"),
         _rate(d, "prompt tokens found in the cache", "prefix_hit_ratio"),
         _rate(d, "preemptions", "preemptions"),
+        _rate(d, "experts found on the device", "offload.hit_ratio"),
+        _rate(d, "GB of experts moved per request", "offload.moved_bytes_per_request", 1e-9),
         _rate(d, "joules per output token, busy devices", "energy.busy_joules_per_output_token"),
         _rate(d, "USD per million output tokens", "cost.usd_per_million_output_tokens"),
     ]
@@ -158,8 +168,8 @@ def _span(d: Mapping[str, Any], name: str, scale: float = 1.0) -> str:
     return " to ".join(f"{end * scale:.4g}" for end in ends) if ends else ""
 
 
-def _rate(d: Mapping[str, Any], title: str, name: str) -> list[str]:
+def _rate(d: Mapping[str, Any], title: str, name: str, scale: float = 1.0) -> list[str]:
     value: Any = d
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return [title, "" if value is None else f"{value:.5g}", _span(d, name)]
+    return [title, "" if value is None else f"{value * scale:.5g}", _span(d, name, scale)]

@@ -17,7 +17,7 @@ Here the streams are followed layer by layer, which is the same where these hold
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -27,17 +27,18 @@ from moesim.cost import hit_parts_limited
 from moesim.engine.deployment import Deployment
 from moesim.engine.memory import BLOCK_TOKENS
 from moesim.errors import ConfigError, Fault, InfeasibleError
+from moesim.layout.apart import Apart
 from moesim.model import bytes_per_param
 from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.prediction import Engine
 from moesim.requests import RequestTrace
 from moesim.serving.admit import lengths_of
 from moesim.serving.kernel.price import PING_PONG, Prices
-from moesim.serving.outcome import Outcome
+from moesim.serving.outcome import About, Outcome
 from moesim.serving.parts import DECODE, PREFILL, Parts, exchanged_s
 from moesim.serving.pricing import expert_sizes, tables_of
 from moesim.serving.settings import Fleet, Scheduler
-from moesim.serving.simulate import follow, rules_of
+from moesim.serving.simulate import Ready, rules_of
 from moesim.serving.tables import packed
 
 F8 = npt.NDArray[np.float64]
@@ -93,6 +94,11 @@ class Pools:
     def devices(self) -> int:
         """Of both kinds."""
         return self.attention.layout.world + self.experts.layout.world
+
+    @property
+    def layout(self) -> Apart:
+        """Both kinds."""
+        return Apart(self.attention.layout, self.experts.layout, self.micro)
 
     @property
     def _inside(self) -> bool:
@@ -195,6 +201,85 @@ def pools_prices(pools: Pools, budget: int, most: int, longest: int, scheduler: 
     )
 
 
+def prepare_apart(
+    pools: Pools,
+    requests: RequestTrace,
+    *,
+    longest: int | None = None,
+    engine: Engine | None = None,
+    scheduler: Scheduler | None = None,
+    fleet: Fleet | None = None,
+    seed: int = 0,
+) -> Ready:
+    """Workers of both kinds before their first request.
+
+    Parameters
+    ----------
+    pools
+        Of every replica.
+    requests
+        Lengths that will be asked for.
+    longest
+        Tokens of a longer request that may come.
+    engine, scheduler, fleet
+        Settings; those of the engine's backend, and one replica, by default.
+    seed
+        Of routers.
+
+    Returns
+    -------
+    Ready
+        What it is states the hardware of attention: count devices with it where experts have the same.
+
+    Raises
+    ------
+    InfeasibleError
+        If experts do not fit on their workers, or the longest request on a worker of attention.
+    """
+    engine, fleet = engine or Engine(), fleet or Fleet()
+    scheduler = scheduler or Scheduler.of(engine.backend)
+    attention = pools.attention
+    longest = max(lengths_of(requests, attention.model), longest or 0)
+    budget = int(engine.chunk_tokens)
+    most = min(int(engine.max_sequences), budget)
+    block = scheduler.block_tokens
+    _check_experts(pools, engine)
+    blocks = pools.blocks(longest, engine.chunk_tokens, engine.memory_utilisation, block)
+    if blocks * block < longest:
+        raise InfeasibleError(
+            f"a request of {longest} tokens does not fit on a worker of attention",
+            resource="cache",
+            needed=longest,
+            available=blocks * block,
+        )
+    prices = pools_prices(pools, budget, most, longest, scheduler)
+    rules = rules_of(scheduler, fleet, attention.layout.dp, budget, most, requests, engine, seed)
+    about = About(
+        attention.model.name, attention.hardware, pools.layout, engine, scheduler, fleet, fleet.replicas,
+        attention.traits.request_s, attention.traits.first_steps, seed, tuple(attention.model.warnings),
+    )  # fmt: skip
+    return Ready(about, rules, prices, blocks)
+
+
+def _check_experts(pools: Pools, engine: Engine) -> None:
+    """Raise `InfeasibleError` if the routed experts alone do not fit on their fullest worker."""
+    there = pools.experts
+    spare = there.plan.redundant if there.plan is not None else 0
+    held = 0.0
+    for group, _ in there.expert_steps(DECODE):
+        params = group.moe.matrices * group.hidden * group.shard * bytes_per_param(group.dtype)
+        held += len(group.layers) * params * (group.moe.num_experts + spare) / there.layout.ep
+    room = there.memory(engine.chunk_tokens, engine.memory_utilisation).budget_bytes
+    if held > room:
+        raise InfeasibleError(
+            f"routed experts take {held / 1e9:.1f} GB of each of {there.layout.world} workers of experts, "
+            f"which have {room / 1e9:.1f} GB",
+            resource="device memory",
+            needed=held,
+            available=room,
+        )
+
+
 def serve_pools(
     pools: Pools,
     requests: RequestTrace,
@@ -219,29 +304,22 @@ def serve_pools(
     seed
         Of routers.
 
+    Returns
+    -------
+    Outcome
+        It says what served, and with it devices, energy and cost, where both kinds have the same hardware.
+
     Raises
     ------
     InfeasibleError
-        If the longest request does not fit on a worker of attention.
+        As `prepare_apart` does.
     """
-    engine, fleet = engine or Engine(), Fleet(replicas=replicas)
-    scheduler = scheduler or Scheduler.of(engine.backend)
-    longest = lengths_of(requests, pools.attention.model)
-    budget = int(engine.chunk_tokens)
-    most = min(int(engine.max_sequences), budget)
-    block = scheduler.block_tokens
-    blocks = pools.blocks(longest, engine.chunk_tokens, engine.memory_utilisation, block)
-    if blocks * block < longest:
-        raise InfeasibleError(
-            f"a request of {longest} tokens does not fit on a worker of attention",
-            resource="cache",
-            needed=longest,
-            available=blocks * block,
-        )
-    prices = pools_prices(pools, budget, most, longest, scheduler)
-    lanes = pools.attention.layout.dp
-    rules = rules_of(scheduler, fleet, lanes, budget, most, requests, engine, seed)
-    return follow(requests, rules, prices, replicas, blocks)
+    ready = prepare_apart(
+        pools, requests, engine=engine, scheduler=scheduler, fleet=Fleet(replicas=replicas), seed=seed
+    )
+    outcome = ready.serve(requests)
+    same = pools.attention.hardware is pools.experts.hardware
+    return outcome if same else replace(outcome, about=None)
 
 
 def micro_batches(attention_s: float, experts_s: float, way_s: float) -> int:
@@ -263,4 +341,13 @@ def hidden_s(attention_s: float, experts_s: float, way_s: float, micro: int, lay
     return attention_s + experts_s + 2.0 * way_s + max(attention_s, experts_s) * (micro * layers - 1)
 
 
-__all__ = ["DECODE", "PREFILL", "Pools", "hidden_s", "micro_batches", "pools_prices", "serve_pools"]
+__all__ = [
+    "DECODE",
+    "PREFILL",
+    "Pools",
+    "hidden_s",
+    "micro_batches",
+    "pools_prices",
+    "prepare_apart",
+    "serve_pools",
+]

@@ -30,11 +30,11 @@ from moesim.requests import RequestTrace
 from moesim.serving.admit import lengths_of
 from moesim.serving.grids import octaves
 from moesim.serving.kernel.price import Prices
-from moesim.serving.outcome import Outcome
+from moesim.serving.outcome import About, Outcome
 from moesim.serving.parts import DECODE, PREFILL, Parts
 from moesim.serving.pricing import on_lines, tables_of
 from moesim.serving.settings import Fleet, Scheduler
-from moesim.serving.simulate import follow, rules_of
+from moesim.serving.simulate import Ready, rules_of
 from moesim.serving.state import LOG_DECODE, LOG_PREFILL, LOG_START
 from moesim.serving.tables import packed
 from moesim.trace.types import RoutingTrace
@@ -195,6 +195,70 @@ def cache_bytes(box: Box) -> float:
     return use.cache_budget_bytes + every * len(box.model.moe_layer_ids) - box.expert_bytes
 
 
+def prepare_offloaded(
+    box: Box,
+    composition: Composition,
+    trace: RoutingTrace,
+    requests: RequestTrace,
+    *,
+    longest: int | None = None,
+    engine: Engine | None = None,
+    scheduler: Scheduler | None = None,
+    train: RoutingTrace | None = None,
+    slots: int | None = None,
+    traits: Traits | None = None,
+    seed: int = 0,
+) -> tuple[Ready, Offloaded]:
+    """A box before its first request, and the tables of its steps.
+
+    Parameters
+    ----------
+    box, composition, trace, train, slots, traits
+        As in `offloaded`.
+    requests
+        Lengths that will be asked for.
+    longest
+        Tokens of a longer request that may come.
+    engine, scheduler
+        Settings; those of the engine's backend by default, with chunks of at most 2048 tokens, for which the
+        box keeps room.
+    seed
+        Of what starts at random, and of routers.
+
+    Raises
+    ------
+    ConfigError
+        As `offloaded` does.
+    InfeasibleError
+        If the cache has no room for the longest request.
+    """
+    engine = engine or Engine(chunk_tokens=CHUNK_TOKENS)
+    scheduler, traits = scheduler or Scheduler.of(engine.backend), traits or Traits()
+    longest, block = max(lengths_of(requests, box.model), longest or 0), scheduler.block_tokens
+    budget = int(min(engine.chunk_tokens, CHUNK_TOKENS))
+    most = min(int(engine.max_sequences), budget)
+    layers = cached_layers(LayerKinds.of(box.model), Parallelism())
+    each = float(cached_bytes(layers, box.precision, np.array([float(longest)]))[0]) / -(-longest // block)
+    blocks = int(max(cache_bytes(box), 0.0) / each)
+    if blocks * block < longest:
+        raise InfeasibleError(
+            f"a request of {longest} tokens does not fit beside the experts",
+            resource="cache",
+            needed=longest,
+            available=blocks * block,
+        )
+    found = offloaded(
+        box, composition, trace, budget, most, longest, scheduler,
+        train=train, slots=slots, traits=traits, seed=seed,
+    )  # fmt: skip
+    rules = rules_of(scheduler, Fleet(), 1, budget, most, requests, engine, seed)
+    about = About(
+        box.model.name, box.hardware, Parallelism(), engine, scheduler, Fleet(), 1, traits.request_s,
+        traits.first_steps, seed, tuple(box.model.warnings),
+    )  # fmt: skip
+    return Ready(about, rules, found.prices, blocks), found
+
+
 def serve_offloaded(
     box: Box,
     composition: Composition,
@@ -211,48 +275,19 @@ def serve_offloaded(
 
     Parameters
     ----------
-    box, composition, trace, train, traits
-        As in `offloaded`.
-    requests
-        Who arrives when.
-    engine, scheduler
-        Settings; those of the engine's backend by default, with chunks of at most 2048 tokens, for which the
-        box keeps room.
-    seed
-        Of what starts at random, and of routers.
+    box, composition, trace, requests, engine, scheduler, train, traits, seed
+        As in `prepare_offloaded`, with its errors.
 
     Returns
     -------
     tuple
         What happened, and the tables of its steps, which know what was found on the device in each.
-
-    Raises
-    ------
-    ConfigError
-        As `offloaded` does.
-    InfeasibleError
-        If the cache has no room for the longest request.
     """
-    engine = engine or Engine(chunk_tokens=CHUNK_TOKENS)
-    scheduler = scheduler or Scheduler.of(engine.backend)
-    longest, block = lengths_of(requests, box.model), scheduler.block_tokens
-    budget = int(min(engine.chunk_tokens, CHUNK_TOKENS))
-    most = min(int(engine.max_sequences), budget)
-    layers = cached_layers(LayerKinds.of(box.model), Parallelism())
-    each = float(cached_bytes(layers, box.precision, np.array([float(longest)]))[0]) / -(-longest // block)
-    blocks = int(max(cache_bytes(box), 0.0) / each)
-    if blocks * block < longest:
-        raise InfeasibleError(
-            f"a request of {longest} tokens does not fit beside the experts",
-            resource="cache",
-            needed=longest,
-            available=blocks * block,
-        )
-    found = offloaded(
-        box, composition, trace, budget, most, longest, scheduler, train=train, traits=traits, seed=seed
-    )
-    rules = rules_of(scheduler, Fleet(), 1, budget, most, requests, engine, seed)
-    return follow(requests, rules, found.prices, 1, blocks), found
+    ready, found = prepare_offloaded(
+        box, composition, trace, requests, engine=engine, scheduler=scheduler, train=train, traits=traits,
+        seed=seed,
+    )  # fmt: skip
+    return ready.serve(requests), found
 
 
 class _Fixed:
@@ -293,7 +328,7 @@ def _replayed(
     ends, whole = until(many)
     warm = many // WARMING
     _, filled = until(warm) if warm else (ends, np.zeros(3))
-    formed = one.steps(part)
+    formed = (one if train is None else one.fit(train, part)).steps(part)
     beside = box.rest(formed.phase, formed.step_tokens, formed.context, prompts_of(formed, part))
     rest = beside.before[beside.piece].sum(axis=0) + beside.beside[beside.kind].sum(axis=0) + beside.tail
     seconds = (np.diff(np.concatenate([[0.0], ends])) - rest)[warm:].mean()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.hardware.types import Hardware
+from moesim.layout.apart import Apart
 from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.parallelism import Parallelism
 from moesim.prediction.question import Engine
@@ -50,7 +51,7 @@ class About:
 
     model: str
     hardware: Hardware
-    layout: Parallelism | Disaggregated
+    layout: Parallelism | Disaggregated | Apart
     engine: Engine
     scheduler: Scheduler
     fleet: Fleet

@@ -184,7 +184,7 @@ def compare(
         return replace(n, composition=replace(n.composition, **(slots_by_name or {})))  # type: ignore[arg-type]
 
     def timed_of(n: Named) -> Timed:
-        _require_unit(n, box)
+        require_unit(n, box)
         if "predictor" in (slots_by_name or {}) and n.composition.transfer.width == 0:
             message = f"of {n.system.name} fetches nothing ahead, so that guesses are for nothing"
             raise ConfigError(Fault(message, "transfer", allowed="--slot transfer=fetch:width=4"))
@@ -217,7 +217,7 @@ def _known(
     return {key: value for key, value in values.items() if key in own}
 
 
-def _require_unit(named: Named, box: Box) -> None:
+def require_unit(named: Named, box: Box) -> None:
     """Refuse a near-data system on a box without a unit beside the memory."""
     if named.composition.executor.kind in ("split", "prefix") and len(box.hardware.device.processors) < 2:
         message = f"has no near-data unit, which {named.system.name} computes on"
