@@ -123,7 +123,7 @@ def measured(folder: Path) -> None:
     for path in sorted(folder.glob("*/requests.jsonl")):
         options = json.loads((path.parent / "meta.json").read_text())["engine_kwargs"]
         model, layout = ms.load_model(options["model"]), ms.Parallelism(tp=options["tensor_parallel_size"])
-        served = Deployment(model, hardware, layout, Precision.of(model, "auto", "auto"))
+        served = Deployment(model, hardware, layout, Precision.of(model, "auto", "auto"), backend="vllm")
         requests = load_requests(path)
         batcher = Batcher(options["max_num_batched_tokens"], options["max_num_seqs"])
         plan = schedule(requests, batcher, EngineClock(served))
