@@ -1,6 +1,6 @@
 """Plan DeepSeek-V3 for 100 requests per second over five machines: what was searched, how long it took.
 
-    python benchmarks/planning/search.py [--shared /work/shared/data] [--rate 100] [--confirm 5]
+    python benchmarks/planning/search.py [--shared FOLDER] [--rate 100] [--confirm 5]
 
 Traffic is the conversation trace of Azure (2023) brought to the rate, where it is there; else requests with
 log-normal lengths like its: means of 1,155 and 211 tokens.
@@ -33,7 +33,7 @@ def traffic_of(shared: str, rate: float) -> Traffic:
 def main() -> None:
     """Search, and say what came of it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shared", default=os.environ.get("MOESIM_SHARED", "/work/shared/data"))
+    parser.add_argument("--shared", default=os.environ.get("MOESIM_SHARED", "../shared/data"))
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--ttft-ms", type=float, default=2000.0)
     parser.add_argument("--tpot-ms", type=float, default=50.0)
