@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[dict[str, float], dict[str, float], str]] = {
     "hz": ({"Hz": 1.0}, _PREFIX, "Hz"),
     "w": ({"W": 1.0}, _PREFIX | _SMALL, "W"),
     "j_per_byte": ({"J/B": 1.0, "J/bit": 8.0}, {"": 1.0} | _SMALL, "J/B"),
+    "j_per_flop": ({"J/FLOP": 1.0, "J/OP": 1.0}, {"": 1.0} | _SMALL, "J/FLOP"),
     "usd_per_h": ({"USD/h": 1.0}, {"": 1.0}, "USD/h"),
 }
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d].*?)?\s*$")
@@ -35,7 +36,7 @@ def parse(value: str | float | int, kind: str) -> float:
     value
         ``"4.8 TB/s"``, ``"80 GiB"``, ``"1.2 us"``; a bare number is taken to be SI already.
     kind
-        One of ``bytes, bytes_per_s, flops, flops_per_s, s, hz, w, j_per_byte, usd_per_h``.
+        One of ``bytes, bytes_per_s, flops, flops_per_s, s, hz, w, j_per_byte, j_per_flop, usd_per_h``.
 
     Returns
     -------
@@ -100,6 +101,10 @@ def show(value: float | None, kind: str, digits: int = 4) -> str:
         scale = (1.0, "")
     else:
         steps = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
-        small = [(1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")] if kind in ("w", "j_per_byte") else []
+        small = (
+            [(1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")]
+            if kind in ("w", "j_per_byte", "j_per_flop")
+            else []
+        )
         scale = next(((f, p) for f, p in steps + small if abs(value) >= f), (1.0, ""))
     return f"{value / scale[0]:.{digits}g} {scale[1]}{canonical}"

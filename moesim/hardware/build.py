@@ -8,12 +8,15 @@ from moesim.hardware.curves import Efficiency, Surfaces
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import (
+    CacheSpec,
     CollectiveSpec,
     DeviceSpec,
     EfficiencyFile,
     EfficiencySpec,
     EfficiencyTable,
+    EnergySpec,
     ExchangeSpec,
+    FabricSpec,
     HostSpec,
     LegSpec,
     LinkSpec,
@@ -24,9 +27,12 @@ from moesim.hardware.spec import (
     Spec,
 )
 from moesim.hardware.types import (
+    Cache,
     CollectiveFit,
     Device,
+    Energy,
     Exchange,
+    Fabric,
     Hardware,
     Host,
     Leg,
@@ -35,6 +41,7 @@ from moesim.hardware.types import (
     OneWay,
     Price,
     Processor,
+    Wire,
 )
 
 #: Reads an efficiency family by name: the file, and the origin of its entries by path.
@@ -104,6 +111,7 @@ def build(
         },
         sources=sources,
         path=path,
+        fabric=_fabric(spec.fabric) if spec.fabric else None,
     )
 
 
@@ -143,7 +151,21 @@ def _device(
         tdp_w=power.tdp.value if power and power.tdp else None,
         idle_w=power.idle.value if power and power.idle else None,
         price=_price(spec.price) if spec.price else None,
+        cache=_cache(spec.cache) if spec.cache else None,
     )
+
+
+def _cache(spec: CacheSpec) -> Cache:
+    return Cache(spec.capacity.value, spec.hit.value, spec.miss.value, spec.write.value)
+
+
+def _fabric(spec: FabricSpec) -> Fabric:
+    wires = (Wire((w.ends[0], w.ends[1]), w.bandwidth.value, w.latency.value) for w in spec.links)
+    return Fabric(tuple(spec.switches), tuple(wires), spec.topology)
+
+
+def _energy(spec: EnergySpec | None) -> Energy | None:
+    return Energy(spec.per_byte.value, spec.scope) if spec else None
 
 
 def _processor(
@@ -166,6 +188,15 @@ def _processor(
         else {},
         kernels=_kernels(spec, kernels),
         measured_on=spec.kernels or "",
+        energy_per_flop={
+            dtype: Energy(cost.value, spec.energy.scope) for dtype, cost in spec.energy.per_flop.items()
+        }
+        if spec.energy
+        else {},
+        energy_per_byte={
+            key: Energy(cost.per_byte.value, cost.scope) for key, cost in spec.path_energy.items()
+        },
+        area_mm2=spec.area_mm2.value if spec.area_mm2 else None,
     )
 
 
@@ -202,7 +233,8 @@ def _curves(spec: EfficiencySpec, source: str) -> Efficiency:
 
 
 def _memory(name: str, spec: MemorySpec) -> Memory:
-    return Memory(name, spec.capacity.value, spec.bandwidth.value)
+    latency = spec.latency.value if spec.latency else 0.0
+    return Memory(name, spec.capacity.value, spec.bandwidth.value, latency, _energy(spec.energy))
 
 
 def _price(spec: PriceSpec) -> Price:
@@ -237,6 +269,13 @@ def _link(spec: LinkSpec, at: str, sources: Mapping[str, str], domain: int) -> L
         topology=spec.topology,
         collectives=fits,
         source=" | ".join(cited),
+        shape=tuple(_whole(extent) for extent in spec.shape),
+        planes=_whole(spec.planes) if spec.planes else 1,
+        leaf=_whole(spec.leaf) if spec.leaf else None,
+        taper=spec.taper.value if spec.taper else 1.0,
+        hop_s=spec.hop.value if spec.hop else None,
+        multicast=spec.multicast,
+        energy_per_byte=_energy(spec.energy),
     )
 
 

@@ -26,6 +26,8 @@ _EXAMPLES = {
     "s": "1.2 us",
     "w": "700 W",
     "usd_per_h": "3.29 USD/h",
+    "j_per_byte": "3.59 pJ/bit",
+    "j_per_flop": "0.71 pJ/FLOP",
 }
 
 
@@ -166,6 +168,8 @@ FlopsPerS = Annotated[Quantity, *_annotated("flops_per_s")]
 Seconds = Annotated[Quantity, *_annotated("s")]
 Watts = Annotated[Quantity, *_annotated("w")]
 UsdPerHour = Annotated[Quantity, *_annotated("usd_per_h")]
+JoulesPerByte = Annotated[Quantity, *_annotated("j_per_byte")]
+JoulesPerFlop = Annotated[Quantity, *_annotated("j_per_flop")]
 Count = Annotated[Quantity, *_annotated("count")]
 Fraction = Annotated[Quantity, *_annotated("fraction")]
 Number = Annotated[Quantity, *_annotated("number")]

@@ -30,6 +30,8 @@ from moesim.hardware.quantity import (
     CurveByFlops,
     FlopsPerS,
     Fraction,
+    JoulesPerByte,
+    JoulesPerFlop,
     Number,
     Seconds,
     Status,
@@ -41,8 +43,9 @@ SCHEMA_VERSION = 1
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
-Kind = Literal["gpu", "cpu-gpu", "npu"]
-Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh"]
+Kind = Literal["gpu", "npu", "tpu", "cpu-gpu", "near-data", "wafer", "supernode", "memory", "edge"]
+Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh", "torus"]
+Scope = Literal["device", "device+phy", "board"]
 Backend = Literal["vllm", "sglang", "trtllm"]
 #: How tokens travel to their experts, and optionally the serving engine that was measured.
 ExchangeKey = Annotated[
@@ -115,6 +118,20 @@ class EfficiencyFile(EfficiencyTable):
     sources: dict[Name, str] = {}
 
 
+class EnergySpec(_Part):
+    """Energy of a byte, with what it counts."""
+
+    scope: Scope
+    per_byte: JoulesPerByte
+
+
+class WorkEnergySpec(_Part):
+    """Energy of a FLOP by data type, with what it counts."""
+
+    scope: Scope
+    per_flop: dict[Dtype, JoulesPerFlop]
+
+
 class ProcessorSpec(_Part):
     """A compute unit. `bandwidth` is needed only where it differs from the memory's own.
 
@@ -126,6 +143,9 @@ class ProcessorSpec(_Part):
     bandwidth: dict[Name, BytesPerS] = {}
     efficiency: EfficiencyOrName | None = None
     kernels: Name | None = None
+    energy: WorkEnergySpec | None = None
+    path_energy: dict[Name, EnergySpec] = {}
+    area_mm2: Number | None = None
 
 
 class MemorySpec(_Part):
@@ -133,6 +153,17 @@ class MemorySpec(_Part):
 
     capacity: Bytes
     bandwidth: BytesPerS
+    latency: Seconds | None = None
+    energy: EnergySpec | None = None
+
+
+class CacheSpec(_Part):
+    """The last cache in front of the main memory."""
+
+    capacity: Bytes
+    hit: Seconds
+    miss: Seconds
+    write: Seconds
 
 
 class PowerSpec(_Part):
@@ -158,6 +189,7 @@ class DeviceSpec(_Part):
     memories: Annotated[dict[Name, MemorySpec], Field(min_length=1)]
     power: PowerSpec | None = None
     price: PriceSpec | None = None
+    cache: CacheSpec | None = None
 
 
 class HostSpec(_Part):
@@ -250,6 +282,13 @@ class LinkSpec(_Part):
     efficiency: Fraction
     topology: Topology
     collectives: CollectivesSpec = CollectivesSpec()
+    shape: list[Count] = []
+    planes: Count | None = None
+    leaf: Count | None = None
+    taper: Number | None = None
+    hop: Seconds | None = None
+    multicast: bool = False
+    energy: EnergySpec | None = None
 
 
 class ScaleUpSpec(LinkSpec):
@@ -275,6 +314,22 @@ class ClusterSpec(_Part):
     max_nodes: Count | None = None
 
 
+class WireSpec(_Part):
+    """One connection of a fabric; bandwidth is per direction."""
+
+    ends: Annotated[list[str], Field(min_length=2, max_length=2)]
+    bandwidth: BytesPerS
+    latency: Seconds
+
+
+class FabricSpec(_Part):
+    """Connections one by one: devices are ``device:0`` and on; everything else is named in `switches`."""
+
+    topology: Literal["any", "tree"] = "any"
+    switches: list[Name] = []
+    links: Annotated[list[WireSpec], Field(min_length=1)]
+
+
 class Spec(_Part):
     """A machine."""
 
@@ -288,6 +343,7 @@ class Spec(_Part):
     node: NodeSpec
     cluster: ClusterSpec | None = None
     exchanges: dict[ExchangeKey, ExchangeSpec] = {}
+    fabric: FabricSpec | None = None
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,14 +7,61 @@ from dataclasses import dataclass, field, replace
 
 from moesim.hardware.curves import Efficiency, Surfaces
 
+#: What an energy constant counts: the memory or circuit alone, its interface too, or the whole board.
+SCOPES = ("device", "device+phy", "board")
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Energy of one byte or one FLOP.
+
+    Published constants of the same part differ threefold, because they count different things.
+
+    Parameters
+    ----------
+    joules
+        Per byte, or per FLOP.
+    scope
+        One of `SCOPES`.
+    """
+
+    joules: float
+    scope: str
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A memory of a device or a host."""
+    """A memory of a device or a host.
+
+    Parameters
+    ----------
+    latency_s
+        From a request to the first byte; 0 where it is not known.
+    energy_per_byte
+        Of a byte read or written by the main processor.
+    """
 
     name: str
     capacity_bytes: float
     bandwidth_bytes_per_s: float
+    latency_s: float = 0.0
+    energy_per_byte: Energy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The last cache in front of a device's main memory, shared by all that goes through the device.
+
+    Parameters
+    ----------
+    hit_s, miss_s, write_s
+        Latency of a hit, what a miss adds before the memory answers, and latency of a write.
+    """
+
+    capacity_bytes: float
+    hit_s: float
+    miss_s: float
+    write_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +84,12 @@ class Processor:
         Measured kernels; where there is one it takes the place of the efficiency of its kind.
     measured_on
         Device whose kernels those are: this one, or a near relative; empty without any.
+    energy_per_flop
+        By data type; empty where no source says.
+    energy_per_byte
+        By memory name, where this processor's path to a memory differs from the memory's own constant.
+    area_mm2
+        What the processor adds to a die, where published.
     """
 
     name: str
@@ -46,6 +99,9 @@ class Processor:
     efficiency: Mapping[str, Efficiency]
     kernels: Surfaces = field(default_factory=dict, repr=False)
     measured_on: str = ""
+    energy_per_flop: Mapping[str, Energy] = field(default_factory=dict)
+    energy_per_byte: Mapping[str, Energy] = field(default_factory=dict)
+    area_mm2: float | None = None
 
     def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
         """Efficiency of one kind of operation in one data type; ``nvfp4`` computes as ``fp4``."""
@@ -82,6 +138,7 @@ class Device:
     tdp_w: float | None = None
     idle_w: float | None = None
     price: Price | None = None
+    cache: Cache | None = None
 
     @property
     def processor(self) -> Processor:
@@ -154,13 +211,28 @@ class Link:
     topology
         ``switch`` (any pair at full rate), ``full_mesh`` (point-to-point links that share the bandwidth
         between peers), ``ring``, ``tree`` (through a host bridge), ``fat_tree``, ``rail``, ``planes``,
-        ``mesh``.
+        ``mesh`` (a rectangle of neighbours, routed first along one axis), ``torus`` (the same, closed).
     collectives
         Measured fits by collective: ``all_reduce all_gather reduce_scatter all_to_all``, rising in ranks;
         ``all_reduce_custom`` is what serving engines reach inside CUDA graphs with their own kernels, and
         ``all_reduce_custom.vllm`` one of them.
     source
         Where the numbers come from.
+    shape
+        Extents of a mesh or torus, ``(rows, columns)`` or more axes; empty for the squarest that fits. There
+        the bandwidth is the sum over a device's own links: twice the axes, whether or not it is at an edge.
+    planes
+        Independent switch planes that a device is connected to; its bandwidth is split evenly over them.
+    leaf
+        Devices below one leaf switch of a tree, fat tree or planes; None for one switch without blocking.
+    taper
+        Bandwidth into a leaf switch from below over that out of it; 1 does not block.
+    hop_s
+        Latency of each hop through a switch or a neighbour; None where `latency_s` is all of it.
+    multicast
+        Whether switches copy: a token sent to many crosses each link once.
+    energy_per_byte
+        Of a byte over one hop.
     """
 
     name: str
@@ -171,6 +243,45 @@ class Link:
     topology: str
     collectives: Mapping[str, tuple[CollectiveFit, ...]] = field(default_factory=dict)
     source: str = ""
+    shape: tuple[int, ...] = ()
+    planes: int = 1
+    leaf: int | None = None
+    taper: float = 1.0
+    hop_s: float | None = None
+    multicast: bool = False
+    energy_per_byte: Energy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One connection of a described fabric, the same both ways.
+
+    Parameters
+    ----------
+    ends
+        Names of what it connects: ``device:3`` and so on for devices, else names of switches and hosts.
+    """
+
+    ends: tuple[str, str]
+    bandwidth_bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """Connections described one by one, where no named topology says them.
+
+    Parameters
+    ----------
+    switches
+        Names of what is no device.
+    topology
+        ``tree`` promises that there is one way only between any two; ``any`` promises nothing.
+    """
+
+    switches: tuple[str, ...]
+    wires: tuple[Wire, ...]
+    topology: str = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +363,20 @@ class Host:
     storage: Memory | None = None
 
 
+#: What machines are, and how a list of them is headed, in its order.
+KINDS = {
+    "gpu": "GPUs",
+    "npu": "NPUs",
+    "tpu": "TPUs",
+    "cpu-gpu": "CPU-GPU boxes",
+    "near-data": "PIM and near-data",
+    "wafer": "wafers",
+    "supernode": "supernodes and racks",
+    "memory": "many memories",
+    "edge": "edge devices",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """A cluster of equal nodes.
@@ -261,7 +386,7 @@ class Hardware:
     name
         Catalogue name, ``device-form-count``: ``h200-sxm-8``.
     kind
-        ``gpu``, ``cpu-gpu`` or ``npu``.
+        One of `KINDS`.
     device, devices_per_node
         The accelerators.
     scale_up
@@ -270,6 +395,8 @@ class Hardware:
         The network between nodes, per device; None for a machine that stands alone.
     host_link
         Accelerator to host memory, per device and direction.
+    fabric
+        Connections between devices one by one; None where the links' topologies say them.
     exchanges
         Measured exchanges between expert-parallel ranks: ``low_latency`` and ``high_throughput``, each also
         with a serving engine as in ``low_latency.sglang``.
@@ -293,6 +420,7 @@ class Hardware:
     exchanges: Mapping[str, Exchange] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
+    fabric: Fabric | None = None
 
     @property
     def num_devices(self) -> int:

@@ -77,6 +77,8 @@ class Judged:
                 for a in row.assumed
             ],
             "reason": row.reason,
+            "cause": row.cause,
+            "claims": list(row.claims),
         }
 
 
@@ -109,7 +111,13 @@ def run_row(row: Row, *, sweep: bool = True, trace: RoutingTrace | None = None, 
     swept: tuple[float, ...] = ()
     if sweep:
         swept = tuple(row.compute(Case(values, given, seed)) for values in points(row.assumed, seed))
-    return Judged(row, ours, swept, judge(row.figure.value, ours, swept, row.figure.neutral), routing)
+    return Judged(
+        row,
+        ours,
+        swept,
+        judge(row.figure.value, ours, swept, row.figure.neutral, row.figure.towards),
+        routing,
+    )
 
 
 def reproduce(

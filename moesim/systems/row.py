@@ -9,6 +9,9 @@ from moesim.trace.types import RoutingTrace
 
 #: Whether a row follows what the paper says or what the released code does.
 VARIANTS = ("paper", "code")
+#: Why a row is not reproduced: its source leaves out what decides it; we model the same thing and arrive
+#: elsewhere; or we have no model of it.
+CAUSES = ("missing specification", "disagreement", "our limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Figure:
         ``P`` read in the primary text, ``S`` in notes on it, ``/SIM`` simulated by its authors.
     source, locator
         Where it is, and where in there.
+    towards
+        Where only a direction is claimed and `value` is None: 1 for more than `neutral`, -1 for less.
     """
 
     metric: str
@@ -39,6 +44,7 @@ class Figure:
     grade: str = "P"
     source: str = ""
     locator: str = ""
+    towards: int = 0
 
     @property
     def neutral(self) -> float | None:
@@ -110,7 +116,8 @@ class Row:
     compute
         Ours, in the unit of the figure; None where moesim has no model of it, for the `reason` given.
     kind
-        ``offload``, ``cpu-gpu``, ``near-data``, ``compression``, ``routing``, ``serving``, ``storage``.
+        ``offload``, ``cpu-gpu``, ``near-data``, ``wafer``, ``npu``, ``compression``, ``routing``,
+        ``serving``, ``storage``, ``training``, ``placement``, ``planning``.
     slots
         The decisions that the system is made of.
     hardware, workload
@@ -125,6 +132,10 @@ class Row:
         One of `VARIANTS`.
     reason
         Why ours differs, or what is missing.
+    cause
+        One of `CAUSES`, of a row that is not reproduced.
+    claims
+        The lines of ``claims.csv`` that the row answers.
     """
 
     system: str
@@ -140,6 +151,8 @@ class Row:
     headline: bool = False
     variant: str = "paper"
     reason: str = ""
+    cause: str = ""
+    claims: tuple[str, ...] = ()
 
     def central(self) -> dict[str, float]:
         """Assumptions as taken."""

@@ -29,6 +29,7 @@ def judge(
     ours: float | None,
     swept: Sequence[float] = (),
     neutral: float | None = None,
+    towards: int = 0,
 ) -> str:
     """The verdict on a row.
 
@@ -40,6 +41,8 @@ def judge(
         Ours over the ranges of the assumptions. Between two of them, every value is taken to be reached.
     neutral
         The value that means neither gain nor loss, for figures that are gains.
+    towards
+        Where no figure is published but a direction: 1 for more than `neutral`, -1 for less.
 
     Examples
     --------
@@ -49,7 +52,11 @@ def judge(
     ('not reproduced', 'not reproduced')
     >>> judge(1.05, 0.98, neutral=1.0)
     'not reproduced'
+    >>> judge(None, 1.3, neutral=1.0, towards=1)
+    'direction'
     """
+    if published is None and ours is not None and neutral is not None and (ours - neutral) * towards > 0:
+        return DIRECTION
     if published is None or ours is None:
         return NOT
     near, far = sorted((published * (1 - TOLERANCE), published * (1 + TOLERANCE)))

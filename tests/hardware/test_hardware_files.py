@@ -115,7 +115,7 @@ def test_all_faults_at_once_with_path_value_and_nearest_name(write):
         ("cores: 10", "cores: ten"),
         ("topology: ring", "topology: rign"),
         ("fp8: 200 TFLOP/s", "fp8: 200 parsec"),
-        ("kind: gpu", "kind: tpu"),
+        ("kind: gpu", "kind: gbu"),
         ("tdp: 300 W", "tdp: {value: 300 W, status: heard}"),
     )
     found = faults(path)
@@ -125,7 +125,7 @@ def test_all_faults_at_once_with_path_value_and_nearest_name(write):
         "devices.toy.processors.core.cores: not a whole number from 1 (got 'ten'); allowed: a whole",
         "nearest: ring",
         "has an unknown unit 'parsec' (got '200 parsec')",
-        "allowed: gpu, cpu-gpu, npu",
+        "allowed: gpu, npu, tpu, cpu-gpu",
         "devices.toy.power.tdp: unknown status 'heard' (got '300 W'); allowed: seen, recalled",
     ):
         assert any(expected in fault for fault in found), (expected, found)

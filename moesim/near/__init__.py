@@ -1,0 +1,1 @@
+"""Processors beside memories: which of them runs what, and what that gains."""

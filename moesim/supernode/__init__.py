@@ -1,0 +1,1 @@
+"""Supernodes: prefill, decode and cache pools of processors on one fabric."""

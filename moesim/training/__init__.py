@@ -1,0 +1,1 @@
+"""One iteration of training: its work, memory, communication and pipeline."""
