@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from moesim.wafer.forecast import Forecast, copy_slots, learn
     from moesim.wafer.layer import LayerCost, Work, layer_cost
     from moesim.wafer.machine import Wafer, spread
-    from moesim.wafer.replay import FORECASTS, POLICIES, Outcome, replay, step_counts, streams
-    from moesim.wafer.tasks import allocated, at_home, dealt
+    from moesim.wafer.decode import FORECASTS, POLICIES, Outcome, replay, step_counts, streams
+    from moesim.wafer.tasks import allocated, at_home, dealt, shared
 
 # numba takes longer to import than most commands take to run.
 _LAZY = {
-    "FORECASTS": "replay",
+    "FORECASTS": "decode",
     "Forecast": "forecast",
     "LayerCost": "layer",
-    "Outcome": "replay",
-    "POLICIES": "replay",
+    "Outcome": "decode",
+    "POLICIES": "decode",
     "Wafer": "machine",
     "Work": "layer",
     "allocated": "tasks",
@@ -26,10 +26,11 @@ _LAZY = {
     "dealt": "tasks",
     "layer_cost": "layer",
     "learn": "forecast",
-    "replay": "replay",
+    "replay": "decode",
+    "shared": "tasks",
     "spread": "machine",
-    "step_counts": "replay",
-    "streams": "replay",
+    "step_counts": "decode",
+    "streams": "decode",
 }
 __all__ = [
     "FORECASTS",
@@ -46,6 +47,7 @@ __all__ = [
     "layer_cost",
     "learn",
     "replay",
+    "shared",
     "spread",
     "step_counts",
     "streams",

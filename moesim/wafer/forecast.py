@@ -72,13 +72,17 @@ def learn(train: RoutingTrace, layers: Sequence[int] | None = None) -> Forecast:
     return Forecast(np.array(follow), np.array(popular))
 
 
-def copy_slots(wafer: Wafer, shape: ExpertShape, layers: int, experts: int, share: float) -> int:
+def copy_slots(
+    wafer: Wafer, shape: ExpertShape, layers: int, experts: int, share: float, part: float = 1.0
+) -> int:
     """Experts of other dies that a die has room for, per layer.
 
     Parameters
     ----------
     share
         Of a die's memory that copies may take.
+    part
+        Of an expert that a copy is.
 
     Raises
     ------
@@ -87,17 +91,18 @@ def copy_slots(wafer: Wafer, shape: ExpertShape, layers: int, experts: int, shar
     """
     total = wafer.dies * wafer.memory_bytes
     needed = layers * experts * shape.weight_bytes
-    if needed > (1.0 - share) * total:
+    if needed > (1.0 - share) * total * (1.0 + 1e-9):
         raise InfeasibleError(
             f"experts take {needed / 1e9:.0f} GB, and the wafer has {(1.0 - share) * total / 1e9:.0f} GB for them",
             resource="memory of the dies",
             needed=needed,
             available=(1.0 - share) * total,
         )
-    return int(share * wafer.memory_bytes // (layers * shape.weight_bytes))
+    room = int(share * wafer.memory_bytes // (layers * part * shape.weight_bytes))
+    return min(room, experts)
 
 
-def keep(copies: Bools, home: Bools, read: Bools, score: Floats, slots: int) -> Bools:
+def keep(copies: Bools, read: Bools, score: Floats, slots: int) -> Bools:
     """Which copies each die has after a layer.
 
     A die keeps what it has just read from elsewhere and what it kept before, as far as there is room; the
@@ -107,10 +112,8 @@ def keep(copies: Bools, home: Bools, read: Bools, score: Floats, slots: int) -> 
     ----------
     copies
         What is kept so far, bool ``[experts, dies]``.
-    home
-        Where experts lie, of the same shape.
     read
-        What a die has read, of the same shape.
+        What a die has just read from elsewhere, of the same shape.
     score
         How much a die expects to need an expert, of the same shape; 0 for not at all.
     slots
@@ -118,11 +121,11 @@ def keep(copies: Bools, home: Bools, read: Bools, score: Floats, slots: int) -> 
 
     Examples
     --------
-    >>> home = np.array([[True], [False], [False]])
-    >>> keep(~home & False, home, np.ones((3, 1), bool), np.array([[1.0], [0.2], [0.7]]), 1).ravel()
+    >>> read = np.array([[False], [True], [True]])
+    >>> keep(~read & False, read, np.array([[1.0], [0.2], [0.7]]), 1).ravel()
     array([False, False,  True])
     """
-    wanted = (copies | (read & (score > 0))) & ~home
+    wanted = copies | (read & (score > 0))
     if slots < 1:
         return np.zeros_like(copies)
     # Of equal scores what is there already stays.

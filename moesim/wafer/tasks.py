@@ -1,4 +1,4 @@
-"""Who computes what: blocks dealt out without regard to where experts lie, experts at home, or allocation."""
+"""Who computes what: evenly without regard to where experts lie, experts at home, or allocation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from moesim.wafer.machine import Ints, Wafer
 BLOCK, REACH = 50, 1
 
 
+def shared(counts: Floats, dies: int) -> Work:
+    """Every expert's columns spread over all dies: each does the same amount of each expert.
+
+    >>> shared(np.array([6.0, 0.0]), 2).tokens.tolist(), shared(np.array([6.0, 0.0]), 2).reads.tolist()
+    ([[3.0, 3.0], [0.0, 0.0]], [[0.5, 0.5], [0.0, 0.0]])
+    """
+    tokens = np.repeat(np.asarray(counts, np.float64)[:, None] / dies, dies, axis=1)
+    return Work(tokens, np.where(tokens > 0, 1.0 / dies, 0.0))
+
+
 def dealt(counts: Floats, dies: int, rows: int) -> Work:
     """Blocks of `rows` tokens of one expert each, dealt out to the dies in turn.
 
-    This is what the command processor of one large GPU does with the blocks of a grouped GEMM: all dies are
-    alike to it, and each gets the same number of blocks. A block reads its expert's weights.
+    This is what the command processor of one large GPU does with the blocks of a grouped GEMM that are as
+    wide as the expert: all dies are alike to it, and each gets the same number of blocks. A block reads its
+    expert's weights.
 
     Parameters
     ----------
@@ -67,13 +78,19 @@ def balance_tokens(wafer: Wafer, shape: ExpertShape) -> float:
 
 
 def allocated(
-    wafer: Wafer, shape: ExpertShape, counts: Floats, held: Bools, block: int = BLOCK, reach: int = REACH
+    wafer: Wafer,
+    shape: ExpertShape,
+    counts: Floats,
+    owner: Ints,
+    copies: Bools,
+    block: int = BLOCK,
+    reach: int = REACH,
 ) -> Work:
     """Tasks near the weights, split where that is faster (Algorithm 1 of arXiv:2510.05497).
 
     Experts come in rising order of their requests. Those of an expert go, `block` at a time, to whichever
     candidate would be done first; candidates are the dies that hold the expert and those within `reach` of
-    one. What the text leaves open is read thus. A die is done after the longer of its multiplying and its
+    where it lies. What the text leaves open is read thus. A die is done after the longer of its multiplying and its
     memory's reading, and what it waits for weights from other dies. Holders of an expert are candidates
     before other dies, and of both the least loaded. There are as many candidates as parts that the requests
     can be split into without any being shorter than the reading of the weights, one at least: so that few
@@ -85,20 +102,19 @@ def allocated(
         The machine and one expert.
     counts
         Tokens of each expert, ``[experts]``.
-    held
-        Which die holds which expert, bool ``[experts, dies]``.
+    owner, copies
+        Where each expert lies, ``[experts]``, and which other die has a copy, bool ``[experts, dies]``.
 
     Returns
     -------
     Work
         Each die reads an expert's weights once.
     """
-    hops = wafer.hops()
-    near = np.where(held[:, None, :], hops[None], np.iinfo(np.int64).max).min(axis=-1)
+    near = np.where(copies, 0, wafer.hops()[owner])
     curve = wafer.efficiency
     read_s = shape.weight_bytes / (wafer.memory_bytes_per_s * float(at(curve.memory, shape.weight_bytes)))
     token_s = read_s / balance_tokens(wafer, shape)
-    tokens = np.zeros(held.shape)
+    tokens = np.zeros(copies.shape)
     order = np.argsort(counts, kind="stable")
     link_s = shape.weight_bytes / wafer.link_bytes_per_s
     _allocate(order, np.asarray(counts, np.float64), near.astype(np.int64), float(block), reach,

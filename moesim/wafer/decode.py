@@ -1,4 +1,4 @@
-"""Decode steps on a wafer, layer by layer, under one of five ways to share the work out."""
+"""Decode steps on a wafer, layer by layer, under one of six ways to share the work out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from moesim.trace.types import RoutingTrace
 from moesim.wafer.forecast import Forecast, keep
 from moesim.wafer.layer import layer_cost
 from moesim.wafer.machine import Ints, Wafer, spread
-from moesim.wafer.tasks import BLOCK, allocated, at_home, dealt
+from moesim.wafer.tasks import BLOCK, allocated, at_home, dealt, shared
 
-#: ``base`` deals blocks out to all dies in turn; ``ep`` computes experts where they lie; ``allo`` splits
-#: popular ones over neighbours; ``pred`` is base with forecast copies, ``allo+pred`` both.
-POLICIES = ("base", "ep", "allo", "pred", "allo+pred")
+#: ``base`` spreads every expert over all dies; ``ep`` computes experts where they lie; ``allo`` splits popular
+#: ones over neighbours; ``pred`` is base with forecast copies, ``allo+pred`` both. ``blocks`` is another base:
+#: blocks of tokens dealt out in turn.
+POLICIES = ("base", "ep", "allo", "pred", "allo+pred", "blocks")
 #: How copies are chosen: by what follows this token's experts, or by how often prompts chose an expert.
 FORECASTS = ("next_token", "popular")
 
@@ -32,17 +33,18 @@ class Outcome:
         All MoE layers of all steps that were counted.
     tokens
         That were decoded.
-    hops
-        Links that weights crossed, in readings of one expert.
+    hops, byte_hops
+        Sum of the Manhattan distances of all readings from other dies, and of their bytes times distance.
     local_bytes, remote_bytes, written_bytes
         Weights read from a die's own memory, from other dies, and written as copies.
     link_share
-        Part of the layers whose busiest link was slower than every die.
+        Part of the seconds that are of layers whose links were slower than every die.
     """
 
     seconds: float
     tokens: int
     hops: float
+    byte_hops: float
     local_bytes: float
     remote_bytes: float
     written_bytes: float
@@ -118,7 +120,7 @@ def replay(
     policy
         One of `POLICIES`.
     rows
-        Tokens of a block that is dealt out.
+        Tokens of a block, of ``blocks``.
     block
         Tokens that are allocated at a time.
     forecast
@@ -152,43 +154,44 @@ def replay(
         raise ConfigError(faults)
     steps, layers, experts = counts.shape
     owner = spread(experts, wafer.dies)
-    home = np.zeros((experts, wafer.dies), bool)
-    home[np.arange(experts), owner] = True
-    copies = np.zeros((layers, *home.shape), bool)
+    copies = np.zeros((layers, experts, wafer.dies), bool)
+    here = owner[:, None] == np.arange(wafer.dies)
     expects = np.zeros(0)
     if forecast is not None and policy.endswith("pred"):
         expects = forecast.follow * forecast.top(candidates)
-    seconds = hops = local = remote = written = linked = 0.0
+    in_order = policy in ("base", "pred")
+    seconds = hops = byte_hops = local = remote = written = linked = 0.0
     for step in range(steps):
         for layer in range(layers):
             load = counts[step, layer].astype(np.float64)
-            held = home | copies[layer]
             if policy == "ep":
                 work = at_home(load, owner, wafer.dies)
-            elif policy.startswith("allo"):
-                work = allocated(wafer, shape, load, held, block)
-            else:
+            elif policy == "blocks":
                 work = dealt(load, wafer.dies, rows)
-            new = None
+            elif policy.startswith("allo"):
+                work = allocated(wafer, shape, load, owner, copies[layer], block)
+            else:
+                work = shared(load, wafer.dies)
+            before, new = copies[layer], np.zeros(here.shape, bool)
             if policy.endswith("pred") and forecast is not None:
                 if predict == "next_token":
                     score = expects[layer].T @ work.tokens
                 else:
                     score = np.repeat(forecast.popular[layer][:, None], wafer.dies, axis=1)
-                after = keep(copies[layer], home, (work.reads > 0) & ~held, score, slots)
-                new = after & ~copies[layer]
-                copies[layer] = after
-            cost = layer_cost(wafer, shape, work, held, written=new, exchange=exchange)
+                copies[layer] = keep(before, (work.reads > 0) & ~here & ~before, score, slots)
+                new = copies[layer] & ~before
             if step < warm:
                 continue
+            cost = layer_cost(
+                wafer, shape, work, owner, before, written=new, in_order=in_order, exchange=exchange
+            )
             seconds += cost.seconds
             hops += cost.hops
+            byte_hops += cost.byte_hops
             local += cost.local_bytes
             remote += cost.remote_bytes
             written += cost.written_bytes
-            linked += cost.link_s > max(cost.compute_s.max(), cost.memory_s.max())
-    counted = steps - warm
+            linked += cost.seconds * cost.linked
     tokens = int(counts[warm:, 0].sum()) // top_k
-    return Outcome(seconds, tokens, hops, local, remote, written, float(linked) / (counted * layers))
-
+    return Outcome(seconds, tokens, hops, byte_hops, local, remote, written, linked / seconds)
 
