@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moesim.analysis.buffers import ORDERS, Displacement, displacement
     from moesim.analysis.check import check_file, check_trace
     from moesim.analysis.check_types import Finding, Report
     from moesim.analysis.compare import Comparison, compare_phases, compare_traces
-    from moesim.analysis.buffers import ORDERS, Displacement, displacement
     from moesim.analysis.grouped import by_request
     from moesim.analysis.stats import Statistics, statistics
 

@@ -1,13 +1,13 @@
 """Who loses a place in an expert's buffer to whom: what one query of a batch does to the others.
 
-With a capacity limit, an expert takes ``C = ceil(f k T / E)`` of the selections of a batch of T tokens, in the
-order of the buffer, and drops the rest (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961). What a query gets
-then depends on the others of its batch ("Buffer Overflow in Mixture of Experts", arXiv:2402.05526). Two
+With a capacity limit, an expert takes ``C = ceil(f k T / E)`` of the selections of a batch of T tokens, in
+the order of the buffer, and drops the rest (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961). What a query
+gets then depends on the others of its batch ("Buffer Overflow in Mixture of Experts", arXiv:2402.05526). Two
 questions are answered by counting, both exactly:
 
 * would a selection that is dropped be kept if its request were alone, with as large a buffer?
-* would it be kept without one other request s? It stands ``p`` places behind the first that is dropped, so it is
-  if s holds more than ``p`` of the places before it.
+* would it be kept without one other request s? It stands ``p`` places behind the first that is dropped, so it
+  is if s holds more than ``p`` of the places before it.
 
 What a dropped selection does to the layers behind it is not followed: routing stays that of the trace.
 """
@@ -88,7 +88,8 @@ class Displacement:
             "influenced_pair_fraction": self.influenced_pairs / max(self.pairs, 1),
             "by_place": self.by_place.tolist(),
             "top_displacers": [
-                {"request": int(request), "queries": int(queries)} for request, queries in self.by_request[:10]
+                {"request": int(request), "queries": int(queries)}
+                for request, queries in self.by_request[:10]
             ],
         }
 
@@ -205,9 +206,7 @@ def _rows_of(trace: RoutingTrace) -> list[npt.NDArray[np.int64]]:
     return [np.asarray(part, np.int64) for part in np.split(order, cuts)] if len(order) else []
 
 
-def _check(
-    trace: RoutingTrace, requests: int, factor: float, batch: int, tokens: int, order: str
-) -> None:
+def _check(trace: RoutingTrace, requests: int, factor: float, batch: int, tokens: int, order: str) -> None:
     faults = []
     if not 0 < factor <= 1e6:
         faults.append(Fault("must be above 0", "--capacity-factor", factor, "0 to 1e6"))
