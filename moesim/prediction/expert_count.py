@@ -1,8 +1,8 @@
 """What serving costs against the number of experts, everything else of a model the same.
 
 The cost model of "Toward Inference-optimal Mixture-of-Expert Large Language Models" (arXiv:2404.02852,
-section 4): experts take memory from the cache, so fewer requests run at once and a token costs more devices. Of
-any number of devices the cheapest counts, ``cost = G / throughput``. The paper profiles the latency of its
+section 4): experts take memory from the cache, so fewer requests run at once and a token costs more devices.
+Of any number of devices the cheapest counts, ``cost = G / throughput``. The paper profiles the latency of its
 engine; here it is that of `moesim.prediction`.
 """
 

@@ -128,11 +128,11 @@ ROWS = (
                 1.0,
                 0.6,
                 1.0,
-                "how tokens grow with parameters; 1 in compute-optimal training",
+                "of tokens in parameters; 1 in compute-optimal training",
             ),
         ),
         headline=True,
-        reason="by the published law of routed models that the paper extends; its own constants are not printed",
+        reason="by the published law of routed models that it extends; its own constants are not printed",
         claims=("Toward Inference-optimal MoE/1",),
     ),
     Row(
@@ -159,8 +159,8 @@ ROWS = (
                 0.775,
                 0.15,
                 0.85,
-                "of the loss-optimal size; the abstract's `much smaller (70-85 %)` as what is left, or at the "
-                "low end as what is gone",
+                "of the loss-optimal size; the abstract's `much smaller (70-85 %)` as what is left, or at "
+                "the low end as what is gone",
             ),
             PROMPT,
             OUTPUT,

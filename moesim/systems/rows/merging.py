@@ -1,4 +1,4 @@
-"""Merge-then-Compress and MoTE: what is left of experts that are merged, factored or made ternary. Counted."""
+"""Merge-then-Compress and MoTE: what is left of experts that are merged, factored or made ternary."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ ROWS = (
         memory_saved,
         "compression",
         "Placement(merged) + Precision(low rank and sparse)",
-        workload=f"Switch-Base-32: 11 of 12 layers merged to 8 of 32 experts, rank 32, a tenth of the residue "
+        workload="Switch-Base-32: 11 of 12 layers merged to 8 of 32 experts, rank 32, a tenth of a residue "
         f"({REPOSITORY})",
         headline=True,
         claims=("Merge-then-Compress/1",),
@@ -99,7 +99,7 @@ ROWS = (
                 0.5,
                 0.05,
                 0.5,
-                "of all tokens: as many as the encoder's, or answers of a few",
+                "of all tokens: as many as the encoder's, or few",
             ),
         ),
         claims=("Merge-then-Compress/1",),

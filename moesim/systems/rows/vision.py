@@ -17,7 +17,8 @@ MONO = "arXiv:2507.12566"
 #: InternViT-300M: layers, width, intermediate width, heads, tokens of a tile of 448 x 448 (config.json of
 #: OpenGVLab/InternViT-300M-448px); 256 of them reach the language model.
 VISION = (24, 1024, 4096, 16, 1025)
-#: InternLM2-1.8B: layers, width, intermediate width, heads, heads of keys (config.json of internlm/internlm2-1_8b).
+#: InternLM2-1.8B: layers, width, intermediate width, heads, heads of keys (config.json of
+#: internlm/internlm2-1_8b).
 LANGUAGE = (24, 2048, 8192, 16, 8)
 TILE_TOKENS = 256
 
@@ -110,7 +111,7 @@ def first_token_s(tiles: float, text: float, launch_s: float, modular: bool, fus
 
 
 def mono_saved(case: Case) -> float:
-    """Part of the time to the first token that goes with the vision encoder, the most over numbers of tiles."""
+    """Part of the time to the first token that goes with the vision encoder, at the best number of tiles."""
     text, launch_s = case["text"], case["launch_us"] * 1e-6
     return max(
         1.0
@@ -157,12 +158,12 @@ ROWS = (
         "serving",
         "Gate(by modality) + one kernel for both experts",
         hardware=GPU,
-        workload="InternLM2-1.8B with visual experts against InternViT-300M before it, eager, most over 1 to 13 tiles",
+        workload="InternLM2-1.8B with visual experts, or behind InternViT-300M; eager, best of 1 to 13",
         assumed=(TEXT, LAUNCH),
         headline=True,
         cause="missing specification",
-        reason="GPU, framework of the encoder and image sizes are not printed in the text that is held; by kernels "
-        "and FLOPs the encoder is about half of the time",
+        reason="GPU, framework of the encoder and image sizes are not printed in the text that is held; by "
+        "kernels and FLOPs the encoder is about half of the time",
         claims=("Mono-InternVL-1.5/1",),
     ),
     Row(
@@ -195,8 +196,8 @@ ROWS = (
         "Gate(latency-aware)",
         headline=True,
         cause="missing specification",
-        reason="the latency table is not in the text that is held: neither which model and resolution nor the kernels' "
-        "own times",
+        reason="the latency table is not in the text that is held: neither which model and resolution nor "
+        "the kernels' own times",
         claims=("ShiftAddViT/1",),
     ),
     Row(
@@ -231,8 +232,8 @@ ROWS = (
         hardware="ZCU102 at 300 MHz; A6000; Xeon 6226R",
         headline=True,
         cause="missing specification",
-        reason="power and latency of the three machines (Table V) are not in the text that is held, and energy "
-        "efficiency is nothing but their product",
+        reason="power and latency of the three machines (Table V) are not in the text that is held, and "
+        "energy efficiency is nothing but their product",
         claims=("Edge-MoE/1",),
     ),
 )
