@@ -257,7 +257,7 @@ def test_hosts_and_memories_are_ends_too(tmp_path):
     assert loads[[fabric.link_name(i) == "mem > x" for i in range(len(loads))]] == pytest.approx([4.0])
 
 
-def test_what_cannot_be_reached_is_refused(tmp_path):
+def test_what_cannot_be_reached_is_refused():
     two = network_of(load_hardware("h100-sxm-8", nodes=2))
     with pytest.raises(ValueError, match="17 ranks on 16 devices"):
         link_loads(two, np.ones((17, 17)))
