@@ -8,6 +8,7 @@ from moesim.training.memory import TrainMemory, layer_activations
 from moesim.training.pipeline import StageTimes, in_flight, run_schedule
 from moesim.training.recipe import CONTEXT, OVERLAPS, PADDING, PRECISIONS, RECOMPUTE, SCHEDULES, Recipe
 from moesim.training.schedule import Schedule, dualpipe, interleaved, one_forward_one_backward
+from moesim.training.search import Found, Search, Space, search
 from moesim.training.shapes import gpt
 from moesim.training.traffic import exchange_seconds, reduce_seconds
 
@@ -19,11 +20,14 @@ __all__ = [
     "RECOMPUTE",
     "SCHEDULES",
     "Costs",
+    "Found",
     "Group",
     "Iteration",
     "Line",
     "Recipe",
     "Schedule",
+    "Search",
+    "Space",
     "StageTimes",
     "TrainLayout",
     "TrainMemory",
@@ -41,5 +45,6 @@ __all__ = [
     "rank_imbalance",
     "reduce_seconds",
     "run_schedule",
+    "search",
     "training_flops",
 ]

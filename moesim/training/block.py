@@ -1,4 +1,4 @@
-"""Seconds of one layer for one micro-batch: computation, traffic, and how much of the traffic is waited for."""
+"""Seconds of one layer for one micro-batch: computation, traffic, and the traffic that is waited for."""
 
 from __future__ import annotations
 
@@ -160,7 +160,8 @@ def _traffic(
             # All tokens are gathered instead where a token goes to more ranks than there are.
             whole = tokens / layout.tp * layout.ep * hidden * ACTIVATION_BYTES
             gathered = sum(
-                reduce_seconds(c, layout.group("ep"), whole, hardware) for c in ("all_gather", "reduce_scatter")
+                reduce_seconds(c, layout.group("ep"), whole, hardware)
+                for c in ("all_gather", "reduce_scatter")
             )
             ways = min(ways, gathered) if ways else ways
         group = layout.group("etp")
@@ -205,4 +206,3 @@ def _context(
         steps * max(0.0, times * step - work / group.ranks) for times, work in ((1.0, ahead), (2.0, behind))
     ]
     return Part("cp", "cp", waits[0], waits[1], moved_s=3.0 * steps * step)
-

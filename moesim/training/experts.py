@@ -76,7 +76,8 @@ def rank_imbalance(counts: Array, ep: int) -> float:
 
     Examples
     --------
-    >>> rank_imbalance(np.array([[6.0, 2.0, 4.0, 4.0]]), 4), rank_imbalance(np.array([[6.0, 2.0, 4.0, 4.0]]), 2)
+    >>> loads = np.array([[6.0, 2.0, 4.0, 4.0]])
+    >>> rank_imbalance(loads, 4), rank_imbalance(loads, 2)
     (1.5, 1.0)
     """
     loads = np.asarray(counts, dtype=np.float64)

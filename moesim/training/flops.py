@@ -35,7 +35,8 @@ def training_flops(model: Model, seq: int, *, causal_halved: bool = False) -> fl
 
     Examples
     --------
-    GPT-3 175B as Narayanan et al. count it without recomputation, 72 s l h^2 (1 + s/6h + V/12lh) per sequence:
+    GPT-3 175B as Narayanan et al. count it without recomputation, 72 s l h^2 (1 + s/6h + V/12lh) per
+    sequence:
 
     >>> from moesim.training.shapes import gpt
     >>> h, l, s, V = 12288, 96, 2048, 51200

@@ -22,8 +22,8 @@ from moesim.training.schedule import Schedule, dualpipe, interleaved, one_forwar
 from moesim.training.traffic import reduce_seconds, send_seconds
 from moesim.training.work import local_params
 
-#: Bytes that Adam moves per parameter: gradient, master copy, both moments read, all but the gradient written in
-#: 32 bits, and the 16-bit weight written.
+#: Bytes that Adam moves per parameter: gradient, master copy, both moments read, all but the gradient written
+#: in 32 bits, and the 16-bit weight written.
 ADAM_BYTES = 4.0 + 3 * 8.0 + 2.0
 #: Clipping reads the gradients once.
 CLIP_BYTES = 4.0
@@ -312,8 +312,8 @@ def _gathered_seconds(
 ) -> float:
     """Seconds per micro-batch that sharded parameters and gradients are waited for.
 
-    Parameters are gathered for the forward and for the backward pass, gradients reduced behind the latter, one
-    layer ahead of where they are needed (FSDP, arXiv:2304.11277, section 3.3). There is one stage.
+    Parameters are gathered for the forward and for the backward pass, gradients reduced behind the latter,
+    one layer ahead of where they are needed (FSDP, arXiv:2304.11277, section 3.3). There is one stage.
     """
     if recipe.zero < 3:
         return 0.0
@@ -387,4 +387,3 @@ def _lines(blocks: list[Stage], mine: list[int], schedule: Schedule) -> list[Lin
                 key = (part.name, part.bound_by)
                 total[key] = total.get(key, 0.0) + number * count * (part.forward_s + part.backward_s)
     return [Line(name, seconds, bound) for (name, bound), seconds in total.items()]
-

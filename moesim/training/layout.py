@@ -2,9 +2,9 @@
 
 Attention ranks count ``tp x cp x dp`` inside a pipeline stage, expert ranks ``etp x ep x edp`` over the same
 devices: *MoE Parallel Folding* (arXiv:2504.14960, section 3). Ranks are numbered as Megatron-Core does by
-default (``tp-cp-ep-dp-pp``): tensor-parallel neighbours are next to each other, pipeline stages are contiguous
-blocks. Without folding, experts are cut as attention is (``etp = tp``) and expert parallelism strides over
-data-parallel ranks, each of which owns ``tp x cp`` devices.
+default (``tp-cp-ep-dp-pp``): tensor-parallel neighbours are next to each other, pipeline stages are
+contiguous blocks. Without folding, experts are cut as attention is (``etp = tp``) and expert parallelism
+strides over data-parallel ranks, each of which owns ``tp x cp`` devices.
 """
 
 from __future__ import annotations
@@ -138,10 +138,14 @@ class TrainLayout:
             return found
         if self.stage % (self.expert_tp * self.ep):
             found.append(
-                Fault(f"etp x ep does not divide tp x cp x dp = {self.stage}", "--ep", self.ep * self.expert_tp)
+                Fault(
+                    f"etp x ep does not divide tp x cp x dp = {self.stage}", "--ep", self.ep * self.expert_tp
+                )
             )
         if not self.folded and self.dp % self.ep:
-            found.append(Fault(f"does not divide dp = {self.dp}, as it must without folding", "--ep", self.ep))
+            found.append(
+                Fault(f"does not divide dp = {self.dp}, as it must without folding", "--ep", self.ep)
+            )
         if model is not None:
             found += self._model_faults(model)
         if hardware is not None:
@@ -173,7 +177,9 @@ class TrainLayout:
         found = []
         for heads in sorted({_heads(layer.attention) for layer in model.layers}):
             if heads % self.tp:
-                found.append(Fault(f"does not divide the {heads} attention heads of {model.name}", "--tp", self.tp))
+                found.append(
+                    Fault(f"does not divide the {heads} attention heads of {model.name}", "--tp", self.tp)
+                )
         if self.pp * self.vpp > model.num_layers:
             found.append(
                 Fault(f"{model.name} has {model.num_layers} layers", "--pp x --vpp", self.pp * self.vpp)
@@ -182,9 +188,13 @@ class TrainLayout:
             found.append(Fault(f"{model.name} has no experts", "--ep", self.ep, "1"))
         for moe in {layer.ffn for layer in model.layers if hasattr(layer.ffn, "num_experts")}:
             if moe.num_experts % self.ep:
-                found.append(Fault(f"does not divide the {moe.num_experts} experts of {model.name}", "--ep", self.ep))
+                found.append(
+                    Fault(f"does not divide the {moe.num_experts} experts of {model.name}", "--ep", self.ep)
+                )
             if moe.intermediate % self.expert_tp:
-                found.append(Fault(f"does not divide the expert width {moe.intermediate}", "--etp", self.expert_tp))
+                found.append(
+                    Fault(f"does not divide the expert width {moe.intermediate}", "--etp", self.expert_tp)
+                )
         return found
 
 

@@ -8,6 +8,7 @@ sum is their ``34 s b h / t`` (sequence-parallel, attention fused). Experts keep
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -89,14 +90,14 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
                 copies = moe.matrices if keep else moe.matrices - 1
                 kept += tokens * ACTIVATION_BYTES * moe.shared_intermediate * copies
             rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
-            width = moe.intermediate / layout.expert_tp * (moe.matrices if keep else moe.matrices - 1)
+            inner = moe.intermediate / layout.expert_tp * (moe.matrices if keep else moe.matrices - 1)
             # Input and output of the block's norm, the rows received, and the rows sent back, which weigh.
-            kept += ACTIVATION_BYTES * (tokens * hidden + rows.rows * (hidden + width) + rows.sent * hidden)
+            kept += ACTIVATION_BYTES * (tokens * hidden + rows.rows * (hidden + inner) + rows.sent * hidden)
     return kept
 
 
 def _attention(layer: Layer, hidden: int) -> float:
-    """Elements per token: input of the projections, queries, keys, values, and input of the output projection."""
+    """Elements per token: input of projections, queries, keys, values, input of the output projection."""
     match layer.attention:
         case GroupedQuery() as a:
             query, value = a.heads * a.qk_dim, a.heads * a.v_dim
@@ -111,12 +112,12 @@ def _attention(layer: Layer, hidden: int) -> float:
 def stage_bounds(model: Model, stages: int) -> list[tuple[int, int]]:
     """First layer of each stage and the one behind its last; as even as can be."""
     edges = np.linspace(0, model.num_layers, stages + 1).round().astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 @dataclass(frozen=True, slots=True)
 class StageParams:
-    """Parameters of one rank: those that data-parallel ranks share, those of experts, and of its largest layer."""
+    """Parameters of one rank: shared with data-parallel ranks, of experts, and of its largest layer."""
 
     dense: float
     experts: float
@@ -127,7 +128,7 @@ def stage_params(model: Model, layout: TrainLayout, stages: int, rank_stages: li
     """Parameters of the rank that holds so many of `stages` stages, embedding and head included."""
     bounds = stage_bounds(model, stages)
     each = {layer: local_params(layer, model.hidden, layout) for layer, _ in model.distinct_layers()}
-    dense = experts = largest = 0.0
+    dense, experts, largest = 0.0, 0.0, 0.0
     table = model.vocab * model.hidden / layout.tp
     for stage in rank_stages:
         low, high = bounds[stage]
@@ -165,8 +166,10 @@ def rank_memory(
         return bytes_each * (dense + experts)
 
     bounds = stage_bounds(model, stages)
-    activations = 0.0
-    each = {layer: layer_activations(layer, model.hidden, layout, recipe) for layer, _ in model.distinct_layers()}
+    activations: float = 0.0
+    each = {
+        layer: layer_activations(layer, model.hidden, layout, recipe) for layer, _ in model.distinct_layers()
+    }
     for stage in mine:
         low, high = bounds[stage % stages]
         activations += float(flying[stage]) * sum(each[layer] for layer in model.layers[low:high])

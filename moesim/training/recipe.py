@@ -11,7 +11,8 @@ RECOMPUTE = ("none", "selective", "full")
 PRECISIONS = ("bf16", "fp8")
 #: Rows that experts are given: as routed, every expert as many as its capacity, or rounded up to blocks.
 PADDING = ("none", "capacity", "block")
-#: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged (Ulysses).
+#: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged
+#: (Ulysses).
 CONTEXT = ("ring", "ulysses")
 #: What can run behind computation.
 OVERLAPS = ("dp", "tp", "ep")
@@ -101,7 +102,9 @@ class Recipe:
             if value not in known:
                 near = ", ".join(nearest(value, known))
                 found.append(
-                    Fault(f"unknown{'; nearest: ' + near if near else ''}", f"--{name}", value, ", ".join(known))
+                    Fault(
+                        f"unknown{'; nearest: ' + near if near else ''}", f"--{name}", value, ", ".join(known)
+                    )
                 )
         found += [
             Fault("unknown", "--overlap", value, ", ".join(OVERLAPS))
@@ -125,12 +128,20 @@ class Recipe:
     def _batch_faults(self, dp: int, pp: int, vpp: int) -> list[Fault]:
         each = dp * self.micro_batch
         if self.global_batch % each:
-            return [Fault(f"is not divided by dp x micro-batch = {each}", "--global-batch", self.global_batch)]
+            return [
+                Fault(f"is not divided by dp x micro-batch = {each}", "--global-batch", self.global_batch)
+            ]
         count = self.micro_batches(dp)
         if self.schedule == "interleaved" and count % pp:
             return [Fault(f"interleaving needs micro-batches ({count}) that pp divides", "--pp", pp)]
         if self.schedule != "interleaved" and vpp > 1:
-            return [Fault("virtual stages are of the interleaved schedule", "--vpp", vpp, "--schedule interleaved")]
+            return [
+                Fault(
+                    "virtual stages are of the interleaved schedule", "--vpp", vpp, "--schedule interleaved"
+                )
+            ]
         if self.schedule == "dualpipe" and (pp % 2 or count % 2 or count < 2 * pp):
-            return [Fault(f"dualpipe needs an even pp and 2 pp micro-batches or more, even ({count})", "--pp", pp)]
+            return [
+                Fault(f"dualpipe needs an even pp and 2 pp micro-batches or more, even ({count})", "--pp", pp)
+            ]
         return []

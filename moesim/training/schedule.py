@@ -4,8 +4,8 @@ A *stage* is a piece of the model on one rank; stages make chains that micro-bat
 interleaved schedules have one chain of ``pp x vpp`` stages, DualPipe two of ``pp`` each that run in opposite
 directions over the same ranks.
 
-Sources: 1F1B of PipeDream-Flush and interleaving of Narayanan et al. (arXiv:2104.04473, section 2.2); DualPipe
-of DeepSeek-V3 (arXiv:2412.19437, section 3.2.1) in the order of the steps of its released code.
+Sources: 1F1B of PipeDream-Flush and interleaving of Narayanan et al. (arXiv:2104.04473, section 2.2);
+DualPipe of DeepSeek-V3 (arXiv:2412.19437, section 3.2.1) in the order of the steps of its released code.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def one_forward_one_backward(pp: int, micro_batches: int) -> Schedule:
     """
     micro = np.arange(micro_batches, dtype=np.int32)
     ranks = [
-        _alternate(_rows(FORWARD, rank, micro), _rows(BACKWARD, rank, micro), min(pp - rank - 1, micro_batches))
+        _alternate(
+            _rows(FORWARD, rank, micro), _rows(BACKWARD, rank, micro), min(pp - rank - 1, micro_batches)
+        )
         for rank in range(pp)
     ]
     return _even(ranks, pp, pp, micro_batches)

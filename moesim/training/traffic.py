@@ -1,7 +1,7 @@
 """Seconds of the collectives of training, each over its own group of ranks.
 
-A group whose ranks are so far apart that it leaves a scale-up domain takes the network for what leaves it; which
-mapping is used decides that, not the size of the group.
+A group whose ranks are so far apart that it leaves a scale-up domain takes the network for what leaves it;
+which mapping is used decides that, not the size of the group.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def reduce_seconds(collective: str, group: Group, vector_bytes: float, hardware:
 def exchange_seconds(group: Group, held_bytes: float, hardware: Hardware) -> float:
     """Seconds of an all-to-all in which each rank holds so many bytes, evenly for all ranks.
 
-    The part for ranks of the same domain goes over the scale-up link, the rest over the network, side by side.
+    The part for ranks of the same domain goes over the scale-up link, the rest over the network, side by
+    side.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 A matrix product ``y = x w`` has two of the same size behind it: ``dx = dy w'`` and ``dw = x' dy``, which is
 added to gradients kept in 32 bits. FlashAttention's backward pass makes five products where the forward pass
-makes two, because it computes scores again (arXiv:2307.08691, section 2.3.2), and reaches 63 % of peak where the
-forward pass reaches 73 % (section 4.1). Elementwise operations are counted by the tensors they read and write.
+makes two, because it computes scores again (arXiv:2307.08691, section 2.3.2), and reaches 63 % of peak where
+the forward pass reaches 73 % (section 4.1). Elementwise operations are counted by the tensors they read and
+write.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from moesim.training.recipe import Recipe
 ATTENTION_BACKWARD = 2.5 * 73.0 / 63.0
 #: A gradient kept in 32 bits is read and written by the product that adds to it.
 ACCUMULATE_BYTES = 8.0
-#: Backward passes by the tensors they cross the memory with, over those of the forward pass: a norm reads input
-#: and gradient and writes one (3 of 2); a gated activation reads three and writes two (5 of 3).
-ELEMENTWISE_BACKWARD = {"activation": 5.0 / 3.0, "shared_activation": 5.0 / 3.0, "expert_activation": 5.0 / 3.0}
+#: Backward passes by the tensors they cross the memory with, over those of the forward pass: a norm reads
+#: input and gradient and writes one (3 of 2); a gated activation reads three and writes two (5 of 3).
+ELEMENTWISE_BACKWARD = {
+    "activation": 5.0 / 3.0,
+    "shared_activation": 5.0 / 3.0,
+    "expert_activation": 5.0 / 3.0,
+}
 NORM_BACKWARD = 1.5
 #: Passes over 32-bit logits of a vocabulary-parallel cross entropy: cast, maximum, exponential in place, sum;
 #: backward, gradient in place and cast.
@@ -99,7 +104,7 @@ def layer_passes(layer: Layer, hidden: int, layout: TrainLayout, recipe: Recipe)
 
 
 def end_passes(model: Model, layout: TrainLayout, recipe: Recipe) -> tuple[list[Pass], list[Pass]]:
-    """What the first stage does before its layers, and the last one behind: embedding; norm, head and loss."""
+    """What the first stage does before its layers, and the last one behind: embedding; norm, head, loss."""
     tokens = recipe.micro_batch * recipe.seq / layout.cp
     embedding = elementwise("embedding", tokens * model.hidden / layout.tp, flops_each=0.0, tensors=2.0)
     head: Matrix = model_matrices(model)[1]
@@ -157,7 +162,7 @@ def _product(
 
 
 def casts(recipe: Recipe, passes: list[Pass]) -> Iterator[Pass]:
-    """Casts to 8 bits of what products read: each operand is read in 16 bits and written twice, once turned."""
+    """Casts to 8 bits of what products read: read in 16 bits and written twice, once turned."""
     if recipe.precision != "fp8":
         return
     for p in passes:
@@ -177,7 +182,7 @@ def casts(recipe: Recipe, passes: list[Pass]) -> Iterator[Pass]:
 def _expert_passes(
     moe: MoE, hidden: int, layout: TrainLayout, recipe: Recipe, precision: Precision
 ) -> Iterator[Pass]:
-    """Experts as libraries for training run them: one product per expert and matrix, with permutations around."""
+    """Experts as libraries for training run them: one product per expert and matrix, and permutations."""
     tokens = recipe.micro_batch * recipe.seq / (layout.cp * layout.tp)
     rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
     width = moe.intermediate / layout.expert_tp
