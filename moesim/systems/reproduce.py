@@ -10,9 +10,9 @@ from typing import Any
 
 from moesim.errors import ConfigError, TraceError
 from moesim.systems.registry import find, rows
-from moesim.systems.row import Case, Row
+from moesim.systems.row import CAUSES, Case, Row
 from moesim.systems.sweep import points
-from moesim.systems.verdict import VERDICTS, judge
+from moesim.systems.verdict import REPRODUCED, VERDICTS, judge
 from moesim.trace.types import RoutingTrace
 
 
@@ -46,6 +46,14 @@ class Judged:
         published = self.row.figure.value
         return None if self.ours is None or not published else self.ours / published
 
+    @property
+    def steady(self) -> bool:
+        """Whether it is reproduced, and was seen to stay so over every plausible value of what is assumed."""
+        figure = self.row.figure
+        everywhere = (judge(figure.value, at, (), figure.neutral) for at in self.swept)
+        known = bool(self.swept) or not self.row.assumed
+        return known and self.verdict == REPRODUCED and all(verdict == REPRODUCED for verdict in everywhere)
+
     def to_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         row, figure = self.row, self.row.figure
@@ -64,6 +72,7 @@ class Judged:
             "ratio": self.ratio,
             "swept": [min(reached), max(reached)] if reached else None,
             "verdict": self.verdict,
+            "steady": self.steady,
             "baseline": figure.baseline,
             "grade": figure.grade,
             "source": figure.source,
@@ -160,10 +169,22 @@ def reproduce(
 def summary(judged: Iterable[Judged]) -> dict[str, Any]:
     """Counts by verdict, and how far ours is from what was published: the median of ``|log ratio|``.
 
-    Headlines alone are counted beside all rows: one system with many rows should not weigh more.
+    Headlines alone are counted beside all rows: one system with many rows should not weigh more. So are the
+    claims of the abstracts, each by the first row that answers it, and rows by the kind of machine.
     """
     found = list(judged)
-    return {**_part(found), "headlines": _part([j for j in found if j.row.headline])}
+    first: dict[str, Judged] = {}
+    for j in found:
+        for claim in j.row.claims:
+            first.setdefault(claim, j)
+    kinds = sorted({j.row.kind for j in found})
+    return {
+        **_part(found),
+        "systems": len({j.row.system for j in found}),
+        "headlines": _part([j for j in found if j.row.headline]),
+        "claims": _part(list(first.values())),
+        "kinds": {kind: _part([j for j in found if j.row.kind == kind]) for kind in kinds},
+    }
 
 
 def _part(found: Sequence[Judged]) -> dict[str, Any]:
@@ -171,6 +192,10 @@ def _part(found: Sequence[Judged]) -> dict[str, Any]:
     return {
         "n": len(found),
         "verdicts": {verdict: sum(j.verdict == verdict for j in found) for verdict in VERDICTS},
+        "steady": sum(j.steady for j in found),
+        "causes": {
+            cause: sum(j.row.cause == cause and j.verdict != REPRODUCED for j in found) for cause in CAUSES
+        },
         "median_abs_log_ratio": median(logs) if logs else None,
     }
 
