@@ -28,6 +28,7 @@ def reproduce(
     html: Annotated[
         Path | None, typer.Option(metavar="PAGE", help="Also write the scoreboard as a page.")
     ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Rows that are run at once.")] = 1,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -52,7 +53,15 @@ def reproduce(
         raise ConfigError(Fault("needs tokens; these are load counts", "--trace", trace))
     wanted = names or []
     only = not everything if everything is not None else not wanted
-    judged = run(wanted, headlines_only=only, variant=variant, sweep=sweep, trace=routing, seed=seed)
+    judged = run(
+        wanted,
+        headlines_only=only,
+        variant=variant,
+        sweep=sweep,
+        trace=routing,
+        seed=seed,
+        processes=processes,
+    )
     found = document(judged)
     if html:
         from moesim.provenance import provenance
