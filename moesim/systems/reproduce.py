@@ -172,8 +172,7 @@ def reproduce(
     ]
     run = partial(_run_at, sweep=sweep, trace=trace, seed=seed)
     if processes == 1 or len(chosen) < 2:
-        found = map(run, chosen)
-        return [Judged(rows()[place], *outcome) for place, outcome in zip(chosen, found, strict=True)]
+        return [Judged(rows()[place], *run(place)) for place in chosen]
     with ProcessPoolExecutor(min(processes, len(chosen)), mp_context=get_context("spawn")) as pool:
         found = pool.map(run, chosen)
         return [Judged(rows()[place], *outcome) for place, outcome in zip(chosen, found, strict=True)]
