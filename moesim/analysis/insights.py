@@ -1,8 +1,8 @@
 """Six insights into the routing of a trace, each a number with what chance alone would give.
 
-They are those of "Orders in Chaos" (arXiv:2510.05497): how far a layer's experts tell the next layer's and the
-next token's, how far prompts tell what decoding asks for, how hot the hottest expert is, how far experts go in
-pairs, and how much of a step's time is moving experts and tokens.
+They are those of "Orders in Chaos" (arXiv:2510.05497): how far a layer's experts tell the next layer's and
+the next token's, how far prompts tell what decoding asks for, how hot the hottest expert is, how far experts
+go in pairs, and how much of a step's time is moving experts and tokens.
 """
 
 from __future__ import annotations

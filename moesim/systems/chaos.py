@@ -18,9 +18,9 @@ from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.hardware.types import Hardware
 from moesim.model import load_model
-from moesim.systems.parts import moe_of
 from moesim.synthesis import generate, load_profile
 from moesim.synthesis.profile import Profile
+from moesim.systems.parts import moe_of
 from moesim.trace.types import RoutingTrace
 from moesim.wafer import Forecast, Outcome, Wafer, copy_slots, learn, replay
 
@@ -29,7 +29,7 @@ WAFERS = ("dojo-wafer", "sow-wafer")
 BATCHES = (4096, 8192, 16384)
 #: Layers that a row replays, evenly spaced; and tokens that a profile's loads are counted on.
 LAYERS, TOKENS = 6, 8192
-#: Standard deviation of the logarithm of loads where none were measured: DeepSeek-V3 decodes with 0.60 to 0.67.
+#: Standard deviation of the logarithm of loads where none were measured; DeepSeek-V3's is 0.60 to 0.67.
 SIGMA = 0.6
 #: Part of a die's memory that is kept for copies and the system (Sec. V-A).
 RESERVE = 0.1

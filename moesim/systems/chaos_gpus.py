@@ -46,7 +46,7 @@ def duplicated(cost: Floats, ranks: int, extra: int) -> ExpertMap:
     >>> duplicated(np.array([[6.0, 1.0, 1.0, 1.0]]), 2, 1).physical_to_logical.tolist()
     [[0, 1, 1, 2, 3, 0]]
     """
-    layers, experts = cost.shape
+    experts = cost.shape[1]
     held = experts // ranks
     rows = []
     for load in cost:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moesim.wafer.decode import FORECASTS, POLICIES, Outcome, replay, step_counts, streams
     from moesim.wafer.forecast import Forecast, copy_slots, learn
     from moesim.wafer.layer import LayerCost, Work, layer_cost
     from moesim.wafer.machine import Wafer, spread
-    from moesim.wafer.decode import FORECASTS, POLICIES, Outcome, replay, step_counts, streams
     from moesim.wafer.tasks import allocated, at_home, dealt, shared
 
 # numba takes longer to import than most commands take to run.

@@ -15,9 +15,9 @@ from moesim.wafer.layer import layer_cost
 from moesim.wafer.machine import Ints, Wafer, spread
 from moesim.wafer.tasks import BLOCK, allocated, at_home, dealt, shared
 
-#: ``base`` spreads every expert over all dies; ``ep`` computes experts where they lie; ``allo`` splits popular
-#: ones over neighbours; ``pred`` is base with forecast copies, ``allo+pred`` both. ``blocks`` is another base:
-#: blocks of tokens dealt out in turn.
+#: ``base`` spreads every expert over all dies; ``ep`` computes experts where they lie; ``allo`` splits
+#: popular ones over neighbours; ``pred`` is base with forecast copies, ``allo+pred`` both. ``blocks`` is
+#: another base: blocks of tokens dealt out in turn.
 POLICIES = ("base", "ep", "allo", "pred", "allo+pred", "blocks")
 #: How copies are chosen: by what follows this token's experts, or by how often prompts chose an expert.
 FORECASTS = ("next_token", "popular")
@@ -194,4 +194,3 @@ def replay(
             linked += cost.seconds * cost.linked
     tokens = int(counts[warm:, 0].sum()) // top_k
     return Outcome(seconds, tokens, hops, byte_hops, local, remote, written, linked / seconds)
-

@@ -1,8 +1,8 @@
 """Dies that each read a list of weights in order, and share links and memories fairly while they do.
 
 Who waits for whom decides how far dies drift apart, so that it is followed from one finished reading to the
-next: rates in between are max-min fair (Bertsekas and Gallager, Data Networks, 2nd edition, Sec. 6.5.2), as if
-every link and memory served its readers in small turns.
+next. Rates in between are max-min fair (Bertsekas and Gallager, Data Networks, 2nd edition, Sec. 6.5.2), as
+if every link and memory served its readers in small turns.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def routes(shape: tuple[int, int]) -> tuple[Ints, Ints, int]:
     Returns
     -------
     tuple
-        Where the resources of pair ``source * dies + reader`` start, ``[dies * dies + 1]``, the resources, and
-        how many there are: first the memories of the dies, then links in the order of
+        Where the resources of pair ``source * dies + reader`` start, ``[dies * dies + 1]``, the resources,
+        and how many there are: first the memories of the dies, then links in the order of
         `moesim.fabric.grid_links`.
     """
     dies = shape[0] * shape[1]
@@ -80,9 +80,7 @@ def in_order_seconds(
 
 
 @compiled
-def _follow(
-    data: Floats, source: Ints, starts: Ints, used: Ints, capacity: Floats, finish: Floats
-) -> None:
+def _follow(data: Floats, source: Ints, starts: Ints, used: Ints, capacity: Floats, finish: Floats) -> None:
     experts, dies = data.shape
     place = np.full(dies, -1, np.int64)
     left = np.zeros(dies)

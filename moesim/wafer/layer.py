@@ -37,6 +37,7 @@ class Work:
     tokens: Floats
     reads: Floats
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerCost:
     """What one layer takes.
@@ -95,8 +96,8 @@ def layer_cost(
     All dies work at once. A die reads its own copy of an expert, else the one where the expert lies. Its
     memory gives weights to it and to whoever else reads them there, and the cache in front of the memory
     spares what it can hold of an expert that is read again. Weights from elsewhere come over the mesh, first
-    along a row, then along a column, with a command for each line the other way. The layer takes as long as its slowest die or what comes over links,
-    the launch of a kernel, and the time to the first line.
+    along a row, then along a column, with a command for each line the other way. The layer takes as long as
+    its slowest die or what comes over links, the launch of a kernel, and the time to the first line.
 
     Parameters
     ----------
@@ -202,6 +203,4 @@ def _in_order_of(wafer: Wafer, weight: float, owner: bytes, mine: bytes, theirs:
     bandwidth = wafer.memory_bytes_per_s * at(wafer.efficiency.memory, np.maximum(data.sum() / dies, 1.0))
     # Commands of readings the other way take their part of a link.
     rate = wafer.link_bytes_per_s / (1.0 + COMMAND_BYTES / LINE_BYTES)
-    return float(
-        in_order_seconds(wafer.shape, data, source, np.full(dies, float(bandwidth)), rate).max()
-    )
+    return float(in_order_seconds(wafer.shape, data, source, np.full(dies, float(bandwidth)), rate).max())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from moesim.compiled import compiled
 from moesim.cost import ExpertShape
@@ -11,7 +10,7 @@ from moesim.cost.roofline import at
 from moesim.wafer.layer import Bools, Floats, Work
 from moesim.wafer.machine import Ints, Wafer
 
-#: Requests that are placed at a time, and how far from an expert's die they may go (arXiv:2510.05497, Sec. IV-E).
+#: Requests that are placed at a time, and how far from an expert's die they may go (arXiv:2510.05497, IV-E).
 BLOCK, REACH = 50, 1
 
 
@@ -55,7 +54,7 @@ def dealt(counts: Floats, dies: int, rows: int) -> Work:
     cell = expert * dies + np.arange(len(expert)) % dies
     tokens = np.bincount(cell, size, experts * dies).reshape(experts, dies)
     reads = np.bincount(cell, minlength=experts * dies).reshape(experts, dies)
-    return Work(tokens, reads.astype(np.float64))
+    return Work(np.asarray(tokens, np.float64), np.asarray(reads, np.float64))
 
 
 def at_home(counts: Floats, owner: Ints, dies: int) -> Work:
@@ -90,11 +89,11 @@ def allocated(
 
     Experts come in rising order of their requests. Those of an expert go, `block` at a time, to whichever
     candidate would be done first; candidates are the dies that hold the expert and those within `reach` of
-    where it lies. What the text leaves open is read thus. A die is done after the longer of its multiplying and its
-    memory's reading, and what it waits for weights from other dies. Holders of an expert are candidates
-    before other dies, and of both the least loaded. There are as many candidates as parts that the requests
-    can be split into without any being shorter than the reading of the weights, one at least: so that few
-    requests stay where the expert is, as the paper says of small batches.
+    where it lies. What the text leaves open is read thus. A die is done after the longer of its multiplying
+    and its memory's reading, and what it waits for weights from other dies. Holders of an expert are
+    candidates before other dies, and of both the least loaded. There are as many candidates as parts that the
+    requests can be split into without any being shorter than the reading of the weights, one at least: so
+    that few requests stay where the expert is, as the paper says of small batches.
 
     Parameters
     ----------
@@ -135,7 +134,7 @@ def _allocate(
     trip_s: float,
     tokens: Floats,
 ) -> None:
-    """Fill `tokens` ``[experts, dies]``; the seconds are of a token, of reading an expert, of a link, of a hop."""
+    """Fill `tokens` ``[experts, dies]``; seconds of a token, an expert read, one sent, and a round trip."""
     dies = tokens.shape[1]
     compute, memory, waits = np.zeros(dies), np.zeros(dies), np.zeros(dies)
     for e in order:

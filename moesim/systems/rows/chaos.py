@@ -54,13 +54,13 @@ HARDWARE = "dojo-wafer (5 x 5 dies) and sow-wafer (3 x 8), experts as fast as on
 ROUTING = "loads of DeepSeek-V3 from its profile (measured loads), of other models log-normal"
 #: What of the baseline the paper does not say.
 ORDER = (
-    "Base's dies read experts in order, one at a time, and share links fairly: the paper does not say how its "
-    "reads meet; loads are not those of its traces"
+    "Base's dies read experts in order, one at a time, and share links fairly: the paper does not say how "
+    "its reads meet; loads are not those of its traces"
 )
 HOPS = (
     "a remote request is taken as a line, so that bytes weigh, and means are geometric; neither is stated, "
-    "nor over how many dies an expert may be split. Counted by task, Base spreads an expert over all dies and "
-    "has 25 times as many"
+    "nor over how many dies an expert may be split. Counted by task, Base, which spreads an expert over all "
+    "dies, has 25 times as many"
 )
 KEPT = "n, the room for copies and how many steps fill them are not stated"
 
