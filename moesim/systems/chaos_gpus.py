@@ -44,7 +44,7 @@ def duplicated(cost: Floats, ranks: int, extra: int) -> ExpertMap:
     Examples
     --------
     >>> duplicated(np.array([[6.0, 1.0, 1.0, 1.0]]), 2, 1).physical_to_logical.tolist()
-    [[0, 1, 1, 2, 3, 0]]
+    [[0, 1, 2, 2, 3, 0]]
     """
     experts = cost.shape[1]
     held = experts // ranks

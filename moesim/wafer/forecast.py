@@ -92,7 +92,7 @@ def copy_slots(
     needed = layers * experts * shape.weight_bytes
     if needed > (1.0 - share) * total * (1.0 + 1e-9):
         raise InfeasibleError(
-            f"experts take {needed / 1e9:.0f} GB; the wafer has {(1.0 - share) * total / 1e9:.0f} GB for them",
+            f"experts take {needed / 1e9:.0f} GB of the {(1.0 - share) * total / 1e9:.0f} GB for them",
             resource="memory of the dies",
             needed=needed,
             available=(1.0 - share) * total,
