@@ -1,8 +1,8 @@
 """A pair of transformer blocks, the second with experts, under ScMoE's variants (arXiv:2404.05019, Sec. 3).
 
-``attention MLP attention MoE`` is what a standard model does. The shared-expert and ScMoE variants replace one of
-two routed experts by one that every token uses: as much computation, half the communication. ScMoE also feeds
-the routed expert from an earlier place, so that what lies in between hides the exchange.
+``attention MLP attention MoE`` is what a standard model does. The shared-expert and ScMoE variants replace
+one of two routed experts by one that every token uses: as much computation, half the communication. ScMoE
+also feeds the routed expert from an earlier place, so that what lies in between hides the exchange.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PairSeconds:
         """Seconds of the pair with `routed` experts and Tutel's chunks, each exchange of which starts anew.
 
         >>> PairSeconds(attention=2.0, mlp=2.0, expert=2.5, around=0.5, exchange=2.0).pipelined(1)
-        11.0
+        10.5
         """
         moe = LayerSeconds(
             dispatch=routed * self.exchange,

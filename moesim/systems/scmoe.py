@@ -57,8 +57,8 @@ class Setting:
     share
         Part of a top-2 MoE's seconds that is communication, as published.
     capacity
-        Rows of the experts over those used. Swin's factor of 1.25 is Tutel's, over an even share; the language
-        models' 2.0 is taken as fairseq's ``C = 2 S / E`` for two experts per token: nothing spare.
+        Rows of the experts over those used. Swin's factor of 1.25 is Tutel's, over an even share; the
+        language models' 2.0 is taken as fairseq's ``C = 2 S / E`` for two experts per token: nothing spare.
     experts
         Per layer.
     matrices
@@ -76,18 +76,21 @@ class Setting:
     vocab: int = 0
 
 
-def _swin(images: float) -> tuple[Stage, ...]:
-    """SwinV2-S on 192 x 192 pixels: windows of 144 tokens, a quarter as many of them from stage to stage."""
-    parts = ((96, 3, 2, 16, 0), (192, 6, 2, 4, 0), (384, 12, 18, 1, 9), (768, 24, 2, 1, 1))
+def swin(images: float, hidden: int = 96, heads: int = 3) -> tuple[Stage, ...]:
+    """SwinV2 on 192 x 192 pixels (small: 96 and 3; base: 128 and 4), experts in every other late block.
+
+    Windows have 144 tokens, of which there are a quarter as many from stage to stage; in the last one the
+    image is smaller than a window.
+    """
+    parts = ((1, 2, 16, 144, 0), (2, 2, 4, 144, 0), (4, 18, 1, 144, 9), (8, 2, 1, 36, 1))
     return tuple(
-        # In the last stage the image is smaller than a window: 36 tokens.
-        Stage(hidden, heads, blocks, images * windows, 144 if hidden < 768 else 36, moe)
-        for hidden, heads, blocks, windows, moe in parts
+        Stage(times * hidden, times * heads, blocks, images * windows, length, moe)
+        for times, blocks, windows, length, moe in parts
     )
 
 
 SETTINGS = {
-    "swinv2": Setting("a30-pcie-8", _swin(1024 / 8), 0.60, 1.25, 8),
+    "swinv2": Setting("a30-pcie-8", swin(1024 / 8), 0.60, 1.25, 8),
     "gpt2-medium": Setting("a800-sxm-8", (Stage(1024, 16, 24, 8, 2048, 12),), 0.15, 1.0, 16, vocab=50257),
     "gpt3-xl": Setting("a800-sxm-8", (Stage(2048, 32, 24, 8, 2048, 12),), 0.15, 1.0, 8, vocab=50257),
     "llama2": Setting(
@@ -97,7 +100,7 @@ SETTINGS = {
 
 
 @functools.lru_cache(maxsize=64)
-def _block(stage: Stage, setting: Setting, precision: str) -> tuple[float, float, float]:
+def block_seconds(stage: Stage, setting: Setting, precision: str) -> tuple[float, float, float]:
     """Seconds of attention and MLP of one block, and of the head."""
     width = stage.hidden // stage.heads
     attention = GroupedQuery(stage.heads, stage.kv_heads or stage.heads, width, width)
@@ -151,7 +154,7 @@ def pairs(
     setting = setting if capacity is None else replace(setting, capacity=capacity)
     found = []
     for stage in setting.stages:
-        own, mlp, _ = _block(stage, setting, precision)
+        own, mlp, _ = block_seconds(stage, setting, precision)
         tokens = stage.sequences * stage.length
         # Tokens go into rows of experts and come back; rows that stay empty are written too.
         touched = 1.0 + setting.capacity
@@ -171,12 +174,13 @@ def iteration_seconds(
 ) -> float:
     """Seconds of a pass over the model, or of a forward and a backward pass.
 
-    A stage whose blocks all have experts has no block before that it could skip but its own. ScMoE is used where
-    there is more than one MoE block to a stage; elsewhere its shared expert is, as in the paper's stage 4.
+    A stage whose blocks all have experts has no block before that it could skip but its own. ScMoE is used
+    where there is more than one MoE block to a stage; elsewhere its shared expert is, as in the paper's
+    stage 4.
     """
     setting, total = SETTINGS[name], 0.0
     for stage, pair in pairs(name, precision, capacity):
-        own, mlp, head = _block(stage, setting, precision)
+        own, mlp, head = block_seconds(stage, setting, precision)
         used = "shared" if variant.startswith("pos") and stage.moe == 1 else variant
         for compute in (1.0, BACKWARD) if training else (1.0,):
             part = pair.scaled(compute)
