@@ -2,10 +2,10 @@
 
 from moesim.fabric.all_to_all import ALGORITHMS, all_to_all, all_to_all_parts
 from moesim.fabric.collectives import (
+    POST_S,
     across_lines,
     collective_seconds_on,
     inside_lines,
-    post_s,
     send_line,
     shares_links,
 )
@@ -18,6 +18,7 @@ from moesim.fabric.routes import hops, incidence, latencies
 
 __all__ = [
     "ALGORITHMS",
+    "POST_S",
     "Line",
     "Network",
     "across_lines",
@@ -40,7 +41,6 @@ __all__ = [
     "link_loads",
     "multicast_loads",
     "network_of",
-    "post_s",
     "send_line",
     "shares_links",
 ]
