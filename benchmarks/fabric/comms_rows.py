@@ -5,9 +5,9 @@
 DATA holds ``published/measurements.csv``. Routing is even, as in all of these measurements. Three predictions
 of each row:
 
-``links``    latency and busiest link of the machine's network (`moesim.fabric`), at the reachable bandwidth of
-             its file; nothing is fitted to any row. Software that waits, searches and signals is left out, so
-             that at full bandwidth it is a lower bound.
+``links``    latency and busiest link of the machine's network (`moesim.fabric`), at the reachable bandwidth
+             of its file; nothing is fitted to any row. Software that waits, searches and signals is left out,
+             so that at full bandwidth it is a lower bound.
 ``start``    the same plus one number for each library and way: the median of what is missing on the small
              groups (EP8 and EP16; DeepEP normal and CANN: EP8). Judged on the larger groups.
 ``exchange`` the measured form that predictions use (docs/collectives.md), fitted on the same small groups.

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from moesim.cli.common import Json, print_json, print_table
+from moesim.cli.hardware_traffic import traffic
 from moesim.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check machines.")
+
+app.command()(traffic)
 
 Machine = Annotated[str, typer.Argument(help="Catalogue name, alias, or path of a hardware file.")]
 

@@ -1,4 +1,4 @@
-"""The network of a machine against published exchanges of tokens: a bound, and nearly the time of large ones."""
+"""The network of a machine against published exchanges: a bound, and near the time of large ones."""
 
 from __future__ import annotations
 
