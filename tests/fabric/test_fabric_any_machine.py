@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from moesim.cost import all_to_all_seconds, collective_seconds
 from moesim.fabric import (
     ALGORITHMS,
+    algorithms,
     all_to_all,
     collective_seconds_on,
     contention_seconds,
@@ -24,7 +25,9 @@ from moesim.fabric import (
     latencies,
     link_loads,
     network_of,
+    pattern,
 )
+from moesim.hardware import load_hardware, names
 from moesim.hardware.types import Hardware
 
 FEW = settings(max_examples=25, deadline=None)
@@ -243,3 +246,15 @@ def test_no_collective_beats_what_a_device_must_receive(hardware):
         seconds = float(collective_seconds_on(hardware, collective, n, n, 1e9))
         assert math.isfinite(seconds)
         assert seconds >= times_ * least * (1 - 1e-12)
+
+
+def test_every_machine_of_the_catalogue_is_a_network():
+    for name in names():
+        one = load_hardware(name)
+        for hardware in {one.nodes: one, 2: one.with_nodes(2)}.values():
+            if hardware.num_devices < 2 or hardware.nodes > (hardware.max_nodes or 2):
+                continue
+            traffic = pattern("all_to_all", hardware.num_devices, 64e6)
+            found = [float(contention_seconds(network_of(hardware), traffic))]
+            found += [seconds for *_, seconds in algorithms(hardware, hardware.num_devices, 64e6)]
+            assert all(0.0 < seconds < 10.0 for seconds in found), name
