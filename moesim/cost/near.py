@@ -2,9 +2,9 @@
 
 A device may hold a second processor that reaches the memory of weights and cache through more bandwidth than
 the main one does, with less arithmetic (processing in memory). Work of few operations per byte is faster
-there. `moesim.cost.op_times` gives each op to the processor that takes less time; the experts of a layer do not
-depend on each other, so both processors work on them at once, as in Duplex (arXiv:2409.01141, section V-B):
-those with the fewest tokens run near the memory.
+there. `moesim.cost.op_times` gives each op to the processor that takes less time; the experts of a layer do
+not depend on each other, so both processors work on them at once, as in Duplex (arXiv:2409.01141, section
+V-B): those with the fewest tokens run near the memory.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ def split_expert_times(
 
     Notes
     -----
-    What runs near the memory is a prefix of the experts in rising order of tokens. Longer prefixes take longer
-    near the memory and spare the main processor: where the two cross is found by bisection, and the best of
-    all lengths tried counts, none among them. So a second processor never makes a layer slower.
+    What runs near the memory is a prefix of the experts in rising order of tokens. Longer prefixes take
+    longer near the memory and spare the main processor: where the two cross is found by bisection, and the
+    best of all lengths tried counts, none among them. So a second processor never makes a layer slower.
     """
     unit = near_processor(device)
     whole = expert_times(tokens, shape, device, choice, shared=shared, held_pairs=held_pairs)
