@@ -1,4 +1,4 @@
-"""Duplex (arXiv:2409.01141): accelerators whose memory computes too, stage by stage as its authors simulate them.
+"""Duplex (arXiv:2409.01141): accelerators whose memory computes too, stage by stage as its authors do.
 
 A stage decodes a token of every request, and takes in the prompts of those that just joined (continuous
 batching). Both processors are bare rooflines, as in the paper; what the memory delivers to the one beside it
@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 from moesim.cost import ExpertShape, Rates, op_times
 from moesim.engine.routing import DECODE, RoutingSource
+from moesim.hardware.curves import Efficiency
 from moesim.hardware.types import Device, Hardware, Link
 from moesim.layout import Parallelism
 from moesim.model.types import Model, MoE
+from moesim.near.dram import HBM3, refresh_efficiency
 from moesim.near.experts import expert_seconds, prefix_split
 from moesim.ops import Batch, Precision, step_work
 
@@ -75,8 +77,9 @@ class System:
 
 
 def bare(device: Device) -> Device:
-    """The same device, its main processor at its peaks."""
-    main = replace(device.processor, efficiency={}, kernels={})
+    """The same device, its main processor at its peaks: all that its memory loses is refresh."""
+    ideal = Efficiency(memory=((1.0, refresh_efficiency(HBM3)),))
+    main = replace(device.processor, efficiency={"default": ideal}, kernels={})
     return replace(device, processors=(main, *device.processors[1:]))
 
 
@@ -143,7 +146,7 @@ def expert_layer(tokens: Array, system: System) -> Experts:
     moe = moe_of(model)
     memory = device.memory.name
     main = device.processor
-    draws, count = tokens.shape
+    count = tokens.shape[1]
     if system.mode == "tensor":
         groups, share = system.nodes, 1.0 / system.per_node
     else:
@@ -169,7 +172,8 @@ def expert_layer(tokens: Array, system: System) -> Experts:
             seconds, near_hit, near_tokens = found.seconds, found.count, found.near_tokens
     # Each stack holds its part of a token's sum: the main processor reads and adds them.
     sums = near_tokens * model.hidden * _BYTES * STACKS
-    seconds = seconds + sums / main.bandwidth_bytes_per_s[memory]
+    share_read = main.efficiency_of("elementwise", "bf16").memory[0][1]
+    seconds = seconds + sums / (main.bandwidth_bytes_per_s[memory] * share_read)
     width = system.devices / groups
     near = near_hit * shape.weight_bytes + near_tokens * shape.bytes_per_pair
     whole = hit * shape.weight_bytes + parts.sum(axis=-1) * shape.bytes_per_pair
@@ -248,7 +252,7 @@ def _draw(source: RoutingSource, tokens: int, seed: int) -> Array:
 
 
 def _messages(system: System, tokens: Array, moe: MoE, layers: int) -> tuple[Array, Array]:
-    """Seconds and bytes: a ring all-reduce after attention and feed-forward, experts' tokens between nodes."""
+    """Seconds and bytes: ring all-reduces after attention and feed-forward, tokens between nodes."""
     model, tp, nodes, link = system.model, system.per_node, system.nodes, system.hardware.scale_up
     vector = tokens / nodes * model.hidden * _BYTES
     steps = 2.0 * (tp - 1)

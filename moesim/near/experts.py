@@ -1,7 +1,7 @@
 """Seconds of single experts, and their division between a processor and one beside the memory.
 
-Duplex keeps two tables, seconds of an expert by its tokens on either processor, and gives the experts with the
-fewest tokens to the one beside the memory (arXiv:2409.01141, section V-B).
+Duplex keeps two tables, seconds of an expert by its tokens on either processor, and gives the experts with
+the fewest tokens to the one beside the memory (arXiv:2409.01141, section V-B).
 """
 
 from __future__ import annotations
