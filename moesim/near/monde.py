@@ -131,7 +131,7 @@ def split_seconds(hot: Array, shape: ExpertShape, box: Box) -> Array:
     cold = np.append(np.cumsum(each[::-1])[::-1], 0.0) + sent
     copy = np.arange(len(hot) + 1) * shape.weight_bytes / box.link_bytes_per_s
     last = np.array([0.0, *(_gpu_s(hot[i : i + 1], shape, box) for i in range(len(hot)))])
-    return np.maximum(copy + last, cold)
+    return np.asarray(np.maximum(copy + last, cold))
 
 
 def _unit_s(tokens: Array, shape: ExpertShape, unit: Processor, bandwidth: float) -> Array:
