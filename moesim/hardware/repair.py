@@ -105,7 +105,7 @@ def _repair(model: type[BaseModel], raw: dict[str, Any], location: Path, kind: s
     return True
 
 
-def _parent(raw: object, location: Path) -> Any:  # noqa: ANN401 - a dictionary or list of a file
+def _parent(raw: Any, location: Path) -> Any:  # noqa: ANN401 - a dictionary or list of a file
     if not location:
         return None
     for part in location[:-1]:
