@@ -81,7 +81,7 @@ def _measured(seed: int) -> tuple[np.ndarray, Forecast]:
     places = [round(i) for i in np.linspace(0, profile.num_layers - 1, LAYERS)]
     short = some_layers(profile, places)
     taught, run = (generate(short, TOKENS, TOKENS // 4, "decode", seed + part) for part in (1_000_003, 0))
-    return run.load_counts().totals, learn(taught)
+    return run.load_counts().totals, learn(taught, run)
 
 
 def _designed(experts: int, persist: float, seed: int) -> tuple[np.ndarray, Forecast]:
@@ -102,7 +102,7 @@ def _loads(model: str, trace: RoutingTrace | None, persist: float, seed: int) ->
         from moesim.systems.traces import halves
 
         taught, rest = halves(trace, seed)
-        return rest.load_counts().totals, learn(taught)
+        return rest.load_counts().totals, learn(taught, rest)
     return _measured(seed) if model == "deepseek-v3" else _designed(experts, persist, seed)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.cost import ExpertShape
 from moesim.errors import ConfigError, Fault
+from moesim.policy import taken
 from moesim.trace.types import RoutingTrace
 from moesim.wafer.forecast import Forecast, keep
 from moesim.wafer.layer import layer_cost
@@ -76,8 +77,6 @@ def streams(trace: RoutingTrace, batch: int, steps: int) -> RoutingTrace:
     if len(begin) < batch:
         allowed = f"at most {len(begin)} sequences of {steps} tokens"
         raise ConfigError(Fault("is more than the trace holds", "batch", batch, allowed))
-    from moesim.policy import taken
-
     return taken(trace, order[(begin[:, None] + np.arange(steps)).ravel()])
 
 
