@@ -30,7 +30,8 @@ Dtype = Annotated[
 ]
 KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="Cache: auto (16 bits), bf16, fp16, fp8.")]
 Overlap = Annotated[
-    str, typer.Option(
+    str,
+    typer.Option(
         "--overlap",
         help="none; two-batch: hide communication behind compute; streams: attention beside experts.",
     ),

@@ -250,14 +250,14 @@ class Deployment:
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
-        whole = self._sequential(batch, phase)
+        whole = self.sequential(batch, phase)
         seconds = whole.seconds
         if self.overlap != "none" and whole.groups:
             # An engine switches overlap off where it does not pay.
             together = (
                 self._streamed(whole, batch.half(), phase)
                 if self.overlap == "streams"
-                else self._overlapped(self._sequential(batch.half(), phase))
+                else self._overlapped(self.sequential(batch.half(), phase))
             )
             seconds = np.minimum(seconds, together)
         waiting = np.zeros(len(seconds))
@@ -265,7 +265,8 @@ class Deployment:
             waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
         return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
-    def _sequential(self, batch: Batch, phase: int) -> StepTimes:
+    def sequential(self, batch: Batch, phase: int) -> StepTimes:
+        """A step of a phase with one operation after the other, whatever the overlap."""
         work = step_work(
             self.model, self.layout, batch, self.precision, self.kinds, together=self.one_attention
         )
@@ -310,8 +311,8 @@ class Deployment:
     def stream_seconds(self, half: Batch, split: float, phase: int = DECODE) -> tuple[Array, Array]:
         """Seconds of a MoE layer of a micro-batch: attention on a share of the cores, the rest beside it."""
         layers = len(self.model.moe_layer_ids)
-        attends = self._part(split)._sequential(half, phase).block_seconds()
-        computes = self._part(1.0 - split)._sequential(half, phase).block_seconds()
+        attends = self._part(split).sequential(half, phase).block_seconds()
+        computes = self._part(1.0 - split).sequential(half, phase).block_seconds()
         attention = attends["attention"] / self.model.num_layers
         return attention, (computes["dispatch"] + computes["experts"] + computes["combine"]) / layers
 
@@ -333,7 +334,7 @@ class Deployment:
             makespan(two_stream_layers(layers, *self.stream_seconds(half, split, phase)))
             for split in self.splits
         ]
-        memory = 2.0 * self._sequential(half, phase).memory_seconds()
+        memory = 2.0 * self.sequential(half, phase).memory_seconds()
         return np.maximum(dense + np.min(spans, axis=0) + blocks["other"], memory)
 
     def _expert_step(self, group: ExpertWork, phase: int, index: int) -> ExpertStep:
@@ -348,7 +349,7 @@ class Deployment:
         replicas = self._replicas
         if source is None:
             # Layers differ only if their placement does; else as many are drawn as make a sample.
-            many = layers if plan is not None else SAMPLES
+            many = min(layers, plan.layers) if plan is not None else SAMPLES
             source = assumed(self.routing, moe.num_experts, moe.top_k, many)
         elif layers < source.layers:
             source = _Layers(source, group.layers)

@@ -1,14 +1,14 @@
 """Two micro-batches on two streams that share a device's cores: attention on one, experts on the other.
 
-While one micro-batch passes its attention on part of the cores, the other passes its gate, dispatch, experts
-and combine on the rest; then they change places. With ``T_a`` and ``T_e`` seconds of a layer on either stream,
-L layers take
+While one micro-batch passes its attention on part of the cores, the other passes its gate, dispatch,
+experts and combine on the rest; then they change places. With ``T_a`` and ``T_e`` seconds of a layer on
+either stream, L layers take
 
     2 L max(T_a, T_e) + min(T_a, T_e)
 
-A stream has its share of what belongs to cores: arithmetic, and what they copy or search while tokens travel.
-The memory is one: either stream may fill it, both together cannot exceed it. Start-up latencies stay what they
-are, and one stream computes through those of the other.
+A stream has its share of what belongs to cores: arithmetic, and what they copy or search while tokens
+travel. The memory is one: either stream may fill it, both together cannot exceed it. Start-up latencies stay
+what they are, and one stream computes through those of the other.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def _of_cores(processor: Processor, share: float) -> Processor:
 
 
 def _exchange(found: Exchange, share: float) -> Exchange:
-    return replace(
-        found, dispatch=_one_way(found.dispatch, share), combine=_one_way(found.combine, share)
-    )
+    return replace(found, dispatch=_one_way(found.dispatch, share), combine=_one_way(found.combine, share))
 
 
 def _one_way(way: OneWay, share: float) -> OneWay:

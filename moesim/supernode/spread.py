@@ -1,6 +1,6 @@
 """Shared experts on ranks of their own: placed, replicated and sent to as routed experts are.
 
-CloudMatrix-Infer gives each of 320 dies one expert: 32 copies of the shared one, 256 routed ones and 32 spares.
+CloudMatrix-Infer gives each of 320 dies one expert: 32 copies of the shared one, 256 routed, 32 spares.
 A token then goes to one expert more, and no die computes the shared expert beside its routed one.
 """
 
