@@ -22,6 +22,7 @@ from moesim.cli.replay import replay
 from moesim.cli.report import report
 from moesim.cli.reproduce import reproduce
 from moesim.cli.simulate import simulate
+from moesim.cli.train import train
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command()(simulate)
 app.command()(place)
 app.command()(plan)
 app.command()(rebalance)
+app.command()(train)
 app.command()(replay)
 app.command()(reproduce)
 app.command()(report)

@@ -4,7 +4,8 @@ Inside a domain, ``t = alpha + factor(n) * bytes / busbw`` with alpha and bus ba
 ranks, once for the way libraries send small messages and once for large ones, in the convention of
 nccl-tests: factor ``2(n-1)/n`` for all-reduce, ``(n-1)/n`` for all-gather, reduce-scatter and all-to-all.
 Across domains a reduction is hierarchical: reduce-scatter inside, all-reduce of each shard over the network,
-all-gather inside.
+all-gather inside. Where paths meet beyond the devices' own links (meshes, tori, tapered switches, described
+fabrics) and nothing was measured, `moesim.fabric` says how long that takes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ import math
 
 import numpy as np
 
-from moesim.hardware.types import CollectiveFit, Hardware, Link
+from moesim.fabric import (
+    across_lines,
+    contention_seconds,
+    fastest,
+    fastest_line,
+    fit_of,
+    inside_lines,
+    network_of,
+    send_line,
+    shares_links,
+)
+from moesim.hardware.types import Hardware, Link
 from moesim.ops.table import Array, Message
 
 _FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
@@ -33,6 +45,9 @@ def message_seconds(message: Message, hardware: Hardware, backend: str = "") -> 
     """
     data = np.asarray(message.bytes, dtype=np.float64)
     if message.collective == "send":
+        if message.span <= hardware.domain and _on_fabric(hardware):
+            line = send_line(hardware, message.span - 1)
+            return np.asarray(line.alpha_s + line.beta_s * data)
         link = hardware.scale_up if message.span <= hardware.domain else _network(hardware)
         return np.asarray(link.latency_s + data / (link.bandwidth_bytes_per_s * link.efficiency))
     return collective_seconds(message.collective, message.ranks, message.span, data, hardware, backend)
@@ -52,22 +67,44 @@ def collective_seconds(
     """
     if ranks <= 1:
         return np.zeros_like(data)
-    domain = hardware.domain
+    domain = network_of(hardware).domain if hardware.fabric is not None else hardware.domain
     if span <= domain:
-        return in_domain(collective, ranks, data, hardware.scale_up, backend)
+        return _inside(collective, ranks, span, data, hardware, backend)
     inside = max(1, ranks * domain // span)
     groups = -(-ranks // inside)
-    network = _network(hardware)
+    # Of an all-to-all every byte crosses, with the rank that it is handed to first.
+    over = data if collective == "all_to_all" else data / inside
+    network = _across(collective, inside, groups, over, hardware)
     if collective == "all_reduce":
         return np.asarray(
-            in_domain("reduce_scatter", inside, data, hardware.scale_up)
-            + _over_network("all_reduce", groups, data / inside, network)
-            + in_domain("all_gather", inside, data, hardware.scale_up)
+            _inside("reduce_scatter", inside, domain, data, hardware)
+            + network
+            + _inside("all_gather", inside, domain, data, hardware)
         )
-    return np.asarray(
-        _over_network(collective, groups, data / inside, network)
-        + in_domain(collective, inside, data, hardware.scale_up)
-    )
+    return np.asarray(network + _inside(collective, inside, domain, data, hardware))
+
+
+def _on_fabric(hardware: Hardware) -> bool:
+    """Whether the links of a domain are shared by pairs far apart."""
+    return hardware.fabric is not None or shares_links(hardware.scale_up)
+
+
+def _inside(
+    collective: str, ranks: int, span: int, data: Array, hardware: Hardware, backend: str = ""
+) -> Array:
+    """Among ranks of one domain: as measured, else on its links."""
+    link = hardware.scale_up
+    if _on_fabric(hardware) and collective not in link.collectives:
+        return fastest_line(inside_lines(hardware, collective, ranks, span), data)
+    return in_domain(collective, ranks, data, link, backend)
+
+
+def _across(collective: str, inside: int, groups: int, data: Array, hardware: Hardware) -> Array:
+    """Among ranks of equal place in their domains, `inside` in each at once."""
+    network = _network(hardware)
+    if shares_links(network):
+        return fastest_line(across_lines(hardware, collective, inside, groups), data)
+    return _over_network(collective, groups, data, network)
 
 
 def in_domain(collective: str, ranks: int, data: Array, link: Link, backend: str = "") -> Array:
@@ -81,61 +118,11 @@ def in_domain(collective: str, ranks: int, data: Array, link: Link, backend: str
     moved = _FACTOR[collective] * (ranks - 1) / ranks * data
     own = f"{collective}_custom.{backend}"
     if own in link.collectives:
-        return _fastest(fit_of(own, ranks, link), moved)
-    seconds = _fastest(fit_of(collective, ranks, link), moved)
+        return fastest(fit_of(own, ranks, link), moved)
+    seconds = fastest(fit_of(collective, ranks, link), moved)
     if (custom := f"{collective}_custom") in link.collectives:
-        seconds = np.minimum(seconds, _fastest(fit_of(custom, ranks, link), moved))
+        seconds = np.minimum(seconds, fastest(fit_of(custom, ranks, link), moved))
     return seconds
-
-
-def _fastest(fit: CollectiveFit, moved: Array) -> Array:
-    """Seconds of the faster way to move bytes over the bus; see `CollectiveFit`."""
-    if fit.small_busbw_bytes_per_s is None or fit.bulk_alpha_s is None:
-        return np.asarray(fit.alpha_s + moved / fit.busbw_bytes_per_s)
-    small = fit.alpha_s + moved / fit.small_busbw_bytes_per_s
-    return np.asarray(np.minimum(small, fit.bulk_alpha_s + moved / fit.busbw_bytes_per_s))
-
-
-def fit_of(collective: str, ranks: int, link: Link) -> CollectiveFit:
-    """The fit of a collective among `ranks` devices.
-
-    Measured fits are interpolated in the logarithm of the ranks; beyond them latencies go on with their last
-    slope. Without fits, latency is that of the steps of a tree, and bandwidth the link's.
-    """
-    fits = link.collectives.get(collective, ())
-    if not fits:
-        steps = math.ceil(math.log2(ranks)) * (2 if collective == "all_reduce" else 1)
-        steps = 1 if collective == "all_to_all" else steps
-        return CollectiveFit(ranks, link.latency_s * steps, link.bandwidth_bytes_per_s * link.efficiency)
-    above = next((i for i, fit in enumerate(fits) if fit.ranks >= ranks), len(fits))
-    if above == 0 or len(fits) == 1:
-        return fits[0]
-    if above < len(fits) and fits[above].ranks == ranks:
-        return fits[above]
-    beyond = above == len(fits)
-    low, high = fits[above - 1 - beyond], fits[above - beyond]
-    weight = math.log(ranks / low.ranks) / math.log(high.ranks / low.ranks)
-
-    def latency(a: float | None, b: float | None) -> float | None:
-        if a is None or b is None:
-            return None
-        return b + max(b - a, 0.0) * (weight - 1.0) if beyond else a + (b - a) * weight
-
-    def rate(a: float | None, b: float | None) -> float | None:
-        if a is None or b is None:
-            return None
-        return b if beyond else a + (b - a) * weight
-
-    alpha, bandwidth = latency(low.alpha_s, high.alpha_s), rate(low.busbw_bytes_per_s, high.busbw_bytes_per_s)
-    assert alpha is not None
-    assert bandwidth is not None
-    return CollectiveFit(
-        ranks,
-        alpha,
-        bandwidth,
-        rate(low.small_busbw_bytes_per_s, high.small_busbw_bytes_per_s),
-        latency(low.bulk_alpha_s, high.bulk_alpha_s),
-    )
 
 
 def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | None = None) -> Array:
@@ -162,16 +149,35 @@ def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | 
     domain = hardware.domain if domain is None else domain
     if ranks == 1:
         return np.zeros(up.shape[:-2])
+    if hardware.fabric is not None:
+        return contention_seconds(network_of(hardware), _spread(up + out, hardware, domain))
     local = min(ranks, domain)
     seconds = np.zeros(up.shape[:-2])
-    if local > 1:
+    if local > 1 and _on_fabric(hardware) and "all_to_all" not in hardware.scale_up.collectives:
+        seconds = contention_seconds(network_of(hardware), _spread(up, hardware, domain))
+    elif local > 1:
         moved = _moved(up * (1.0 - np.eye(ranks)), local, hardware)
-        seconds = _fastest(fit_of("all_to_all", local, hardware.scale_up), moved)
-    if ranks > domain:
+        seconds = fastest(fit_of("all_to_all", local, hardware.scale_up), moved)
+    if ranks > domain and shares_links(_network(hardware)):
+        seconds = np.maximum(
+            seconds, contention_seconds(network_of(hardware), _spread(out, hardware, domain))
+        )
+    elif ranks > domain:
         network = _network(hardware)
         rate = network.bandwidth_bytes_per_s * network.efficiency
         seconds = np.maximum(seconds, network.latency_s + busiest(out) / rate)
     return np.asarray(seconds)
+
+
+def _spread(traffic: Array, hardware: Hardware, domain: int) -> Array:
+    """Traffic of ranks as that of devices: a rank talks through the first of its own."""
+    per = max(1, hardware.domain // domain)
+    if per == 1:
+        return traffic
+    ranks = traffic.shape[-1]
+    found = np.zeros((*traffic.shape[:-2], ranks * per, ranks * per))
+    found[..., ::per, ::per] = traffic
+    return found
 
 
 def _moved(off: Array, local: int, hardware: Hardware) -> Array:

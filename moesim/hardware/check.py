@@ -24,7 +24,7 @@ class Finding:
 
 #: Widest plausible values: outside them somebody wrote GB for bytes, or ms for us.
 _MEMORY_CAPACITY = (1e8, 1e16)
-_MEMORY_BANDWIDTH = (1e8, 1e16)
+_MEMORY_BANDWIDTH = (1e8, 1e17)
 _LINK_BANDWIDTH = (1e8, 1e14)
 _LINK_LATENCY = (0.0, 1e-2)
 _PEAK = (1e9, 1e19)

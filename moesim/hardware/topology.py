@@ -2,16 +2,16 @@
 
 Nodes are named ``device:7``, ``host:0``, ``switch:scale_up:0``, ``switch:scale_out:0``; each has an
 attribute ``kind`` (``device``, ``host``, ``switch``). Edges have ``bandwidth_bytes_per_s`` (per direction),
-``latency_s`` and ``link``, the link's name. A switch or network without blocking is one node, whatever its
-stages and planes.
+``latency_s`` and ``link``, the link's name. Planes of switches are one, and so are stages without a described
+leaf: see `moesim.hardware.wiring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from moesim.hardware.types import Hardware, Link
+from moesim.hardware.types import Hardware
+from moesim.hardware.wiring import wiring
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -40,17 +40,21 @@ def graph(hardware: Hardware) -> nx.Graph[str]:
     """
     import networkx as nx
 
+    links = wiring(hardware)
     made: nx.Graph[str] = nx.Graph(name=hardware.name)
-    devices = [f"device:{index}" for index in range(hardware.num_devices)]
-    made.add_nodes_from(devices, kind="device")
-    for index, group in enumerate(_groups(devices, hardware.domain)):
-        _connect(made, group, hardware.scale_up, f"switch:scale_up:{index}")
-    if hardware.host is not None and hardware.host_link is not None:
-        for index, group in enumerate(_groups(devices, hardware.devices_per_node)):
-            made.add_node(f"host:{index}", kind="host")
-            _edges(made, ((device, f"host:{index}") for device in group), hardware.host_link, 1.0)
-    if hardware.scale_out is not None and hardware.num_devices > hardware.domain:
-        _network(made, devices, hardware)
+    for index, name in enumerate(links.names):
+        kind = "device" if index < links.devices else "host" if name.startswith("host:") else "switch"
+        made.add_node(name, kind=kind)
+    for part in links.parts:
+        for link in range(part.first, part.first + part.links):
+            source, target = links.names[links.source[link]], links.names[links.target[link]]
+            if not made.has_edge(source, target):
+                latency = float(links.latency_s[link] + part.start_s)
+                made.add_edge(
+                    source, target, bandwidth_bytes_per_s=0.0, latency_s=latency, link=links.link_names[link]
+                )
+            # Each connection is there once for each way, and may have parallel ones.
+            made.edges[source, target]["bandwidth_bytes_per_s"] += links.bandwidth_bytes_per_s[link] / 2.0
     return made
 
 
@@ -84,71 +88,3 @@ def bisection_bytes_per_s(hardware: Hardware) -> float:
     for index in range(hardware.num_devices):
         whole.add_edge("left" if index < half else "right", f"device:{index}")
     return float(nx.maximum_flow_value(whole, "left", "right", capacity="bandwidth_bytes_per_s"))
-
-
-def _groups(items: list[str], size: int) -> Iterable[list[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _connect(made: nx.Graph[str], group: list[str], link: Link, switch: str) -> None:
-    """Connect the devices of one domain as the link's topology says."""
-    n = len(group)
-    if n < 2:
-        return
-    if link.topology == "full_mesh":
-        # The device's bandwidth is the sum over its links to all peers of a full domain.
-        pairs = ((a, b) for i, a in enumerate(group) for b in group[i + 1 :])
-        _edges(made, pairs, link, 1.0, share=1.0 / (link.domain - 1))
-    elif link.topology == "ring":
-        # Half of the device's bandwidth goes each way round; a ring of two is one edge.
-        ring = [(group[i], group[(i + 1) % n]) for i in range(n if n > 2 else 1)]
-        _edges(made, ring, link, 1.0, share=0.5 if n > 2 else 1.0)
-    elif link.topology == "mesh":
-        _edges(made, _mesh(group), link, 1.0, share=0.25)
-    else:
-        made.add_node(switch, kind="switch")
-        _edges(made, ((device, switch) for device in group), link, 0.5)
-
-
-def _mesh(group: list[str]) -> list[tuple[str, str]]:
-    """Neighbours in the squarest rectangle that holds the group, filled row by row."""
-    n = len(group)
-    width = next(w for w in range(int(n**0.5), 0, -1) if n % w == 0)
-    right = [(group[i], group[i + 1]) for i in range(n - 1) if (i + 1) % width]
-    return right + [(group[i], group[i + width]) for i in range(n - width)]
-
-
-def _network(made: nx.Graph[str], devices: list[str], hardware: Hardware) -> None:
-    """Connect the nodes: one switch, or one per rail, whose rails meet in a spine."""
-    link = hardware.scale_out
-    if link is None:
-        return
-    if link.topology in ("ring", "mesh", "full_mesh"):
-        _connect(made, devices, link, "switch:scale_out:0")
-        return
-    rails = hardware.devices_per_node if link.topology == "rail" else 1
-    for rail in range(rails):
-        made.add_node(f"switch:scale_out:{rail}", kind="switch")
-    _edges(
-        made,
-        ((device, f"switch:scale_out:{index % rails}") for index, device in enumerate(devices)),
-        link,
-        0.5,
-    )
-    if rails > 1:
-        made.add_node("switch:spine", kind="switch")
-        behind = len(devices) // rails
-        leaves = ((f"switch:scale_out:{rail}", "switch:spine") for rail in range(rails))
-        _edges(made, leaves, link, 0.5, share=float(behind))
-
-
-def _edges(
-    made: nx.Graph[str], pairs: Iterable[tuple[str, str]], link: Link, hops: float, share: float = 1.0
-) -> None:
-    """Edges of `share` of the link's bandwidth and `hops` of its latency."""
-    made.add_edges_from(
-        pairs,
-        bandwidth_bytes_per_s=link.bandwidth_bytes_per_s * share,
-        latency_s=link.latency_s * hops,
-        link=link.name,
-    )

@@ -21,10 +21,10 @@ from moesim.reporting import documents as doc
 from moesim.reporting import words
 from moesim.reporting.gather import compact, placement_document, prediction_document
 from moesim.reporting.page import labels_of, sections
+from moesim.reporting.pages import inside, template
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
-_TEMPLATES = Path(__file__).parent / "templates"
 #: A page with more data than this has it inside, but no link to save it: the link holds it once more.
 _MOST_LINKED_BYTES = 1_000_000
 
@@ -154,20 +154,12 @@ def write_page(document: doc.ReportDocument, path: str | os.PathLike[str]) -> Pa
 
 def render_page(document: doc.ReportDocument) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     values = compact(document.model_dump(mode="json"))
     data = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     link = base64.b64encode(data.encode("ascii")).decode("ascii") if len(data) <= _MOST_LINKED_BYTES else ""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=document.title or _title(document),
         version=__version__,
         notes=document.notes,
@@ -179,8 +171,7 @@ def render_page(document: doc.ReportDocument) -> str:
             isinstance(result, doc.PredictionDocument) or result.predicted for result in document.results
         ),
         provenance=document.provenance,
-        # In JSON, < only stands inside strings, where its escape means the same and ends no element.
-        data=Markup(data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")),
+        data=inside(data),
         link=link,
         svg=Markup,
     )

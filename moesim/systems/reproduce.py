@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
 from moesim.errors import ConfigError, TraceError
 from moesim.systems.registry import find, rows
-from moesim.systems.row import Case, Row
+from moesim.systems.row import CAUSES, Case, Row
 from moesim.systems.sweep import points
-from moesim.systems.verdict import VERDICTS, judge
+from moesim.systems.verdict import REPRODUCED, VERDICTS, judge
 from moesim.trace.types import RoutingTrace
 
 
@@ -46,6 +49,14 @@ class Judged:
         published = self.row.figure.value
         return None if self.ours is None or not published else self.ours / published
 
+    @property
+    def steady(self) -> bool:
+        """Whether it is reproduced, and was seen to stay so over every plausible value of what is assumed."""
+        figure = self.row.figure
+        everywhere = (judge(figure.value, at, (), figure.neutral) for at in self.swept)
+        known = bool(self.swept) or not self.row.assumed
+        return known and self.verdict == REPRODUCED and all(verdict == REPRODUCED for verdict in everywhere)
+
     def to_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         row, figure = self.row, self.row.figure
@@ -64,6 +75,7 @@ class Judged:
             "ratio": self.ratio,
             "swept": [min(reached), max(reached)] if reached else None,
             "verdict": self.verdict,
+            "steady": self.steady,
             "baseline": figure.baseline,
             "grade": figure.grade,
             "source": figure.source,
@@ -128,6 +140,7 @@ def reproduce(
     sweep: bool = True,
     trace: RoutingTrace | None = None,
     seed: int = 0,
+    processes: int = 1,
 ) -> list[Judged]:
     """Run the rows of some systems, or of all.
 
@@ -141,6 +154,8 @@ def reproduce(
         ``paper`` or ``code``; empty for both.
     sweep, trace, seed
         As in `run_row`.
+    processes
+        Rows are run by so many processes at once; the answers are the same.
 
     Raises
     ------
@@ -148,22 +163,48 @@ def reproduce(
         For names that are unknown.
     """
     wanted = find(names) if names else None
-    return [
-        run_row(row, sweep=sweep, trace=trace, seed=seed)
-        for row in rows()
+    chosen = [
+        place
+        for place, row in enumerate(rows())
         if (wanted is None or row.system in wanted)
         and (row.headline or not headlines_only)
         and variant in ("", row.variant)
     ]
+    run = partial(_run_at, sweep=sweep, trace=trace, seed=seed)
+    if processes == 1 or len(chosen) < 2:
+        return [Judged(rows()[place], *run(place)) for place in chosen]
+    with ProcessPoolExecutor(min(processes, len(chosen)), mp_context=get_context("spawn")) as pool:
+        found = pool.map(run, chosen)
+        return [Judged(rows()[place], *outcome) for place, outcome in zip(chosen, found, strict=True)]
+
+
+def _run_at(
+    place: int, sweep: bool, trace: RoutingTrace | None, seed: int
+) -> tuple[float | None, tuple[float, ...], str, str]:
+    """What one row comes to, without the row: what rows compute with cannot travel between processes."""
+    judged = run_row(rows()[place], sweep=sweep, trace=trace, seed=seed)
+    return judged.ours, judged.swept, judged.verdict, judged.routing
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, Any]:
     """Counts by verdict, and how far ours is from what was published: the median of ``|log ratio|``.
 
-    Headlines alone are counted beside all rows: one system with many rows should not weigh more.
+    Headlines alone are counted beside all rows: one system with many rows should not weigh more. So are the
+    claims of the abstracts, each by the first row that answers it, and rows by the kind of machine.
     """
     found = list(judged)
-    return {**_part(found), "headlines": _part([j for j in found if j.row.headline])}
+    first: dict[str, Judged] = {}
+    for j in found:
+        for claim in j.row.claims:
+            first.setdefault(claim, j)
+    kinds = sorted({j.row.kind for j in found})
+    return {
+        **_part(found),
+        "systems": len({j.row.system for j in found}),
+        "headlines": _part([j for j in found if j.row.headline]),
+        "claims": _part(list(first.values())),
+        "kinds": {kind: _part([j for j in found if j.row.kind == kind]) for kind in kinds},
+    }
 
 
 def _part(found: Sequence[Judged]) -> dict[str, Any]:
@@ -171,6 +212,10 @@ def _part(found: Sequence[Judged]) -> dict[str, Any]:
     return {
         "n": len(found),
         "verdicts": {verdict: sum(j.verdict == verdict for j in found) for verdict in VERDICTS},
+        "steady": sum(j.steady for j in found),
+        "causes": {
+            cause: sum(j.row.cause == cause and j.verdict != REPRODUCED for j in found) for cause in CAUSES
+        },
         "median_abs_log_ratio": median(logs) if logs else None,
     }
 

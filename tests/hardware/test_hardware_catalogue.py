@@ -47,7 +47,7 @@ def test_every_number_has_a_source_and_every_curve_a_shape(name):
                 assert all(0 < value <= 1 for _, value in curve)
                 assert all(a < b for (a, _), (b, _) in pairwise(curve))
     for kind in ("gemm", "expert_gemm", "attention_prefill", "attention_decode", "elementwise"):
-        assert kind in machine.device.processor.efficiency
+        assert machine.device.processor.efficiency_of(kind, "bf16").source
     assert machine.domain == min(machine.scale_up.domain, machine.num_devices)
 
 

@@ -73,3 +73,11 @@ def test_a_given_trace_is_used_where_it_fits_and_named_where_it_does_not():
     other = run_row(found["speedup"], sweep=False, trace=trace)
     assert other.routing.endswith("does not fit its model")
     assert run_row(found["decode-dual-8"], sweep=False, trace=trace).routing == ""
+
+
+def test_processes_change_nothing():
+    alone = reproduce(["QMoE", "MC-MoE"], sweep=False)
+    together = reproduce(["QMoE", "MC-MoE"], sweep=False, processes=2)
+    assert [(j.row.name, j.ours, j.verdict) for j in alone] == [
+        (j.row.name, j.ours, j.verdict) for j in together
+    ]

@@ -16,7 +16,7 @@ from moesim.layout.disaggregated import Disaggregated
 from moesim.placement.files import FORMATS, Target
 from moesim.planning.launch import sglang, trtllm, vllm
 from moesim.planning.launch.fleet import PREFILL, alike, instances, places
-from moesim.planning.launch.setting import Setting
+from moesim.planning.launch.setting import Setting, vendor_of
 from moesim.planning.launch.words import Command, Launch
 from moesim.planning.types import Candidate
 
@@ -44,10 +44,11 @@ def unsupported(candidate: Candidate) -> str:
     "vLLM's expert parallelism is 1 or dp x tp = 8, not 4"
     """
     engine = _ENGINES[candidate.engine.backend]
-    if engine is trtllm and candidate.hardware.kind == "npu":
+    vendor = vendor_of(candidate.hardware)
+    if engine is trtllm and vendor != "nvidia":
         return "TensorRT-LLM is for NVIDIA's devices"
-    if engine is trtllm and candidate.hardware.device.name.lower().startswith("mi"):
-        return "TensorRT-LLM is for NVIDIA's devices"
+    if vendor == "other":
+        return f"no engine's lines are known for {candidate.hardware.device.title}"
     for role, layout in dict(instances(candidate.layout)).items():
         bare = replace(candidate, redundant=0) if role == PREFILL else candidate
         reason = str(engine.unsupported(layout, bare))

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from moesim.engine.memory import MemoryUse
+from moesim.hardware import Hardware
 from moesim.layout import ExpertMap
 from moesim.layout.parallelism import Parallelism
 from moesim.model import Model, module_dtypes
@@ -13,8 +14,26 @@ from moesim.planning.launch.fleet import PREFILL
 from moesim.planning.types import Candidate
 from moesim.prediction.kept import deployment_of
 
-_AMD = re.compile(r"^mi\d", re.IGNORECASE)
+_VENDORS = {"nvidia": re.compile("nvidia"), "amd": re.compile(r"\bamd\b|^mi\d"), "npu": re.compile("ascend")}
+#: Machines of these kinds are taken to be NVIDIA's where their device says no vendor.
+_GPUS = ("gpu", "cpu-gpu", "supernode")
 _ROUND = 1024
+
+
+def vendor_of(hardware: Hardware) -> str:
+    """Whose software drives a machine: ``nvidia``, ``amd``, ``npu`` (Huawei's), or ``other``.
+
+    Examples
+    --------
+    >>> from moesim.hardware import load_hardware
+    >>> [vendor_of(load_hardware(name)) for name in ("gb200", "mi300x", "cloudmatrix384", "dojo-wafer")]
+    ['nvidia', 'amd', 'npu', 'other']
+    """
+    said = f"{hardware.device.name} {hardware.device.title}".lower()
+    for vendor, pattern in _VENDORS.items():
+        if pattern.search(said):
+            return vendor
+    return "nvidia" if hardware.kind in _GPUS else "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +65,8 @@ class Setting:
 
     @property
     def vendor(self) -> str:
-        """``nvidia``, ``amd`` or ``npu``."""
-        hardware = self.candidate.hardware
-        if hardware.kind == "npu":
-            return "npu"
-        return "amd" if _AMD.match(hardware.device.name) else "nvidia"
+        """``nvidia``, ``amd`` or ``npu``; see `vendor_of`."""
+        return vendor_of(self.candidate.hardware)
 
     @property
     def visible(self) -> str:

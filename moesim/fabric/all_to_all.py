@@ -1,0 +1,173 @@
+"""All-to-all in one step, in two, or through leaders.
+
+``flat``: every rank sends to every other: `n - 1` messages each, nearly all over the network once there are
+many domains. ``two_level``: first to the rank of the target's place in the own domain, then from there to the
+target: as many bytes over the network, but ``n / g - 1`` messages, and two copies that put what travels
+together side by side (Tutel's 2DH, SMILE's bi-level routing, rail-aligned exchanges). ``leader``: a domain
+gathers at one rank, leaders exchange, and scatter (HetuMoE): the largest messages, but through one rank.
+
+Beyond the first, each message costs its sender what posting it to the network takes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moesim.fabric.collectives import across_lines, inside_lines, post_s, shares_links
+from moesim.fabric.measured import fastest, fit_of
+from moesim.fabric.network import network_of
+from moesim.fabric.phases import Groups, Line, fastest_line
+from moesim.hardware.types import Hardware
+from moesim.hardware.wiring import Array
+
+ALGORITHMS = ("flat", "two_level", "leader")
+
+
+def all_to_all(
+    hardware: Hardware,
+    ranks: int,
+    bytes_per_rank: Array | float,
+    algorithm: str = "best",
+    *,
+    message_s: float | None = None,
+    shared_nic: bool = False,
+    copies: bool = True,
+) -> Array:
+    """Seconds of an even all-to-all over the first `ranks` devices.
+
+    Parameters
+    ----------
+    hardware
+        The cluster.
+    ranks
+        Devices; beyond a domain, whole domains.
+    bytes_per_rank
+        What a rank holds; an equal part of it goes to each rank, its own stays.
+    algorithm
+        One of `ALGORITHMS`, or ``best`` for the fastest at each size.
+    message_s
+        What each message over the network costs its sender after the first; `post_s` if None.
+    shared_nic
+        Whether a domain has one network card that all its devices share: a leader then has all of it.
+    copies
+        Whether the copies through device memory that put together what travels together count.
+
+    Returns
+    -------
+    ndarray
+        Seconds, as `bytes_per_rank`.
+
+    Examples
+    --------
+    Small messages suffer most from their number.
+
+    >>> from moesim.hardware import load_hardware
+    >>> cluster = load_hardware("a100", nodes=64)
+    >>> flat, two = (float(all_to_all(cluster, 512, 1e6, name)) for name in ("flat", "two_level"))
+    >>> flat > 3 * two
+    True
+    """
+    if algorithm == "best":
+        every = [
+            all_to_all(
+                hardware,
+                ranks,
+                bytes_per_rank,
+                name,
+                message_s=message_s,
+                shared_nic=shared_nic,
+                copies=copies,
+            )
+            for name in ALGORITHMS
+        ]
+        return np.asarray(np.min(every, axis=0))
+    parts = all_to_all_parts(
+        hardware,
+        ranks,
+        bytes_per_rank,
+        algorithm,
+        message_s=message_s,
+        shared_nic=shared_nic,
+        copies=copies,
+    )
+    return np.asarray(sum(parts.values()))
+
+
+def all_to_all_parts(
+    hardware: Hardware,
+    ranks: int,
+    bytes_per_rank: Array | float,
+    algorithm: str,
+    *,
+    message_s: float | None = None,
+    shared_nic: bool = False,
+    copies: bool = True,
+) -> dict[str, Array]:
+    """Seconds of each phase of `all_to_all`, one after the other; parameters as there."""
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"no algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
+    data = np.asarray(bytes_per_rank, dtype=np.float64)
+    local = min(ranks, network_of(hardware).domain)
+    if ranks > local and ranks % local:
+        raise ValueError(f"{ranks} ranks do not fill whole domains of {local}")
+    domains = ranks // local
+    post = post_s(hardware) if message_s is None else message_s
+    if domains == 1 and algorithm != "leader":
+        return {"intra": _inside(hardware, local, data)}
+    if algorithm == "flat":
+        out = _flat_across(hardware, local, domains, post)
+        within = _inside(hardware, local, data / domains)
+        return {"exchange": np.maximum(within, out.alpha_s + out.beta_s * data)}
+    memory = hardware.device.memory.bandwidth_bytes_per_s
+    copied = 4.0 * data / memory if copies else np.zeros_like(data)
+    if algorithm == "two_level":
+        out = _posted(hardware, local, domains, post)
+        inter = out.alpha_s + out.beta_s * data
+        return {"intra": _inside(hardware, local, data), "copy": copied, "inter": inter}
+    gather = _gathered(hardware, local)
+    moved = gather.alpha_s + gather.beta_s * data if local > 1 else np.zeros_like(data)
+    found = {"gather": moved, "copy": copied * local}
+    if domains > 1:
+        out = _posted(hardware, 1, domains, post)
+        found["exchange"] = out.alpha_s + out.beta_s * data * (1.0 if shared_nic else local)
+    return {**found, "scatter": moved}
+
+
+def _inside(hardware: Hardware, ranks: int, data: Array) -> Array:
+    """An all-to-all inside a domain: as measured, else on its links."""
+    if ranks <= 1:
+        return np.zeros_like(data)
+    link = hardware.scale_up
+    if "all_to_all" in link.collectives and not shares_links(link) and hardware.fabric is None:
+        return fastest(fit_of("all_to_all", ranks, link), (ranks - 1) / ranks * data)
+    return fastest_line(inside_lines(hardware, "all_to_all", ranks, ranks), data)
+
+
+def _posted(hardware: Hardware, inside: int, domains: int, post: float) -> Line:
+    """All-to-all of ranks of equal place, with another cost of a message."""
+    line = across_lines(hardware, "all_to_all", inside, domains)["direct"]
+    return Line(line.alpha_s + (domains - 2) * (post - post_s(hardware)), line.beta_s)
+
+
+def _flat_across(hardware: Hardware, local: int, domains: int, post: float) -> Line:
+    """What crosses the network where each rank sends to each of the other domains' ranks."""
+    network = network_of(hardware)
+    key = ("flat", local, domains)
+    if key not in network.known:
+        ranks = np.arange(local * domains)
+        source, target = np.nonzero(ranks[:, None] // local != ranks[None, :] // local)
+        network.known[key] = Groups(network, ranks[None, :]).phase(source, target, 1.0 / len(ranks))
+    line: Line = network.known[key]
+    messages = local * (domains - 1)
+    return Line(line.alpha_s + (messages - 1) * post, line.beta_s)
+
+
+def _gathered(hardware: Hardware, local: int) -> Line:
+    """A domain's first rank is sent all that the others hold."""
+    network = network_of(hardware)
+    key = ("gather", local)
+    if key not in network.known:
+        ranks = np.arange(local)
+        network.known[key] = Groups(network, ranks[None, :]).phase(ranks, np.zeros_like(ranks), 1.0)
+    line: Line = network.known[key]
+    return line

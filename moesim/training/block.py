@@ -1,0 +1,208 @@
+"""Seconds of one layer for one micro-batch: computation, traffic, and the traffic that is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from moesim.cost import Choice, Rates, op_times
+from moesim.hardware.types import Hardware
+from moesim.model import Layer, Model, MoE
+from moesim.ops import Op, OpTable
+from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.training.experts import expert_rows
+from moesim.training.layout import TrainLayout
+from moesim.training.recipe import Recipe
+from moesim.training.traffic import exchange_seconds, reduce_seconds
+from moesim.training.work import Pass, casts, context_bytes, end_passes, layer_passes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the breakdown, for one layer and micro-batch.
+
+    Parameters
+    ----------
+    kind
+        ``gemm expert attention elementwise``, or ``tp cp ep`` for traffic.
+    forward_s, backward_s
+        Seconds, for traffic those waited for.
+    weight_s
+        The part of the backward pass that makes weight gradients.
+    moved_s
+        Traffic's seconds forward and backward, waited for or not.
+    bound_by
+        ``compute``, ``memory``, ``launch`` or ``link``.
+    """
+
+    name: str
+    kind: str
+    forward_s: float
+    backward_s: float
+    weight_s: float = 0.0
+    moved_s: float = 0.0
+    bound_by: str = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Parts of one layer, or of one end of the model."""
+
+    parts: tuple[Part, ...] = field(repr=False)
+
+    @property
+    def forward_s(self) -> float:
+        """Forward pass of a micro-batch."""
+        return sum(p.forward_s for p in self.parts)
+
+    @property
+    def backward_s(self) -> float:
+        """Backward pass of a micro-batch, recomputation included."""
+        return sum(p.backward_s for p in self.parts)
+
+    @property
+    def weight_s(self) -> float:
+        """The part of the backward pass that makes weight gradients."""
+        return sum(p.weight_s for p in self.parts)
+
+    def computed_s(self, *, forward: bool) -> float:
+        """Computation of one pass."""
+        own = (p for p in self.parts if p.bound_by != "link")
+        return sum(p.forward_s if forward else p.backward_s for p in own)
+
+    def traffic_s(self) -> float:
+        """Traffic waited for in both passes."""
+        return sum(p.forward_s + p.backward_s for p in self.parts if p.bound_by == "link")
+
+
+def layer_block(layer: Layer, model: Model, layout: TrainLayout, recipe: Recipe, hardware: Hardware) -> Block:
+    """Seconds of one layer."""
+    passes = list(layer_passes(layer, model.hidden, layout, recipe))
+    passes += list(casts(recipe, passes))
+    computed = _computed(passes, recipe, hardware)
+    return Block((*computed, *_traffic(layer, model.hidden, layout, recipe, hardware, computed)))
+
+
+def end_blocks(model: Model, layout: TrainLayout, recipe: Recipe, hardware: Hardware) -> tuple[Block, Block]:
+    """Seconds in front of the first layer, and behind the last one."""
+    first, last = end_passes(model, layout, recipe)
+    both = [Block(tuple(_computed(part, recipe, hardware))) for part in (first, last)]
+    if layout.tp > 1:
+        # Embedding and head each meet the split sequence once per pass, as a block does.
+        data = recipe.micro_batch * recipe.seq / layout.cp * model.hidden * ACTIVATION_BYTES
+        group = layout.group("tp")
+        once = reduce_seconds("all_gather", group, data, hardware)
+        both = [Block((*b.parts, Part("tp", "tp", once, once, moved_s=2 * once))) for b in both]
+    return both[0], both[1]
+
+
+def _computed(passes: Iterable[Pass], recipe: Recipe, hardware: Hardware) -> list[Part]:
+    rows: list[Op] = []
+    for p in passes:
+        rows += [p.forward, *p.backward]
+    table = OpTable(tuple((op, 1) for op in rows), (), 1)
+    device = hardware.device
+    times = op_times(table, device, Rates.of(table, device, Choice()))
+    seconds = times.seconds[:, 0].tolist()
+    compute, memory, floor = (a[:, 0].tolist() for a in (times.compute_s, times.memory_s, times.floor_s))
+    parts: dict[str, Part] = {}
+    at = 0
+    for p in passes:
+        ahead = p.count * seconds[at]
+        behind = [p.count * s for s in seconds[at + 1 : at + 1 + len(p.backward)]]
+        back = sum(behind) if behind else ahead * p.scale
+        weight = behind[1] if len(behind) == 2 else (ahead if p.kind == "gemm" else 0.0)
+        if recipe.recompute == "full" or (recipe.recompute == "selective" and p.again):
+            back += ahead
+        most = max((compute[at], "compute"), (memory[at], "memory"), (floor[at], "launch"))[1]
+        old = parts.get(p.name, Part(p.name, p.kind, 0.0, 0.0, bound_by=most))
+        parts[p.name] = Part(
+            p.name,
+            p.kind,
+            old.forward_s + ahead,
+            old.backward_s + back,
+            old.weight_s + weight,
+            bound_by=old.bound_by,
+        )
+        at += 1 + len(p.backward)
+    return list(parts.values())
+
+
+def _traffic(
+    layer: Layer,
+    hidden: int,
+    layout: TrainLayout,
+    recipe: Recipe,
+    hardware: Hardware,
+    computed: list[Part],
+) -> list[Part]:
+    """Traffic of one layer: tensor-parallel, context-parallel, expert-parallel."""
+    attention = [p for p in computed if p.kind in ("gemm", "attention")]
+    feed = [p for p in computed if p.kind == "expert"]
+    found = []
+    tokens = recipe.micro_batch * recipe.seq / layout.cp
+    vector = tokens * hidden * ACTIVATION_BYTES
+    if layout.tp > 1:
+        group = layout.group("tp")
+        pair = sum(reduce_seconds(c, group, vector, hardware) for c in ("all_gather", "reduce_scatter"))
+        # In front of and behind attention, and a dense or shared feed-forward block.
+        blocks = 1 + (not isinstance(layer.ffn, MoE) or layer.ffn.shared_intermediate > 0)
+        found.append(_waited("tp", pair * blocks, recipe, attention, 1.0))
+    if layout.cp > 1:
+        found.append(_context(layer, layout, recipe, hardware, computed))
+    if isinstance(layer.ffn, MoE):
+        rows = expert_rows(
+            tokens / layout.tp, layer.ffn.num_experts, layer.ffn.top_k, layout.ep, layout.expert_tp, recipe
+        )
+        sent = rows.sent * hidden * ACTIVATION_BYTES
+        ways = 2.0 * exchange_seconds(layout.group("ep"), sent, hardware)
+        if recipe.context == "ulysses" and layer.ffn.top_k > 0:
+            # All tokens are gathered instead where a token goes to more ranks than there are.
+            whole = tokens / layout.tp * layout.ep * hidden * ACTIVATION_BYTES
+            gathered = sum(
+                reduce_seconds(c, layout.group("ep"), whole, hardware)
+                for c in ("all_gather", "reduce_scatter")
+            )
+            ways = min(ways, gathered) if ways else ways
+        group = layout.group("etp")
+        shared = sent * layout.expert_tp
+        ways += sum(reduce_seconds(c, group, shared, hardware) for c in ("all_gather", "reduce_scatter"))
+        if ways:
+            found.append(_waited("ep", ways * recipe.imbalance, recipe, feed, 1.0))
+    return found
+
+
+def _waited(kind: str, moved_s: float, recipe: Recipe, beside: list[Part], backward: float) -> Part:
+    """Traffic of one pass as a part: all of it is waited for, or what its neighbours cannot hide."""
+    ahead, behind = moved_s, moved_s * backward
+    if recipe.recompute == "full":
+        behind += moved_s
+    waits = [ahead, behind]
+    if kind in recipe.overlap:
+        for i, (moved, work) in enumerate(
+            ((ahead, sum(p.forward_s for p in beside)), (behind, sum(p.backward_s for p in beside)))
+        ):
+            # Cut into tiles: the first piece of the shorter of the two is not hidden.
+            waits[i] = max(moved, work) + min(moved, work) / recipe.tiles - work
+    return Part(kind, kind, waits[0], waits[1], moved_s=ahead + behind)
+
+
+def _context(
+    layer: Layer, layout: TrainLayout, recipe: Recipe, hardware: Hardware, computed: list[Part]
+) -> Part:
+    queries, keys = context_bytes(layer, layout, recipe)
+    group = layout.group("cp")
+    if recipe.context == "ulysses":
+        moved = exchange_seconds(group, queries + keys, hardware)
+        return _waited("cp", moved, recipe, [], 1.0)
+    inside = group.span <= hardware.domain
+    link = hardware.scale_up if inside or hardware.scale_out is None else hardware.scale_out
+    step = link.latency_s + keys / (link.bandwidth_bytes_per_s * link.efficiency)
+    steps = group.ranks - 1
+    attention = [p for p in computed if p.kind == "attention"]
+    ahead, behind = (sum(getattr(p, name) for p in attention) for name in ("forward_s", "backward_s"))
+    # Each piece of keys travels while the one before is worked on; going back, their gradients come along.
+    waits = [
+        steps * max(0.0, times * step - work / group.ranks) for times, work in ((1.0, ahead), (2.0, behind))
+    ]
+    return Part("cp", "cp", waits[0], waits[1], moved_s=3.0 * steps * step)

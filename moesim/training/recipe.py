@@ -1,0 +1,147 @@
+"""How a job trains: batch, precision, what is recomputed, what is sharded, what is overlapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moesim.errors import Fault, nearest
+
+SCHEDULES = ("1f1b", "interleaved", "dualpipe")
+RECOMPUTE = ("none", "selective", "full")
+PRECISIONS = ("bf16", "fp8")
+#: Rows that experts are given: as routed, every expert as many as its capacity, or rounded up to blocks.
+PADDING = ("none", "capacity", "block")
+#: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged
+#: (Ulysses).
+CONTEXT = ("ring", "ulysses")
+#: What can run behind computation.
+OVERLAPS = ("dp", "tp", "ep")
+#: Rows of a block of MegaBlocks' kernels (arXiv:2211.15841, section 5.1.2).
+BLOCK_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What one iteration does.
+
+    Parameters
+    ----------
+    global_batch, seq, micro_batch
+        Sequences of an iteration, tokens of each, and sequences that a data-parallel rank works on at once.
+    zero
+        What data-parallel ranks share out: 0 nothing, 1 optimiser states, 2 gradients too, 3 parameters too.
+    recompute
+        ``selective`` drops what elementwise operations can make again, ``full`` keeps layer inputs only.
+    schedule
+        One of `SCHEDULES`.
+    precision
+        ``fp8`` multiplies in 8 bits; weights, gradients and states stay as with ``bf16``.
+    capacity_factor
+        Tokens an expert takes over its even share; None drops none.
+    padding
+        One of `PADDING`.
+    imbalance
+        Tokens of the busiest expert-parallel rank over the mean, where none are dropped.
+    context
+        One of `CONTEXT`.
+    overlap
+        Which traffic runs behind computation, of `OVERLAPS`. Traffic of `tp` and `ep` is then cut into
+        `tiles` pieces that each wait for one piece of computation.
+    tiles
+        Pieces of overlapped traffic.
+    gradient_bytes
+        Of an accumulated gradient: 4 as Megatron's main gradients, 2 in pure 16 bits.
+    reduce_bytes
+        Of a gradient on its way.
+    state_bytes
+        Of a parameter's optimiser states: 12 are a master copy and two moments in 32 bits.
+    dropout
+        Whether activations include dropout masks, as GPT models of 2022 do.
+    """
+
+    global_batch: int
+    seq: int
+    micro_batch: int = 1
+    zero: int = 1
+    recompute: str = "none"
+    schedule: str = "1f1b"
+    precision: str = "bf16"
+    capacity_factor: float | None = None
+    padding: str = "none"
+    imbalance: float = 1.0
+    context: str = "ring"
+    overlap: tuple[str, ...] = ("dp",)
+    tiles: int = 8
+    gradient_bytes: float = 4.0
+    reduce_bytes: float = 4.0
+    state_bytes: float = 12.0
+    dropout: bool = False
+
+    def micro_batches(self, dp: int) -> int:
+        """Micro-batches of a data-parallel rank."""
+        return self.global_batch // (dp * self.micro_batch)
+
+    def faults(self, dp: int = 1, pp: int = 1, vpp: int = 1) -> list[Fault]:
+        """Everything that keeps this recipe from being followed."""
+        found = [
+            Fault("must be positive", f"--{name}", value)
+            for name, value in (
+                ("global-batch", self.global_batch),
+                ("seq", self.seq),
+                ("micro-batch", self.micro_batch),
+            )
+            if value < 1
+        ]
+        for name, value, known in (
+            ("recompute", self.recompute, RECOMPUTE),
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+            ("padding", self.padding, PADDING),
+            ("context", self.context, CONTEXT),
+        ):
+            if value not in known:
+                near = ", ".join(nearest(value, known))
+                found.append(
+                    Fault(
+                        f"unknown{'; nearest: ' + near if near else ''}", f"--{name}", value, ", ".join(known)
+                    )
+                )
+        found += [
+            Fault("unknown", "--overlap", value, ", ".join(OVERLAPS))
+            for value in self.overlap
+            if value not in OVERLAPS
+        ]
+        if self.zero not in (0, 1, 2, 3):
+            found.append(Fault("unknown", "--zero", self.zero, "0, 1, 2, 3"))
+        if self.capacity_factor is not None and not self.capacity_factor > 0:
+            found.append(Fault("must be positive", "--capacity-factor", self.capacity_factor))
+        if self.padding == "capacity" and self.capacity_factor is None:
+            found.append(Fault("needs a capacity", "--padding", self.padding, "--capacity-factor"))
+        if not self.imbalance >= 1:
+            found.append(Fault("must be at least 1", "--imbalance", self.imbalance))
+        if self.zero == 3 and pp > 1:
+            found.append(Fault("is not combined with pipeline stages here", "--zero", 3, "--pp 1"))
+        if not found:
+            found += self._batch_faults(dp, pp, vpp)
+        return found
+
+    def _batch_faults(self, dp: int, pp: int, vpp: int) -> list[Fault]:
+        each = dp * self.micro_batch
+        if self.global_batch % each:
+            return [
+                Fault(f"is not divided by dp x micro-batch = {each}", "--global-batch", self.global_batch)
+            ]
+        count = self.micro_batches(dp)
+        if self.schedule == "interleaved" and count % pp:
+            return [Fault(f"interleaving needs micro-batches ({count}) that pp divides", "--pp", pp)]
+        if self.schedule != "interleaved" and vpp > 1:
+            return [
+                Fault(
+                    "virtual stages are of the interleaved schedule", "--vpp", vpp, "--schedule interleaved"
+                )
+            ]
+        if self.schedule == "dualpipe" and (pp % 2 or count % 2 or count < 2 * pp):
+            return [
+                Fault(f"dualpipe needs an even pp and 2 pp micro-batches or more, even ({count})", "--pp", pp)
+            ]
+        return []
