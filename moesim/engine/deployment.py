@@ -335,7 +335,7 @@ class Deployment:
             for split in self.splits
         ]
         memory = 2.0 * self.sequential(half, phase).memory_seconds()
-        return np.maximum(dense + np.min(spans, axis=0) + blocks["other"], memory)
+        return np.asarray(np.maximum(dense + np.min(spans, axis=0) + blocks["other"], memory))
 
     def _expert_step(self, group: ExpertWork, phase: int, index: int) -> ExpertStep:
         known = self._experts.get((index, phase))

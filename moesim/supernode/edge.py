@@ -2,8 +2,8 @@
 
 MoE^2 (arXiv 2501.09410) chooses on two levels: a set of servers that keeps the limits, and for each prompt a
 few of that set by a gate. Its gate is trained once for all servers, since the best gate of a subset is that
-of all servers with the others left out. Quality then rises with every server that joins, and so the best set is
-among the largest ones that keep the limits.
+of all servers with the others left out. Quality then rises with every server that joins, and so the best set
+is among the largest ones that keep the limits.
 
 `choose` tries those alone, `choose_all` every set; both find the same optimum.
 """

@@ -87,7 +87,7 @@ def prefill_times(
         )
     )
     overlapped = spans + 2.0 * attention * (every - layers) + 2.0 * half["other"]
-    alone = sum(whole.values()) + every * moved
+    alone = np.sum(list(whole.values()), axis=0) + every * moved
     best: Array = np.minimum(alone, overlapped)
     return PrefillTimes(float(alone[0]), float(best[0]), every * moved)
 
