@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moesim.analysis.buffers import ORDERS, Displacement, displacement
     from moesim.analysis.check import check_file, check_trace
     from moesim.analysis.check_types import Finding, Report
     from moesim.analysis.compare import Comparison, compare_phases, compare_traces
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     from moesim.analysis.stats import Statistics, statistics
 
 __all__ = [
+    "ORDERS",
     "Comparison",
+    "Displacement",
     "Finding",
     "Report",
     "Statistics",
@@ -19,11 +22,14 @@ __all__ = [
     "check_trace",
     "compare_phases",
     "compare_traces",
+    "displacement",
     "statistics",
 ]
 # What needs compiled kernels takes longer to import than most commands take to run.
 _LAZY = {
+    "ORDERS": "buffers",
     "Comparison": "compare",
+    "Displacement": "buffers",
     "Finding": "check_types",
     "Report": "check_types",
     "Statistics": "stats",
@@ -32,6 +38,7 @@ _LAZY = {
     "check_trace": "check",
     "compare_phases": "compare",
     "compare_traces": "compare",
+    "displacement": "buffers",
     "statistics": "stats",
 }
 

@@ -12,6 +12,7 @@ from moesim.cli.common import Json, print_json, print_table, stderr
 from moesim.cli.trace_batch import batch
 from moesim.cli.trace_check import check
 from moesim.cli.trace_compare import compare
+from moesim.cli.trace_displace import displace
 from moesim.cli.trace_fetch import fetch
 from moesim.cli.trace_generate import generate
 from moesim.cli.trace_record import record
@@ -28,6 +29,7 @@ app.command()(record)
 app.command()(check)
 app.command()(compare)
 app.command()(batch)
+app.command()(displace)
 app.command()(fetch)
 
 _Path = Annotated[

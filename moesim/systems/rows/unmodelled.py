@@ -37,7 +37,9 @@ ROWS = (
         "offload",
         "Residency(ring of layers) + Transfer(whole layers)",
         headline=True,
+        cause="missing specification",
         reason="models of 10 B to 210 B on 1 to 16 GPUs: neither batch nor the baseline's schedule is stated",
+        claims=("SE-MoE/2",),
     ),
     Row(
         "SE-MoE",
@@ -68,7 +70,9 @@ ROWS = (
         "compression",
         "Placement(experts of the task alone)",
         headline=True,
+        cause="our limit",
         reason="the figure is how many experts can go before accuracy does; moesim has no model of accuracy",
+        claims=("PreMoe/1",),
     ),
     Row(
         "Read-ME",
@@ -78,7 +82,9 @@ ROWS = (
         "serving",
         "Predictor(exact, all layers) + Residency(belady) + Batcher(expert queues)",
         headline=True,
+        cause="missing specification",
         reason="the baseline is another model, dense and of similar size; which, and the load, is not stated",
+        claims=("Read-ME/1",),
     ),
     Row(
         "ExpertFlow",
@@ -91,6 +97,7 @@ ROWS = (
         workload="Switch-Base-128",
         assumed=(Assumption("slots", 4, 1, 16, "expert slots per MoE layer; the paper's runs use 4 to 16"),),
         headline=True,
+        claims=("ExpertFlow/1",),
     ),
     Row(
         "ExpertFlow",
