@@ -32,8 +32,8 @@ from moesim.ops import Precision
 from moesim.systems.parts import KERNEL_S
 
 Array = npt.NDArray[np.float64]
-#: Small kernels of a layer that moesim's table of ops does not have. Copies: the two parts of queries and of
-#: keys, and the latent made contiguous (5). Rotation in plain PyTorch: look-up, two repetitions, and multiply,
+#: Small kernels of a layer that the table of ops does not have. Copies: the two parts of queries and of keys,
+#: and the latent made contiguous (5). Rotation in plain PyTorch: look-up, two repetitions, and multiply,
 #: negate, stack, multiply, add for queries and keys (13, of which the table has 1). Norm of the latent, second
 #: stage of split decoding, scaling of the routed and addition of the shared output (4). Counted in SGLang's
 #: ``forward_absorb`` and ``DeepseekScalingRotaryEmbedding``.
@@ -80,7 +80,7 @@ class OldEngine:
     Parameters
     ----------
     small_kernels
-        Of a layer, beyond those of the table of ops; those of fp8 weights come on top.
+        Of a layer, beyond the table of ops; those of fp8 weights come on top.
     launch_s
         Host seconds of a kernel that is in no graph.
     graph_sequences
