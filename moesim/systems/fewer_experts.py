@@ -34,8 +34,8 @@ from moesim.systems.parts import KERNEL_S
 Array = npt.NDArray[np.float64]
 #: Small kernels of a layer that the table of ops does not have. Copies: the two parts of queries and of keys,
 #: and the latent made contiguous (5). Rotation in plain PyTorch: look-up, two repetitions, and multiply,
-#: negate, stack, multiply, add for queries and keys (13, of which the table has 1). Norm of the latent, second
-#: stage of split decoding, scaling of the routed and addition of the shared output (4). Counted in SGLang's
+#: negate, stack, multiply, add for queries and keys (13, of which the table has 1). Norm of the latent,
+#: second stage of split decoding, scaling of the routed and addition of the shared output (4). As in SGLang's
 #: ``forward_absorb`` and ``DeepseekScalingRotaryEmbedding``.
 SMALL_KERNELS = 5 + 12 + 4
 #: And with block-scaled fp8 weights and grouped routing: activations quantised before each of six products
