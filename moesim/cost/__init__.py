@@ -16,7 +16,19 @@ from moesim.cost.exchange import (
     one_way_seconds,
 )
 from moesim.cost.expert_gemm import ExpertShape, expert_times
-from moesim.cost.roofline import Choice, OpTimes, Rates, Times, op_times, peak_flops_per_s, peak_of
+from moesim.cost.near import SplitTimes, alone, choose, split_expert_times
+from moesim.cost.roofline import (
+    Choice,
+    OpTimes,
+    Rates,
+    Times,
+    bandwidth_together,
+    near_processor,
+    op_times,
+    peak_flops_per_s,
+    peak_of,
+    peak_together,
+)
 
 __all__ = [
     "HIGH_THROUGHPUT",
@@ -26,8 +38,12 @@ __all__ = [
     "ExpertShape",
     "OpTimes",
     "Rates",
+    "SplitTimes",
     "Times",
     "all_to_all_seconds",
+    "alone",
+    "bandwidth_together",
+    "choose",
     "collective_seconds",
     "direct_traffic",
     "exchange_of",
@@ -36,9 +52,12 @@ __all__ = [
     "hit_parts",
     "hit_parts_limited",
     "message_seconds",
+    "near_processor",
     "one_way_seconds",
     "op_times",
     "peak_flops_per_s",
     "peak_of",
+    "peak_together",
+    "split_expert_times",
     "two_level_traffic",
 ]

@@ -7,8 +7,8 @@ Williams, Waterman and Patterson (CACM 52(4), 2009).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from moesim.cost.surface import AXES, Stack, find_surface
 from moesim.hardware.curves import Curve, Surface
 from moesim.hardware.types import Device, Processor
-from moesim.ops.table import Array, OpTable
+from moesim.ops.table import KINDS, Array, OpTable
 
+#: Kinds that units beside a memory do. Those with vector units do elementwise work too.
+NEAR_KINDS = KINDS
 #: Data types a weight type is multiplied in, best first; the first that the processor has is used.
 #: Weight-only types (int4; mxfp4 before Blackwell) are expanded to 16 bits on the way.
 _COMPUTE = {
@@ -71,11 +73,14 @@ class OpTimes(Times):
     Parameters
     ----------
     peak_compute_s, peak_memory_s
-        What each resource would take at its peak.
+        What each resource would take at its peak, that of all processors together.
+    near
+        Whether the op runs on the processor beside the memory, bool ``[ops, batches]``.
     """
 
     peak_compute_s: Array
     peak_memory_s: Array
+    near: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,10 @@ class Rates:
         Numbers of the rows that were not measured, and of those that were.
     stack
         Surfaces of the measured rows.
+    can
+        Whether the processor does such ops, bool ``[ops, 1]``.
+    near
+        The same of the processor beside the memory; None without.
     """
 
     peak: Array
@@ -133,14 +142,32 @@ class Rates:
     curved: npt.NDArray[np.int64]
     measured: npt.NDArray[np.int64]
     stack: Stack
+    can: npt.NDArray[np.bool_]
+    near: Rates | None = None
 
     @classmethod
-    def of(cls, table: OpTable, device: Device, choice: Choice = _ANY) -> Rates:
-        """Rates of the rows of a table on the main processor of a device, from its main memory."""
-        processor = device.processor
+    def of(
+        cls, table: OpTable, device: Device, choice: Choice = _ANY, near_kinds: Collection[str] = NEAR_KINDS
+    ) -> Rates:
+        """Rates of the rows of a table on the processors of a device, from its main memory.
+
+        Parameters
+        ----------
+        near_kinds
+            Kinds of ops that may run beside the memory, where the device has a processor there.
+        """
+        main = cls._on(table, device.processor, device, choice, KINDS)
+        unit = near_processor(device)
+        return main if unit is None else replace(main, near=cls._on(table, unit, device, choice, near_kinds))
+
+    @classmethod
+    def _on(
+        cls, table: OpTable, processor: Processor, device: Device, choice: Choice, kinds: Collection[str]
+    ) -> Rates:
         bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
         rows, curves = [], []
         surfaces: dict[int, Surface] = {}
+        can = [op.kind in kinds and runs(processor, op.kind, op.dtype) for op, _ in table.ops]
         for row, (op, _) in enumerate(table.ops):
             e = processor.efficiency_of(op.kind, op.dtype)
             surface = None
@@ -154,7 +181,7 @@ class Rates:
             else:
                 floor, sharpness = surface.floor_s, surface.sharpness
                 surfaces[row] = surface
-            rows.append((peak_of(processor, op.kind, op.dtype), floor, sharpness))
+            rows.append((peak_of(processor, op.kind, op.dtype) if can[row] else 1.0, floor, sharpness))
         peak, floors, sharp = np.array(rows).reshape(-1, 3).T[:, :, None]
         return cls(
             peak,
@@ -167,7 +194,43 @@ class Rates:
             np.array([c[0] for c in curves], dtype=np.int64),
             np.array(list(surfaces), dtype=np.int64),
             Stack.of(list(surfaces.values())),
+            np.array(can, dtype=bool).reshape(-1, 1),
         )
+
+
+def near_processor(device: Device) -> Processor | None:
+    """The processor that reaches the main memory through more bandwidth than the main one, if there is one.
+
+    One that is beside another memory (MoNDE's) has no part in work from the main memory.
+    """
+    unit, memory = device.near, device.memory.name
+    if unit is None or unit.bandwidth_bytes_per_s[memory] <= device.processor.bandwidth_bytes_per_s[memory]:
+        return None
+    return unit
+
+
+def processors_of(device: Device) -> tuple[Processor, ...]:
+    """The processors that work from the main memory."""
+    unit = near_processor(device)
+    return (device.processor,) if unit is None else (device.processor, unit)
+
+
+def peak_together(device: Device, kind: str, dtype: str) -> float:
+    """Peak FLOP/s of all processors that work from the main memory, of those that do such operations."""
+    return sum(peak_of(p, kind, dtype) for p in processors_of(device) if runs(p, kind, dtype))
+
+
+def bandwidth_together(device: Device) -> float:
+    """Bytes per second that all of them read from the main memory at most."""
+    return sum(p.bandwidth_bytes_per_s[device.memory.name] for p in processors_of(device))
+
+
+def runs(processor: Processor, kind: str, dtype: str) -> bool:
+    """Whether a processor does an operation: elementwise work needs vector units, others their data type."""
+    if kind == "elementwise":
+        return "fp32" in processor.peak_flops_per_s
+    weight = "bf16" if kind.startswith("attention") else dtype
+    return any(known in processor.peak_flops_per_s for known in _COMPUTE[weight])
 
 
 def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTimes:
@@ -178,11 +241,43 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
     table
         The work.
     device
-        Its main processor does it, from its main memory.
+        Does it from its main memory: each op on the processor that takes less time, the main one if neither
+        does. What runs beside the memory is started by the main processor: it takes no less to launch.
     rates
         `Rates` of a table with the same rows, if they were made before.
     """
     rates = Rates.of(table, device) if rates is None else rates
+    main = _times(table, rates)
+    if rates.near is None:
+        return main
+    other = _times(table, rates.near)
+    wait = np.maximum(main.floor_s - other.floor_s, 0.0)
+    near = rates.near.can & (other.seconds + wait < main.seconds)
+    # Both processors at their peaks at once: what no division of the work between them can beat.
+    together = [
+        np.divide(a * b, a + b, out=np.zeros_like(a), where=(a + b) > 0)
+        for a, b in (
+            (main.peak_compute_s, other.peak_compute_s),
+            (main.peak_memory_s, other.peak_memory_s),
+        )
+    ]
+    compute, memory = (
+        np.where(rates.near.can, both, alone)
+        for both, alone in zip(together, (main.peak_compute_s, main.peak_memory_s), strict=True)
+    )
+    return OpTimes(
+        np.where(near, other.seconds + wait, main.seconds),
+        np.where(near, other.compute_s, main.compute_s),
+        np.where(near, other.memory_s, main.memory_s),
+        np.where(near, other.floor_s + wait, main.floor_s),
+        compute,
+        memory,
+        near,
+    )
+
+
+def _times(table: OpTable, rates: Rates) -> OpTimes:
+    """Seconds of one run of each op on one processor."""
     flops, weight = table.column("flops"), table.column("weight_bytes")
     moved = table.column("activation_bytes") + table.column("cache_bytes")
     active = (flops + moved) > 0
@@ -203,7 +298,8 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
         hidden = np.where(rates.launched[measured], 0.0, floors[measured] * factor)
         seconds[measured] = np.maximum(seconds[measured] * factor - hidden, roof)
         floors[measured] = np.minimum(floors[measured] * factor - hidden, seconds[measured])
-    return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory)
+    near = np.zeros(seconds.shape, dtype=bool)
+    return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory, near)
 
 
 def _sizes(table: OpTable, rows: npt.NDArray[np.int64]) -> Array:

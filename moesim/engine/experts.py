@@ -20,9 +20,9 @@ from moesim.cost import (
     collective_seconds,
     exchange_of,
     exchange_seconds,
-    expert_times,
     hit_parts,
     hit_parts_limited,
+    split_expert_times,
 )
 from moesim.engine.dispatch import Dispatched, Replicas, Traffic, direct, dispatch, two_level
 from moesim.engine.routing import DECODE, TOKEN_BUDGET, Array, Draw, IntArray, LoadSource, RoutingSource
@@ -54,6 +54,7 @@ FIELDS = (
     "distinct_fraction",
     "up_tokens",
     "out_tokens",
+    "near_share",
 )
 
 
@@ -167,7 +168,7 @@ class ExpertStep:
         return self._values(draw, dispatch(draw, self.plan, self.replicas, rng))
 
     def _values(self, draw: Draw, sent: Dispatched) -> Array:
-        times = expert_times(
+        times = split_expert_times(
             sent.slot_tokens,
             self.shape,
             self.hardware.device,
@@ -200,6 +201,7 @@ class ExpertStep:
                 (draw.counts > 0).mean() / self.repeat,
                 up,
                 out,
+                np.take_along_axis(times.near, slowest, axis=1).mean() / self.repeat,
             ]
         )
 

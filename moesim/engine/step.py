@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from moesim.cost import OpTimes, Rates, message_seconds, op_times, peak_of
+from moesim.cost import OpTimes, Rates, bandwidth_together, message_seconds, op_times, peak_together
 from moesim.engine.experts import ExpertStep
 from moesim.engine.routing import Array
 from moesim.engine.traits import Traits
@@ -16,7 +17,16 @@ from moesim.ops import StepWork
 from moesim.ops.primitives import ACTIVATION_BYTES
 
 #: What an entry of the breakdown can be bound by.
-RESOURCES = ("compute", "memory", "scale-up", "scale-out", "launch", "host")
+RESOURCES = (
+    "compute",
+    "memory",
+    "near-compute",
+    "near-memory",
+    "scale-up",
+    "scale-out",
+    "launch",
+    "host",
+)
 #: Parts of a layer, in order; what is not named here belongs to the attention block.
 BLOCKS = ("attention", "dispatch", "experts", "combine", "other")
 _BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host", "launches"), "other") | dict.fromkeys(
@@ -33,7 +43,7 @@ _BLOCK_OF = dict.fromkeys(("embedding", "lm_head", "sampling", "host", "launches
     "experts",
 )
 #: Values of an expert step that are means over layers, not sums.
-_MEANS = ("load_imbalance", "distinct_fraction")
+_MEANS = ("load_imbalance", "distinct_fraction", "near_share")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +125,7 @@ class StepTimes:
         merged: dict[str, Entry] = {}
         for row, (op, count) in enumerate(table.ops):
             seconds, floor = count * times.seconds[row], count * times.floor_s[row]
-            shares = _shares(seconds, floor, times.compute_s[row], times.memory_s[row])
+            shares = _shares(seconds, floor, times.compute_s[row], times.memory_s[row], times.near[row])
             _merge(merged, Entry(op.name, seconds, shares, _BLOCK_OF.get(op.name, "attention")))
         for (message, _), seconds in zip(table.messages, self.messages_s, strict=True):
             link = "scale-up" if message.span <= self.hardware.domain else "scale-out"
@@ -123,7 +133,9 @@ class StepTimes:
         link = "scale-up" if self.work.layout.stage <= self.hardware.domain else "scale-out"
         for found in self.groups:
             seconds = found["experts_s"]
-            shares = _shares(seconds, found["floor_s"], found["compute_s"], found["memory_s"])
+            shares = _shares(
+                seconds, found["floor_s"], found["compute_s"], found["memory_s"], found["near_share"] > 0.5
+            )
             _merge(merged, Entry("experts", seconds, shares, "experts"))
             for name in ("dispatch", "combine"):
                 if (seconds := self.traits.communication * found[f"{name}_s"]).any():
@@ -182,14 +194,20 @@ def step_times(
     return StepTimes(work, times, messages, groups, seconds, bound, hardware, traits)
 
 
-def _shares(seconds: Array, floor: Array, compute: Array, memory: Array) -> dict[str, Array]:
+def _shares(
+    seconds: Array, floor: Array, compute: Array, memory: Array, near: npt.NDArray[np.bool_]
+) -> dict[str, Array]:
     rest = seconds - floor
     by_compute = compute >= memory
-    return {
+    shares = {
         "launch": floor,
-        "compute": np.where(by_compute, rest, 0.0),
-        "memory": np.where(by_compute, 0.0, rest),
+        "compute": np.where(by_compute & ~near, rest, 0.0),
+        "memory": np.where(by_compute | near, 0.0, rest),
     }
+    if near.any():
+        shares["near-compute"] = np.where(by_compute & near, rest, 0.0)
+        shares["near-memory"] = np.where(near & ~by_compute, rest, 0.0)
+    return shares
 
 
 def _merge(entries: dict[str, Entry], new: Entry) -> None:
@@ -216,12 +234,12 @@ def _bound(
     hide one resource behind another, but none of them can do its own part faster.
     """
     device, layout = hardware.device, work.layout
-    bandwidth = device.processor.bandwidth_bytes_per_s[device.memory.name]
+    bandwidth = bandwidth_together(device)
     compute = (work.table.counts * times.peak_compute_s).sum(axis=0)
     memory = (work.table.counts * times.peak_memory_s).sum(axis=0)
     up, out = np.zeros(work.table.batches), np.zeros(work.table.batches)
     for group, step, found in zip(work.experts, steps, groups, strict=True):
-        compute = compute + found["mean_flops"] / peak_of(device.processor, "gemm", group.dtype)
+        compute = compute + found["mean_flops"] / peak_together(device, "gemm", group.dtype)
         memory = memory + found["mean_bytes"] / bandwidth
         if layout.ep > 1 and layout.dp > 1:
             vector = (step.dispatch_bytes + group.hidden * ACTIVATION_BYTES) / layout.moe_tp

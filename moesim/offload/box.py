@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from moesim.cost import ExpertShape, expert_times, op_times, peak_flops_per_s
+from moesim.cost import ExpertShape, alone, expert_times, op_times, peak_flops_per_s
 from moesim.cost.roofline import at, soft_max
 from moesim.engine.memory import UTILISATION, cached_bytes, cached_layers, memory_use
 from moesim.errors import ConfigError, Fault, InfeasibleError
@@ -236,7 +236,7 @@ class Box:
         which fewer can be padded.
         """
         n = np.arange(1.0, most + 1.0)
-        moe, hidden, device = self.moe, self.model.hidden, self.hardware.device
+        moe, hidden, device = self.moe, self.model.hidden, alone(self.hardware.device)
         rows = []
         for width in self.widths:
             shape = _Packed(hidden, moe.intermediate, moe.matrices, width.dtype, width.bytes)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.cost import ExpertShape, peak_of
+from moesim.cost import ExpertShape, bandwidth_together, peak_together
 from moesim.engine.deployment import Deployment
 from moesim.ops import Batch, step_work
 from moesim.planning.crowd import F8
@@ -159,11 +159,10 @@ def short_bytes(deployment: Deployment, engine: Engine, longest: float) -> float
 def peak(deployment: Deployment, batch: Batch) -> Peak:
     """Least seconds of steps, all drafts aside."""
     device, layout = deployment.hardware.device, deployment.layout
-    processor = device.processor
-    bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+    bandwidth = bandwidth_together(device)
     work = step_work(deployment.model, layout, batch, deployment.precision, deployment.kinds)
     table = work.table
-    peaks = np.array([[peak_of(processor, op.kind, op.dtype)] for op, _ in table.ops])
+    peaks = np.array([[peak_together(device, op.kind, op.dtype)] for op, _ in table.ops])
     flops = table.column("flops")
     active = (flops + table.column("activation_bytes") + table.column("cache_bytes")) > 0
     weights = np.where(active, table.column("weight_bytes"), 0.0)
@@ -172,7 +171,7 @@ def peak(deployment: Deployment, batch: Batch) -> Peak:
         shape = ExpertShape(group.hidden, group.shard, group.moe.matrices, group.dtype)
         pairs = group.tokens * group.moe.top_k / layout.ep
         layers = len(group.layers)
-        experts = experts + layers * pairs * shape.flops_per_pair / peak_of(processor, "gemm", group.dtype)
+        experts = experts + layers * pairs * shape.flops_per_pair / peak_together(device, "gemm", group.dtype)
         # Whatever the batch, at least the experts of one token are read.
         hit = np.minimum(group.tokens, 1.0) * group.moe.top_k / layout.ep
         read = read + layers * hit * shape.weight_bytes / bandwidth

@@ -19,6 +19,8 @@ UNSURE = ("assumed", "recalled")
 _RESOURCES = {
     "compute": "computing",
     "memory": "reading device memory",
+    "near-compute": "computing beside the memory",
+    "near-memory": "reading memory from beside it",
     "scale-up": "the link between devices",
     "scale-out": "the network between nodes",
     "launch": "fixed cost of launching operations",

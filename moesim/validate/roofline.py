@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.cost import peak_of
+from moesim.cost import bandwidth_together, peak_together
 from moesim.engine.deployment import Deployment
 from moesim.engine.memory import cache_per_sequence
 from moesim.engine.step import StepTimes
@@ -173,8 +173,8 @@ def _busy(deployment: Deployment, batch: Batch) -> Array:
     counts = step.work.table.counts
     compute = (counts * step.ops.peak_compute_s).sum(axis=0)
     memory = (counts * step.ops.peak_memory_s).sum(axis=0)
-    bandwidth = device.processor.bandwidth_bytes_per_s[device.memory.name]
+    bandwidth = bandwidth_together(device)
     for group, values in zip(step.work.experts, step.groups, strict=True):
-        compute = compute + values["mean_flops"] / peak_of(device.processor, "gemm", group.dtype)
+        compute = compute + values["mean_flops"] / peak_together(device, "gemm", group.dtype)
         memory = memory + values["mean_bytes"] / bandwidth
     return np.stack([compute, memory])

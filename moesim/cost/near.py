@@ -1,0 +1,167 @@
+"""A processor beside the main memory: which work is faster there, and experts shared out between the two.
+
+A device may hold a second processor that reaches the memory of weights and cache through more bandwidth than
+the main one does, with less arithmetic (processing in memory). Work of few operations per byte is faster
+there. `moesim.cost.op_times` gives each op to the processor that takes less time; the experts of a layer do
+not depend on each other, so both processors work on them at once, as in Duplex (arXiv:2409.01141, section
+V-B): those with the fewest tokens run near the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.cost.expert_gemm import ExpertShape, expert_times
+from moesim.cost.roofline import (
+    Choice,
+    Rates,
+    Times,
+    at,
+    near_processor,
+    op_times,
+    peak_flops_per_s,
+    runs,
+    soft_max,
+)
+from moesim.hardware.types import Device, Processor
+from moesim.ops.table import Array, OpTable
+
+IntArray = npt.NDArray[np.int64]
+_ANY = Choice()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitTimes(Times):
+    """Seconds of experts on two processors at once; arrays are ``[...]``.
+
+    `compute_s`, `memory_s` and `floor_s` are those of the processor that ends last.
+
+    Parameters
+    ----------
+    near
+        Whether that is the one near the memory.
+    near_s
+        Seconds of the processor near the memory.
+    near_experts
+        Experts it works on.
+    """
+
+    near: npt.NDArray[np.bool_]
+    near_s: Array
+    near_experts: IntArray
+
+
+def alone(device: Device) -> Device:
+    """The same device with its main processor only."""
+    return replace(device, processors=device.processors[:1])
+
+
+def choose(table: OpTable, device: Device, rates: Rates | None = None) -> IntArray:
+    """Processor of each op: 1 where the one near the memory takes less time, else 0.
+
+    Parameters
+    ----------
+    table
+        The work.
+    device
+        Its main memory holds what the ops read.
+    rates
+        As of `moesim.cost.op_times`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Position in ``device.processors``, int64 ``[ops, batches]``.
+
+    Examples
+    --------
+    A matrix is multiplied by few vectors near the memory, by many on the main processor:
+
+    >>> from moesim.hardware import load_hardware
+    >>> from moesim.ops.primitives import gemm
+    >>> table = OpTable(((gemm("up", np.array([1.0, 4096.0]), 4096, 16384), 1),), (), 2)
+    >>> choose(table, load_hardware("h100-duplex-4").device).tolist()
+    [[1, 0]]
+    """
+    return op_times(table, device, rates).near.astype(np.int64)
+
+
+def split_expert_times(
+    tokens: Array,
+    shape: ExpertShape,
+    device: Device,
+    choice: Choice = _ANY,
+    *,
+    shared: bool = False,
+    held_pairs: Array | float | None = None,
+) -> SplitTimes:
+    """Seconds of a rank's experts on both processors of a device, which end as early as a prefix allows.
+
+    Parameters
+    ----------
+    tokens, shape, device, choice, shared, held_pairs
+        As of `moesim.cost.expert_times`.
+
+    Returns
+    -------
+    SplitTimes
+        Arrays of shape ``[...]``. Without a processor near the memory, those of `expert_times`.
+
+    Notes
+    -----
+    What runs near the memory is a prefix of the experts in rising order of tokens. Longer prefixes take
+    longer near the memory and spare the main processor: where the two cross is found by bisection, and the
+    best of all lengths tried counts, none among them. So a second processor never makes a layer slower.
+    """
+    unit = near_processor(device)
+    whole = expert_times(tokens, shape, device, choice, shared=shared, held_pairs=held_pairs)
+    none = np.zeros(whole.seconds.shape)
+    parts = np.stack([whole.seconds, whole.compute_s, whole.memory_s, whole.floor_s])
+    if unit is None or not runs(unit, "gemm", shape.dtype):
+        return SplitTimes(parts[0], parts[1], parts[2], parts[3], none > 0, none, none.astype(np.int64))
+    order = np.argsort(tokens, axis=-1, kind="stable")
+    rising = np.take_along_axis(tokens, order, axis=-1)
+    place = np.arange(rising.shape[-1])
+    hit = rising.shape[-1] - (rising > 0).sum(axis=-1)
+    low, high = hit.copy(), np.full(hit.shape, rising.shape[-1])
+    there = _prefixes(rising, shape, unit, device.memory.name)
+    best = parts
+    near = np.zeros((4, *none.shape))
+    count = none.astype(np.int64)
+    for _ in range(int(np.ceil(np.log2(rising.shape[-1] + 1))) + 1):
+        cut = (low + high + 1) // 2
+        kept = np.where(place < cut[..., None], 0.0, rising)
+        # All tokens may cross the memory once, whoever works on them; the main processor counts them.
+        main = expert_times(kept, shape, device, choice, shared=shared, held_pairs=held_pairs)
+        beside = np.take_along_axis(there, cut[None, ..., None], axis=-1)[..., 0]
+        mine = np.stack([main.seconds, main.compute_s, main.memory_s, main.floor_s])
+        last = np.where(beside[0] > mine[0], beside, mine)
+        better = last[0] < best[0]
+        best = np.where(better, last, best)
+        near = np.where(better, beside, near)
+        count = np.where(better, cut - hit, count)
+        # A longer prefix helps while the main processor ends last.
+        later = mine[0] > beside[0]
+        low, high = np.where(later, cut, low), np.where(later, high, cut - 1)
+        high = np.maximum(high, low)
+    last_near = (near[0] >= best[0]) & (count > 0)
+    return SplitTimes(best[0], best[1], best[2], best[3], last_near, near[0], count)
+
+
+def _prefixes(rising: Array, shape: ExpertShape, unit: Processor, memory: str) -> Array:
+    """Whole, compute, memory and launch seconds of the first experts there, ``[4, ..., slots + 1]``.
+
+    One expert after the other: its weights are read once for all its tokens.
+    """
+    curve = unit.efficiency_of("expert_gemm", shape.dtype)
+    flops = rising * shape.flops_per_pair
+    data = (rising > 0) * shape.weight_bytes + rising * shape.bytes_per_pair
+    compute = flops / (peak_flops_per_s(unit, shape.dtype) * at(curve.compute, flops))
+    moved = data / (unit.bandwidth_bytes_per_s[memory] * at(curve.memory, data))
+    each = np.stack([soft_max(compute, moved, curve.sharpness), compute, moved])
+    sums = np.concatenate([np.zeros((*each.shape[:-1], 1)), np.cumsum(each, axis=-1)], axis=-1)
+    floor = np.where(sums[0] > 0, curve.floor_s, 0.0)
+    return np.concatenate([sums[:1] + floor, sums[1:], floor[None]])
