@@ -3,8 +3,8 @@
 python benchmarks/wafer/real_traces.py TRACE --model NAME [--batch N] [--steps N] [--wafer NAME ...]
 
 Copies are forecast from half of the requests, the other half is replayed. Its requests are cut into pieces of
-as many tokens as there are steps, so that a batch has `--batch` sequences; copies fill in the first half of the
-steps, and the second half is counted.
+as many tokens as there are steps, so that a batch has `--batch` sequences; copies fill in the first half of
+the steps, and the second half is counted.
 """
 
 import argparse

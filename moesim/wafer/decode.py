@@ -171,7 +171,7 @@ def replay(
                 work = allocated(wafer, shape, load, owner, copies[layer], block)
             else:
                 work = shared(load, wafer.dies)
-            before, new = copies[layer], np.zeros(here.shape, bool)
+            before, new = copies[layer].copy(), np.zeros(here.shape, bool)
             if policy.endswith("pred") and forecast is not None:
                 if predict == "next_token":
                     score = expects[layer].T @ work.tokens

@@ -12,7 +12,7 @@ from moesim.cost import ExpertShape
 from moesim.cost.roofline import at, soft_max
 from moesim.fabric import grid_loads
 from moesim.ops.primitives import ACTIVATION_BYTES
-from moesim.wafer.flow import in_order_seconds
+from moesim.wafer.flow import fastest_in_order
 from moesim.wafer.machine import COMMAND_BYTES, LINE_BYTES, Wafer
 
 Floats = npt.NDArray[np.float64]
@@ -203,4 +203,4 @@ def _in_order_of(wafer: Wafer, weight: float, owner: bytes, mine: bytes, theirs:
     bandwidth = wafer.memory_bytes_per_s * at(wafer.efficiency.memory, np.maximum(data.sum() / dies, 1.0))
     # Commands of readings the other way take their part of a link.
     rate = wafer.link_bytes_per_s / (1.0 + COMMAND_BYTES / LINE_BYTES)
-    return float(in_order_seconds(wafer.shape, data, source, np.full(dies, float(bandwidth)), rate).max())
+    return fastest_in_order(wafer.shape, data, source, float(bandwidth), rate)
