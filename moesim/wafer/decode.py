@@ -104,6 +104,7 @@ def replay(
     candidates: int = 8,
     slots: int = 0,
     warm: int = 0,
+    own_turns: bool = True,
     exchange: bool = False,
 ) -> Outcome:
     """Seconds, bytes and hops of decode steps.
@@ -132,6 +133,8 @@ def replay(
         Copies that a die has room for, per layer.
     warm
         Steps that are replayed before anything is counted.
+    own_turns
+        As of `layer_cost`, with ``base`` and ``pred``.
     exchange
         Whether tokens travel to their experts over the mesh too.
 
@@ -182,7 +185,15 @@ def replay(
             if step < warm:
                 continue
             cost = layer_cost(
-                wafer, shape, work, owner, before, written=new, in_order=in_order, exchange=exchange
+                wafer,
+                shape,
+                work,
+                owner,
+                before,
+                written=new,
+                in_order=in_order,
+                own_turns=own_turns,
+                exchange=exchange,
             )
             seconds += cost.seconds
             hops += cost.hops
