@@ -77,7 +77,9 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
     if recipe.recompute == "full":
         return tokens * hidden * ACTIVATION_BYTES
     keep = recipe.recompute == "none"
-    kept = _attention(layer, hidden) * tokens * ACTIVATION_BYTES
+    kept = _attention(layer, hidden, keep) * tokens * ACTIVATION_BYTES
+    # In 8 bits, products of feed-forward blocks keep the 8-bit copies of what they read.
+    size = 1.0 if recipe.precision == "fp8" else ACTIVATION_BYTES
     # Inputs of both norms; selective recomputation makes their outputs again.
     kept += 2.0 * tokens * hidden * ACTIVATION_BYTES
     kept -= 0.0 if keep else 2.0 * tokens * hidden * ACTIVATION_BYTES
@@ -88,20 +90,24 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
         kept += tokens * recipe.seq * heads * (5.0 if recipe.dropout else 2.0)
     match layer.ffn:
         case Dense(intermediate=width, matrices=matrices):
-            kept += tokens * ACTIVATION_BYTES * (hidden + width * (matrices if keep else matrices - 1))
+            kept += tokens * size * (hidden + width * (matrices if keep else matrices - 1))
         case MoE() as moe:
             if moe.shared_intermediate:
                 copies = moe.matrices if keep else moe.matrices - 1
-                kept += tokens * ACTIVATION_BYTES * moe.shared_intermediate * copies
+                kept += tokens * size * moe.shared_intermediate * copies
             rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
             inner = moe.intermediate / layout.expert_tp * (moe.matrices if keep else moe.matrices - 1)
             # Input and output of the block's norm, the rows received, and the rows sent back, which weigh.
-            kept += ACTIVATION_BYTES * (tokens * hidden + rows.rows * (hidden + inner) + rows.sent * hidden)
+            kept += size * (tokens * hidden + rows.rows * (hidden + inner))
+            kept += ACTIVATION_BYTES * rows.sent * hidden
     return kept
 
 
-def _attention(layer: Layer, hidden: int) -> float:
-    """Elements per token: input of projections, queries, keys, values, input of the output projection."""
+def _attention(layer: Layer, hidden: int, keep: bool) -> float:
+    """Elements per token: input of projections, queries, keys, values, input of the output projection.
+
+    Selective recomputation expands latents again (DeepSeek-V3 report, section 3.2.3).
+    """
     match layer.attention:
         case GroupedQuery() as a:
             query, value = a.heads * a.qk_dim, a.heads * a.v_dim
@@ -109,7 +115,8 @@ def _attention(layer: Layer, hidden: int) -> float:
         case Latent() as a:
             each = a.heads * (a.nope_dim + a.rope_dim)
             latents = (a.q_rank or 0) + a.kv_rank + a.rope_dim
-            return float(hidden + latents + 2 * each + 2 * a.heads * a.v_dim)
+            expanded = 2 * each + a.heads * a.v_dim if keep else 0
+            return float(hidden + latents + expanded + a.heads * a.v_dim)
     return 4.0 * hidden
 
 
