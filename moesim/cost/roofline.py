@@ -172,9 +172,9 @@ class Rates:
         bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
         rows, curves = [], []
         surfaces: dict[int, Surface] = {}
-        # The main processor does everything: where it has no vector units that are known, in its other units.
+        # The main processor does all there is; catalogues do not always say how fast its vector units are.
         main = processor is device.processor
-        can = [main or (op.kind in kinds and runs(processor, op.kind, op.dtype)) for op, _ in table.ops]
+        can = [op.kind in kinds and (main or runs(processor, op.kind, op.dtype)) for op, _ in table.ops]
         for row, (op, _) in enumerate(table.ops):
             e = processor.efficiency_of(op.kind, op.dtype)
             surface = None
