@@ -2,8 +2,8 @@
 
     python benchmarks/fabric/comms_rows.py DATA
 
-DATA holds ``published/measurements.csv`` and ``facts/nccl_alpha_beta_fits.csv``. Routing is even, as in all of
-these measurements. Three predictions of each row:
+DATA holds ``published/measurements.csv`` and ``facts/nccl_alpha_beta_fits.csv``. Routing is even, as in all
+of these measurements. Three predictions of each row:
 
 ``links``    latency and busiest link of the machine's network (`moesim.fabric`), at the reachable bandwidth
              of its file; nothing is fitted to any row. Software that waits, searches and signals is left out,
