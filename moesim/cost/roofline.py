@@ -167,9 +167,9 @@ class Rates:
         bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
         rows, curves = [], []
         surfaces: dict[int, Surface] = {}
-        # The main processor does all that is left, on the matrix units' peak where no other is known.
+        # The main processor does all there is; catalogues do not always say how fast its vector units are.
         main = processor is device.processor
-        can = [main or (op.kind in kinds and runs(processor, op.kind, op.dtype)) for op, _ in table.ops]
+        can = [op.kind in kinds and (main or runs(processor, op.kind, op.dtype)) for op, _ in table.ops]
         for row, (op, _) in enumerate(table.ops):
             e = processor.efficiency_of(op.kind, op.dtype)
             surface = None
@@ -219,8 +219,7 @@ def processors_of(device: Device) -> tuple[Processor, ...]:
 
 def peak_together(device: Device, kind: str, dtype: str) -> float:
     """Peak FLOP/s of all processors that work from the main memory, of those that do such operations."""
-    units = processors_of(device)
-    return sum(peak_of(p, kind, dtype) for p in units if p is device.processor or runs(p, kind, dtype))
+    return sum(peak_of(p, kind, dtype) for p in processors_of(device) if runs(p, kind, dtype))
 
 
 def bandwidth_together(device: Device) -> float:
