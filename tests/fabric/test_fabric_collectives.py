@@ -101,9 +101,8 @@ def test_a_fabric_of_each_node_and_a_network_between(tmp_path):
     """A described node that is there twice: its wires inside, the network across."""
     wires = [("device:0", "s", 1e11, 1e-6), ("device:1", "s", 1e11, 1e-6)]
     text = fabric_text(["s"], wires)
-    hardware = machine(
-        tmp_path, 2, link("switch", domain=2), link("switch", latency=5e-6), nodes=2, fabric=text
-    )
+    far = link("switch", latency=5e-6)
+    hardware = machine(tmp_path, 2, link("switch", domain=2), far, fabric=text).with_nodes(2)
     network = network_of(hardware)
     assert [part.pattern for part in network.parts] == ["wires", "wires", "star"]
     assert latencies(network)[0] == pytest.approx([0.0, 2e-6, 5e-6, 5e-6])
