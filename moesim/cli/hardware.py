@@ -8,22 +8,29 @@ from typing import Annotated
 import typer
 
 from moesim.cli.common import Json, print_json, print_table
+from moesim.cli.hardware_traffic import traffic
 from moesim.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check machines.")
+
+app.command()(traffic)
 
 Machine = Annotated[str, typer.Argument(help="Catalogue name, alias, or path of a hardware file.")]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the machines of the catalogue."""
-    from moesim.hardware import aliases, load_hardware, names
-    from moesim.hardware.describe import COLUMNS, row
+    """List the machines of the catalogue, by kind."""
+    from moesim.hardware import KINDS, aliases, load_hardware, names
+    from moesim.hardware.describe import COLUMNS, grouped, row
 
     machines = [load_hardware(name) for name in names()]
+    groups = grouped(machines)
     if not as_json:
-        print_table(COLUMNS, (row(machine) for machine in machines))
+        for kind, members in groups.items():
+            typer.echo(f"{KINDS[kind]} ({len(members)})")
+            print_table(COLUMNS, (row(machine) for machine in members))
+            typer.echo("")
         return
     also: dict[str, list[str]] = {}
     for alias, name in aliases().items():
@@ -44,7 +51,11 @@ def list_(as_json: Json = False) -> None:
         }
         for m in machines
     ]
-    print_json({"machines": rows}, inputs=[m.path for m in machines])
+    heads = [
+        {"kind": kind, "title": KINDS[kind], "machines": [m.name for m in members]}
+        for kind, members in groups.items()
+    ]
+    print_json({"groups": heads, "machines": rows}, inputs=[m.path for m in machines])
 
 
 @app.command()

@@ -2,10 +2,10 @@
 
 from moesim.fabric.all_to_all import ALGORITHMS, all_to_all, all_to_all_parts
 from moesim.fabric.collectives import (
+    POST_S,
     across_lines,
     collective_seconds_on,
     inside_lines,
-    post_s,
     send_line,
     shares_links,
 )
@@ -14,13 +14,19 @@ from moesim.fabric.loads import busiest_seconds, contention_seconds, flow_loads,
 from moesim.fabric.measured import fastest, fit_of
 from moesim.fabric.network import Network, network_of
 from moesim.fabric.phases import Line, fastest_line
+from moesim.fabric.report import PATTERNS, BusyLink, Report, algorithms, pattern, traffic_report
 from moesim.fabric.routes import hops, incidence, latencies
 
 __all__ = [
     "ALGORITHMS",
+    "PATTERNS",
+    "POST_S",
+    "BusyLink",
     "Line",
     "Network",
+    "Report",
     "across_lines",
+    "algorithms",
     "all_to_all",
     "all_to_all_parts",
     "busiest_seconds",
@@ -40,7 +46,8 @@ __all__ = [
     "link_loads",
     "multicast_loads",
     "network_of",
-    "post_s",
+    "pattern",
     "send_line",
     "shares_links",
+    "traffic_report",
 ]

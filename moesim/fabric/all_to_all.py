@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.fabric.collectives import across_lines, inside_lines, post_s, shares_links
+from moesim.fabric.collectives import POST_S, across_lines, inside_lines, shares_links
 from moesim.fabric.measured import fastest, fit_of
 from moesim.fabric.network import network_of
 from moesim.fabric.phases import Groups, Line, fastest_line
@@ -46,7 +46,7 @@ def all_to_all(
     algorithm
         One of `ALGORITHMS`, or ``best`` for the fastest at each size.
     message_s
-        What each message over the network costs its sender after the first; `post_s` if None.
+        What each message over the network costs its sender after the first; `POST_S` if None.
     shared_nic
         Whether a domain has one network card that all its devices share: a leader then has all of it.
     copies
@@ -111,7 +111,7 @@ def all_to_all_parts(
     if ranks > local and ranks % local:
         raise ValueError(f"{ranks} ranks do not fill whole domains of {local}")
     domains = ranks // local
-    post = post_s(hardware) if message_s is None else message_s
+    post = POST_S if message_s is None else message_s
     if domains == 1 and algorithm != "leader":
         return {"intra": _inside(hardware, local, data)}
     if algorithm == "flat":
@@ -146,7 +146,7 @@ def _inside(hardware: Hardware, ranks: int, data: Array) -> Array:
 def _posted(hardware: Hardware, inside: int, domains: int, post: float) -> Line:
     """All-to-all of ranks of equal place, with another cost of a message."""
     line = across_lines(hardware, "all_to_all", inside, domains)["direct"]
-    return Line(line.alpha_s + (domains - 2) * (post - post_s(hardware)), line.beta_s)
+    return Line(line.alpha_s + (domains - 2) * (post - POST_S), line.beta_s)
 
 
 def _flat_across(hardware: Hardware, local: int, domains: int, post: float) -> Line:

@@ -15,9 +15,9 @@ from moesim.fabric.phases import Groups, Line, fastest_line, groups_of, lines
 from moesim.hardware.types import Hardware, Link
 from moesim.hardware.wiring import Array
 
-#: Between messages that a host posts to its network card: with Intel processors, and with AMD's
+#: Between messages that a host posts to its network card: with Intel processors; with AMD's it is twice that
 #: (NVIDIA/nccl@5067397c src/graph/tuning.cc, network post overhead).
-INTEL_POST_S, AMD_POST_S = 1e-6, 2e-6
+POST_S = 1e-6
 #: Topologies whose links are shared by pairs far apart, or where bandwidth depends on the way round.
 _SHARED = ("ring", "mesh", "torus")
 
@@ -31,12 +31,6 @@ def shares_links(link: Link) -> bool:
     """
     levels = link.leaf is not None or link.topology == "rail"
     return link.topology in _SHARED or (levels and (link.taper > 1.0 or bool(link.hop_s)))
-
-
-def post_s(hardware: Hardware) -> float:
-    """What each further message over the network takes its sender."""
-    title = hardware.host.processor.name + " " + hardware.title if hardware.host is not None else ""
-    return AMD_POST_S if "EPYC" in title or "AMD" in title else INTEL_POST_S
 
 
 def inside_lines(hardware: Hardware, collective: str, ranks: int, span: int) -> dict[str, Line]:
@@ -60,8 +54,7 @@ def across_lines(hardware: Hardware, collective: str, inside: int, domains: int)
     stride = max(1, size // inside)
     place = np.arange(inside) * stride
     devices = place[:, None] + np.arange(domains)[None, :] * size
-    groups = Groups(network, devices, post_s(hardware))
-    return _kept(network, ("across", collective, inside, domains, post_s(hardware)), groups)
+    return _kept(network, ("across", collective, inside, domains), Groups(network, devices, POST_S))
 
 
 def _kept(network: Network, key: tuple[Any, ...], groups: Groups) -> dict[str, Line]:

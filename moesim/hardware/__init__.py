@@ -2,19 +2,38 @@
 
 from moesim.hardware.catalogue import aliases, load_hardware, names
 from moesim.hardware.curves import Curve, Efficiency
-from moesim.hardware.types import CollectiveFit, Device, Hardware, Host, Link, Memory, Price, Processor
+from moesim.hardware.types import (
+    KINDS,
+    Cache,
+    CollectiveFit,
+    Device,
+    Energy,
+    Fabric,
+    Hardware,
+    Host,
+    Link,
+    Memory,
+    Price,
+    Processor,
+    Wire,
+)
 
 __all__ = [
+    "KINDS",
+    "Cache",
     "CollectiveFit",
     "Curve",
     "Device",
     "Efficiency",
+    "Energy",
+    "Fabric",
     "Hardware",
     "Host",
     "Link",
     "Memory",
     "Price",
     "Processor",
+    "Wire",
     "aliases",
     "load_hardware",
     "names",

@@ -81,9 +81,9 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     """Read a machine once for as long as its file stays as it is."""
     from moesim.hardware.build import build, default_nodes, max_nodes
 
-    description = read_description(path)
-    faults = [finding.fault for finding in find_faults(description) if finding.strict]
-    if faults:
+    description, findings = examine(path)
+    faults = [finding.fault for finding in findings if finding.strict]
+    if faults or description is None:
         raise ConfigError(faults, path)
     most = max_nodes(description.spec)
     wanted = default_nodes(description.spec) if nodes is None else nodes
@@ -106,12 +106,51 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
 
 def read_description(path: Path) -> Description:
     """Read and validate one hardware file, without the checks of plausibility."""
-    from moesim.hardware.provenance import provenance
     from moesim.hardware.read import read_yaml, validate
     from moesim.hardware.spec import Spec
 
     raw = read_yaml(path)
-    spec = validate(Spec, raw, path)
+    return _described(validate(Spec, raw, path), raw, path)
+
+
+def examine(path: Path) -> tuple[Description | None, list[Any]]:
+    """Read one hardware file, and everything that is wrong with it.
+
+    Returns
+    -------
+    Description | None
+        None if it cannot be read as one.
+    list
+        Every `moesim.hardware.check.Finding`: what cannot be read, and what the checks say of all the rest.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no YAML mapping.
+    """
+    from pydantic import ValidationError
+
+    from moesim.hardware.check import Finding
+    from moesim.hardware.read import faults_of, read_yaml
+    from moesim.hardware.repair import repaired
+    from moesim.hardware.spec import Spec
+
+    raw = read_yaml(path)
+    try:
+        description = _described(Spec.model_validate(raw), raw, path)
+    except ValidationError as error:
+        findings = [Finding(fault, True) for fault in faults_of(Spec, error)]
+        rest = repaired(Spec, raw, error)
+        if rest is not None:
+            found = find_faults(_described(rest.spec, rest.raw, path))
+            findings += [finding for finding in found if rest.believes(finding.fault)]
+        return None, findings
+    return description, find_faults(description)
+
+
+def _described(spec: Any, raw: Mapping[str, Any], path: Path) -> Description:  # noqa: ANN401 - a Spec
+    from moesim.hardware.provenance import provenance
+
     return Description(spec, tuple(provenance(spec, raw)), path, path.parent == data_dir("hardware"))
 
 

@@ -10,8 +10,15 @@ from typing import Any
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import data_dir
-from moesim.hardware.catalogue import find, find_faults, load_hardware, names, read_description, read_family
-from moesim.hardware.types import Hardware, Link
+from moesim.hardware.catalogue import (
+    examine,
+    find,
+    load_hardware,
+    names,
+    read_description,
+    read_family,
+)
+from moesim.hardware.types import KINDS, Hardware, Link
 from moesim.units import show
 
 COLUMNS = ("name", "devices", "memory", "bandwidth", "bf16", "fp8", "fp4", "scale-up", "scale-out", "price")
@@ -40,8 +47,7 @@ def check_file(path: str | Path) -> Report:
     """Read a machine and run every check on it; faults are reported, not raised."""
     path = Path(path)
     try:
-        description = read_description(path)
-        findings = find_faults(description)
+        _, findings = examine(path)
         faults = [finding.fault for finding in findings if finding.strict]
         if not faults:
             load_hardware(path)
@@ -103,9 +109,21 @@ def _link_cell(link: Link | None) -> str:
     return f"{link.name} {show(link.bandwidth_bytes_per_s, 'bytes_per_s')}" if link else "-"
 
 
+def grouped(machines: Iterable[Hardware]) -> dict[str, list[Hardware]]:
+    """Machines by kind, in the order of `moesim.hardware.types.KINDS`; kinds without any are left out."""
+    groups: dict[str, list[Hardware]] = {kind: [] for kind in KINDS}
+    for machine in machines:
+        groups[machine.kind].append(machine)
+    return {kind: members for kind, members in groups.items() if members}
+
+
 def catalogue_table() -> str:
-    """The catalogue as a Markdown table."""
-    return markdown(COLUMNS, (row(load_hardware(name)) for name in names()))
+    """The catalogue as Markdown tables, one below a heading for each kind."""
+    groups = grouped(load_hardware(name) for name in names())
+    return "\n\n".join(
+        f"### {KINDS[kind][:1].upper()}{KINDS[kind][1:]}\n\n{markdown(COLUMNS, map(row, members))}"
+        for kind, members in groups.items()
+    )
 
 
 def unchecked_table() -> str:

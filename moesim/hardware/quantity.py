@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -153,13 +154,13 @@ def _annotated(kind: str) -> tuple[Any, Any]:
             "note": {"type": "string"},
         },
     }
-    return PlainValidator(lambda raw: read_quantity(raw, kind)), WithJsonSchema({"anyOf": [plain, full]})
+    return PlainValidator(partial(read_quantity, kind=kind)), WithJsonSchema({"anyOf": [plain, full]})
 
 
 def _annotated_curve(kind: str) -> tuple[Any, Any]:
     point = {"type": "array", "minItems": 2, "maxItems": 2}
     schema = {"anyOf": [{"type": "number"}, {"type": "array", "items": point}]}
-    return PlainValidator(lambda raw: read_curve(raw, kind)), WithJsonSchema(schema)
+    return PlainValidator(partial(read_curve, kind=kind)), WithJsonSchema(schema)
 
 
 Bytes = Annotated[Quantity, *_annotated("bytes")]

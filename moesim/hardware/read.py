@@ -89,7 +89,12 @@ def validate(model: type[M], raw: dict[str, Any], path: object) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError([_fault(model, e) for e in error.errors(include_url=False)], path) from None
+        raise ConfigError(faults_of(model, error), path) from None
+
+
+def faults_of(model: type[BaseModel], error: ValidationError) -> list[Fault]:
+    """What pydantic found, in our words."""
+    return [_fault(model, entry) for entry in error.errors(include_url=False)]
 
 
 def _fault(model: type[BaseModel], error: Any) -> Fault:  # noqa: ANN401 - pydantic's own dictionary
@@ -142,6 +147,17 @@ def _keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
     return list(found.model_fields) if found else []
 
 
+def field_at(model: type[BaseModel], location: Sequence[Any]) -> tuple[Any, Sequence[Any]] | None:
+    """Type and validators of the value at `location`; None where there is no such field."""
+    parent = _model_at(model, location[:-1])
+    if parent is not None:
+        info = parent.model_fields.get(str(location[-1]))
+        return None if info is None else (info.annotation, info.metadata)
+    # An entry of a dictionary or a list: what the field that holds it says of its values.
+    held = field_at(model, location[:-1]) if len(location) > 1 else None
+    return None if held is None else (_value_type(held[0]), ())
+
+
 def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel] | None:
     """The model that describes the mapping at `location`, following fields and dictionaries."""
     annotation: Any = model
@@ -157,7 +173,7 @@ def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel
     return _model_of(annotation, through_dict=False)
 
 
-def _strip(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
+def strip(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
     """A type without Annotated and without ``| None``."""
     while True:
         origin = typing.get_origin(annotation)
@@ -170,12 +186,12 @@ def _strip(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
 
 
 def _value_type(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
-    arguments = typing.get_args(_strip(annotation))
+    arguments = typing.get_args(strip(annotation))
     return arguments[-1] if arguments else None
 
 
 def _model_of(annotation: Any, through_dict: bool = True) -> type[BaseModel] | None:  # noqa: ANN401
-    stripped = _strip(annotation)
+    stripped = strip(annotation)
     if through_dict and typing.get_origin(stripped) is dict:
-        stripped = _strip(_value_type(stripped))
+        stripped = strip(_value_type(stripped))
     return stripped if isinstance(stripped, type) and issubclass(stripped, BaseModel) else None

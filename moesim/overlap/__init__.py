@@ -3,6 +3,7 @@
 from moesim.overlap.closed_forms import PATHS, closed_form, path_seconds
 from moesim.overlap.fsmoe import CORRECTED, PRINTED, Bed, Layers, grid, layer_of, operation_seconds, stretched
 from moesim.overlap.layer import LayerSeconds, backward
+from moesim.overlap.pair import WINDOWS, PairSeconds, exchange_of_share
 from moesim.overlap.schedules import DEGREES, SCHEDULES, Chosen, layer_seconds, schedule_seconds
 from moesim.overlap.shortcut import exposed_seconds, overlapped_fraction
 
@@ -12,12 +13,15 @@ __all__ = [
     "PATHS",
     "PRINTED",
     "SCHEDULES",
+    "WINDOWS",
     "Bed",
     "Chosen",
     "LayerSeconds",
     "Layers",
+    "PairSeconds",
     "backward",
     "closed_form",
+    "exchange_of_share",
     "exposed_seconds",
     "grid",
     "layer_of",

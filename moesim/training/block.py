@@ -147,35 +147,39 @@ def _traffic(
         pair = sum(reduce_seconds(c, group, vector, hardware) for c in ("all_gather", "reduce_scatter"))
         # In front of and behind attention, and a dense or shared feed-forward block.
         blocks = 1 + (not isinstance(layer.ffn, MoE) or layer.ffn.shared_intermediate > 0)
-        found.append(_waited("tp", pair * blocks, recipe, attention, 1.0))
+        found.append(_waited("tp", pair * blocks, recipe, attention))
     if layout.cp > 1:
         found.append(_context(layer, layout, recipe, hardware, computed))
     if isinstance(layer.ffn, MoE):
         rows = expert_rows(
             tokens / layout.tp, layer.ffn.num_experts, layer.ffn.top_k, layout.ep, layout.expert_tp, recipe
         )
-        sent = rows.sent * hidden * ACTIVATION_BYTES
-        ways = 2.0 * exchange_seconds(layout.group("ep"), sent, hardware)
-        if recipe.context == "ulysses" and layer.ffn.top_k > 0:
-            # All tokens are gathered instead where a token goes to more ranks than there are.
-            whole = tokens / layout.tp * layout.ep * hidden * ACTIVATION_BYTES
-            gathered = sum(
-                reduce_seconds(c, layout.group("ep"), whole, hardware)
-                for c in ("all_gather", "reduce_scatter")
-            )
-            ways = min(ways, gathered) if ways else ways
+        sent = rows.sent * hidden * ACTIVATION_BYTES * (layout.tp if recipe.duplicated else 1)
+        ways = _dispatch(vector / layout.tp, sent, layout, recipe, hardware)
         group = layout.group("etp")
         shared = sent * layout.expert_tp
         ways += sum(reduce_seconds(c, group, shared, hardware) for c in ("all_gather", "reduce_scatter"))
         if ways:
-            found.append(_waited("ep", ways * recipe.imbalance, recipe, feed, 1.0))
+            found.append(_waited("ep", ways * recipe.imbalance, recipe, feed))
     return found
 
 
-def _waited(kind: str, moved_s: float, recipe: Recipe, beside: list[Part], backward: float) -> Part:
+def _dispatch(own: float, sent: float, layout: TrainLayout, recipe: Recipe, hardware: Hardware) -> float:
+    """Seconds of tokens on their way to experts and back, from bytes of a rank's tokens and of its pairs."""
+    group = layout.group("ep")
+    exchanged = 2.0 * exchange_seconds(group, sent, hardware)
+    if recipe.dispatch == "exchange" or group.ranks == 1:
+        return exchanged
+    # Gathered, a token travels once to each rank, whatever its experts (arXiv:2505.11432, section 3.2).
+    whole = own * group.ranks
+    gathered = sum(reduce_seconds(c, group, whole, hardware) for c in ("all_gather", "reduce_scatter"))
+    return gathered if recipe.dispatch == "gather" else min(exchanged, gathered)
+
+
+def _waited(kind: str, moved_s: float, recipe: Recipe, beside: list[Part]) -> Part:
     """Traffic of one pass as a part: all of it is waited for, or what its neighbours cannot hide."""
-    ahead, behind = moved_s, moved_s * backward
-    if recipe.recompute == "full":
+    ahead = behind = moved_s
+    if recipe.recompute == "full" and not recipe.stash:
         behind += moved_s
     waits = [ahead, behind]
     if kind in recipe.overlap:
@@ -194,7 +198,8 @@ def _context(
     group = layout.group("cp")
     if recipe.context == "ulysses":
         moved = exchange_seconds(group, queries + keys, hardware)
-        return _waited("cp", moved, recipe, [], 1.0)
+        attention = [p for p in computed if p.kind in ("gemm", "attention")]
+        return _waited("cp", moved, recipe, attention)
     inside = group.span <= hardware.domain
     link = hardware.scale_up if inside or hardware.scale_out is None else hardware.scale_out
     step = link.latency_s + keys / (link.bandwidth_bytes_per_s * link.efficiency)

@@ -93,13 +93,17 @@ class TrainLayout:
         """Copies of each expert."""
         return self.stage // (self.expert_tp * self.ep)
 
+    def _unfolded_stride(self) -> int:
+        """Devices between experts' ranks: whole replicas, or less where replicas are fewer than ranks."""
+        return self.tp * self.cp if self.dp % self.ep == 0 else self.tp * self.cp * self.dp // self.ep
+
     def group(self, name: str) -> Group:
         """Ranks and stride of ``tp cp dp ep etp edp pp`` or ``dense``.
 
         ``dense`` is whom gradients of attention are reduced with: data and context ranks.
         """
         etp = self.expert_tp
-        owned = etp if self.folded else self.tp * self.cp
+        owned = etp if self.folded else self._unfolded_stride()
         match name:
             case "tp":
                 return Group(self.tp, 1)
@@ -142,9 +146,13 @@ class TrainLayout:
                     f"etp x ep does not divide tp x cp x dp = {self.stage}", "--ep", self.ep * self.expert_tp
                 )
             )
-        if not self.folded and self.dp % self.ep:
+        if not self.folded and self.dp * self.cp % self.ep:
             found.append(
-                Fault(f"does not divide dp = {self.dp}, as it must without folding", "--ep", self.ep)
+                Fault(
+                    f"does not divide dp x cp = {self.dp * self.cp}, as it must without folding",
+                    "--ep",
+                    self.ep,
+                )
             )
         if model is not None:
             found += self._model_faults(model)

@@ -82,6 +82,10 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
     kept += 2.0 * tokens * hidden * ACTIVATION_BYTES
     kept -= 0.0 if keep else 2.0 * tokens * hidden * ACTIVATION_BYTES
     kept += 2.0 * tokens * hidden if recipe.dropout else 0.0
+    if not recipe.fused and keep:
+        # Scores before and behind dropout, and its mask: their 5 a s^2 b.
+        heads = getattr(layer.attention, "heads", 0)
+        kept += tokens * recipe.seq * heads * (5.0 if recipe.dropout else 2.0)
     match layer.ffn:
         case Dense(intermediate=width, matrices=matrices):
             kept += tokens * ACTIVATION_BYTES * (hidden + width * (matrices if keep else matrices - 1))

@@ -14,8 +14,10 @@ PADDING = ("none", "capacity", "block")
 #: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged
 #: (Ulysses).
 CONTEXT = ("ring", "ulysses")
+#: How tokens reach experts: each to where its expert is; all to everyone, who picks; whichever is faster.
+DISPATCH = ("exchange", "gather", "cheapest")
 #: What can run behind computation.
-OVERLAPS = ("dp", "tp", "ep")
+OVERLAPS = ("dp", "tp", "cp", "ep")
 #: Rows of a block of MegaBlocks' kernels (arXiv:2211.15841, section 5.1.2).
 BLOCK_ROWS = 128
 
@@ -56,7 +58,17 @@ class Recipe:
     state_bytes
         Of a parameter's optimiser states: 12 are a master copy and two moments in 32 bits.
     dropout
-        Whether activations include dropout masks, as GPT models of 2022 do.
+        Whether there is dropout, as in GPT models of 2022.
+    fused
+        Whether attention is one kernel and residuals are added inside norms; else scores are stored, and
+        every elementwise operation is a kernel of its own, as before FlashAttention.
+    dispatch
+        One of `DISPATCH`.
+    duplicated
+        Whether each tensor-parallel rank sends all tokens of its group, and not its part of them alone:
+        DeepSpeed before it dropped duplicate tokens (arXiv:2303.06318).
+    stash
+        Whether full recomputation keeps what traffic brought instead of sending it again (ibid.).
     """
 
     global_batch: int
@@ -76,6 +88,10 @@ class Recipe:
     reduce_bytes: float = 4.0
     state_bytes: float = 12.0
     dropout: bool = False
+    fused: bool = True
+    dispatch: str = "exchange"
+    duplicated: bool = False
+    stash: bool = False
 
     def micro_batches(self, dp: int) -> int:
         """Micro-batches of a data-parallel rank."""
@@ -98,6 +114,7 @@ class Recipe:
             ("precision", self.precision, PRECISIONS),
             ("padding", self.padding, PADDING),
             ("context", self.context, CONTEXT),
+            ("dispatch", self.dispatch, DISPATCH),
         ):
             if value not in known:
                 near = ", ".join(nearest(value, known))

@@ -87,20 +87,34 @@ def layer_passes(layer: Layer, hidden: int, layout: TrainLayout, recipe: Recipe)
     # Ranks of a ring swap pieces so that each sees as many keys: a chunk in the middle of the sequence.
     whole = Batch.prefill(recipe.micro_batch, shard, (recipe.seq - shard) / 2)
     split = Batch.prefill(recipe.micro_batch, shard / layout.tp)
-    for op in layer_ops(layer, hidden, split, 1, precision):
+    for op in layer_ops(layer, hidden, split, 1, precision, fused=recipe.fused):
         if op.name in _SPLIT:
             yield _pass(op)
-    for op in layer_ops(layer, hidden, whole, layout.tp, precision):
+    for op in layer_ops(layer, hidden, whole, layout.tp, precision, fused=recipe.fused):
         if op.name not in _SPLIT and not (ulysses and op.kind == "attention_prefill"):
             yield _pass(op)
+    if recipe.dropout:
+        yield from _dropouts(layer, hidden, layout, recipe)
     if ulysses:
         # After the exchange a rank has all tokens and its part of the heads.
         batch = Batch.prefill(recipe.micro_batch, recipe.seq)
-        for op in layer_ops(layer, hidden, batch, layout.tp * layout.cp, precision):
+        for op in layer_ops(layer, hidden, batch, layout.tp * layout.cp, precision, fused=recipe.fused):
             if op.kind == "attention_prefill":
                 yield _pass(op)
     if isinstance(layer.ffn, MoE):
         yield from _expert_passes(layer.ffn, hidden, layout, recipe, precision)
+
+
+def _dropouts(layer: Layer, hidden: int, layout: TrainLayout, recipe: Recipe) -> Iterator[Pass]:
+    """Dropout behind attention and feed-forward block and, where they are stored, of scores."""
+    tokens = recipe.micro_batch * recipe.seq / layout.cp
+    # Read, written, and a mask of half the size; on the way back the same.
+    ends = elementwise("dropout", 2.0 * tokens * hidden / layout.tp, flops_each=2.0, tensors=2.5, launches=2)
+    yield Pass("dropout", "elementwise", ends, scale=1.0)
+    if not recipe.fused:
+        scores = tokens * recipe.seq * getattr(layer.attention, "heads", 0) / layout.tp
+        stored = elementwise("score_dropout", scores, flops_each=2.0, tensors=2.5)
+        yield Pass("score_dropout", "elementwise", stored, scale=1.0, again=True)
 
 
 def end_passes(model: Model, layout: TrainLayout, recipe: Recipe) -> tuple[list[Pass], list[Pass]]:
@@ -124,7 +138,9 @@ def end_passes(model: Model, layout: TrainLayout, recipe: Recipe) -> tuple[list[
 
 def _pass(op: Op) -> Pass:
     if op.kind == "attention_prefill":
-        return Pass(op.name, "attention", op, scale=ATTENTION_BACKWARD)
+        # Stored scores are not computed again: two products for one.
+        fused = op.name not in ("qk_matmul", "sv_matmul")
+        return Pass(op.name, "attention", op, scale=ATTENTION_BACKWARD if fused else 2.0)
     if op.kind != "gemm":
         return Pass(
             op.name, "elementwise", op, scale=ELEMENTWISE_BACKWARD.get(op.name, NORM_BACKWARD), again=True

@@ -1,0 +1,130 @@
+"""Tutel's and ScMoE's models: what they are made of, and how near their tables are."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from moesim.hardware import load_hardware
+from moesim.overlap import PairSeconds, exchange_of_share
+from moesim.systems.row import Case
+from moesim.systems.rows import scmoe as scmoe_rows
+from moesim.systems.rows import tutel as tutel_rows
+from moesim.systems.scmoe import SETTINGS, iteration_seconds, pairs, speedup
+from moesim.systems.tutel import FAIRSEQ, TUTEL, Layer, expert_seconds, ordering_seconds, tutel_seconds
+
+
+def run(row):
+    return row.compute(Case(row.central()))
+
+
+def errors(rows):
+    return [abs(run(row) / row.figure.value - 1.0) for row in rows]
+
+
+# -- ScMoE
+
+
+def test_published_speedups_are_those_of_the_shared_table(shared):
+    with shared("published/measurements.csv").open(encoding="utf-8", newline="") as file:
+        lines = [r for r in csv.DictReader(file) if "2404.05019" in r["source"] and r["metric"] == "speedup"]
+    ours = [v for both in scmoe_rows.SPEEDUPS.values() for v in both if v is not None]
+    assert sorted(ours) == sorted(float(r["value"]) for r in lines)
+
+
+def test_tables_of_scmoe_are_within_twelve_percent_in_the_median():
+    found = errors([row for row in scmoe_rows.ROWS if row.figure.metric.endswith("speedup")])
+    assert len(found) == 21
+    assert np.median(found) < 0.12
+    assert max(found) < 0.20
+
+
+def test_the_stated_share_is_what_the_exchange_is_made_of():
+    for name, setting in SETTINGS.items():
+        for _, pair in pairs(name):
+            assert pair.share() == pytest.approx(setting.share)
+    pair = PairSeconds(1.0, 1.0, 2.0, 0.5, exchange_of_share(0.6, 2.0, 0.5))
+    assert pair.share() == pytest.approx(0.6)
+
+
+def test_the_longer_the_shortcut_the_more_it_hides():
+    for name in SETTINGS:
+        for training in (False, True):
+            order = ("pos-3", "pos-2", "pos-1", "shared", "top-2", "top-3")
+            seconds = [iteration_seconds(name, variant, training) for variant in order]
+            assert seconds == sorted(seconds)
+
+
+def test_without_communication_a_shortcut_saves_nothing_over_a_shared_expert():
+    pair = PairSeconds(1.0, 2.0, 3.0, 0.5, 0.0)
+    assert pair.seconds("pos-3") == pair.seconds("shared")
+    assert pair.pipelined(2) == pytest.approx(pair.seconds("top-2"))
+
+
+def test_training_gains_less_where_exchanges_are_what_is_saved():
+    for name in SETTINGS:
+        assert speedup(name, "pos-2", True) < speedup(name, "pos-2", False)
+
+
+# -- Tutel
+
+
+def test_ratios_of_tutel_within_one_node_to_128_gpus_are_within_fifteen_percent():
+    near = [r for r in tutel_rows.ROWS if "2048" not in r.name and "over-fairseq" not in r.name]
+    found = errors(near)
+    assert len(found) == 20
+    assert max(found) < 0.15
+    assert np.median(found) < 0.05
+
+
+def test_the_cells_of_tutel_are_those_of_the_shared_table(shared):
+    with shared("published/measurements.csv").open(encoding="utf-8", newline="") as file:
+        lines = [r for r in csv.DictReader(file) if r["system"].startswith(("Tutel", "Dense"))]
+    memory = {int(r["batch"]): r for r in lines if r["locator"] == "Table 5"}
+    for tokens in (8192, 16384, 32768):
+        line = memory[tokens]
+        rows = {r.name: r.figure.value for r in tutel_rows.ROWS}
+        assert rows[f"memory-tutel-{tokens}"] == float(line["value"])
+        assert f"{rows[f'memory-fairseq-{tokens}']} GiB" in line["baseline"]
+    images = {
+        (r["system"], r["phase"], int(r["num_devices"])): float(r["value"])
+        for r in lines
+        if r["locator"] == "Table 7"
+    }
+    for gpus, both in tutel_rows.THROUGHPUT.items():
+        for phase, value in zip(("train", "infer"), both, strict=True):
+            ours = images["Tutel MoE", phase, gpus] / images["Dense", phase, gpus]
+            assert value == pytest.approx(ours)
+
+
+def test_a_mask_costs_with_the_square_of_the_tokens_and_rows_with_the_tokens():
+    hardware = load_hardware("a100-sxm-80gb-8")
+    small, large = (Layer(tokens, 2048, 2048, 2, 2) for tokens in (16384, 32768))
+    dense = [sum(ordering_seconds(layer, hardware, False)) for layer in (small, large)]
+    sparse = [sum(ordering_seconds(layer, hardware, True)) for layer in (small, large)]
+    assert dense[1] / dense[0] == pytest.approx(4.0, rel=0.1)
+    assert sparse[1] / sparse[0] == pytest.approx(2.0, rel=0.1)
+    assert small.mask_entries == 16384 * 32768
+
+
+def test_each_of_tutels_steps_helps_and_never_hurts():
+    layer = Layer(16384, 2048, 2048, 2, 2)
+    for nodes in (1, 4, 32):
+        hardware = load_hardware("a100-sxm-80gb-8", nodes=nodes)
+        seconds = [tutel_seconds(layer, hardware, options) for options in tutel_rows.STEPS]
+        assert seconds == sorted(seconds, reverse=True)
+    assert tutel_seconds(layer, hardware, FAIRSEQ) > tutel_seconds(layer, hardware, TUTEL)
+
+
+def test_experts_that_get_few_rows_per_device_are_padded_without_the_flexible_exchange():
+    hardware = load_hardware("a100-sxm-80gb-8")
+    layer = Layer(16384, 2048, 2048, 2, 2)
+    assert expert_seconds(layer, hardware, 16, False) == expert_seconds(layer, hardware, 16, True)
+    assert expert_seconds(layer, hardware, 2048, False) > 1.5 * expert_seconds(layer, hardware, 2048, True)
+
+
+def test_a_faster_network_is_never_slower():
+    layer = Layer(16384, 2048, 2048, 2, 2)
+    hardware = load_hardware("a100-sxm-80gb-8", nodes=4)
+    slow, fast = (tutel_seconds(layer, hardware, TUTEL, efficiency=e) for e in (0.5, 0.9))
+    assert fast < slow
