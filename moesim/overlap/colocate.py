@@ -91,7 +91,7 @@ def learn(ids: Ids, num_experts: int, devices: int, rounds: int = 3) -> Colocati
     devices
         Devices.
     rounds
-        For the first layer, which has nothing before it: tokens and experts are assigned in turns.
+        Passes over the layers.
 
     Notes
     -----
@@ -102,10 +102,11 @@ def learn(ids: Ids, num_experts: int, devices: int, rounds: int = 3) -> Colocati
     if slots * devices != num_experts:
         raise ValueError(f"{num_experts} experts do not divide over {devices} devices")
     device_of = np.tile(np.arange(num_experts) // slots, (layers, 1))
-    for layer in range(layers):
-        for _ in range(1 if layer else rounds):
-            at = layer - 1 if layer else 0
-            label = counts(device_of, ids, at, devices).argmax(axis=1)
+    for _ in range(rounds):
+        for layer in range(layers):
+            # The first layer follows the second, as the last round left it.
+            beside = layer - 1 if layer else min(1, layers - 1)
+            label = counts(device_of, ids, beside, devices).argmax(axis=1)
             gain = np.zeros((num_experts, devices))
             np.add.at(gain, (ids[:, layer], label[:, None]), 1.0)
             _, chosen = linear_sum_assignment(np.repeat(gain, slots, axis=1), maximize=True)

@@ -87,7 +87,9 @@ def hetu_gain(case: Case, *, sparse: bool, batch: int) -> float:
     hardware = _cluster("v100-pcie-32gb-8", 2, case["network_bytes_per_s"] / 8.0)
     layer = Layer(batch * 1024, 2048, 2048, 1, 1, dtype="fp32")
     base = _step_seconds(case, layer, hardware, "flat", sparse=sparse)
-    ours = _step_seconds(case, layer, hardware, "leader", sparse=True)
+    # The script offers both exchanges; where it is about the exchange, it is the hierarchical one.
+    offered = ("leader",) if sparse else ("flat", "leader")
+    ours = min(_step_seconds(case, layer, hardware, algorithm, sparse=True) for algorithm in offered)
     return base / ours
 
 
