@@ -136,10 +136,10 @@ def statistics(
     with contextlib.nullcontext(source) if isinstance(source, RoutingTrace) else source:
         header = Header.of(source) if isinstance(source, RoutingTrace) else source.header
         degrees = _degrees(ep, header.num_experts)
-        spec, too_large = spec_of(header, _tokens(source, phase), families, bootstrap, seed)
-        if not isinstance(source, RoutingTrace) and scheduler is None and _takes_turns(source):
+        spec, too_large = spec_of(header, tokens_of(source, phase), families, bootstrap, seed)
+        if not isinstance(source, RoutingTrace) and scheduler is None and takes_turns(source):
             source = source.read()
-        part = _sum(source, spec, phase, rows, scheduler, progress)
+        part = sum_source(source, spec, phase, rows, scheduler, progress)
     overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
     return _of(header, overall, layers, reasons | too_large, interval, part.tokens)
 
@@ -216,7 +216,7 @@ def sum_up(
     return whole
 
 
-def _sum(
+def sum_source(
     source: RoutingTrace | TraceReader,
     spec: Spec,
     phase: int | None,
@@ -224,6 +224,8 @@ def _sum(
     scheduler: str | None,
     progress: Progress | None,
 ) -> Partial:
+    """The sums of a whole trace, or of one phase of it."""
+
     def done(tokens: int) -> None:
         if progress is not None:
             progress(tokens, spec.tokens)
@@ -261,7 +263,8 @@ def _stream(source: TraceReader, phase: int | None, rows: int) -> Iterator[tuple
             yield batch.topk_ids[chosen], batch.request[chosen]
 
 
-def _tokens(source: RoutingTrace | TraceReader, phase: int | None) -> int:
+def tokens_of(source: RoutingTrace | TraceReader, phase: int | None) -> int:
+    """Tokens of a trace, or of one phase of it."""
     if phase is None:
         return source.num_tokens
     if isinstance(source, RoutingTrace):
@@ -280,7 +283,7 @@ def _degrees(ep: Sequence[int] | None, experts: int) -> tuple[int, ...]:
     return tuple(ep)
 
 
-def _takes_turns(source: TraceReader) -> bool:
+def takes_turns(source: TraceReader) -> bool:
     """Whether tokens of other requests stand between those of one."""
     ended: set[int] = set()
     last = None

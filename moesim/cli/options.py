@@ -30,7 +30,11 @@ Dtype = Annotated[
 ]
 KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="Cache: auto (16 bits), bf16, fp16, fp8.")]
 Overlap = Annotated[
-    str, typer.Option("--overlap", help="none, or two-batch: hide communication behind compute.")
+    str,
+    typer.Option(
+        "--overlap",
+        help="none; two-batch: hide communication behind compute; streams: attention beside experts.",
+    ),
 ]
 AssumedRouting = Annotated[
     str, typer.Option("--routing", help="Expert loads without a trace: typical of recorded ones, or uniform.")

@@ -167,7 +167,9 @@ class Rates:
         bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
         rows, curves = [], []
         surfaces: dict[int, Surface] = {}
-        can = [op.kind in kinds and runs(processor, op.kind, op.dtype) for op, _ in table.ops]
+        # The main processor does all there is; catalogues do not always say how fast its vector units are.
+        main = processor is device.processor
+        can = [op.kind in kinds and (main or runs(processor, op.kind, op.dtype)) for op, _ in table.ops]
         for row, (op, _) in enumerate(table.ops):
             e = processor.efficiency_of(op.kind, op.dtype)
             surface = None

@@ -16,6 +16,7 @@ from moesim.engine.prefill import prefill_times
 from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, TokenSource, assumed
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
+from moesim.engine.streams import SPLITS, two_stream_layers, with_cores
 from moesim.engine.timeline import makespan, two_batch_layers
 from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
@@ -32,7 +33,7 @@ from moesim.ops.table import OpTable
 #: Prompt lengths whose prefill is kept.
 MOST_LENGTHS = 100_000
 
-OVERLAPS = ("none", "two-batch")
+OVERLAPS = ("none", "two-batch", "streams")
 #: Serving engines whose kernels were measured.
 BACKENDS = ("vllm", "sglang", "trtllm")
 
@@ -85,7 +86,8 @@ class Deployment:
         Placement; None is contiguous without replicas.
     overlap
         ``none`` runs one operation after the other, ``two-batch`` hides communication of one half batch
-        behind the computation of the other.
+        behind the computation of the other, ``streams`` runs attention of one half beside the experts of the
+        other, each on its share of the cores.
     seed
         Of the routing draws.
     backend
@@ -102,6 +104,10 @@ class Deployment:
         How tokens choose among the replicas of an expert: one of `moesim.layout.DISPATCH`.
     samples
         Layer batches that are drawn for each size; fewer where many layouts are only to be ranked.
+    splits
+        Shares of the cores that attention may have under ``streams``; each batch takes the best.
+    fused
+        Operations that start with the one before them, as one kernel.
     """
 
     model: Model
@@ -119,15 +125,18 @@ class Deployment:
     routing: str = "typical"
     dispatch: str = "even"
     samples: int = SAMPLES
+    splits: tuple[float, ...] = SPLITS
+    fused: frozenset[str] = frozenset()
     kinds: LayerKinds = field(init=False)
     choice: Choice = field(init=False)
     draft: Deployment | None = field(init=False, default=None)
     _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
-    _rates: dict[tuple[tuple[str, str, str], ...], Rates] = field(default_factory=dict, init=False)
+    _rates: dict[tuple[tuple[str, str, str, int], ...], Rates] = field(default_factory=dict, init=False)
     _weights: dict[Parallelism, float] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
     _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
+    _parts: dict[float, Deployment] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.kinds = LayerKinds.of(self.model)
@@ -140,7 +149,8 @@ class Deployment:
                 self,
                 model=head,
                 layout=replace(self.layout, pp=1),
-                source=None,
+                # What stands for every layer stands for the one that drafts as well.
+                source=self.source if self.source is not None and self.source.layers == 1 else None,
                 plan=self._plan_of(head),
                 traits=replace(self.traits, host_s=0.0),
                 speculation=Speculation(),
@@ -151,6 +161,8 @@ class Deployment:
         if self.plan is None or head.moe is None:
             return None
         layers = len(head.moe_layer_ids)
+        if self.plan.layers == layers:
+            return self.plan
         return ExpertMap.contiguous(layers, head.num_experts, self.layout.ep, self.plan.redundant)
 
     def memory(self, chunk_tokens: float, utilisation: float) -> MemoryUse:
@@ -238,20 +250,28 @@ class Deployment:
     def step(self, batch: Batch) -> StepTimes:
         """Seconds of one step for every alternative of `batch`."""
         phase = PREFILL if np.any(batch.prefill_tokens > 0) else DECODE
-        whole = self._sequential(batch, phase)
+        whole = self.sequential(batch, phase)
         seconds = whole.seconds
         if self.overlap != "none" and whole.groups:
             # An engine switches overlap off where it does not pay.
-            seconds = np.minimum(seconds, self._overlapped(self._sequential(batch.half(), phase)))
+            together = (
+                self._streamed(whole, batch.half(), phase)
+                if self.overlap == "streams"
+                else self._overlapped(self.sequential(batch.half(), phase))
+            )
+            seconds = np.minimum(seconds, together)
         waiting = np.zeros(len(seconds))
         if self.launch_s:
             waiting = np.maximum(self.launch_s * launches(whole.work) - seconds, 0.0)
         return replace(whole, seconds=seconds + waiting, waiting_s=waiting)
 
-    def _sequential(self, batch: Batch, phase: int) -> StepTimes:
+    def sequential(self, batch: Batch, phase: int) -> StepTimes:
+        """A step of a phase with one operation after the other, whatever the overlap."""
         work = step_work(
             self.model, self.layout, batch, self.precision, self.kinds, together=self.one_attention
         )
+        if self.fused:
+            work = replace(work, table=work.table.started_together(self.fused))
         groups = [self._expert_step(group, phase, i) for i, group in enumerate(work.experts)]
         return step_times(work, groups, self.hardware, self._rates_of(work.table), self.traits, self.backend)
 
@@ -268,7 +288,7 @@ class Deployment:
         return [(group, self._expert_step(group, phase, i)) for i, group in enumerate(work.experts)]
 
     def _rates_of(self, table: OpTable) -> Rates:
-        key = tuple((op.name, op.kind, op.dtype) for op, _ in table.ops)
+        key = tuple((op.name, op.kind, op.dtype, op.launches) for op, _ in table.ops)
         known = self._rates.get(key)
         if known is None:
             known = self._rates[key] = Rates.of(table, self.hardware.device, self.choice)
@@ -288,6 +308,35 @@ class Deployment:
         # Both halves belong to one step, for which the host works once.
         return np.asarray(dense + moe + 2.0 * blocks["other"] - self.traits.host_s)
 
+    def stream_seconds(self, half: Batch, split: float, phase: int = DECODE) -> tuple[Array, Array]:
+        """Seconds of a MoE layer of a micro-batch: attention on a share of the cores, the rest beside it."""
+        layers = len(self.model.moe_layer_ids)
+        attends = self._part(split).sequential(half, phase).block_seconds()
+        computes = self._part(1.0 - split).sequential(half, phase).block_seconds()
+        attention = attends["attention"] / self.model.num_layers
+        return attention, (computes["dispatch"] + computes["experts"] + computes["combine"]) / layers
+
+    def _part(self, share: float) -> Deployment:
+        """What a stream with a share of the cores sees."""
+        known = self._parts.get(share)
+        if known is None:
+            known = self._parts[share] = replace(
+                self, hardware=with_cores(self.hardware, share), overlap="none", speculation=Speculation()
+            )
+        return known
+
+    def _streamed(self, whole: StepTimes, half: Batch, phase: int) -> Array:
+        layers = len(self.model.moe_layer_ids)
+        blocks = whole.block_seconds()
+        # Layers without experts, and what surrounds the layers, pass whole and with all cores.
+        dense = blocks["attention"] / self.model.num_layers * (self.model.num_layers - layers)
+        spans = [
+            makespan(two_stream_layers(layers, *self.stream_seconds(half, split, phase)))
+            for split in self.splits
+        ]
+        memory = 2.0 * self.sequential(half, phase).memory_seconds()
+        return np.asarray(np.maximum(dense + np.min(spans, axis=0) + blocks["other"], memory))
+
     def _expert_step(self, group: ExpertWork, phase: int, index: int) -> ExpertStep:
         known = self._experts.get((index, phase))
         if known is None:
@@ -300,7 +349,7 @@ class Deployment:
         replicas = self._replicas
         if source is None:
             # Layers differ only if their placement does; else as many are drawn as make a sample.
-            many = layers if plan is not None else SAMPLES
+            many = min(layers, plan.layers) if plan is not None else SAMPLES
             source = assumed(self.routing, moe.num_experts, moe.top_k, many)
         elif layers < source.layers:
             source = _Layers(source, group.layers)

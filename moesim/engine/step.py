@@ -112,6 +112,13 @@ class StepTimes:
             total += found[name] * (len(group.layers) / layers if name in _MEANS else 1.0)
         return total
 
+    def memory_seconds(self) -> Array:
+        """Seconds for which the memory alone would be busy, the slowest rank's experts included."""
+        total = (self.work.table.counts * self.ops.memory_s).sum(axis=0)
+        for found in self.groups:
+            total = total + found["memory_s"]
+        return np.asarray(total)
+
     def block_seconds(self) -> dict[str, Array]:
         """Seconds of each of `BLOCKS`, run one after the other."""
         blocks = {name: np.zeros(len(self.seconds)) for name in BLOCKS}

@@ -6,7 +6,8 @@ Batches (columns) are evaluated together, so that a sweep costs little more than
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,11 @@ class OpTable:
     ops: tuple[tuple[Op, int], ...]
     messages: tuple[tuple[Message, int], ...]
     batches: int
+
+    def started_together(self, names: Collection[str]) -> OpTable:
+        """The same work where ops of these names belong to the kernel before them."""
+        ops = tuple((replace(op, launches=0) if op.name in names else op, n) for op, n in self.ops)
+        return replace(self, ops=ops)
 
     @property
     def counts(self) -> Array:

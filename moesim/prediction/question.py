@@ -70,7 +70,7 @@ class Engine:
     dtype, kv_cache_dtype
         Data types of weights and cache; ``auto`` is the checkpoint's, and 16 bits.
     overlap
-        ``none`` or ``two-batch``.
+        ``none``, ``two-batch`` or ``streams``; see `moesim.engine.deployment.Deployment`.
     chunk_tokens
         Tokens a data-parallel rank prefills in one step (``--max-num-batched-tokens``).
     max_sequences

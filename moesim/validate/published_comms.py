@@ -56,9 +56,9 @@ _LIBRARIES = {
     "DeepEP V1 low-latency": _Library("h800-sxm-8", LOW_LATENCY, "pairs", 16),
     "DeepEP V1 normal": _Library("h800-sxm-8", HIGH_THROUGHPUT, "levels", 8),
     "DeepEP V2": _Library(None, HIGH_THROUGHPUT, "levels"),
-    "DeepEP-Ascend low-latency": _Library("cloudmatrix384", LOW_LATENCY, "pairs", 16),
+    "DeepEP-Ascend low-latency": _Library("cloudmatrix384", LOW_LATENCY, "pairs", 16, "sglang"),
     "DeepEP-Ascend normal": _Library("cloudmatrix384", HIGH_THROUGHPUT, "pairs", 32),
-    "CANN EP": _Library("cloudmatrix384", LOW_LATENCY, "pairs"),
+    "CANN EP": _Library("cloudmatrix384", LOW_LATENCY, "pairs", 256),
     "TRT-LLM NVLinkOneSided": _Library("gb200-nvl72", LOW_LATENCY, "once", 16, "trtllm"),
 }
 

@@ -248,6 +248,13 @@ def test_what_does_not_fit_says_by_how_much():
     assert len(faulty.value.faults) >= 5
 
 
+def test_every_gpu_of_the_catalogue_trains_in_a_finite_time():
+    # Some descriptions do not say how fast vector units are.
+    for name in ("h800-sxm-8", "h20-8", "a100-sxm-80gb-8", "v100-sxm-32gb-8", "mi300x-8", "b300-sxm-8"):
+        done = iterate(SMALL, load_hardware(name), TrainLayout(dp=8, ep=8), RECIPE, need_memory=False)
+        assert 0.02 < done.mfu < 0.9, name
+
+
 def test_costs_made_once_are_the_same():
     costs = Costs(SMALL, TWO)
     first = iterate(SMALL, TWO, TrainLayout(tp=2, pp=2, dp=4, ep=8), RECIPE, costs=costs)
