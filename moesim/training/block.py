@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from moesim.cost import Choice, Rates, op_times
 from moesim.hardware.types import Hardware
 from moesim.model import Layer, Model, MoE
 from moesim.ops import Op, OpTable
 from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.overlap import LayerSeconds, layer_seconds
 from moesim.training.experts import expert_rows
 from moesim.training.layout import TrainLayout
 from moesim.training.recipe import Recipe
@@ -151,22 +154,28 @@ def _traffic(
     if layout.cp > 1:
         found.append(_context(layer, layout, recipe, hardware, computed))
     if isinstance(layer.ffn, MoE):
-        rows = expert_rows(
-            tokens / layout.tp, layer.ffn.num_experts, layer.ffn.top_k, layout.ep, layout.expert_tp, recipe
-        )
-        elements = rows.sent * hidden * (layout.tp if recipe.duplicated else 1)
-        ways = sum(
-            _dispatch(
-                layer.ffn, tokens / layout.tp * hidden * size, elements * size, layout, recipe, hardware
-            )
-            for size in (recipe.dispatch_bytes, ACTIVATION_BYTES)
-        )
-        group = layout.group("etp")
-        shared = elements * ACTIVATION_BYTES * layout.expert_tp
-        ways += sum(reduce_seconds(c, group, shared, hardware) for c in ("all_gather", "reduce_scatter"))
-        if ways:
-            found.append(_waited("ep", ways * recipe.imbalance, recipe, feed))
+        ways = _expert_ways(layer.ffn, tokens / layout.tp, hidden, layout, recipe, hardware)
+        if sum(ways.values()):
+            apart = layout.group("ep").span > hardware.domain
+            found.append(_scheduled(ways, recipe, feed, apart))
     return found
+
+
+def _expert_ways(
+    moe: MoE, tokens: float, hidden: int, layout: TrainLayout, recipe: Recipe, hardware: Hardware
+) -> dict[str, float]:
+    """Seconds of each way that `tokens` tokens of a rank take to experts and back, as templates name them."""
+    rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
+    pairs = rows.sent * hidden * (layout.tp if recipe.duplicated else 1)
+    group = layout.group("etp")
+    shared = pairs * ACTIVATION_BYTES * layout.expert_tp
+    ways = {
+        name: _dispatch(moe, tokens * hidden * size, pairs * size, layout, recipe, hardware)
+        for name, size in (("dispatch", recipe.dispatch_bytes), ("combine", ACTIVATION_BYTES))
+    }
+    ways["gather"] = reduce_seconds("all_gather", group, shared, hardware)
+    ways["scatter"] = reduce_seconds("reduce_scatter", group, shared, hardware)
+    return {name: seconds * recipe.imbalance for name, seconds in ways.items()}
 
 
 def _dispatch(
@@ -184,6 +193,25 @@ def _dispatch(
     # sums are scattered, which takes as long.
     gathered = reduce_seconds("all_gather", group, own * group.ranks, hardware)
     return gathered if recipe.dispatch == "gather" else min(exchanged, gathered)
+
+
+def _scheduled(ways: dict[str, float], recipe: Recipe, experts: list[Part], apart: bool) -> Part:
+    """Traffic of a MoE layer under the recipe's schedule: what is not hidden behind the experts.
+
+    Parameters
+    ----------
+    apart
+        Whether the all-to-all leaves the node, so that it and what stays inside take different links.
+    """
+    moved = sum(ways.values())
+    if recipe.layer_schedule == "none":
+        return _waited("ep", moved, recipe, experts)
+    work = [sum(p.forward_s for p in experts), sum(p.backward_s for p in experts)]
+    schedule = recipe.layer_schedule if apart else "tutel"
+    whole = layer_seconds(LayerSeconds(experts=np.array(work), **ways), schedule).seconds
+    again = moved if recipe.recompute == "full" and not recipe.stash else 0.0
+    waits = whole - work
+    return Part("ep", "ep", float(waits[0]), float(waits[1]) + again, moved_s=2 * moved + again)
 
 
 def _waited(kind: str, moved_s: float, recipe: Recipe, beside: list[Part]) -> Part:

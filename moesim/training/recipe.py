@@ -18,6 +18,8 @@ CONTEXT = ("ring", "ulysses")
 #: How tokens reach experts: a copy for each expert; one per node and rank that has any (DeepSeek-V3); all to
 #: everyone, who picks; the faster of the first and the last.
 DISPATCH = ("exchange", "two-level", "gather", "cheapest")
+#: Schedules of a MoE layer in chunks, of `moesim.overlap`; each takes its best number of chunks.
+LAYER_SCHEDULES = ("none", "tutel", "fsmoe")
 #: What can run behind computation.
 OVERLAPS = ("dp", "tp", "cp", "ep")
 #: Rows of a block of MegaBlocks' kernels (arXiv:2211.15841, section 5.1.2).
@@ -73,6 +75,8 @@ class Recipe:
         DeepSpeed before it dropped duplicate tokens (arXiv:2303.06318).
     stash
         Whether full recomputation keeps what traffic brought instead of sending it again (ibid.).
+    layer_schedule
+        One of `LAYER_SCHEDULES`; instead of ``ep`` in `overlap`.
     """
 
     global_batch: int
@@ -97,6 +101,7 @@ class Recipe:
     dispatch_bytes: float = ACTIVATION_BYTES
     duplicated: bool = False
     stash: bool = False
+    layer_schedule: str = "none"
 
     def micro_batches(self, dp: int) -> int:
         """Micro-batches of a data-parallel rank."""
@@ -120,6 +125,7 @@ class Recipe:
             ("padding", self.padding, PADDING),
             ("context", self.context, CONTEXT),
             ("dispatch", self.dispatch, DISPATCH),
+            ("layer-schedule", self.layer_schedule, LAYER_SCHEDULES),
         ):
             if value not in known:
                 near = ", ".join(nearest(value, known))
@@ -137,6 +143,8 @@ class Recipe:
             found.append(Fault("unknown", "--zero", self.zero, "0, 1, 2, 3"))
         if self.capacity_factor is not None and not self.capacity_factor > 0:
             found.append(Fault("must be positive", "--capacity-factor", self.capacity_factor))
+        if self.layer_schedule != "none" and "ep" in self.overlap:
+            found.append(Fault("comes instead of a schedule of layers", "--overlap", "ep", "dp, tp, cp"))
         if self.padding == "capacity" and self.capacity_factor is None:
             found.append(Fault("needs a capacity", "--padding", self.padding, "--capacity-factor"))
         if not self.imbalance >= 1:

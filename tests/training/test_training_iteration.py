@@ -214,6 +214,27 @@ def test_more_overlap_is_never_slower_and_more_imbalance_never_faster():
     assert uneven[-1] > uneven[0]
 
 
+@pytest.mark.parametrize("ep", [4, 8])
+def test_schedules_of_layers_hide_traffic_and_never_work(ep):
+    # With 4 ranks of 2 devices the all-to-all stays in a node, with 8 it leaves it.
+    layout = TrainLayout(tp=2, dp=8, ep=ep, etp=2)
+    waits = {}
+    for name in ("none", "tutel", "fsmoe"):
+        done = iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule=name))
+        waits[name] = {x.op: x.seconds for x in done.breakdown}
+    assert waits["fsmoe"]["ep"] <= waits["tutel"]["ep"] < waits["none"]["ep"]
+    for op in waits["none"]:
+        if op not in ("ep", "gradients"):
+            assert waits["fsmoe"][op] == pytest.approx(waits["none"][op])
+    experts = waits["none"]["expert_up"] + waits["none"]["expert_down"]
+    assert waits["none"]["ep"] - waits["tutel"]["ep"] <= experts
+    if ep == 4:
+        # One link for both kinds of traffic: nothing more to gain.
+        assert waits["fsmoe"]["ep"] == waits["tutel"]["ep"]
+    with pytest.raises(ConfigError, match="instead of"):
+        iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule="tutel", overlap=("ep",)))
+
+
 def test_the_search_finds_what_trying_all_finds():
     model = gpt(4, 512, 8, 8000, ffn=1024, experts=4, top_k=1)
     recipe = Recipe(16, 1024)
