@@ -13,7 +13,7 @@ from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.training.experts import expert_rows
 from moesim.training.layout import TrainLayout
 from moesim.training.recipe import Recipe
-from moesim.training.traffic import exchange_seconds, reduce_seconds
+from moesim.training.traffic import exchange_seconds, reduce_seconds, two_level_seconds
 from moesim.training.work import Pass, casts, context_bytes, end_passes, layer_passes
 
 
@@ -154,25 +154,35 @@ def _traffic(
         rows = expert_rows(
             tokens / layout.tp, layer.ffn.num_experts, layer.ffn.top_k, layout.ep, layout.expert_tp, recipe
         )
-        sent = rows.sent * hidden * ACTIVATION_BYTES * (layout.tp if recipe.duplicated else 1)
-        ways = _dispatch(vector / layout.tp, sent, layout, recipe, hardware)
+        elements = rows.sent * hidden * (layout.tp if recipe.duplicated else 1)
+        ways = sum(
+            _dispatch(
+                layer.ffn, tokens / layout.tp * hidden * size, elements * size, layout, recipe, hardware
+            )
+            for size in (recipe.dispatch_bytes, ACTIVATION_BYTES)
+        )
         group = layout.group("etp")
-        shared = sent * layout.expert_tp
+        shared = elements * ACTIVATION_BYTES * layout.expert_tp
         ways += sum(reduce_seconds(c, group, shared, hardware) for c in ("all_gather", "reduce_scatter"))
         if ways:
             found.append(_waited("ep", ways * recipe.imbalance, recipe, feed))
     return found
 
 
-def _dispatch(own: float, sent: float, layout: TrainLayout, recipe: Recipe, hardware: Hardware) -> float:
-    """Seconds of tokens on their way to experts and back, from bytes of a rank's tokens and of its pairs."""
+def _dispatch(
+    moe: MoE, own: float, sent: float, layout: TrainLayout, recipe: Recipe, hardware: Hardware
+) -> float:
+    """Seconds of one way between tokens and experts, from bytes of a rank's tokens and of its pairs."""
     group = layout.group("ep")
-    exchanged = 2.0 * exchange_seconds(group, sent, hardware)
+    if recipe.dispatch == "two-level":
+        limit = moe.top_groups if moe.groups > 1 else None
+        return two_level_seconds(group, own, moe.num_experts, moe.top_k, limit, hardware)
+    exchanged = exchange_seconds(group, sent, hardware)
     if recipe.dispatch == "exchange" or group.ranks == 1:
         return exchanged
-    # Gathered, a token travels once to each rank, whatever its experts (arXiv:2505.11432, section 3.2).
-    whole = own * group.ranks
-    gathered = sum(reduce_seconds(c, group, whole, hardware) for c in ("all_gather", "reduce_scatter"))
+    # Gathered, a token travels once to each rank, whatever its experts (arXiv:2505.11432, section 3.2). Back,
+    # sums are scattered, which takes as long.
+    gathered = reduce_seconds("all_gather", group, own * group.ranks, hardware)
     return gathered if recipe.dispatch == "gather" else min(exchanged, gathered)
 
 

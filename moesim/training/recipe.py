@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moesim.errors import Fault, nearest
+from moesim.ops.primitives import ACTIVATION_BYTES
 
 SCHEDULES = ("1f1b", "interleaved", "dualpipe")
 RECOMPUTE = ("none", "selective", "full")
@@ -14,8 +15,9 @@ PADDING = ("none", "capacity", "block")
 #: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged
 #: (Ulysses).
 CONTEXT = ("ring", "ulysses")
-#: How tokens reach experts: each to where its expert is; all to everyone, who picks; whichever is faster.
-DISPATCH = ("exchange", "gather", "cheapest")
+#: How tokens reach experts: a copy for each expert; one per node and rank that has any (DeepSeek-V3); all to
+#: everyone, who picks; the faster of the first and the last.
+DISPATCH = ("exchange", "two-level", "gather", "cheapest")
 #: What can run behind computation.
 OVERLAPS = ("dp", "tp", "cp", "ep")
 #: Rows of a block of MegaBlocks' kernels (arXiv:2211.15841, section 5.1.2).
@@ -64,6 +66,8 @@ class Recipe:
         every elementwise operation is a kernel of its own, as before FlashAttention.
     dispatch
         One of `DISPATCH`.
+    dispatch_bytes
+        Of an element on its way to the experts; back it has 16 bits.
     duplicated
         Whether each tensor-parallel rank sends all tokens of its group, and not its part of them alone:
         DeepSpeed before it dropped duplicate tokens (arXiv:2303.06318).
@@ -90,6 +94,7 @@ class Recipe:
     dropout: bool = False
     fused: bool = True
     dispatch: str = "exchange"
+    dispatch_bytes: float = ACTIVATION_BYTES
     duplicated: bool = False
     stash: bool = False
 

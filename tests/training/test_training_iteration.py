@@ -26,7 +26,7 @@ from moesim.training import (
     search,
     training_flops,
 )
-from moesim.training.memory import fullest, stage_params
+from moesim.training.memory import Stages, fullest, stage_params
 from moesim.training.search import candidates
 
 SMALL = gpt(8, 1024, 16, 32000, ffn=2816, kv_heads=4, matrices=3, experts=8, top_k=2, tied=False)
@@ -72,7 +72,8 @@ def test_parameters_of_all_ranks_are_those_of_the_model(tp, pp, ep, dp):
     layout = TrainLayout(tp=tp, pp=pp, ep=ep, dp=dp)
     if (tp * dp) % ep:
         return
-    parts = [stage_params(SMALL, layout, pp, [stage]) for stage in range(pp)]
+    stages = Stages.of(SMALL, pp)
+    parts = [stage_params(SMALL, layout, stages, [stage]) for stage in range(pp)]
     count = params(SMALL)
     experts = sum(p.experts for p in parts) * ep
     # Norms and the router are on every tensor-parallel rank.
