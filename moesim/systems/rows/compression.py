@@ -96,8 +96,8 @@ ROWS = (
         "Precision(constant, ternary dictionary)",
         workload="Switch-c2048 on 4 A6000 or 8 RTX 3090, batch 1, prompts of C4, 128 tokens",
         cause="our limit",
-        reason="the gain of its kernel over cuBLAS and the loss of an encoder that works token by token cancel "
-        "to a few per cent; neither kernel is modelled",
+        reason="the gain of its kernel over cuBLAS and the loss of an encoder that works token by token "
+        "cancel to a few per cent; neither kernel is modelled",
         claims=("QMoE/2",),
     ),
     Row(
