@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.cost import collective_seconds, two_level_traffic
+from moesim.cost import collective_seconds, message_seconds, two_level_traffic
 from moesim.hardware.types import Hardware
+from moesim.ops import Message
 from moesim.training.layout import Group
 
 
@@ -77,7 +78,4 @@ def two_level_seconds(
 
 def send_seconds(bytes_: float, distance: int, hardware: Hardware) -> float:
     """Seconds to hand bytes to a rank so many devices away."""
-    link = hardware.scale_up
-    if distance >= hardware.domain and hardware.scale_out is not None:
-        link = hardware.scale_out
-    return link.latency_s + bytes_ / (link.bandwidth_bytes_per_s * link.efficiency)
+    return float(message_seconds(Message("stage", "send", 2, distance + 1, bytes_), hardware))
