@@ -61,8 +61,8 @@ class Judged:
     def cause(self) -> str:
         """One of `moesim.systems.row.CAUSES`, empty where it is reproduced.
 
-        A row that names none says it by its verdict: what its source leaves out can take it there, or the same
-        thing comes out otherwise; without a model it is our limit.
+        A row that names none says it by its verdict: what its source leaves out can take it there, or the
+        same thing comes out otherwise; without a model it is our limit.
         """
         if self.verdict == REPRODUCED:
             return ""
