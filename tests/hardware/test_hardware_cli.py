@@ -71,9 +71,9 @@ def test_list_is_by_kind(run):
 def test_all_faults_of_a_file_come_in_one_go(run, tmp_path):
     text = run("show", "a800-pcie-2", "--yaml").stdout
     fabric = (
-        "fabric:\n  topology: tree\n  switches: [s]\n  links:\n"
-        '    - {ends: ["device:0", s], bandwidth: -1 GB/s, latency: 1 us}\n'
-        '    - {ends: ["device:1", t], bandwidth: 1 GB/s, latency: 1 us}\n'
+        "fabric:\n  topology: tree\n  switches: [leaf]\n  links:\n"
+        '    - {ends: ["device:0", leaf], bandwidth: -1 GB/s, latency: 1 us}\n'
+        '    - {ends: ["device:1", leav], bandwidth: 1 GB/s, latency: 1 us}\n'
         '    - {ends: ["device:0", "device:1"], bandwidth: 1 parsec/s, latency: 1 us}\n'
     )
     (tmp_path / "x.yaml").write_text(
