@@ -132,6 +132,7 @@ def test_a_trillion_parameters_run_as_megatron_reported():
 
 def test_pieces_of_the_other_systems():
     assert large_models.smaller(Case()) == pytest.approx(3.7, rel=0.02)
+
     # Without duplicates a quarter is sent, and without repeats two passes of three.
     def traffic(tp, optimised):
         return next(x.seconds for x in ted.step(tp, 4.2, 4, optimised).breakdown if x.op == "ep")

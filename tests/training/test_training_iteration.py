@@ -202,6 +202,19 @@ def test_a_larger_batch_is_never_less_efficient(layout, recipe):
     assert twice.tokens_per_s >= once.tokens_per_s * (1 - 1e-9)
 
 
+def test_grouped_experts_do_the_same_work_in_one_kernel():
+    from moesim.training.work import layer_passes
+
+    layer, layout = SMALL.layers[0], TrainLayout(dp=8, ep=4)
+    flops = {}
+    for kernel in ("products", "grouped"):
+        passes = layer_passes(layer, SMALL.hidden, layout, replace(RECIPE, expert_kernel=kernel))
+        flops[kernel] = sum(float(p.forward.flops) * p.count for p in passes if p.kind == "expert")
+    assert flops["grouped"] == pytest.approx(flops["products"])
+    done = iterate(SMALL, TWO, TrainLayout(dp=16, ep=4), replace(RECIPE, expert_kernel="grouped"))
+    assert {"experts", "weight_sums"} <= {x.op for x in done.breakdown}
+
+
 def test_more_overlap_is_never_slower_and_more_imbalance_never_faster():
     layout = TrainLayout(tp=2, dp=8, ep=8)
     steps = [
