@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from moesim.cost import op_times
+from moesim.engine.eager import LAUNCH_RANGE_S, LAUNCH_S
 from moesim.hardware import load_hardware
 from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.model.types import Dense, GroupedQuery, Layer, Model, MoE
 from moesim.ops import Batch, Precision, step_work
-from moesim.systems.gating import GatedLayer, dynamic_s, static_s
+from moesim.systems.gating import GatedLayer, activation_bytes, dynamic_s, static_s, tutel_s
 from moesim.systems.headlines import headline
 from moesim.systems.row import Assumption, Case, Figure, Row
 
@@ -51,44 +52,191 @@ def buffering(case: Case) -> float:
     return STATIC_BYTES / (STATIC_BYTES - buffered_bytes(1))
 
 
-#: MoE layers of the language model, and tokens of a sequence, which only its attention sees.
-MOE_LAYERS, LENGTH = 12, 512
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A model or half of one, as the paper runs it.
+
+    Parameters
+    ----------
+    hidden, width, heads, layers
+        Of the dense model.
+    attentions
+        Attention blocks of a layer: two where there is cross-attention.
+    moe_layers, experts, capacity
+        Layers with experts in place of the feed-forward block.
+    batch
+        Sequences of a device.
+    decoding
+        Whether a step is one token of each.
+    vocab
+        Columns of the output; 1 without.
+    """
+
+    hidden: int
+    width: int
+    heads: int
+    layers: int
+    attentions: int
+    moe_layers: int
+    experts: int
+    capacity: float
+    batch: int
+    decoding: bool
+    vocab: int
+
+
+LM = Part(1024, 4096, 16, 24, 1, 12, 512, 0.05, 8, False, 51200)
+ENCODER = Part(2048, 8192, 16, 24, 1, 6, 128, 1.0, 48, False, 1)
+DECODER = Part(2048, 8192, 16, 24, 2, 6, 128, 1.0, 48, True, 256206)
+MACHINE = "v100-sxm-32gb-8"
 
 
 @functools.cache
-def dense_model(dense_layers: int) -> Model:
-    """24 layers of width 1024, so many of them with a feed-forward block, the others with attention alone."""
-    attention = GroupedQuery(heads=16, kv_heads=16, qk_dim=64, v_dim=64)
-    blocks = (Layer(attention, Dense(4096, 2)),) * dense_layers
-    bare = (Layer(attention, Dense(1, 2)),) * (24 - dense_layers)
+def dense_model(part: Part, dense_layers: int) -> Model:
+    """So many layers with a feed-forward block, all others with attention alone."""
+    dim = part.hidden // part.heads
+    attention = GroupedQuery(heads=part.heads, kv_heads=part.heads, qk_dim=dim, v_dim=dim)
+    blocks = (Layer(attention, Dense(part.width, 2)),) * dense_layers
+    bare = (Layer(attention, Dense(1, 2)),) * (part.layers * part.attentions - dense_layers)
     return replace(
         load_model("mixtral-8x7b"),
-        name="lm-dense",
-        hidden=1024,
-        vocab=51200,
+        name="dense",
+        hidden=part.hidden,
+        vocab=part.vocab,
         layers=blocks + bare,
         max_context=2048,
     )
 
 
-@functools.lru_cache(maxsize=64)
-def dense_s(tokens: int, length: int, dense_layers: int) -> float:
-    """Seconds of a forward pass on one V100, without the routed experts."""
-    model = dense_model(dense_layers)
-    batch = Batch.prefill(tokens / length, length)
-    table = step_work(model, Parallelism(), batch, Precision.of(model, "fp16")).table
-    seconds = op_times(table, load_hardware("v100-sxm-32gb-8").device).seconds
-    return float((seconds * table.counts).sum())
+@functools.lru_cache(maxsize=256)
+def dense_s(part: Part, length: float, dense_layers: int, launch_s: float) -> float:
+    """Seconds of a step on one V100 without routed experts; the host starts kernel after kernel."""
+    model = dense_model(part, dense_layers)
+    count = float(part.batch)
+    batch = Batch.decode(count, length) if part.decoding else Batch.prefill(count, length)
+    table = step_work(model, Parallelism(), batch, Precision.of(model, "fp16"), fused=False).table
+    seconds = op_times(table, load_hardware(MACHINE).device).seconds
+    kernels = sum(max(op.launches, 1) * times for op, times in table.ops)
+    return max(float((seconds * table.counts).sum()), launch_s * kernels)
 
 
-def dynamic_gain(case: Case) -> float:
-    """Throughput of dynamic over static gating, with as many tokens."""
-    hardware = load_hardware("v100-sxm-32gb-8")
-    layer = GatedLayer(round(case["tokens"]), 1024, 4096, 512, 2, 0.05)
-    rest = dense_s(layer.tokens, LENGTH, 24 - MOE_LAYERS)
-    static = rest + MOE_LAYERS * static_s(layer, hardware, case["passes"])
-    return static / (rest + MOE_LAYERS * dynamic_s(layer, hardware))
+def gated(part: Part, case: Case, nodes: int = 1) -> GatedLayer:
+    """A MoE layer of a part."""
+    tokens = part.batch if part.decoding else round(part.batch * case["length"])
+    return GatedLayer(
+        tokens,
+        part.hidden,
+        part.width,
+        part.experts,
+        2,
+        part.capacity,
+        fullest=case["fullest"],
+        launch_s=case["launch_us"] * 1e-6,
+        nodes=nodes,
+        nic_bytes_per_s=case["network"] * 1e9,
+    )
 
+
+def latency_s(part: Part, case: Case, gate: str, nodes: int = 1) -> float:
+    """Seconds of a step: ``dense``, or with experts under a ``static``, ``tutel`` or ``dynamic`` gate."""
+    launch_s = case["launch_us"] * 1e-6
+    if gate == "dense":
+        return dense_s(part, case["length"], part.layers, launch_s)
+    hardware, layer = load_hardware(MACHINE), gated(part, case, nodes)
+    each = {
+        "static": lambda: static_s(layer, hardware, case["passes"]),
+        "tutel": lambda: tutel_s(layer, hardware),
+        "dynamic": lambda: dynamic_s(layer, hardware),
+    }[gate]()
+    rest = dense_s(part, case["length"], part.layers - part.moe_layers, launch_s)
+    return rest + part.moe_layers * each
+
+
+def dynamic_gain(part: Part, case: Case, over: str = "static", nodes: int = 1) -> float:
+    """Throughput of dynamic gating over another, with as many tokens."""
+    return latency_s(part, case, over, nodes) / latency_s(part, case, "dynamic", nodes)
+
+
+def activation_saved_gb(part: Part, case: Case, batch: int) -> float:
+    """GB of activations of one layer that a dynamic gate does without."""
+    layer = gated(replace(part, batch=batch, decoding=False), case)
+    return (activation_bytes(layer, static=True) - activation_bytes(layer, static=False)) / 1e9
+
+
+COMMON = (
+    Assumption("passes", 12, 4, 24, "of a tensor of the mask's size, in 16 bits: a dozen in fairseq's gate"),
+    Assumption(
+        "launch_us",
+        LAUNCH_S * 1e6,
+        LAUNCH_RANGE_S[0] * 1e6,
+        LAUNCH_RANGE_S[1] * 1e6,
+        "see moesim.engine.eager",
+    ),
+    Assumption("network", 12.5, 3.0, 25.0, "GB/s of a node's network, 100 Gb/s; not printed"),
+)
+OF_LM = (
+    Assumption(
+        "length", 512, 128, 1024, "tokens of a sequence; not printed, fairseq's default for such models"
+    ),
+    Assumption(
+        "fullest", 0.6, 0.4, 0.7, "share of the fullest device: more than 0.6 before balancing, as printed"
+    ),
+    *COMMON,
+)
+OF_MT = (
+    Assumption("length", 32, 20, 64, "tokens of a sentence, padding included; not printed"),
+    Assumption("fullest", 0.4, 0.2, 0.7, "share of the fullest device: printed for the language model alone"),
+    *COMMON,
+)
+
+
+def _latency_row(name: str, part: Part, gate: str, value_ms: float) -> Row:
+    assumed = OF_LM if part is LM else OF_MT
+    return Row(
+        "Towards MoE Deployment",
+        f"latency-{name}-{gate}",
+        Figure("latency", "ms", value_ms, source=SOURCE, locator="Sec III and Table I"),
+        lambda case: 1e3 * latency_s(part, case, gate),
+        "routing",
+        "Gate(static capacity)" if gate == "static" else "none: a dense model",
+        hardware=MACHINE,
+        workload=f"{name}, batch {part.batch} on each GPU",
+        assumed=assumed,
+        cause="missing specification",
+        reason="lengths of sequences and the host's part of the time are not printed",
+    )
+
+
+def _gain_row(name: str, part: Part, over: str, nodes: int, value: float) -> Row:
+    assumed = OF_LM if part is LM else OF_MT
+    return Row(
+        "Towards MoE Deployment",
+        f"dynamic-over-{over}-{name}-{nodes}-node{'s' if nodes > 1 else ''}",
+        Figure(
+            "throughput from dynamic gating",
+            "x",
+            value,
+            baseline=f"{over} gating",
+            source=SOURCE,
+            locator="Sec VII",
+        ),
+        lambda case: dynamic_gain(part, case, over, nodes),
+        "routing",
+        "Gate(exact, no capacity)",
+        hardware=MACHINE,
+        workload=f"{name}, batch {part.batch} on each GPU, {nodes} node{'s' if nodes > 1 else ''}",
+        assumed=assumed,
+        cause="missing specification",
+        reason="lengths, balance and network are not printed, and larger batches, which fit without padding, "
+        "are left out",
+        claims=_CLAIMS.get((name, over, nodes), ()),
+    )
+
+
+_CLAIMS = {
+    ("MT encoder", "static", 1): ("Towards MoE Deployment/2",),
+    ("MT decoder", "static", 1): ("Towards MoE Deployment/3",),
+}
 
 ROWS = (
     Row(
@@ -107,6 +255,7 @@ ROWS = (
         "Residency(layer, inactive first, then LIFO)",
         hardware=BOX,
         workload="NLLB-MoE-54B decoder, one of 16 experts of each layer cached, 18.68 GB static per GPU",
+        claims=("Towards MoE Deployment/4",),
     ),
     Row(
         "Towards MoE Deployment",
@@ -140,24 +289,59 @@ ROWS = (
         "Towards MoE Deployment",
         "dynamic-gating-lm",
         headline("Towards MoE Deployment"),
-        dynamic_gain,
+        lambda case: dynamic_gain(LM, case),
         "routing",
         "Gate(exact, no capacity)",
-        hardware="v100-sxm-32gb-8",
+        hardware=MACHINE,
         workload="LM 52B, one node, batch 8",
-        assumed=(
-            Assumption(
-                "tokens",
-                2048,
-                512,
-                8192,
-                "per GPU: one or eight sequences on each, of 512 or 1024 tokens; the geometric middle",
-            ),
-            Assumption(
-                "passes", 12, 4, 24, "of a tensor of the mask's size, in 16 bits: a dozen in fairseq's gate"
-            ),
-        ),
+        assumed=OF_LM,
         headline=True,
+        cause="missing specification",
         reason="larger batches, which fit only without the mask, are left out: both run as many tokens",
+        claims=("Towards MoE Deployment/1",),
+    ),
+    _gain_row("LM", LM, "tutel", 1, 3.32),
+    _gain_row("LM", LM, "static", 4, 11.23),
+    _gain_row("MT encoder", ENCODER, "static", 1, 5.75),
+    _gain_row("MT encoder", ENCODER, "tutel", 1, 5.33),
+    _gain_row("MT encoder", ENCODER, "static", 4, 10.98),
+    _gain_row("MT decoder", DECODER, "static", 1, 2.58),
+    _gain_row("MT decoder", DECODER, "tutel", 1, 1.88),
+    _gain_row("MT decoder", DECODER, "static", 4, 5.71),
+    _latency_row("LM", LM, "dense", 74.2),
+    _latency_row("LM", LM, "static", 1090.0),
+    _latency_row("MT encoder", ENCODER, "dense", 101.0),
+    _latency_row("MT encoder", ENCODER, "static", 2260.0),
+    _latency_row("MT decoder", DECODER, "dense", 32.0),
+    _latency_row("MT decoder", DECODER, "static", 90.0),
+    Row(
+        "Towards MoE Deployment",
+        "activation-lm",
+        Figure(
+            "activation memory saved", "GB", 6.29 - 1.28, source=SOURCE, locator="Sec VII: 6.29 to 1.28 GB"
+        ),
+        lambda case: activation_saved_gb(LM, case, 8),
+        "routing",
+        "Gate(exact, no capacity)",
+        hardware=MACHINE,
+        workload="LM 52B, batch 8",
+        assumed=OF_LM,
+        cause="missing specification",
+        reason="the length of sequences is not printed, and which tensors live at once is the allocator's",
+    ),
+    Row(
+        "Towards MoE Deployment",
+        "activation-mt",
+        Figure(
+            "activation memory saved", "GB", 1.89 - 1.05, source=SOURCE, locator="Sec VII: 1.89 to 1.05 GB"
+        ),
+        lambda case: activation_saved_gb(ENCODER, case, 8),
+        "routing",
+        "Gate(exact, no capacity)",
+        hardware=MACHINE,
+        workload="MT 54B, batch 8",
+        assumed=OF_MT,
+        cause="missing specification",
+        reason="the length of sentences is not printed, and which tensors live at once is the allocator's",
     ),
 )

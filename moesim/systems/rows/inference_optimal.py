@@ -45,7 +45,7 @@ def size_at_equal_loss(params: float, experts: float, fewer: float) -> float:
 def training_ratio(case: Case) -> float:
     """FLOPs of training with 4 experts over those with 16, at equal loss: ``C = 6 N D``, and D grows as N."""
     params = case["params"]
-    return (size_at_equal_loss(params, 16, 4) / params) ** (1.0 + case["tokens_exponent"])
+    return float((size_at_equal_loss(params, 16, 4) / params) ** (1.0 + case["tokens_exponent"]))
 
 
 @functools.lru_cache(maxsize=64)
