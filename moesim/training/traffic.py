@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.cost import collective_seconds
+from moesim.cost import collective_seconds, two_level_traffic
 from moesim.hardware.types import Hardware
 from moesim.training.layout import Group
 
@@ -39,11 +39,40 @@ def exchange_seconds(group: Group, held_bytes: float, hardware: Hardware) -> flo
     up = float(collective_seconds("all_to_all", inside, inside, local, hardware)[0])
     if inside == group.ranks:
         return up
+    return max(up, _network_seconds(held_bytes * (group.ranks - inside) / group.ranks, hardware))
+
+
+def _network_seconds(bytes_: float, hardware: Hardware) -> float:
     network = hardware.scale_out
     if network is None:
         raise ValueError(f"{hardware.name} has no network between domains")
-    leaving = held_bytes * (group.ranks - inside) / group.ranks
-    return max(up, network.latency_s + leaving / (network.bandwidth_bytes_per_s * network.efficiency))
+    return network.latency_s + bytes_ / (network.bandwidth_bytes_per_s * network.efficiency)
+
+
+def two_level_seconds(
+    group: Group, own_bytes: float, experts: int, top_k: int, node_limit: int | None, hardware: Hardware
+) -> float:
+    """Seconds of a dispatch in which a token crosses the network once per node and goes once to each rank.
+
+    Choices are even; see `moesim.cost.two_level_traffic`.
+
+    Parameters
+    ----------
+    own_bytes
+        Of the tokens of one rank.
+    node_limit
+        Nodes that a token's experts may lie in; None for no limit.
+    """
+    if group.ranks == 1:
+        return 0.0
+    inside = group.inside(hardware.domain)
+    sent = two_level_traffic(own_bytes, group.ranks, inside, experts, top_k, node_limit)
+    up = 0.0
+    if inside > 1:
+        # As a collective counts them: what stays included.
+        local = np.array([sent.up * inside / (inside - 1)])
+        up = float(collective_seconds("all_to_all", inside, inside, local, hardware)[0])
+    return up if inside == group.ranks else max(up, _network_seconds(sent.out, hardware))
 
 
 def send_seconds(bytes_: float, distance: int, hardware: Hardware) -> float:

@@ -39,6 +39,8 @@ NORM_BACKWARD = 1.5
 #: Passes over 32-bit logits of a vocabulary-parallel cross entropy: cast, maximum, exponential in place, sum;
 #: backward, gradient in place and cast.
 LOSS_TENSORS, LOSS_BACKWARD = 5.0, 0.6
+#: Products that expand latents to heads, which selective recomputation repeats.
+_EXPANSIONS = frozenset({"q_b_proj", "kv_b_proj"})
 #: What works on the part of the sequence that a tensor-parallel rank holds between matrix products.
 _SPLIT = frozenset({"norm", "add", "router", "top_k", "weighted_sum"})
 
@@ -148,7 +150,8 @@ def _pass(op: Op) -> Pass:
     if op.shape is None or op.shape.kernel != "gemm":
         return Pass(op.name, "gemm", op, scale=2.0)
     rows, outputs, inputs = (float(np.max(size)) for size in op.shape.sizes)
-    return _product(op.name, "gemm", rows, inputs, outputs, op.dtype, forward=op)
+    again = op.name in _EXPANSIONS
+    return _product(op.name, "gemm", rows, inputs, outputs, op.dtype, forward=op, again=again)
 
 
 def _product(
@@ -161,6 +164,7 @@ def _product(
     *,
     count: float = 1.0,
     forward: Op | None = None,
+    again: bool = False,
 ) -> Pass:
     """A matrix product with the two of its backward pass; 8-bit operands are cast on the way."""
     ahead = gemm(name, rows, inputs, outputs, dtype) if forward is None else forward
@@ -174,7 +178,7 @@ def _product(
         activation_bytes=rows * outputs * input_bytes(dtype) + ACCUMULATE_BYTES * inputs * outputs,
         shape=Shape("gemm", (outputs, inputs, rows)),
     )
-    return Pass(name, kind, ahead, (back, weights), count=count)
+    return Pass(name, kind, ahead, (back, weights), count=count, again=again)
 
 
 def casts(recipe: Recipe, passes: list[Pass]) -> Iterator[Pass]:

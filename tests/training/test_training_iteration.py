@@ -26,7 +26,7 @@ from moesim.training import (
     search,
     training_flops,
 )
-from moesim.training.memory import fullest, stage_params
+from moesim.training.memory import Stages, fullest, stage_params
 from moesim.training.search import candidates
 
 SMALL = gpt(8, 1024, 16, 32000, ffn=2816, kv_heads=4, matrices=3, experts=8, top_k=2, tied=False)
@@ -72,7 +72,8 @@ def test_parameters_of_all_ranks_are_those_of_the_model(tp, pp, ep, dp):
     layout = TrainLayout(tp=tp, pp=pp, ep=ep, dp=dp)
     if (tp * dp) % ep:
         return
-    parts = [stage_params(SMALL, layout, pp, [stage]) for stage in range(pp)]
+    stages = Stages.of(SMALL, pp)
+    parts = [stage_params(SMALL, layout, stages, [stage]) for stage in range(pp)]
     count = params(SMALL)
     experts = sum(p.experts for p in parts) * ep
     # Norms and the router are on every tensor-parallel rank.
@@ -211,6 +212,27 @@ def test_more_overlap_is_never_slower_and_more_imbalance_never_faster():
     uneven = [iterate(SMALL, TWO, layout, replace(RECIPE, imbalance=x)).step_s for x in (1.0, 1.2, 2.0)]
     assert uneven == sorted(uneven)
     assert uneven[-1] > uneven[0]
+
+
+@pytest.mark.parametrize("ep", [4, 8])
+def test_schedules_of_layers_hide_traffic_and_never_work(ep):
+    # With 4 ranks of 2 devices the all-to-all stays in a node, with 8 it leaves it.
+    layout = TrainLayout(tp=2, dp=8, ep=ep, etp=2)
+    waits = {}
+    for name in ("none", "tutel", "fsmoe"):
+        done = iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule=name))
+        waits[name] = {x.op: x.seconds for x in done.breakdown}
+    assert waits["fsmoe"]["ep"] <= waits["tutel"]["ep"] < waits["none"]["ep"]
+    for op in waits["none"]:
+        if op not in ("ep", "gradients"):
+            assert waits["fsmoe"][op] == pytest.approx(waits["none"][op])
+    experts = waits["none"]["expert_up"] + waits["none"]["expert_down"]
+    assert waits["none"]["ep"] - waits["tutel"]["ep"] <= experts
+    if ep == 4:
+        # One link for both kinds of traffic: nothing more to gain.
+        assert waits["fsmoe"]["ep"] == waits["tutel"]["ep"]
+    with pytest.raises(ConfigError, match="instead of"):
+        iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule="tutel", overlap=("ep",)))
 
 
 def test_the_search_finds_what_trying_all_finds():

@@ -19,8 +19,8 @@ VPP = Assumption(
     1,
     1,
     7,
-    "virtual stages of a rank: the paper lists none; for Mixtral-8x22B with 4096 tokens the authors' benchmark "
-    "list has none either (yanring/Megatron-MoE-ModelZoo, runtime.conf)",
+    "virtual stages of a rank: the paper lists none; for Mixtral-8x22B with 4096 tokens the authors' "
+    "benchmark list has none either (yanring/Megatron-MoE-ModelZoo, runtime.conf)",
 )
 HALVED = Assumption(
     "halved",
@@ -198,8 +198,8 @@ def _reason(run: Run) -> tuple[str, str]:
         )
     if run.seq > 4096:
         return "disagreement", (
-            "with more micro-batches the bubble shrinks here, and attention runs at its measured rate; there MFU "
-            "falls. Counted without masked scores ours is 43 to 59 %, against 38 to 48 %"
+            "with more micro-batches the bubble shrinks here, and attention runs at its measured rate; there "
+            "MFU falls. Counted without masked scores ours is 43 to 59 %, against 38 to 48 %"
         )
     if run.batch > 256:
         return "disagreement", (
