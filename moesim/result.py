@@ -61,6 +61,9 @@ class Prediction:
         A decode step of one worker: its times, those of drafting, and the tokens it yields per sequence.
     experts
         What routing does in a mean decode step: distinct experts, slots hit per rank.
+    energy
+        Joules per token of decode steps: ``joules_per_token`` (None where a constant is missing), ``scope``,
+        ``parts`` and ``missing``; see `moesim.cost.energy`.
     """
 
     model: str
@@ -93,6 +96,7 @@ class Prediction:
     request_rate: float | None = None
     pools: Disaggregated | None = None
     feasible: bool = True
+    energy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def devices(self) -> int:
@@ -186,6 +190,7 @@ class Prediction:
             "bounds": dict(self.bounds),
             "interval": None if self.interval is None else dict(self.interval),
             "calibration": dict(self.calibration),
+            "energy": dict(self.energy),
             "tokens_per_step": self.tokens_per_step,
             "bottleneck": [{"resource": name, "share": share} for name, share in self.bottleneck],
             "breakdown": [

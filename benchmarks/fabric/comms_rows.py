@@ -2,8 +2,8 @@
 
     python benchmarks/fabric/comms_rows.py DATA
 
-DATA holds ``published/measurements.csv``. Routing is even, as in all of these measurements. Three predictions
-of each row:
+DATA holds ``published/measurements.csv`` and ``facts/nccl_alpha_beta_fits.csv``. Routing is even, as in all
+of these measurements. Three predictions of each row:
 
 ``links``    latency and busiest link of the machine's network (`moesim.fabric`), at the reachable bandwidth
              of its file; nothing is fitted to any row. Software that waits, searches and signals is left out,
@@ -33,7 +33,7 @@ from moesim.cost import (
     one_way_seconds,
     two_level_traffic,
 )
-from moesim.fabric import contention_seconds, network_of
+from moesim.fabric import contention_seconds, inside_lines, network_of
 from moesim.hardware import load_hardware
 
 HIDDEN, TOP_K, EXPERTS, NODE_LIMIT = 7168, 8, 256, 4
@@ -181,8 +181,27 @@ def judge(all_rows: list[Row]) -> dict[str, Judged]:
     return found
 
 
+def nccl_shares(path: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """Least time of the links at full bandwidth over what NCCL takes for large messages.
+
+    By system and collective, pairs of devices and share.
+    """
+    found = defaultdict(list)
+    with path.open() as stream:
+        for line in csv.DictReader(stream):
+            n = int(line["num_gpus"])
+            collective = line["collective"].replace("alltoall", "all_to_all")
+            hardware = machine(line["system"], n)
+            ways = inside_lines(hardware, collective, n, n).values()
+            least = min(way.beta_s for way in ways) * hardware.scale_up.efficiency
+            measured = 1e-9 / float(line["algbw_large_GBps(slope>=64MiB)"])
+            found[line["system"], collective].append((n, least / measured))
+    return found
+
+
 def main() -> None:
-    found = judge(rows(Path(sys.argv[1]) / "published" / "measurements.csv"))
+    data = Path(sys.argv[1])
+    found = judge(rows(data / "published" / "measurements.csv"))
     print(
         "| library | judged on | n | links: median, 90 % | start (dispatch, combine) | with it | exchange |"
     )
@@ -197,6 +216,10 @@ def main() -> None:
         print(
             f"| {system} | {judged} | {len(errors.links)} | {cells[0]} | {start} | {cells[1]} | {cells[2]} |"
         )
+    print("\nNCCL's large messages: time of the links at full bandwidth over that measured")
+    for (system, collective), shares in nccl_shares(data / "facts" / "nccl_alpha_beta_fits.csv").items():
+        best = {n: max(share for m, share in shares if m == n) for n, _ in shares}
+        print(system, collective, ", ".join(f"{n}: {share:.0%}" for n, share in sorted(best.items())))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,16 @@ def train(
     ] = None,
     num_experts: opt.NumExperts = None,
     context: Annotated[str, typer.Option(help="Context parallelism as a ring, or ulysses.")] = "ring",
-    overlap: Annotated[str, typer.Option(help="Traffic behind computation: of dp, tp, ep.")] = "dp",
+    overlap: Annotated[str, typer.Option(help="Traffic behind computation: of dp, tp, cp, ep.")] = "dp",
+    dispatch: Annotated[
+        str, typer.Option(help="How tokens reach experts: exchange, two-level, gather, cheapest.")
+    ] = "exchange",
+    layer_schedule: Annotated[
+        str, typer.Option(help="MoE layers in chunks: none, tutel, fsmoe; instead of --overlap ep.")
+    ] = "none",
+    expert_kernel: Annotated[
+        str, typer.Option(help="Experts as one product each (products) or in one kernel (grouped).")
+    ] = "products",
     causal_halved: Annotated[
         bool, typer.Option("--causal-halved", help="MFU counts only scores that the causal mask keeps.")
     ] = False,
@@ -93,6 +102,9 @@ def train(
         _imbalance(routing, layout, imbalance),
         context,
         tuple(part for part in overlap.split(",") if part and part != "none"),
+        dispatch=dispatch,
+        layer_schedule=layer_schedule,
+        expert_kernel=expert_kernel,
     )
     inputs = [p for p in (found_model.path, found_hardware.path, trace) if p]
     try:

@@ -1,6 +1,16 @@
 """How long work takes: pure functions from arrays to seconds."""
 
 from moesim.cost.collectives import all_to_all_seconds, collective_seconds, message_seconds
+from moesim.cost.energy import (
+    Part,
+    Spent,
+    compute_energy,
+    idle_energy,
+    link_energy,
+    memory_energy,
+    op_energy,
+    total,
+)
 from moesim.cost.even_traffic import (
     EvenTraffic,
     direct_traffic,
@@ -37,7 +47,9 @@ __all__ = [
     "EvenTraffic",
     "ExpertShape",
     "OpTimes",
+    "Part",
     "Rates",
+    "Spent",
     "SplitTimes",
     "Times",
     "all_to_all_seconds",
@@ -45,19 +57,25 @@ __all__ = [
     "bandwidth_together",
     "choose",
     "collective_seconds",
+    "compute_energy",
     "direct_traffic",
     "exchange_of",
     "exchange_seconds",
     "expert_times",
     "hit_parts",
     "hit_parts_limited",
+    "idle_energy",
+    "link_energy",
+    "memory_energy",
     "message_seconds",
     "near_processor",
     "one_way_seconds",
+    "op_energy",
     "op_times",
     "peak_flops_per_s",
     "peak_of",
     "peak_together",
     "split_expert_times",
+    "total",
     "two_level_traffic",
 ]

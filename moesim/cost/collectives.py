@@ -150,23 +150,36 @@ def all_to_all_seconds(up: Array, out: Array, hardware: Hardware, domain: int | 
     if ranks == 1:
         return np.zeros(up.shape[:-2])
     if hardware.fabric is not None:
-        return contention_seconds(network_of(hardware), _spread(up + out, hardware, domain))
+        return link_seconds(up, out, hardware, domain)
     local = min(ranks, domain)
-    seconds = np.zeros(up.shape[:-2])
-    if local > 1 and _on_fabric(hardware) and "all_to_all" not in hardware.scale_up.collectives:
-        seconds = contention_seconds(network_of(hardware), _spread(up, hardware, domain))
-    elif local > 1:
+    seconds = link_seconds(up, out, hardware, domain)
+    if local > 1 and ("all_to_all" in hardware.scale_up.collectives or not _on_fabric(hardware)):
         moved = _moved(up * (1.0 - np.eye(ranks)), local, hardware)
-        seconds = fastest(fit_of("all_to_all", local, hardware.scale_up), moved)
-    if ranks > domain and shares_links(_network(hardware)):
-        seconds = np.maximum(
-            seconds, contention_seconds(network_of(hardware), _spread(out, hardware, domain))
-        )
-    elif ranks > domain:
+        seconds = np.maximum(seconds, fastest(fit_of("all_to_all", local, hardware.scale_up), moved))
+    if ranks > domain and not shares_links(_network(hardware)):
         network = _network(hardware)
         rate = network.bandwidth_bytes_per_s * network.efficiency
         seconds = np.maximum(seconds, network.latency_s + busiest(out) / rate)
     return np.asarray(seconds)
+
+
+def link_seconds(up: Array, out: Array, hardware: Hardware, domain: int) -> Array:
+    """What an exchange takes on links that pairs far apart share; 0 where there are none.
+
+    Parameters
+    ----------
+    up, out, hardware, domain
+        As of `all_to_all_seconds`.
+    """
+    seconds = np.zeros(np.broadcast_shapes(up.shape, out.shape)[:-2])
+    if hardware.fabric is not None:
+        return contention_seconds(network_of(hardware), _spread(up + out, hardware, domain))
+    if up.shape[-1] > 1 and domain > 1 and _on_fabric(hardware):
+        seconds = contention_seconds(network_of(hardware), _spread(up, hardware, domain))
+    if up.shape[-1] > domain and shares_links(_network(hardware)):
+        across = contention_seconds(network_of(hardware), _spread(out, hardware, domain))
+        seconds = np.maximum(seconds, across)
+    return seconds
 
 
 def _spread(traffic: Array, hardware: Hardware, domain: int) -> Array:

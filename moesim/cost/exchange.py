@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from moesim.cost.collectives import all_to_all_seconds, busiest
+from moesim.cost.collectives import all_to_all_seconds, busiest, link_seconds
 from moesim.hardware.types import Exchange, Hardware, Leg, Link, OneWay
 from moesim.ops.table import Array
 
@@ -86,7 +86,9 @@ def exchange_seconds(
     domain = hardware.domain if domain is None else domain
     off = 1.0 - np.eye(ranks)
     fit = found.dispatch if way == "dispatch" else found.combine
-    return one_way_seconds(fit, hardware, busiest(up * off), busiest(out * off), ranks, tokens, domain)
+    found_s = one_way_seconds(fit, hardware, busiest(up * off), busiest(out * off), ranks, tokens, domain)
+    # What was measured on full-rate switches takes no less on links that are shared.
+    return np.asarray(np.maximum(found_s, link_seconds(up * off, out * off, hardware, domain)))
 
 
 def one_way_seconds(

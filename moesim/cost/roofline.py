@@ -34,8 +34,8 @@ _COMPUTE = {
 }
 
 
-def peak_flops_per_s(processor: Processor, weight_dtype: str) -> float:
-    """Peak at which weights of this type are multiplied.
+def computed_in(processor: Processor, weight_dtype: str) -> str:
+    """Data type that weights of one type are multiplied in.
 
     A processor with 4-bit tensor cores multiplies mxfp4 weights with 8-bit activations.
     """
@@ -43,7 +43,12 @@ def peak_flops_per_s(processor: Processor, weight_dtype: str) -> float:
     order = _COMPUTE[weight_dtype]
     if weight_dtype == "mxfp4" and "fp4" in peaks:
         order = ("fp8", *order)
-    return next(peaks[dtype] for dtype in order if dtype in peaks)
+    return next(dtype for dtype in order if dtype in peaks)
+
+
+def peak_flops_per_s(processor: Processor, weight_dtype: str) -> float:
+    """Peak at which weights of this type are multiplied."""
+    return processor.peak_flops_per_s[computed_in(processor, weight_dtype)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -100,15 +100,22 @@ def multicast_loads(
     >>> float(loads.max()), float(loads.sum())  # up once, down seven times
     (1000000.0, 8000000.0)
     """
-    message, target = np.nonzero(targets)
-    paths = incidence(network, np.asarray(source, dtype=np.int64)[message], target)
-    # The largest part of a message that any of its paths brings over each link.
-    groups = np.searchsorted(message, np.arange(len(targets) + 1))
-    loads = np.zeros(len(network.source))
-    for index in range(len(targets)):
-        own = paths[groups[index] : groups[index + 1]]
-        if own.nnz:
-            loads += sizes[index] * own.max(axis=0).toarray().ravel()
+    import scipy.sparse as sp
+
+    source, sizes = np.asarray(source, dtype=np.int64), np.asarray(sizes, dtype=np.float64)
+    loads, everywhere = np.zeros(len(network.source)), np.arange(targets.shape[1])
+    for origin in np.unique(source).tolist():
+        mine = source == origin
+        paths = incidence(network, np.full(len(everywhere), origin), everywhere)
+        wanted = sp.csr_array(targets[mine].astype(np.float64))
+        before = 0.0
+        # The largest part of a message that any of its paths brings over a link: level by level of the parts.
+        for level in np.unique(paths.data).tolist():
+            some = sp.csr_array((paths.data >= level, paths.indices, paths.indptr), shape=paths.shape)
+            crossed = wanted @ some.astype(np.float64)
+            crossed.data[:] = crossed.data > 0
+            loads += (level - before) * (crossed.T @ sizes[mine])
+            before = level
     return loads
 
 

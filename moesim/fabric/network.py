@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from moesim.hardware.types import Hardware, Link
-from moesim.hardware.wiring import Array, IntArray, Part, Wiring, wiring
+from moesim.hardware.wiring import OUT, UP, Array, IntArray, Part, Wiring, wiring
 
 #: Networks that are kept: a session asks about a few machines, many times.
 _KEPT = 32
@@ -25,12 +25,15 @@ class Network:
         The links, and the patterns they form.
     domain
         Devices per scale-up domain: pairs beyond it use the network.
+    multicast
+        Uses of links whose switches copy.
     known
         What was worked out before, by what it is.
     """
 
     wiring: Wiring
     domain: int
+    multicast: frozenset[str] = frozenset()
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -112,11 +115,31 @@ def network_of(hardware: Hardware) -> Network:
     found = _NETWORKS.pop(key, None)
     if found is None:
         links = wiring(hardware)
-        found = Network(links, _domain(hardware, links))
+        uses = {UP: hardware.scale_up, OUT: hardware.scale_out}
+        copies = frozenset(use for use, link in uses.items() if link is not None and link.multicast)
+        found = Network(links, _domain(hardware, links), copies)
     _NETWORKS[key] = found
     if len(_NETWORKS) > _KEPT:
         _NETWORKS.popitem(last=False)
     return found
+
+
+def device_bytes_per_s(hardware: Hardware) -> float:
+    """Most that one device can send inside its domain, at full bandwidth.
+
+    >>> from moesim.hardware import load_hardware
+    >>> device_bytes_per_s(load_hardware("h100-sxm-8"))
+    450000000000.0
+    """
+    if hardware.fabric is None:
+        return hardware.scale_up.bandwidth_bytes_per_s
+    network = network_of(hardware)
+    sent = np.zeros(len(network.names))
+    for part in network.parts:
+        if part.use == UP:
+            own = slice(part.first, part.first + part.links)
+            np.add.at(sent, network.source[own], network.bandwidth_bytes_per_s[own])
+    return float(sent[: network.devices].max())
 
 
 _NETWORKS: OrderedDict[Any, Network] = OrderedDict()
@@ -149,6 +172,7 @@ def _link_key(link: Link | None) -> tuple[Any, ...] | None:
         link.leaf,
         link.taper,
         link.hop_s,
+        link.multicast,
     )
 
 
@@ -156,5 +180,5 @@ def _domain(hardware: Hardware, links: Wiring) -> int:
     """Devices that reach each other without the network."""
     if hardware.fabric is None:
         return hardware.domain
-    outside = any(part.use == "out" for part in links.parts)
+    outside = any(part.use == OUT for part in links.parts)
     return hardware.devices_per_node if outside else hardware.num_devices

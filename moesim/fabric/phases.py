@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moesim.fabric.loads import busiest_seconds, link_loads
+from moesim.fabric.loads import busiest_seconds, link_loads, multicast_loads
 from moesim.fabric.network import Network
 from moesim.fabric.routes import latencies
-from moesim.hardware.wiring import Array, IntArray, Part
+from moesim.hardware.wiring import OUT, UP, Array, IntArray, Part
 
 
 class Line(NamedTuple):
@@ -105,34 +105,37 @@ def lines(collective: str, groups: Groups) -> dict[str, Line]:
     Returns
     -------
     dict
-        ``direct`` (each to each), ``ring``, ``doubling`` (partners twice as far each time; powers of two),
-        ``axes`` (a whole grid: rings along one axis after the other, on all axes at once),
-        ``nested ...`` (inside leaf switches or rows first).
+        ``direct`` (each to each), ``multicast`` (the same where switches copy; all-gather alone), ``ring``,
+        ``doubling`` (partners twice as far each time; powers of two), ``axes`` (a whole grid: rings along one
+        axis after the other, on all axes at once), ``nested ...`` (inside leaf switches or rows first).
     """
     if groups.ranks < 2:
         return {"none": NOTHING}
     if collective == "all_to_all":
         return {"direct": _direct(groups)}
-    gather = dict(_gathers(groups))
+    copies = collective == "all_gather"
+    gather = dict(_gathers(groups, copies))
     # A reduce-scatter is an all-gather backwards, and an all-reduce is both.
     once = {"all_gather": 1.0, "reduce_scatter": 1.0, "all_reduce": 2.0}[collective]
     made = {name: line.times(once) for name, line in gather.items()}
     for inner in _inner_sizes(groups):
         inside, across = _nested(groups, inner)
-        for (a, first), (b, second) in itertools.product(_gathers(inside), _gathers(across)):
+        for (a, first), (b, second) in itertools.product(_gathers(inside, copies), _gathers(across, copies)):
             # Ranks across gather a share of the vector, those inside all of it.
             both = Line(second.alpha_s, second.beta_s / inner).then(first)
             made[f"nested {inner}: {a}, {b}"] = both.times(once)
     return made
 
 
-def _gathers(groups: Groups) -> Iterator[tuple[str, Line]]:
-    """All-gathers of a vector."""
+def _gathers(groups: Groups, copies: bool) -> Iterator[tuple[str, Line]]:
+    """All-gathers of a vector; `copies` says that switches which can may copy on the way."""
     r, devices = groups.ranks, groups.devices
     if r < 2:
         yield "none", NOTHING
         return
     yield "direct", _direct(groups)
+    if copies and _copied(groups):
+        yield "multicast", _multicast(groups)
     yield "ring", groups.phase(devices, np.roll(devices, -1, axis=1), 1.0 / r).times(r - 1)
     if r & (r - 1) == 0:
         total = NOTHING
@@ -150,6 +153,25 @@ def _direct(groups: Groups) -> Line:
     r, devices = groups.ranks, groups.devices
     source = np.repeat(devices[:, :, None], r, axis=2)
     return groups.phase(source, source.swapaxes(1, 2), 1.0 / r, r - 1)
+
+
+def _copied(groups: Groups) -> bool:
+    """Whether all links between the ranks can copy."""
+    network = groups.network
+    domain = network.domain_of(network.devices)[groups.devices]
+    near = bool((domain == domain[:, :1]).all())
+    return UP in network.multicast if near else {UP, OUT} <= network.multicast
+
+
+def _multicast(groups: Groups) -> Line:
+    """Each rank to all others, over a tree of its own."""
+    r, devices = groups.ranks, groups.devices
+    n = int(devices.max()) + 1
+    targets = np.zeros((devices.size, n), dtype=bool)
+    np.put_along_axis(targets, np.repeat(devices, r, axis=0), True, axis=1)
+    loads = multicast_loads(groups.network, devices.ravel(), targets, np.full(devices.size, 1.0 / r))
+    longest = float(latencies(groups.network, n)[devices.ravel()][targets].max(initial=0.0))
+    return Line(longest, float(busiest_seconds(groups.network, loads)))
 
 
 def _whole_grid(groups: Groups) -> Part | None:

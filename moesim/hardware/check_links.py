@@ -69,10 +69,9 @@ def check_switches(spec: Spec) -> Iterator[Fault]:
         yield from _leaf(spec, where, link)
         if link.taper is None:
             continue
-        if link.leaf is None and link.topology != "fat_tree":
-            yield Fault(
-                "there are no leaf switches", f"{where}.taper", link.taper.value, "a taper beside 'leaf' only"
-            )
+        if link.leaf is None and link.topology != "rail":
+            means = "a taper beside 'leaf', or of rails"
+            yield Fault("there are no leaf switches", f"{where}.taper", link.taper.value, means)
         if link.taper.value < 1:
             yield Fault(
                 "below 1",

@@ -113,7 +113,7 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experts:
-    """Routed experts of one layer, mean over draws.
+    """Routed experts of one layer, batch by batch; arrays are ``[batches]``.
 
     Parameters
     ----------
@@ -125,11 +125,11 @@ class Experts:
         Of all devices together.
     """
 
-    seconds: float
-    near_share: float
-    main_bytes: float
-    near_bytes: float
-    flops: float
+    seconds: Array
+    near_share: Array
+    main_bytes: Array
+    near_bytes: Array
+    flops: Array
 
 
 def expert_layer(tokens: Array, system: System) -> Experts:
@@ -138,7 +138,7 @@ def expert_layer(tokens: Array, system: System) -> Experts:
     Parameters
     ----------
     tokens
-        Of each expert, ``[draws, experts]``.
+        Of each expert, ``[batches, experts]``.
     system
         Where they run.
     """
@@ -178,11 +178,11 @@ def expert_layer(tokens: Array, system: System) -> Experts:
     near = near_hit * shape.weight_bytes + near_tokens * shape.bytes_per_pair
     whole = hit * shape.weight_bytes + parts.sum(axis=-1) * shape.bytes_per_pair
     return Experts(
-        float(seconds.max(axis=1).mean()),
-        float(near_hit.sum() / max(hit.sum(), 1)),
-        float((whole - near + sums).sum(axis=1).mean() * width),
-        float(near.sum(axis=1).mean() * width),
-        float(tokens.sum(axis=1).mean() * shape.flops_per_pair * width),
+        seconds.max(axis=1),
+        near_hit.sum(axis=1) / np.maximum(hit.sum(axis=1), 1),
+        (whole - near + sums).sum(axis=1) * width,
+        near.sum(axis=1) * width,
+        tokens.sum(axis=1) * shape.flops_per_pair * width,
     )
 
 
@@ -229,7 +229,10 @@ def stages(
     tokens = decoding + prompts * chunk
     moe, layers = moe_of(model), len(model.moe_layer_ids)
     found = [expert_layer(_draw(source, round(n), seed), system) for n in tokens.tolist()]
-    experts = np.array([(e.seconds, e.main_bytes, e.near_bytes, e.flops) for e in found]).T * layers
+    experts = (
+        layers
+        * np.array([[a.mean() for a in (e.seconds, e.main_bytes, e.near_bytes, e.flops)] for e in found]).T
+    )
     links, sent = _messages(system, tokens, moe, layers)
     near = (bytes_ * times.near).sum(axis=0)
     return Stages(

@@ -130,7 +130,7 @@ def split_seconds(hot: Array, shape: ExpertShape, box: Box) -> Array:
     sent = np.append(np.cumsum(hot[::-1])[::-1], 0.0) * shape.hidden * ACTIVATION_BYTES / box.link_bytes_per_s
     cold = np.append(np.cumsum(each[::-1])[::-1], 0.0) + sent
     copy = np.arange(len(hot) + 1) * shape.weight_bytes / box.link_bytes_per_s
-    last = np.array([0.0, *(_gpu_s(hot[i : i + 1], shape, box) for i in range(len(hot)))])
+    last = np.append(0.0, expert_times(hot[:, None], shape, alone(box.hardware.device)).seconds)
     return np.asarray(np.maximum(copy + last, cold))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from moesim.bounds import Bounds, bounds_of
 from moesim.correction import Calibration, Corrected, shipped
+from moesim.cost import Spent, idle_energy
+from moesim.engine.energy import step_energy
 from moesim.engine.load import Load
 from moesim.engine.routing import Array
 from moesim.engine.steady import Steady
@@ -22,7 +24,7 @@ from moesim.prediction.calibrated import interval_of, kept_up, widened
 from moesim.prediction.question import Engine, Workload, check, load_of
 from moesim.prediction.room import check_room
 from moesim.prediction.served import Served
-from moesim.result import Prediction
+from moesim.result import Prediction, first
 from moesim.trace.types import LoadCounts, RoutingTrace
 
 
@@ -156,7 +158,32 @@ def predict(
         },
         request_rate=workload.request_rate,
         pools=served.pools,
+        energy=_energy(served, state, engine),
     )
+
+
+def _energy(served: Served, state: Steady, engine: Engine) -> dict[str, Any]:
+    """Joules per token of a decode step, by part; null with what is missing where no source says."""
+    decode, layout = state.decode, served.decode.layout
+    # A step is one microbatch's: each pipeline stage works on another.
+    tokens = float(state.running[0]) / served.decoders.count / layout.pp * decode.tokens
+    spent = step_energy(decode.step, backend=engine.backend).times(1.0 / tokens)
+    if served.decode.draft is not None:
+        spent = spent + Spent(missing=("drafting is not counted",))
+    device = served.decode.hardware.device
+    waiting = layout.world / layout.pp * decode.seconds / tokens
+    whole = spent + idle_energy(device, waiting)
+    joules = whole.joules
+    return {
+        "joules_per_token": None if joules is None else first(joules),
+        "scope": whole.scope,
+        "of": "decode steps",
+        "parts": [
+            {"name": part.name, "joules_per_token": first(part.joules), "scope": part.scope}
+            for part in whole.parts
+        ],
+        "missing": list(whole.missing),
+    }
 
 
 def _limits(served: Served, load: Load, state: Steady) -> Bounds:

@@ -16,6 +16,7 @@ import numpy as np
 from moesim.cost import op_times
 from moesim.fabric import all_to_all
 from moesim.hardware.types import Hardware
+from moesim.model.dtypes import bytes_per_param
 from moesim.ops.primitives import elementwise, gemm
 from moesim.ops.table import Op, OpTable
 from moesim.overlap import DEGREES, LayerSeconds, backward, layer_seconds
@@ -51,6 +52,8 @@ class Layer:
         Experts per token.
     factor
         Capacity factor.
+    dtype
+        Of weights and activations.
     """
 
     tokens: int
@@ -59,6 +62,7 @@ class Layer:
     experts: int
     top_k: int
     factor: float = 1.0
+    dtype: str = "fp16"
 
     @property
     def rows(self) -> float:
@@ -67,8 +71,8 @@ class Layer:
 
     @property
     def sent_bytes(self) -> float:
-        """Of one exchange, in 16 bits."""
-        return 2.0 * self.rows * self.hidden
+        """Of one exchange."""
+        return bytes_per_param(self.dtype) * self.rows * self.hidden
 
     @property
     def mask_entries(self) -> float:
@@ -113,7 +117,7 @@ def ordering_seconds(layer: Layer, hardware: Hardware, kernels: bool) -> tuple[f
         moved = (layer.tokens + layer.rows) * layer.hidden
         ops = [elementwise(name, moved, flops_each=1.0, tensors=1.0) for name in ("encode", "decode")]
         return seconds_of(hardware, ops), seconds_of(hardware, ops)
-    product = gemm("mask", layer.rows, layer.tokens, layer.hidden, "fp16")
+    product = gemm("mask", layer.rows, layer.tokens, layer.hidden, layer.dtype)
     parts = []
     for direction, products in (("forward", 2), ("backward", 3)):
         mask = elementwise(
@@ -129,9 +133,9 @@ def expert_seconds(layer: Layer, hardware: Hardware, devices: int, flexible: boo
     padded = 1.0 if flexible else float(np.ceil(slots / TILE_ROWS) * TILE_ROWS / slots)
     rows = padded * layer.rows / layer.experts
     one = [
-        gemm("up", rows, layer.hidden, layer.width, "fp16"),
+        gemm("up", rows, layer.hidden, layer.width, layer.dtype),
         elementwise("activation", rows * layer.width, flops_each=8.0, tensors=2.0),
-        gemm("down", rows, layer.width, layer.hidden, "fp16"),
+        gemm("down", rows, layer.width, layer.hidden, layer.dtype),
     ]
     return layer.experts * seconds_of(hardware, one)
 
@@ -171,7 +175,9 @@ def tutel_seconds(
         return min(flat, float(all_to_all(hardware, devices, bytes_, "two_level", message_s=message_s)))
 
     there, back = ordering_seconds(layer, hardware, options.kernels)
-    gate = seconds_of(hardware, [gemm("gate", layer.tokens, layer.hidden, layer.experts * devices, "fp16")])
+    gate = seconds_of(
+        hardware, [gemm("gate", layer.tokens, layer.hidden, layer.experts * devices, layer.dtype)]
+    )
     # What an exchange of next to nothing takes is what every chunk pays again.
     start = exchange(1.0)
     whole = exchange(layer.sent_bytes)

@@ -6,14 +6,28 @@ from moesim.training.iteration import Costs, Iteration, Line, iterate
 from moesim.training.layout import Group, TrainLayout
 from moesim.training.memory import TrainMemory, layer_activations
 from moesim.training.pipeline import StageTimes, in_flight, run_schedule
-from moesim.training.recipe import CONTEXT, OVERLAPS, PADDING, PRECISIONS, RECOMPUTE, SCHEDULES, Recipe
+from moesim.training.recipe import (
+    CONTEXT,
+    DISPATCH,
+    EXPERT_KERNELS,
+    LAYER_SCHEDULES,
+    OVERLAPS,
+    PADDING,
+    PRECISIONS,
+    RECOMPUTE,
+    SCHEDULES,
+    Recipe,
+)
 from moesim.training.schedule import Schedule, dualpipe, interleaved, one_forward_one_backward
 from moesim.training.search import Found, Search, Space, search
 from moesim.training.shapes import gpt
-from moesim.training.traffic import exchange_seconds, reduce_seconds
+from moesim.training.traffic import exchange_seconds, reduce_seconds, two_level_seconds
 
 __all__ = [
     "CONTEXT",
+    "DISPATCH",
+    "EXPERT_KERNELS",
+    "LAYER_SCHEDULES",
     "OVERLAPS",
     "PADDING",
     "PRECISIONS",
@@ -47,4 +61,5 @@ __all__ = [
     "run_schedule",
     "search",
     "training_flops",
+    "two_level_seconds",
 ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from moesim.cost import Choice, Rates, op_times
 from moesim.hardware.types import Hardware
 from moesim.model import Layer, Model, MoE
 from moesim.ops import Op, OpTable
 from moesim.ops.primitives import ACTIVATION_BYTES
+from moesim.overlap import LayerSeconds, layer_seconds
 from moesim.training.experts import expert_rows
 from moesim.training.layout import TrainLayout
 from moesim.training.recipe import Recipe
-from moesim.training.traffic import exchange_seconds, reduce_seconds
+from moesim.training.traffic import exchange_seconds, reduce_seconds, two_level_seconds
 from moesim.training.work import Pass, casts, context_bytes, end_passes, layer_passes
 
 
@@ -111,7 +114,7 @@ def _computed(passes: Iterable[Pass], recipe: Recipe, hardware: Hardware) -> lis
         ahead = p.count * seconds[at]
         behind = [p.count * s for s in seconds[at + 1 : at + 1 + len(p.backward)]]
         back = sum(behind) if behind else ahead * p.scale
-        weight = behind[1] if len(behind) == 2 else (ahead if p.kind == "gemm" else 0.0)
+        weight = behind[1] if len(behind) == 2 else (ahead if p.kind in ("gemm", "expert") else 0.0)
         if recipe.recompute == "full" or (recipe.recompute == "selective" and p.again):
             back += ahead
         most = max((compute[at], "compute"), (memory[at], "memory"), (floor[at], "launch"))[1]
@@ -151,29 +154,64 @@ def _traffic(
     if layout.cp > 1:
         found.append(_context(layer, layout, recipe, hardware, computed))
     if isinstance(layer.ffn, MoE):
-        rows = expert_rows(
-            tokens / layout.tp, layer.ffn.num_experts, layer.ffn.top_k, layout.ep, layout.expert_tp, recipe
-        )
-        sent = rows.sent * hidden * ACTIVATION_BYTES * (layout.tp if recipe.duplicated else 1)
-        ways = _dispatch(vector / layout.tp, sent, layout, recipe, hardware)
-        group = layout.group("etp")
-        shared = sent * layout.expert_tp
-        ways += sum(reduce_seconds(c, group, shared, hardware) for c in ("all_gather", "reduce_scatter"))
-        if ways:
-            found.append(_waited("ep", ways * recipe.imbalance, recipe, feed))
+        ways = _expert_ways(layer.ffn, tokens / layout.tp, hidden, layout, recipe, hardware)
+        if sum(ways.values()):
+            apart = layout.group("ep").span > hardware.domain
+            found.append(_scheduled(ways, recipe, feed, apart))
     return found
 
 
-def _dispatch(own: float, sent: float, layout: TrainLayout, recipe: Recipe, hardware: Hardware) -> float:
-    """Seconds of tokens on their way to experts and back, from bytes of a rank's tokens and of its pairs."""
+def _expert_ways(
+    moe: MoE, tokens: float, hidden: int, layout: TrainLayout, recipe: Recipe, hardware: Hardware
+) -> dict[str, float]:
+    """Seconds of each way that `tokens` tokens of a rank take to experts and back, as templates name them."""
+    rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
+    pairs = rows.sent * hidden * (layout.tp if recipe.duplicated else 1)
+    group = layout.group("etp")
+    shared = pairs * ACTIVATION_BYTES * layout.expert_tp
+    ways = {
+        name: _dispatch(moe, tokens * hidden * size, pairs * size, layout, recipe, hardware)
+        for name, size in (("dispatch", recipe.dispatch_bytes), ("combine", ACTIVATION_BYTES))
+    }
+    ways["gather"] = reduce_seconds("all_gather", group, shared, hardware)
+    ways["scatter"] = reduce_seconds("reduce_scatter", group, shared, hardware)
+    return {name: seconds * recipe.imbalance for name, seconds in ways.items()}
+
+
+def _dispatch(
+    moe: MoE, own: float, sent: float, layout: TrainLayout, recipe: Recipe, hardware: Hardware
+) -> float:
+    """Seconds of one way between tokens and experts, from bytes of a rank's tokens and of its pairs."""
     group = layout.group("ep")
-    exchanged = 2.0 * exchange_seconds(group, sent, hardware)
+    if recipe.dispatch == "two-level":
+        limit = moe.top_groups if moe.groups > 1 else None
+        return two_level_seconds(group, own, moe.num_experts, moe.top_k, limit, hardware)
+    exchanged = exchange_seconds(group, sent, hardware)
     if recipe.dispatch == "exchange" or group.ranks == 1:
         return exchanged
-    # Gathered, a token travels once to each rank, whatever its experts (arXiv:2505.11432, section 3.2).
-    whole = own * group.ranks
-    gathered = sum(reduce_seconds(c, group, whole, hardware) for c in ("all_gather", "reduce_scatter"))
+    # Gathered, a token travels once to each rank, whatever its experts (arXiv:2505.11432, section 3.2). Back,
+    # sums are scattered, which takes as long.
+    gathered = reduce_seconds("all_gather", group, own * group.ranks, hardware)
     return gathered if recipe.dispatch == "gather" else min(exchanged, gathered)
+
+
+def _scheduled(ways: dict[str, float], recipe: Recipe, experts: list[Part], apart: bool) -> Part:
+    """Traffic of a MoE layer under the recipe's schedule: what is not hidden behind the experts.
+
+    Parameters
+    ----------
+    apart
+        Whether the all-to-all leaves the node, so that it and what stays inside take different links.
+    """
+    moved = sum(ways.values())
+    if recipe.layer_schedule == "none":
+        return _waited("ep", moved, recipe, experts)
+    work = [sum(p.forward_s for p in experts), sum(p.backward_s for p in experts)]
+    schedule = recipe.layer_schedule if apart else "tutel"
+    whole = layer_seconds(LayerSeconds(experts=np.array(work), **ways), schedule).seconds
+    again = moved if recipe.recompute == "full" and not recipe.stash else 0.0
+    waits = whole - work
+    return Part("ep", "ep", float(waits[0]), float(waits[1]) + again, moved_s=2 * moved + again)
 
 
 def _waited(kind: str, moved_s: float, recipe: Recipe, beside: list[Part]) -> Part:

@@ -15,7 +15,15 @@ from moesim.ops.primitives import ACTIVATION_BYTES
 from moesim.training.block import Block, end_blocks, layer_block
 from moesim.training.flops import training_flops
 from moesim.training.layout import TrainLayout
-from moesim.training.memory import StageParams, TrainMemory, fullest, stage_bounds, stage_params
+from moesim.training.memory import (
+    StageParams,
+    Stages,
+    TrainMemory,
+    fullest,
+    model_stages,
+    stage_params,
+    stages_of_ranks,
+)
 from moesim.training.pipeline import StageTimes, run_schedule
 from moesim.training.recipe import Recipe
 from moesim.training.schedule import Schedule, dualpipe, interleaved, one_forward_one_backward
@@ -121,6 +129,13 @@ class Costs:
     model: Model
     hardware: Hardware
     made: dict[Any, Block] = field(default_factory=dict)
+    cut: dict[int, Stages] = field(default_factory=dict)
+
+    def stages(self, number: int) -> Stages:
+        """The model cut into so many stages."""
+        if number not in self.cut:
+            self.cut[number] = Stages.of(self.model, number)
+        return self.cut[number]
 
     def layer(self, layer: Layer, layout: TrainLayout, recipe: Recipe) -> Block:
         """Seconds of a layer."""
@@ -200,7 +215,8 @@ def iterate(
         raise ConfigError(faults)
     costs = costs or Costs(model, hardware)
     schedule = schedule_of(layout, recipe)
-    memory = fullest(model, layout, recipe, schedule)
+    stages = costs.stages(model_stages(layout, recipe))
+    memory = fullest(model, layout, recipe, schedule, stages)
     capacity = hardware.device.memory.capacity_bytes
     if need_memory and memory.total > capacity:
         raise InfeasibleError(
@@ -211,7 +227,7 @@ def iterate(
             available=capacity,
             details={"memory": memory.parts()},
         )
-    return _timed(model, hardware, layout, recipe, costs, schedule, memory, causal_halved)
+    return _timed(model, hardware, layout, recipe, costs, schedule, stages, memory, causal_halved)
 
 
 def _timed(
@@ -221,11 +237,12 @@ def _timed(
     recipe: Recipe,
     costs: Costs,
     schedule: Schedule,
+    cut: Stages,
     memory: TrainMemory,
     causal_halved: bool,
 ) -> Iteration:
-    stages = layout.pp if recipe.schedule == "dualpipe" else schedule.stages
-    blocks = _stage_blocks(model, layout, recipe, costs, stages)
+    stages = cut.number
+    blocks = _stage_blocks(layout, recipe, costs, cut)
     extra = np.full(len(blocks), _gathered_seconds(model, hardware, layout, recipe, costs))
     forward = np.array([sum(b.forward_s * n for b, n in stage) for stage in blocks])
     backward = np.array([sum(b.backward_s * n for b, n in stage) for stage in blocks])
@@ -243,10 +260,10 @@ def _timed(
         hop,
     )
     done, busy = run_schedule(schedule, times)
-    ranks = [[int(s) % stages for s in np.flatnonzero(schedule.rank_of == r)] for r in range(layout.pp)]
+    ranks = stages_of_ranks(schedule, stages)
     ends, gradients, updates = [], [], []
     for rank, mine in enumerate(ranks):
-        own = stage_params(model, layout, stages, mine)
+        own = stage_params(model, layout, cut, mine)
         grads = _gradient_seconds(
             own, layout, recipe, hardware, float(forward[mine].sum()), float(backward[mine].sum())
         )
@@ -290,20 +307,11 @@ def _timed(
 Stage = list[tuple[Block, int]]
 
 
-def _stage_blocks(
-    model: Model, layout: TrainLayout, recipe: Recipe, costs: Costs, stages: int
-) -> list[Stage]:
-    found = []
-    for stage, (low, high) in enumerate(stage_bounds(model, stages)):
-        kinds: dict[Layer, int] = {}
-        for layer in model.layers[low:high]:
-            kinds[layer] = kinds.get(layer, 0) + 1
-        blocks = [(costs.layer(layer, layout, recipe), count) for layer, count in kinds.items()]
-        if stage == 0:
-            blocks.append((costs.end(0, layout, recipe), 1))
-        if stage == stages - 1:
-            blocks.append((costs.end(1, layout, recipe), 1))
-        found.append(blocks)
+def _stage_blocks(layout: TrainLayout, recipe: Recipe, costs: Costs, cut: Stages) -> list[Stage]:
+    kinds = [costs.layer(layer, layout, recipe) for layer in cut.kinds]
+    found = [[(block, int(n)) for block, n in zip(kinds, counts, strict=True) if n] for counts in cut.counts]
+    found[0].append((costs.end(0, layout, recipe), 1))
+    found[-1].append((costs.end(1, layout, recipe), 1))
     return found
 
 

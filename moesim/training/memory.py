@@ -7,6 +7,7 @@ sum is their ``34 s b h / t`` (sequence-parallel, attention fused). Experts keep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
@@ -77,7 +78,9 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
     if recipe.recompute == "full":
         return tokens * hidden * ACTIVATION_BYTES
     keep = recipe.recompute == "none"
-    kept = _attention(layer, hidden) * tokens * ACTIVATION_BYTES
+    kept = _attention(layer, hidden, keep) * tokens * ACTIVATION_BYTES
+    # In 8 bits, products of feed-forward blocks keep the 8-bit copies of what they read.
+    size = 1.0 if recipe.precision == "fp8" else ACTIVATION_BYTES
     # Inputs of both norms; selective recomputation makes their outputs again.
     kept += 2.0 * tokens * hidden * ACTIVATION_BYTES
     kept -= 0.0 if keep else 2.0 * tokens * hidden * ACTIVATION_BYTES
@@ -88,20 +91,24 @@ def layer_activations(layer: Layer, hidden: int, layout: TrainLayout, recipe: Re
         kept += tokens * recipe.seq * heads * (5.0 if recipe.dropout else 2.0)
     match layer.ffn:
         case Dense(intermediate=width, matrices=matrices):
-            kept += tokens * ACTIVATION_BYTES * (hidden + width * (matrices if keep else matrices - 1))
+            kept += tokens * size * (hidden + width * (matrices if keep else matrices - 1))
         case MoE() as moe:
             if moe.shared_intermediate:
                 copies = moe.matrices if keep else moe.matrices - 1
-                kept += tokens * ACTIVATION_BYTES * moe.shared_intermediate * copies
+                kept += tokens * size * moe.shared_intermediate * copies
             rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
             inner = moe.intermediate / layout.expert_tp * (moe.matrices if keep else moe.matrices - 1)
             # Input and output of the block's norm, the rows received, and the rows sent back, which weigh.
-            kept += ACTIVATION_BYTES * (tokens * hidden + rows.rows * (hidden + inner) + rows.sent * hidden)
+            kept += size * (tokens * hidden + rows.rows * (hidden + inner))
+            kept += ACTIVATION_BYTES * rows.sent * hidden
     return kept
 
 
-def _attention(layer: Layer, hidden: int) -> float:
-    """Elements per token: input of projections, queries, keys, values, input of the output projection."""
+def _attention(layer: Layer, hidden: int, keep: bool) -> float:
+    """Elements per token: input of projections, queries, keys, values, input of the output projection.
+
+    Selective recomputation expands latents again (DeepSeek-V3 report, section 3.2.3).
+    """
     match layer.attention:
         case GroupedQuery() as a:
             query, value = a.heads * a.qk_dim, a.heads * a.v_dim
@@ -109,14 +116,44 @@ def _attention(layer: Layer, hidden: int) -> float:
         case Latent() as a:
             each = a.heads * (a.nope_dim + a.rope_dim)
             latents = (a.q_rank or 0) + a.kv_rank + a.rope_dim
-            return float(hidden + latents + 2 * each + 2 * a.heads * a.v_dim)
+            expanded = 2 * each + a.heads * a.v_dim if keep else 0
+            return float(hidden + latents + expanded + a.heads * a.v_dim)
     return 4.0 * hidden
 
 
-def stage_bounds(model: Model, stages: int) -> list[tuple[int, int]]:
-    """First layer of each stage and the one behind its last; as even as can be."""
-    edges = np.linspace(0, model.num_layers, stages + 1).round().astype(int).tolist()
-    return list(pairwise(edges))
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """A model cut into stages.
+
+    Parameters
+    ----------
+    kinds
+        The model's distinct layers.
+    counts
+        How many of each a stage has, ``[stages, kinds]``; stages are as even as can be.
+    """
+
+    kinds: tuple[Layer, ...]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, model: Model, stages: int) -> Stages:
+        """Cut a model.
+
+        >>> from moesim.training.shapes import gpt
+        >>> Stages.of(gpt(7, 64, 1, experts=2, every=2), 2).counts.tolist()
+        [[2, 2], [2, 1]]
+        """
+        place: dict[Layer, int] = {}
+        index = np.array([place.setdefault(layer, len(place)) for layer in model.layers])
+        edges = np.linspace(0, model.num_layers, stages + 1).round().astype(int)
+        counts = [np.bincount(index[a:b], minlength=len(place)) for a, b in pairwise(edges)]
+        return cls(tuple(place), np.array(counts))
+
+    @property
+    def number(self) -> int:
+        """Stages."""
+        return len(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,38 +165,41 @@ class StageParams:
     largest: float
 
 
-def stage_params(model: Model, layout: TrainLayout, stages: int, rank_stages: list[int]) -> StageParams:
-    """Parameters of the rank that holds so many of `stages` stages, embedding and head included."""
-    bounds = stage_bounds(model, stages)
-    each = {layer: local_params(layer, model.hidden, layout) for layer, _ in model.distinct_layers()}
-    dense, experts, largest = 0.0, 0.0, 0.0
+def stage_params(model: Model, layout: TrainLayout, stages: Stages, mine: Sequence[int]) -> StageParams:
+    """Parameters of the rank that holds some of the stages, embedding and head included."""
+    each = np.array([local_params(layer, model.hidden, layout) for layer in stages.kinds])
+    counts = stages.counts[mine].sum(axis=0)
+    dense, experts = counts @ each
     table = model.vocab * model.hidden / layout.tp
-    for stage in rank_stages:
-        low, high = bounds[stage]
-        for layer in model.layers[low:high]:
-            d, e = each[layer]
-            dense, experts, largest = dense + d, experts + e, max(largest, d + e)
-        dense += table if stage == 0 else 0.0
-        if stage == stages - 1:
-            dense += model.hidden
-            dense += 0.0 if model.tied_embeddings and stages == 1 else table
-    return StageParams(dense, experts, largest)
+    last = stages.number - 1
+    dense += table if 0 in mine else 0.0
+    if last in mine:
+        dense += model.hidden
+        dense += 0.0 if model.tied_embeddings and last == 0 else table
+    return StageParams(float(dense), float(experts), float(each.sum(axis=1)[counts > 0].max()))
 
 
 def rank_memory(
     model: Model,
     layout: TrainLayout,
     recipe: Recipe,
-    schedule: Schedule,
-    rank: int,
+    stages: Stages,
+    held: Sequence[int],
     flying: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.float64],
 ) -> TrainMemory:
-    """Bytes on the devices of one pipeline rank that holds so many micro-batches, ``[stages]``, at most."""
-    twice = schedule.stages == 2 * layout.pp and recipe.schedule == "dualpipe"
-    stages = layout.pp if twice else schedule.stages
-    mine = [int(s) for s in np.flatnonzero(schedule.rank_of == rank)]
-    layer_stages = [s % stages for s in mine]
-    own = stage_params(model, layout, stages, layer_stages)
+    """Bytes on the devices of one pipeline rank.
+
+    Parameters
+    ----------
+    held
+        Its stages; of a schedule in two directions those of both.
+    flying
+        Micro-batches that are held of each when it holds most, ``[held]``.
+    kept
+        Bytes that a layer of each kind keeps of a micro-batch, ``[kinds]``.
+    """
+    own = stage_params(model, layout, stages, held)
     dense_ranks = layout.dp * layout.cp
     zero = recipe.zero
 
@@ -169,21 +209,14 @@ def rank_memory(
         experts = own.experts / (max(1, layout.edp) if split else 1)
         return bytes_each * (dense + experts)
 
-    bounds = stage_bounds(model, stages)
-    activations: float = 0.0
-    each = {
-        layer: layer_activations(layer, model.hidden, layout, recipe) for layer, _ in model.distinct_layers()
-    }
-    for stage in mine:
-        low, high = bounds[stage % stages]
-        activations += float(flying[stage]) * sum(each[layer] for layer in model.layers[low:high])
+    activations = float(flying @ stages.counts[held] @ kept)
     if recipe.recompute == "full":
         # The layer that is being recomputed is held as a whole.
         once = replace(recipe, recompute="none")
-        activations += max(layer_activations(layer, model.hidden, layout, once) for layer in each)
-    ends = any(s % stages == stages - 1 for s in mine)
+        activations += max(layer_activations(layer, model.hidden, layout, once) for layer in stages.kinds)
     tokens = recipe.micro_batch * recipe.seq / layout.cp
     # Logits in 16 bits, in 32 bits, and their gradient.
+    ends = stages.number - 1 in held
     logits = tokens * model.vocab / layout.tp * (2.0 + 4.0 + 4.0) if ends else 0.0
     buffers = RUNTIME_BYTES
     if zero == 3:
@@ -199,10 +232,32 @@ def rank_memory(
     )
 
 
-def fullest(model: Model, layout: TrainLayout, recipe: Recipe, schedule: Schedule) -> TrainMemory:
-    """Bytes on the fullest device of the job."""
+def stages_of_ranks(schedule: Schedule, stages: int) -> list[list[int]]:
+    """Stages of the model on each rank; a schedule in two directions has each twice."""
+    places = [np.flatnonzero(schedule.rank_of == rank) for rank in range(len(schedule.order))]
+    return [[int(s) % stages for s in mine] for mine in places]
+
+
+def fullest(
+    model: Model, layout: TrainLayout, recipe: Recipe, schedule: Schedule, stages: Stages | None = None
+) -> TrainMemory:
+    """Bytes on the fullest device of the job.
+
+    Parameters
+    ----------
+    stages
+        The model cut, if that was done before.
+    """
+    stages = stages or Stages.of(model, model_stages(layout, recipe))
     flying = in_flight(schedule)
-    return max(
-        (rank_memory(model, layout, recipe, schedule, rank, flying[rank]) for rank in range(layout.pp)),
-        key=lambda memory: memory.total,
-    )
+    kept = np.array([layer_activations(layer, model.hidden, layout, recipe) for layer in stages.kinds])
+    found = [
+        rank_memory(model, layout, recipe, stages, held, flying[rank][schedule.rank_of == rank], kept)
+        for rank, held in enumerate(stages_of_ranks(schedule, stages.number))
+    ]
+    return max(found, key=lambda memory: memory.total)
+
+
+def model_stages(layout: TrainLayout, recipe: Recipe) -> int:
+    """Pieces that the model is cut into."""
+    return layout.pp * (1 if recipe.schedule == "dualpipe" else layout.vpp)

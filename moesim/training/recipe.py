@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moesim.errors import Fault, nearest
+from moesim.ops.primitives import ACTIVATION_BYTES
 
 SCHEDULES = ("1f1b", "interleaved", "dualpipe")
 RECOMPUTE = ("none", "selective", "full")
@@ -14,8 +15,14 @@ PADDING = ("none", "capacity", "block")
 #: How tokens of one sequence are split for attention: keys travel in a ring, or heads are exchanged
 #: (Ulysses).
 CONTEXT = ("ring", "ulysses")
-#: How tokens reach experts: each to where its expert is; all to everyone, who picks; whichever is faster.
-DISPATCH = ("exchange", "gather", "cheapest")
+#: How tokens reach experts: a copy for each expert; one per node and rank that has any (DeepSeek-V3); all to
+#: everyone, who picks; the faster of the first and the last.
+DISPATCH = ("exchange", "two-level", "gather", "cheapest")
+#: How experts run: a library's product for each expert and matrix, or one grouped kernel for all of a rank,
+#: as measured in serving engines.
+EXPERT_KERNELS = ("products", "grouped")
+#: Schedules of a MoE layer in chunks, of `moesim.overlap`; each takes its best number of chunks.
+LAYER_SCHEDULES = ("none", "tutel", "fsmoe")
 #: What can run behind computation.
 OVERLAPS = ("dp", "tp", "cp", "ep")
 #: Rows of a block of MegaBlocks' kernels (arXiv:2211.15841, section 5.1.2).
@@ -64,11 +71,17 @@ class Recipe:
         every elementwise operation is a kernel of its own, as before FlashAttention.
     dispatch
         One of `DISPATCH`.
+    dispatch_bytes
+        Of an element on its way to the experts; back it has 16 bits.
     duplicated
         Whether each tensor-parallel rank sends all tokens of its group, and not its part of them alone:
         DeepSpeed before it dropped duplicate tokens (arXiv:2303.06318).
     stash
         Whether full recomputation keeps what traffic brought instead of sending it again (ibid.).
+    layer_schedule
+        One of `LAYER_SCHEDULES`; instead of ``ep`` in `overlap`.
+    expert_kernel
+        One of `EXPERT_KERNELS`.
     """
 
     global_batch: int
@@ -90,8 +103,11 @@ class Recipe:
     dropout: bool = False
     fused: bool = True
     dispatch: str = "exchange"
+    dispatch_bytes: float = ACTIVATION_BYTES
     duplicated: bool = False
     stash: bool = False
+    layer_schedule: str = "none"
+    expert_kernel: str = "products"
 
     def micro_batches(self, dp: int) -> int:
         """Micro-batches of a data-parallel rank."""
@@ -115,6 +131,8 @@ class Recipe:
             ("padding", self.padding, PADDING),
             ("context", self.context, CONTEXT),
             ("dispatch", self.dispatch, DISPATCH),
+            ("layer-schedule", self.layer_schedule, LAYER_SCHEDULES),
+            ("expert-kernel", self.expert_kernel, EXPERT_KERNELS),
         ):
             if value not in known:
                 near = ", ".join(nearest(value, known))
@@ -132,6 +150,8 @@ class Recipe:
             found.append(Fault("unknown", "--zero", self.zero, "0, 1, 2, 3"))
         if self.capacity_factor is not None and not self.capacity_factor > 0:
             found.append(Fault("must be positive", "--capacity-factor", self.capacity_factor))
+        if self.layer_schedule != "none" and "ep" in self.overlap:
+            found.append(Fault("comes instead of a schedule of layers", "--overlap", "ep", "dp, tp, cp"))
         if self.padding == "capacity" and self.capacity_factor is None:
             found.append(Fault("needs a capacity", "--padding", self.padding, "--capacity-factor"))
         if not self.imbalance >= 1:

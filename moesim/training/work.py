@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.model import Layer, Matrix, Model, MoE, layer_matrices, model_matrices
+from moesim.model import Layer, Matrix, Model, MoE, bytes_per_param, layer_matrices, model_matrices
 from moesim.ops import Batch, Op, Precision
 from moesim.ops.layer import layer_ops, local_shape
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES, elementwise, gemm, norm
 from moesim.ops.table import Shape
-from moesim.training.experts import expert_rows
+from moesim.training.experts import ExpertRows, expert_rows
 from moesim.training.layout import TrainLayout
 from moesim.training.recipe import Recipe
 
@@ -39,6 +39,8 @@ NORM_BACKWARD = 1.5
 #: Passes over 32-bit logits of a vocabulary-parallel cross entropy: cast, maximum, exponential in place, sum;
 #: backward, gradient in place and cast.
 LOSS_TENSORS, LOSS_BACKWARD = 5.0, 0.6
+#: Products that expand latents to heads, which selective recomputation repeats.
+_EXPANSIONS = frozenset({"q_b_proj", "kv_b_proj"})
 #: What works on the part of the sequence that a tensor-parallel rank holds between matrix products.
 _SPLIT = frozenset({"norm", "add", "router", "top_k", "weighted_sum"})
 
@@ -148,7 +150,8 @@ def _pass(op: Op) -> Pass:
     if op.shape is None or op.shape.kernel != "gemm":
         return Pass(op.name, "gemm", op, scale=2.0)
     rows, outputs, inputs = (float(np.max(size)) for size in op.shape.sizes)
-    return _product(op.name, "gemm", rows, inputs, outputs, op.dtype, forward=op)
+    again = op.name in _EXPANSIONS
+    return _product(op.name, "gemm", rows, inputs, outputs, op.dtype, forward=op, again=again)
 
 
 def _product(
@@ -161,6 +164,7 @@ def _product(
     *,
     count: float = 1.0,
     forward: Op | None = None,
+    again: bool = False,
 ) -> Pass:
     """A matrix product with the two of its backward pass; 8-bit operands are cast on the way."""
     ahead = gemm(name, rows, inputs, outputs, dtype) if forward is None else forward
@@ -174,7 +178,7 @@ def _product(
         activation_bytes=rows * outputs * input_bytes(dtype) + ACCUMULATE_BYTES * inputs * outputs,
         shape=Shape("gemm", (outputs, inputs, rows)),
     )
-    return Pass(name, kind, ahead, (back, weights), count=count)
+    return Pass(name, kind, ahead, (back, weights), count=count, again=again)
 
 
 def casts(recipe: Recipe, passes: list[Pass]) -> Iterator[Pass]:
@@ -203,9 +207,12 @@ def _expert_passes(
     rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
     width = moe.intermediate / layout.expert_tp
     dtype = precision.weight("expert")
-    into = moe.matrices - 1
-    yield _product("expert_up", "expert", rows.each, hidden, into * width, dtype, count=rows.local)
-    yield _product("expert_down", "expert", rows.each, width, hidden, dtype, count=rows.local)
+    if recipe.expert_kernel == "grouped":
+        yield from _grouped(rows, moe.matrices, hidden, width, dtype)
+    else:
+        into = (moe.matrices - 1) * width
+        yield _product("expert_up", "expert", rows.each, hidden, into, dtype, count=rows.local)
+        yield _product("expert_down", "expert", rows.each, width, hidden, dtype, count=rows.local)
     yield Pass(
         "expert_activation",
         "elementwise",
@@ -218,6 +225,24 @@ def _expert_passes(
     for name, moved in sorts:
         op = elementwise(name, moved * hidden, flops_each=0.0, tensors=2.0)
         yield Pass(name, "elementwise", replace(op, launches=2), scale=1.0, count=2.0)
+
+
+def _grouped(rows: ExpertRows, matrices: int, hidden: int, width: float, dtype: str) -> Iterator[Pass]:
+    """One kernel for all experts of a rank; two of its kind behind it, and sums in 32 bits."""
+    weights = matrices * hidden * width * rows.local
+    forward = Op(
+        "experts",
+        "gemm",
+        dtype,
+        flops=2.0 * rows.each * weights,
+        weight_bytes=weights * bytes_per_param(dtype),
+        activation_bytes=rows.rows * (2.0 * hidden + matrices * width) * ACTIVATION_BYTES,
+        shape=Shape("experts", (rows.each, rows.local, width)),
+    )
+    yield Pass("experts", "expert", forward, scale=2.0)
+    nothing = elementwise("weight_sums", 0.0, flops_each=0.0, tensors=0.0)
+    sums = elementwise("weight_sums", weights, flops_each=1.0, tensors=ACCUMULATE_BYTES / ACTIVATION_BYTES)
+    yield Pass("weight_sums", "elementwise", nothing, (sums,))
 
 
 def local_params(layer: Layer, hidden: int, layout: TrainLayout) -> tuple[float, float]:

@@ -100,3 +100,11 @@ def test_curves_are_log_linear_and_flat_outside():
 )
 def test_weights_are_multiplied_in_what_the_processor_has(peaks, dtype, expected):
     assert peak_flops_per_s(Processor("p", peaks, 1, {}, {}), dtype) == expected
+
+
+def test_a_processor_without_a_peak_for_vectors_still_does_elementwise_work():
+    """Alone on its device it has to: at the peak of its matrix units, where no other is known."""
+    unit = Processor("p", {"bf16": 1e15}, 100, {"m": 1e12}, {})
+    device = Device("d", "", (unit,), (Memory("m", 1e11, 1e12),))
+    op = elementwise("e", 1e9, flops_each=1, tensors=2)
+    assert _time(op, device) == pytest.approx(float(op.bytes) / 1e12)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabric_machines import link, machine
+from fabric_machines import fabric_text, link, machine
 
-from moesim.cost import all_to_all_seconds, collective_seconds, message_seconds
+from moesim.cost import all_to_all_seconds, collective_seconds, exchange_seconds, message_seconds
 from moesim.fabric import (
     ALGORITHMS,
     POST_S,
@@ -17,6 +17,7 @@ from moesim.fabric import (
     collective_seconds_on,
     contention_seconds,
     inside_lines,
+    latencies,
     network_of,
 )
 from moesim.hardware import load_hardware
@@ -77,6 +78,49 @@ def test_tapered_leaves_gather_inside_first(tmp_path):
     # Twelve sixteenths come through the leaf's uplink, shared by four; then three quarters inside.
     assert best <= ALPHA * 2 + 1e9 * (12 / 16 + 3 / 4) / RATE * (1 + 1e-9)
     assert found["direct"].alpha_s + 1e9 * found["direct"].beta_s > best
+
+
+def test_switches_that_copy_spare_what_is_shared(tmp_path):
+    """Over a taper of 4 a leaf takes in each part once, not once for each of its devices."""
+    for copies, part in (("false", 4 * 12 / 16), ("true", 12 / 16)):
+        up = link("planes", domain=16, leaf=4, taper=4, multicast=copies)
+        found = inside_lines(machine(tmp_path, 16, up), "all_gather", 16, 16)
+        assert ("multicast" in found) == (copies == "true")
+        best = found["multicast" if copies == "true" else "direct"]
+        # Uplinks of four devices at a quarter: as wide as one device. Down to each: 15 of 16 parts.
+        assert best == pytest.approx((ALPHA, max(part, 15 / 16) / RATE))
+    line = machine(tmp_path, 5, link("mesh", domain=5, shape=[1, 5], multicast="true"))
+    found = inside_lines(line, "all_gather", 5, 5)
+    # Over the last link four parts go once; over the second, two or three parts go to each of three or two.
+    assert found["multicast"].beta_s == pytest.approx(4 / 5 / (RATE / 2))
+    assert found["direct"].beta_s == pytest.approx(6 / 5 / (RATE / 2))
+    assert "multicast" not in inside_lines(line, "reduce_scatter", 5, 5)
+
+
+def test_a_fabric_of_each_node_and_a_network_between(tmp_path):
+    """A described node that is there twice: its wires inside, the network across."""
+    wires = [("device:0", "s", 1e11, 1e-6), ("device:1", "s", 1e11, 1e-6)]
+    text = fabric_text(["s"], wires)
+    far = link("switch", latency=5e-6)
+    hardware = machine(tmp_path, 2, link("switch", domain=2), far, fabric=text).with_nodes(2)
+    network = network_of(hardware)
+    assert [part.pattern for part in network.parts] == ["wires", "wires", "star"]
+    assert latencies(network)[0] == pytest.approx([0.0, 2e-6, 5e-6, 5e-6])
+    seconds = collective_seconds("all_reduce", 4, 4, np.array(1e9), hardware)
+    assert seconds == pytest.approx(collective_seconds_on(hardware, "all_reduce", 4, 4, 1e9), rel=1e-3)
+
+
+def test_a_measured_exchange_does_not_hide_a_taper():
+    """Fits come from switches at full rate; behind a taper the links decide."""
+    plain = load_hardware("h800-sxm-8", nodes=4)
+    tapered = replace(plain, scale_out=replace(plain.scale_out, topology="fat_tree", leaf=8, taper=8.0))
+    out = np.full((32, 32), 1e7)
+    up = np.zeros_like(out)
+    times = [
+        float(exchange_seconds(up, out, m, mode="low_latency", way="dispatch", tokens=128))
+        for m in (plain, tapered)
+    ]
+    assert times[1] > 4 * times[0]
 
 
 def test_groups_that_cross_each_other_share_links(tmp_path):

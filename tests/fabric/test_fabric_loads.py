@@ -245,6 +245,21 @@ def test_multicast_never_carries_more_than_copies_do(tmp_path):
         )
 
 
+def test_multicast_is_the_union_of_its_paths(tmp_path):
+    """Message by message: the most that any path to its targets brings over a link."""
+    for hardware in machines(tmp_path):
+        network = network_of(hardware)
+        n = network.devices
+        source, sizes = RANDOM.integers(n, size=15), RANDOM.random(15)
+        targets = RANDOM.random((15, n)) < 0.4
+        expected = np.zeros(len(network.source))
+        for one, wanted, size in zip(source, targets, sizes, strict=True):
+            ends = np.flatnonzero(wanted)
+            if len(ends):
+                expected += size * incidence(network, np.full(len(ends), one), ends).toarray().max(axis=0)
+        assert multicast_loads(network, source, targets, sizes) == pytest.approx(expected)
+
+
 def test_hosts_and_memories_are_ends_too(tmp_path):
     node = network_of(load_hardware("h100-sxm-8"))
     loads = flow_loads(node, np.array([0, 1]), np.array([node.node("host:0")] * 2), np.array([2.0, 3.0]))

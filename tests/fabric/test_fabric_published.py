@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "fabric"))
 
-from comms_rows import judge, rows
+from comms_rows import judge, nccl_shares, rows
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +42,13 @@ def test_one_number_for_what_software_adds(published):
     assert np.median(np.abs(errors["TRT-LLM NVLinkOneSided"].start)) < 0.15
     for system in ("DeepEP V1 low-latency", "TRT-LLM NVLinkOneSided"):
         assert np.median(np.abs(errors[system].start)) < np.median(np.abs(errors[system].links))
+
+
+def test_nccl_does_not_beat_the_links_but_by_reducing_in_switches(shared):
+    """Large messages on nine systems; NVLink SHARP halves the traffic of an all-reduce over 8 Hopper GPUs."""
+    shares = nccl_shares(shared("facts/nccl_alpha_beta_fits.csv"))
+    assert sum(len(rows_) for rows_ in shares.values()) == 218
+    for (system, collective), found in shares.items():
+        for n, share in found:
+            reduces = collective == "all_reduce" and n == 8 and system in ("h100_sxm", "h200_sxm")
+            assert 0.0 < share < (1.1 if reduces else 0.9), (system, collective, n)

@@ -160,7 +160,7 @@ def test_every_system_is_replayed_and_keeps_its_bounds(outcomes):
     assert {o.named.system.name for o in outcomes} == {s.name for s in compositions()}
     for outcome in outcomes:
         name, timed = outcome.named.system.name, outcome.timed
-        if name == "monde":
+        if name in ("duplex", "monde"):
             assert "no near-data unit" in outcome.refused
             continue
         assert timed is not None, (name, outcome.refused)

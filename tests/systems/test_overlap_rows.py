@@ -128,3 +128,51 @@ def test_a_faster_network_is_never_slower():
     hardware = load_hardware("a100-sxm-80gb-8", nodes=4)
     slow, fast = (tutel_seconds(layer, hardware, TUTEL, efficiency=e) for e in (0.5, 0.9))
     assert fast < slow
+
+
+# -- the others
+
+
+@pytest.mark.parametrize(
+    "module", ["fsmoe", "fastermoe", "hierarchical", "locmoe", "speculative", "moetuner", "tutel", "scmoe"]
+)
+def test_every_row_says_what_it_does_not_reproduce_and_why(module):
+    from importlib import import_module
+
+    from moesim.systems import run_row
+    from moesim.systems.row import CAUSES
+
+    for row in import_module(f"moesim.systems.rows.{module}").ROWS:
+        if row.compute is None or row.name == "layers-A":
+            assert row.reason
+            assert row.cause in CAUSES
+            continue
+        judged = run_row(row, sweep=False)
+        assert np.isfinite(judged.ours)
+        if judged.verdict != "reproduced":
+            assert row.reason, row.name
+            assert row.cause in CAUSES, row.name
+
+
+def test_every_claim_of_these_systems_is_answered():
+    from moesim.systems import claims, rows
+
+    ours = ("FSMoE", "Tutel", "ScMoE", "SMILE", "HetuMoE", "LocMoE", "Speculative MoE", "MoETuner")
+    answered = {claim for row in rows() for claim in row.claims}
+    assert {c.claim for c in claims().values() if c.system in ours} <= answered
+
+
+def test_more_skew_makes_shadows_worth_more():
+    from moesim.systems.rows.fastermoe import gain as faster
+
+    gains = [faster(Case({"skew": skew, "tokens": 8192.0}), True, False) for skew in (0.2, 0.8, 1.4)]
+    assert gains == sorted(gains)
+
+
+def test_the_solved_placement_is_no_worse_than_blocks_on_requests_it_was_not_made_for():
+    from moesim.systems.rows.moetuner import layer_parts
+
+    case = Case({"tokens": 8192.0, "skew": 2.0})
+    before, after = (layer_parts(case, "h100-sxm-8", 1, plan) for plan in (0, 1))
+    assert after[0] <= before[0]
+    assert after[1] <= before[1]

@@ -26,8 +26,9 @@ from moesim.training import (
     search,
     training_flops,
 )
-from moesim.training.memory import fullest, stage_params
+from moesim.training.memory import Stages, fullest, stage_params
 from moesim.training.search import candidates
+from moesim.training.traffic import library_efficiency
 
 SMALL = gpt(8, 1024, 16, 32000, ffn=2816, kv_heads=4, matrices=3, experts=8, top_k=2, tied=False)
 NODE = load_hardware("h100-sxm-8")
@@ -72,7 +73,8 @@ def test_parameters_of_all_ranks_are_those_of_the_model(tp, pp, ep, dp):
     layout = TrainLayout(tp=tp, pp=pp, ep=ep, dp=dp)
     if (tp * dp) % ep:
         return
-    parts = [stage_params(SMALL, layout, pp, [stage]) for stage in range(pp)]
+    stages = Stages.of(SMALL, pp)
+    parts = [stage_params(SMALL, layout, stages, [stage]) for stage in range(pp)]
     count = params(SMALL)
     experts = sum(p.experts for p in parts) * ep
     # Norms and the router are on every tensor-parallel rank.
@@ -120,7 +122,7 @@ def test_groups_of_a_mapping_that_fits_a_node_stay_off_the_network():
     assert exchange_seconds(across, data, slow) > 10 * exchange_seconds(across, data, TWO)
     # Half of what a rank holds is for the other node: closed form of the network's part.
     link = TWO.scale_out
-    wire = link.latency_s + data / 2 / (link.bandwidth_bytes_per_s * link.efficiency)
+    wire = link.latency_s + data / 2 / (link.bandwidth_bytes_per_s * library_efficiency(data, 2))
     assert exchange_seconds(across, data, TWO) == pytest.approx(wire)
     assert reduce_seconds("all_reduce", inside, data, TWO) < reduce_seconds("all_reduce", across, data, TWO)
 
@@ -201,6 +203,19 @@ def test_a_larger_batch_is_never_less_efficient(layout, recipe):
     assert twice.tokens_per_s >= once.tokens_per_s * (1 - 1e-9)
 
 
+def test_grouped_experts_do_the_same_work_in_one_kernel():
+    from moesim.training.work import layer_passes
+
+    layer, layout = SMALL.layers[0], TrainLayout(dp=8, ep=4)
+    flops = {}
+    for kernel in ("products", "grouped"):
+        passes = layer_passes(layer, SMALL.hidden, layout, replace(RECIPE, expert_kernel=kernel))
+        flops[kernel] = sum(float(p.forward.flops) * p.count for p in passes if p.kind == "expert")
+    assert flops["grouped"] == pytest.approx(flops["products"])
+    done = iterate(SMALL, TWO, TrainLayout(dp=16, ep=4), replace(RECIPE, expert_kernel="grouped"))
+    assert {"experts", "weight_sums"} <= {x.op for x in done.breakdown}
+
+
 def test_more_overlap_is_never_slower_and_more_imbalance_never_faster():
     layout = TrainLayout(tp=2, dp=8, ep=8)
     steps = [
@@ -211,6 +226,27 @@ def test_more_overlap_is_never_slower_and_more_imbalance_never_faster():
     uneven = [iterate(SMALL, TWO, layout, replace(RECIPE, imbalance=x)).step_s for x in (1.0, 1.2, 2.0)]
     assert uneven == sorted(uneven)
     assert uneven[-1] > uneven[0]
+
+
+@pytest.mark.parametrize("ep", [4, 8])
+def test_schedules_of_layers_hide_traffic_and_never_work(ep):
+    # With 4 ranks of 2 devices the all-to-all stays in a node, with 8 it leaves it.
+    layout = TrainLayout(tp=2, dp=8, ep=ep, etp=2)
+    waits = {}
+    for name in ("none", "tutel", "fsmoe"):
+        done = iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule=name))
+        waits[name] = {x.op: x.seconds for x in done.breakdown}
+    assert waits["fsmoe"]["ep"] <= waits["tutel"]["ep"] < waits["none"]["ep"]
+    for op in waits["none"]:
+        if op not in ("ep", "gradients"):
+            assert waits["fsmoe"][op] == pytest.approx(waits["none"][op])
+    experts = waits["none"]["expert_up"] + waits["none"]["expert_down"]
+    assert waits["none"]["ep"] - waits["tutel"]["ep"] <= experts * (1 + 1e-9)
+    if ep == 4:
+        # One link for both kinds of traffic: nothing more to gain.
+        assert waits["fsmoe"]["ep"] == waits["tutel"]["ep"]
+    with pytest.raises(ConfigError, match="instead of"):
+        iterate(SMALL, TWO, layout, replace(RECIPE, layer_schedule="tutel", overlap=("ep",)))
 
 
 def test_the_search_finds_what_trying_all_finds():

@@ -58,6 +58,12 @@ def _monde(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
     )
 
 
+def _duplex(shape: Shape, ask: Asked) -> Composition:  # noqa: ARG001
+    return Composition(
+        residency=Residency("static", lookup="token_batch", start="first"), executor=Executor("prefix")
+    )
+
+
 SYSTEMS = (
     System("fiddler", "popular experts stay; the others where it is cheaper", _fiddler, _fiddler_code, True),
     System(
@@ -67,5 +73,6 @@ SYSTEMS = (
         _ktransformers_code,
     ),
     System("llama.cpp", "whole last layers on the GPU, the first on the CPU", _llama_cpp, learns=True),
+    System("duplex", "experts of fewest tokens beside the memory that holds all", _duplex),
     System("monde", "the hottest experts to the GPU, the rest near the data", _monde, cached=False),
 )

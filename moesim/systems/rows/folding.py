@@ -19,8 +19,8 @@ VPP = Assumption(
     1,
     1,
     7,
-    "virtual stages of a rank: the paper lists none; for Mixtral-8x22B with 4096 tokens the authors' benchmark "
-    "list has none either (yanring/Megatron-MoE-ModelZoo, runtime.conf)",
+    "virtual stages of a rank: the paper lists none; for Mixtral-8x22B with 4096 tokens the authors' "
+    "benchmark list has none either (yanring/Megatron-MoE-ModelZoo, runtime.conf)",
 )
 HALVED = Assumption(
     "halved",
@@ -193,13 +193,13 @@ def _rate(run: Run) -> Callable[[Case], float]:
 def _reason(run: Run) -> tuple[str, str]:
     if run.method == "tp-ep-dp" or run.method.startswith("fsdp"):
         return "disagreement", (
-            "all-to-all, gathering and reduction of several groups share the network here at its usual rate; "
+            "all-to-all, gathering and reduction of several groups take turns on the network here; "
             "they lose more to each other on the cluster"
         )
     if run.seq > 4096:
         return "disagreement", (
-            "with more micro-batches the bubble shrinks here, and attention runs at its measured rate; there MFU "
-            "falls. Counted without masked scores ours is 43 to 59 %, against 38 to 48 %"
+            "with more micro-batches the bubble shrinks here, and attention runs at its measured rate; there "
+            "MFU falls. Counted without masked scores ours is 43 to 59 %, against 38 to 48 %"
         )
     if run.batch > 256:
         return "disagreement", (

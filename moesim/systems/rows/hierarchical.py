@@ -1,0 +1,143 @@
+"""SMILE (arXiv:2212.05191) and HetuMoE (arXiv:2203.14685): all-to-all in two levels."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+from moesim.fabric import all_to_all
+from moesim.hardware import load_hardware
+from moesim.hardware.types import Hardware
+from moesim.ops.primitives import gemm
+from moesim.systems.headlines import claims, headline
+from moesim.systems.row import Assumption, Case, Row
+from moesim.systems.tutel import Layer, expert_seconds, ordering_seconds, seconds_of
+
+MESSAGE = Assumption(
+    "message_s", 2e-6, 1e-6, 20e-6, "of a message: NCCL's network post on AMD hosts; more over TCP or SRD"
+)
+
+
+@functools.cache
+def _cluster(name: str, nodes: int, bandwidth: float) -> Hardware:
+    """A machine whose devices share a network card."""
+    hardware = load_hardware(name, nodes=nodes)
+    network = hardware.scale_out
+    if network is None:
+        raise ValueError(f"{name} has no network")
+    return replace(hardware, scale_out=replace(network, bandwidth_bytes_per_s=bandwidth))
+
+
+def _step_seconds(case: Case, layer: Layer, hardware: Hardware, algorithm: str, *, sparse: bool) -> float:
+    """A MoE layer forward and backward, one operation after the other."""
+    devices = hardware.num_devices
+    sent = float(
+        all_to_all(
+            hardware,
+            devices,
+            layer.sent_bytes,
+            algorithm,
+            message_s=case["message_s"],
+            shared_nic=True,
+        )
+    )
+    there, back = ordering_seconds(layer, hardware, sparse)
+    gate = seconds_of(
+        hardware, [gemm("gate", layer.tokens, layer.hidden, devices * layer.experts, layer.dtype)]
+    )
+    return 4.0 * sent + there + back + 3.0 * (gate + expert_seconds(layer, hardware, devices, True))
+
+
+# -- SMILE
+
+SMILE_WHY = "128 GPUs, 3.7 B parameters: cluster, layers and batch are in parts of the text that are not held"
+SMILE_TOKENS = Assumption("tokens", 16384, 4096, 65536, "of a device and micro-batch: " + SMILE_WHY)
+DENSE = Assumption("dense_layers", 1.0, 0.5, 2.0, "Switch layers in every other block: blocks beside each")
+
+
+def smile_gain(case: Case) -> float:
+    """Throughput of routing to a node, then to a device, over routing at once."""
+    # p4d nodes: eight A100 behind 400 Gb/s.
+    hardware = _cluster("a100-sxm-40gb-8", 16, 400e9 / 8.0 / 8.0)
+    layer = Layer(round(case["tokens"]), 768, 3072, 1, 1)
+    tokens = case["tokens"]
+    block = [
+        gemm("attention", tokens, 768, 4 * 768, "fp16"),
+        gemm("up", tokens, 768, 3072, "fp16"),
+        gemm("down", tokens, 3072, 768, "fp16"),
+    ]
+    beside = 3.0 * (1.0 + case["dense_layers"]) * seconds_of(hardware, block)
+    flat, two = (
+        _step_seconds(case, layer, hardware, algorithm, sparse=True) for algorithm in ("flat", "two_level")
+    )
+    return (beside + flat) / (beside + two)
+
+
+# -- HetuMoE
+
+HETU_WHY = "GPU and network of the figure are not held; the text says commodity nodes with one card"
+RATE = Assumption(
+    "network_bytes_per_s", 12.5e9, 1.25e9, 12.5e9, "of a node's card: 10 to 100 Gb/s. " + HETU_WHY
+)
+
+
+def hetu_gain(case: Case, *, sparse: bool, batch: int) -> float:
+    """HetuMoE over a layer that exchanges at once, with sparse or with dense dispatch."""
+    # The authors' script: two nodes of eight, one expert of 2048 x 2048 each, top-1, 1024 tokens per sample.
+    hardware = _cluster("v100-pcie-32gb-8", 2, case["network_bytes_per_s"] / 8.0)
+    layer = Layer(batch * 1024, 2048, 2048, 1, 1, dtype="fp32")
+    base = _step_seconds(case, layer, hardware, "flat", sparse=sparse)
+    # The script offers both exchanges; where it is about the exchange, it is the hierarchical one.
+    offered = ("leader",) if sparse else ("flat", "leader")
+    ours = min(_step_seconds(case, layer, hardware, algorithm, sparse=True) for algorithm in offered)
+    return base / ours
+
+
+ROWS = (
+    Row(
+        "SMILE",
+        "pretraining",
+        headline("SMILE"),
+        smile_gain,
+        "training",
+        "Collective(two-level)",
+        hardware="a100-sxm-40gb-8, 16 nodes, 400 Gb/s each",
+        workload="128 experts of 768 x 3072, top-1",
+        assumed=(MESSAGE, SMILE_TOKENS, DENSE),
+        headline=True,
+        claims=("SMILE/1",),
+        reason=SMILE_WHY + "; the bytes that cross nodes are the same, so that only fewer messages help "
+        "here, and congestion of many small ones is not modelled",
+        cause="our limit",
+    ),
+    Row(
+        "HetuMoE",
+        "over-sparse",
+        headline("HetuMoE"),
+        lambda case: hetu_gain(case, sparse=True, batch=16),
+        "training",
+        "Collective(leader per node)",
+        hardware="v100-pcie-32gb-8, 2 nodes with one card each",
+        workload="experts of 2048 x 2048, top-1, 16 x 1024 tokens per GPU, FP32 exchanges",
+        assumed=(MESSAGE, RATE),
+        headline=True,
+        claims=("HetuMoE/1",),
+        reason=HETU_WHY + ". At these rates gathering at one device costs more than larger messages save",
+        cause="missing specification",
+    ),
+    Row(
+        "HetuMoE",
+        "over-dense-dispatch",
+        claims()["HetuMoE/1"].figure("x", upper=True),
+        lambda case: hetu_gain(case, sparse=False, batch=32),
+        "training",
+        "Gate(sparse dispatch) + Collective(leader per node)",
+        hardware="v100-pcie-32gb-8, 2 nodes with one card each",
+        workload="experts of 2048 x 2048, top-1, 32 x 1024 tokens per GPU, against dense dispatch "
+        "as in DeepSpeed-MoE",
+        assumed=(MESSAGE, RATE),
+        claims=("HetuMoE/1",),
+        reason=HETU_WHY,
+        cause="missing specification",
+    ),
+)
