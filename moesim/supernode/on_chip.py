@@ -1,11 +1,13 @@
-"""Machines whose weights stay in the SRAM of many chips: how many it takes, and how fast a token passes.
+"""Models whose weights stay in the memories of chips: how many it takes, and how fast a token passes.
 
 Every chip holds an equal part of the weights and of the cache and reads it once per token, all at once:
 
     token = weight and cache bytes read / (chips * bandwidth) + hops * latency + link bytes / link bandwidth
 
 A MoE model must hold all of its experts, but reads only those that a token chooses: its chips are busy for
-``active / total`` of the time that a dense model of the same size would take.
+``active / total`` of the time that a dense model of the same size would take. With SRAM it takes many chips;
+a box whose one memory holds a compressed model is the case of a single one. No kernel is as fast as its
+memory: times are lower bounds.
 """
 
 from __future__ import annotations
@@ -41,24 +43,38 @@ class OnChip:
     link_s: float
 
 
-def chips_for(model: Model, hardware: Hardware, dtype: str, cache_bytes: float = 0.0) -> int:
+def param_bytes(dtype: str | float) -> float:
+    """Bytes of a parameter in a data type, or in so many bits.
+
+    >>> param_bytes("int8"), param_bytes(1.25)
+    (1.0, 0.15625)
+    """
+    return bytes_per_param(dtype) if isinstance(dtype, str) else dtype / 8.0
+
+
+def chips_for(model: Model, hardware: Hardware, dtype: str | float, cache_bytes: float = 0.0) -> int:
     """Chips that hold a model's weights and some cache.
 
     Parameters
     ----------
     model, dtype
-        What, in which type.
+        What, in which type or how many bits per parameter.
     hardware
         Chips with their main memory.
     cache_bytes
         Of all sequences.
     """
-    whole = params(model).total * bytes_per_param(dtype) + cache_bytes
+    whole = params(model).total * param_bytes(dtype) + cache_bytes
     return ceil(whole / hardware.device.memory.capacity_bytes)
 
 
 def on_chips(
-    model: Model, hardware: Hardware, dtype: str, *, cache_bytes: float = 0.0, chips: int | None = None
+    model: Model,
+    hardware: Hardware,
+    dtype: str | float,
+    *,
+    cache_bytes: float = 0.0,
+    chips: int | None = None,
 ) -> OnChip:
     """Time of a token of one sequence on chips that hold the whole model.
 
@@ -68,7 +84,7 @@ def on_chips(
     Parameters
     ----------
     model, dtype
-        What runs, in which type.
+        What runs, in which type or how many bits per parameter.
     hardware
         The chips; the machine need not have as many.
     cache_bytes
@@ -92,7 +108,7 @@ def on_chips(
         )
     device, link = hardware.device, hardware.scale_up
     together = min(chips, link.domain)
-    read = params(model).active * bytes_per_param(dtype) + cache_bytes
+    read = params(model).active * param_bytes(dtype) + cache_bytes
     # A token is in one stage of the pipeline at a time: only that stage's chips read.
     rate = together * device.processor.bandwidth_bytes_per_s[device.memory.name]
     vector = model.hidden * ACTIVATION_BYTES

@@ -1,7 +1,8 @@
 """Published throughput of DeepSeek-V3 and R1 in production and in profiles, as steps that moesim times.
 
 Routing is taken as even, as the reports with simulated or perfect balance have it, and two half batches as
-overlapped, which all these deployments do. Nothing is fitted.
+overlapped, which all these deployments do. Steps on a supernode are those of `moesim.supernode`; decoding has
+typical loads there: nobody says that these were balanced. Nothing is fitted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from moesim.engine.speculation import Speculation
 from moesim.errors import MoesimError
 from moesim.hardware import Hardware, load_hardware
 from moesim.layout import ExpertMap, Parallelism
@@ -19,6 +21,7 @@ from moesim.model import load_model
 from moesim.ops import Batch
 from moesim.prediction import Engine
 from moesim.prediction.kept import deployment_of
+from moesim.supernode import DIES, decode_instance, prefill_times
 from moesim.validate.published_rows import Answer, PublishedRow
 
 _MACHINES = {
@@ -32,7 +35,7 @@ _MACHINES = {
     "CloudMatrix384": "cloudmatrix384",
 }
 #: Devices that one published unit holds: a package of CloudMatrix has two dies.
-_DIES = {"cloudmatrix384": 2}
+_DIES = {"cloudmatrix384": DIES}
 _SYSTEMS = ("DeepSeek", "SGLang", "vLLM wide-EP", "CloudMatrix", "RTP-LLM", "TRT-LLM")
 #: Spare experts that the deployments name; a profile has none.
 _SPARES = 32
@@ -71,8 +74,10 @@ def deployment_answer(row: PublishedRow) -> Answer | None:
     else:
         per_device = size * (length if step.prefill else 1.0) / seconds
         ours = per_device * _devices(row, step.machine)
-    spares = f"{step.redundant} spare experts, " if step.redundant else ""
     drafts = f"{step.speculation[0]} draft(s), " if step.speculation[0] else ""
+    if _spread(step):
+        return Answer(ours, phase, f"an expert a die, {drafts}typical routing, two streams overlapped")
+    spares = f"{step.redundant} spare experts, " if step.redundant else ""
     return Answer(ours, phase, f"{spares}{drafts}even routing, two half batches overlapped")
 
 
@@ -102,7 +107,8 @@ def _step(row: PublishedRow) -> _Step | str:
     prefill = row.text("phase") == "prefill"
     if not size or not length:
         return "does not say how many sequences a device has, or how long they are"
-    spares = 0 if "profile" in row.system.lower() else _SPARES
+    # Profiles have no spares, and perfect balance needs none.
+    spares = 0 if re.search("profile|perfect", row.system.lower()) else _SPARES
     if (256 + spares) % ranks:
         spares = -256 % ranks
     if "FP4" in row.text("precision").upper():
@@ -119,14 +125,25 @@ def _drafts(said: str) -> tuple[int, float]:
     return (int(found[1]), float(found[2])) if found else (0, 1.0)
 
 
+def _spread(step: _Step) -> bool:
+    """Whether every die has one expert: the decoding of CloudMatrix-Infer."""
+    return step.machine in _DIES and not step.prefill
+
+
 @cache
 def _seconds(step: _Step) -> float:
     model, machine = load_model("deepseek-v3"), load_hardware(step.machine)
+    tokens, accepted = step.speculation
+    size, length = step.batch
+    if _spread(step):
+        shared = step.ranks - model.num_experts - _SPARES
+        drafts = Speculation(tokens, accepted)
+        instance = decode_instance(model, machine, dies=step.ranks, shared=shared, drafts=drafts)
+        return float(instance.decode(np.array([size * step.ranks]), np.array([length])).token_s[0])
     machine = _large_enough(machine, step.ranks)
     plan = ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, step.ranks, step.redundant)
     layout = Parallelism(dp=step.ranks, ep=step.ranks)
     dtype = "auto" if "fp8" in machine.device.processor.peak_flops_per_s else "int8"
-    tokens, accepted = step.speculation
     engine = Engine(
         dtype=dtype,
         overlap="two-batch",
@@ -134,8 +151,9 @@ def _seconds(step: _Step) -> float:
         acceptance_rate=accepted if tokens else None,
         routing="uniform",
     )
-    size, length = step.batch
     deployment = deployment_of(model, machine, layout, engine, None, plan, 0)
+    if step.prefill and step.machine in _DIES:
+        return prefill_times(deployment, size, length).overlapped_s
     if step.prefill:
         return float(deployment.step(Batch.prefill(size, length)).seconds[0])
     return float(deployment.decode(np.array([size * step.ranks]), np.array([length])).token_s[0])

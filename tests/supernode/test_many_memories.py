@@ -6,16 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim import load_trace
 from moesim.errors import InfeasibleError
+from moesim.files import data_dir
 from moesim.hardware import load_hardware
 from moesim.model import load_model, params
+from moesim.offload import Box, run
+from moesim.policy import Composition, Residency
 from moesim.supernode import Servers, Tiers, batch_s, chips_for, choose, choose_all, hit_share, on_chips
 
 
 @given(st.integers(2, 80), st.integers(1, 80))
+@settings(max_examples=15)
 def test_without_preference_the_cache_hits_its_share(experts, slots):
     found = hit_share(experts, slots)
     assert found == pytest.approx(min(slots / experts, 1.0), abs=0.05)
@@ -35,6 +40,7 @@ def test_preference_raises_hits_and_matches_the_approximation_of_che():
 
 
 @given(st.floats(1e9, 1e12), st.integers(1, 16), st.integers(1, 400))
+@settings(max_examples=15)
 def test_faster_copies_and_fewer_experts_never_slow_a_batch(copy, prompts, tokens):
     node = Tiers(100e9, 1e13, copy, 0.01, 0.001)
     slow = batch_s(node, 13e9, 60, prompts, tokens)
@@ -90,3 +96,27 @@ def test_a_gate_that_errs_can_lose_what_a_set_gains():
     both = choose(servers, 10.0, 10.0)
     assert both == (0, 1)
     assert servers.value(both, hit=1.0) > servers.value((0,)) > servers.value(both, hit=0.0)
+
+
+def test_a_compressed_model_fits_one_box_and_reads_its_active_part():
+    model, whole = load_model("deepseek-v3"), 103e9
+    bits = 8.0 * whole / params(model).total
+    for name, rate in (("dgx-spark", 273e9), ("m4-max", 546e9)):
+        found = on_chips(model, load_hardware(name), bits)
+        assert found.chips == 1
+        assert found.token_s == pytest.approx(whole * params(model).active / params(model).total / rate)
+    with pytest.raises(InfeasibleError, match="chips"):
+        on_chips(model, load_hardware("m4-max"), "int4", chips=1)
+
+
+def test_experts_from_storage_take_at_least_their_bytes():
+    trace = load_trace(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+    model = load_model("gpt-oss-20b")
+    seconds = []
+    for name, rate in (("phone-ufs31", 2.1e9), ("phone-ufs40", 4.2e9)):
+        box = Box.of(load_hardware(name), model, gpu_bytes=4e9)
+        found = run(Composition(Residency("lru", lookup="token_batch")), trace, box)
+        missed = found.accesses * (1.0 - found.hit_ratio)
+        assert found.seconds >= missed * box.widths[0].bytes / rate
+        seconds.append(found.seconds)
+    assert seconds[0] / 2 <= seconds[1] < seconds[0]

@@ -28,6 +28,7 @@ from moesim.training import (
 )
 from moesim.training.memory import Stages, fullest, stage_params
 from moesim.training.search import candidates
+from moesim.training.traffic import library_efficiency
 
 SMALL = gpt(8, 1024, 16, 32000, ffn=2816, kv_heads=4, matrices=3, experts=8, top_k=2, tied=False)
 NODE = load_hardware("h100-sxm-8")
@@ -121,7 +122,7 @@ def test_groups_of_a_mapping_that_fits_a_node_stay_off_the_network():
     assert exchange_seconds(across, data, slow) > 10 * exchange_seconds(across, data, TWO)
     # Half of what a rank holds is for the other node: closed form of the network's part.
     link = TWO.scale_out
-    wire = link.latency_s + data / 2 / (link.bandwidth_bytes_per_s * link.efficiency)
+    wire = link.latency_s + data / 2 / (link.bandwidth_bytes_per_s * library_efficiency(data, 2))
     assert exchange_seconds(across, data, TWO) == pytest.approx(wire)
     assert reduce_seconds("all_reduce", inside, data, TWO) < reduce_seconds("all_reduce", across, data, TWO)
 
@@ -240,7 +241,7 @@ def test_schedules_of_layers_hide_traffic_and_never_work(ep):
         if op not in ("ep", "gradients"):
             assert waits["fsmoe"][op] == pytest.approx(waits["none"][op])
     experts = waits["none"]["expert_up"] + waits["none"]["expert_down"]
-    assert waits["none"]["ep"] - waits["tutel"]["ep"] <= experts
+    assert waits["none"]["ep"] - waits["tutel"]["ep"] <= experts * (1 + 1e-9)
     if ep == 4:
         # One link for both kinds of traffic: nothing more to gain.
         assert waits["fsmoe"]["ep"] == waits["tutel"]["ep"]

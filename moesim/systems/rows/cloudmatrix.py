@@ -293,7 +293,7 @@ ROWS = (
         assumed=(ELEMENT,),
         routing="uniform",
         cause="missing specification",
-        reason="23 to 31 % for prompts of several lengths, which are not said; the lower end is compared",
+        reason="where in the range of 23 to 31 % this setting lies is not said; the lower end is compared",
     ),
     *_slo_rows(),
     _micro(64, 0.058),
