@@ -68,6 +68,9 @@ def train(
     layer_schedule: Annotated[
         str, typer.Option(help="MoE layers in chunks: none, tutel, fsmoe; instead of --overlap ep.")
     ] = "none",
+    expert_kernel: Annotated[
+        str, typer.Option(help="Experts as one product each (products) or in one kernel (grouped).")
+    ] = "products",
     causal_halved: Annotated[
         bool, typer.Option("--causal-halved", help="MFU counts only scores that the causal mask keeps.")
     ] = False,
@@ -101,6 +104,7 @@ def train(
         tuple(part for part in overlap.split(",") if part and part != "none"),
         dispatch=dispatch,
         layer_schedule=layer_schedule,
+        expert_kernel=expert_kernel,
     )
     inputs = [p for p in (found_model.path, found_hardware.path, trace) if p]
     try:

@@ -31,6 +31,8 @@ from moesim.ops.table import Array, OpTable
 
 IntArray = npt.NDArray[np.int64]
 _ANY = Choice()
+#: Lengths of the prefix that are tried.
+CUTS = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,9 +114,9 @@ def split_expert_times(
 
     Notes
     -----
-    What runs near the memory is a prefix of the experts in rising order of tokens. Longer prefixes take
-    longer near the memory and spare the main processor: where the two cross is found by bisection, and the
-    best of all lengths tried counts, none among them. So a second processor never makes a layer slower.
+    What runs near the memory is a prefix of the experts in rising order of tokens. Up to `CUTS` lengths are
+    tried, the same whatever the processors are: a faster processor or memory never makes a layer slower, and
+    neither does a second processor, because none is among the lengths.
     """
     unit = near_processor(device)
     whole = expert_times(tokens, shape, device, choice, shared=shared, held_pairs=held_pairs)
@@ -124,29 +126,21 @@ def split_expert_times(
         return SplitTimes(parts[0], parts[1], parts[2], parts[3], none > 0, none, none.astype(np.int64))
     order = np.argsort(tokens, axis=-1, kind="stable")
     rising = np.take_along_axis(tokens, order, axis=-1)
-    place = np.arange(rising.shape[-1])
-    hit = rising.shape[-1] - (rising > 0).sum(axis=-1)
-    low, high = hit.copy(), np.full(hit.shape, rising.shape[-1])
+    slots = rising.shape[-1]
+    place = np.arange(slots)
+    empty = slots - (rising > 0).sum(axis=-1)
     there = _prefixes(rising, shape, unit, device.memory.name)
-    best = parts
-    near = np.zeros((4, *none.shape))
-    count = none.astype(np.int64)
-    for _ in range(int(np.ceil(np.log2(rising.shape[-1] + 1))) + 1):
-        cut = (low + high + 1) // 2
-        kept = np.where(place < cut[..., None], 0.0, rising)
-        # All tokens may cross the memory once, whoever works on them; the main processor counts them.
+    best, near, count = parts, np.zeros((4, *none.shape)), none.astype(np.int64)
+    for cut in np.unique(np.linspace(0, slots, min(slots, CUTS) + 1).round().astype(np.int64))[1:]:
+        kept = np.where(place < cut, 0.0, rising)
         main = expert_times(kept, shape, device, choice, shared=shared, held_pairs=held_pairs)
-        beside = np.take_along_axis(there, cut[None, ..., None], axis=-1)[..., 0]
         mine = np.stack([main.seconds, main.compute_s, main.memory_s, main.floor_s])
+        beside = there[..., cut]
         last = np.where(beside[0] > mine[0], beside, mine)
         better = last[0] < best[0]
         best = np.where(better, last, best)
         near = np.where(better, beside, near)
-        count = np.where(better, cut - hit, count)
-        # A longer prefix helps while the main processor ends last.
-        later = mine[0] > beside[0]
-        low, high = np.where(later, cut, low), np.where(later, high, cut - 1)
-        high = np.maximum(high, low)
+        count = np.where(better, np.maximum(cut - empty, 0), count)
     last_near = (near[0] >= best[0]) & (count > 0)
     return SplitTimes(best[0], best[1], best[2], best[3], last_near, near[0], count)
 

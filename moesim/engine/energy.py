@@ -56,11 +56,16 @@ def step_energy(step: StepTimes, *, decode: bool = True, backend: str = "") -> S
 
 def _experts(group: ExpertWork, found: dict[str, Array], hardware: Hardware) -> Spent:
     """Of the mean rank."""
-    device = hardware.device
-    if near_processor(device) is not None:
-        return Spent(missing=(f"{device.name}: which experts run beside the memory",))
-    work = compute_energy(device, device.processor, group.dtype, found["mean_flops"])
-    return work + memory_energy(device, device.processor, device.memory, found["mean_bytes"])
+    device, spent = hardware.device, Spent()
+    unit = near_processor(device)
+    flops, data = found["near_flops"], found["near_bytes"]
+    shares = [(device.processor, found["mean_flops"] - flops, found["mean_bytes"] - data)]
+    if unit is not None:
+        shares.append((unit, flops, data))
+    for processor, flops, data in shares:
+        spent = spent + compute_energy(device, processor, group.dtype, flops)
+        spent = spent + memory_energy(device, processor, device.memory, data)
+    return spent
 
 
 def _message(message: Message, hardware: Hardware) -> Spent:

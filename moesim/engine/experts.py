@@ -55,6 +55,8 @@ FIELDS = (
     "up_tokens",
     "out_tokens",
     "near_share",
+    "near_flops",
+    "near_bytes",
 )
 
 
@@ -202,8 +204,22 @@ class ExpertStep:
                 up,
                 out,
                 np.take_along_axis(times.near, slowest, axis=1).mean() / self.repeat,
+                *self._near_work(sent, hit, times.near_experts),
             ]
         )
+
+    def _near_work(self, sent: Dispatched, hit: IntArray, near_experts: IntArray) -> tuple[float, float]:
+        """FLOPs and bytes of the mean rank's experts beside the memory, those with the fewest tokens."""
+        if not near_experts.any():
+            return 0.0, 0.0
+        rising = np.sort(sent.slot_tokens, axis=2)
+        first = (rising.shape[2] - hit)[:, :, None]
+        place = np.arange(rising.shape[2])
+        pairs = np.where((place >= first) & (place < first + near_experts[:, :, None]), rising, 0.0).sum(
+            axis=2
+        )
+        data = near_experts * self.shape.weight_bytes + pairs * self.shape.bytes_per_pair
+        return pairs.mean(axis=1).sum() * self.shape.flops_per_pair, data.mean(axis=1).sum()
 
     def _exchange(self, sent: Dispatched) -> tuple[float, float, float, float]:
         """Seconds of dispatch and of combine, and token vectors the mean rank sends over either link."""

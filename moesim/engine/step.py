@@ -12,6 +12,7 @@ from moesim.cost import OpTimes, Rates, bandwidth_together, message_seconds, op_
 from moesim.engine.experts import ExpertStep
 from moesim.engine.routing import Array
 from moesim.engine.traits import Traits
+from moesim.fabric import device_bytes_per_s
 from moesim.hardware.types import Hardware
 from moesim.ops import StepWork
 from moesim.ops.primitives import ACTIVATION_BYTES
@@ -250,7 +251,7 @@ def _bound(
         memory = memory + found["mean_bytes"] / bandwidth
         if layout.ep > 1 and layout.dp > 1:
             vector = (step.dispatch_bytes + group.hidden * ACTIVATION_BYTES) / layout.moe_tp
-            up = up + found["up_tokens"] * vector / hardware.scale_up.bandwidth_bytes_per_s
+            up = up + found["up_tokens"] * vector / device_bytes_per_s(hardware)
             if hardware.scale_out is not None:
                 out = out + found["out_tokens"] * vector / hardware.scale_out.bandwidth_bytes_per_s
     return np.asarray(np.max([compute, memory, up, out], axis=0))

@@ -12,7 +12,7 @@ from moesim.fabric.collectives import (
 from moesim.fabric.grids import grid_hops, grid_links, grid_loads
 from moesim.fabric.loads import busiest_seconds, contention_seconds, flow_loads, link_loads, multicast_loads
 from moesim.fabric.measured import fastest, fit_of
-from moesim.fabric.network import Network, network_of
+from moesim.fabric.network import Network, device_bytes_per_s, network_of
 from moesim.fabric.phases import Line, fastest_line
 from moesim.fabric.report import PATTERNS, BusyLink, Report, algorithms, pattern, traffic_report
 from moesim.fabric.routes import hops, incidence, latencies
@@ -32,6 +32,7 @@ __all__ = [
     "busiest_seconds",
     "collective_seconds_on",
     "contention_seconds",
+    "device_bytes_per_s",
     "fastest",
     "fastest_line",
     "fit_of",

@@ -124,6 +124,24 @@ def network_of(hardware: Hardware) -> Network:
     return found
 
 
+def device_bytes_per_s(hardware: Hardware) -> float:
+    """Most that one device can send inside its domain, at full bandwidth.
+
+    >>> from moesim.hardware import load_hardware
+    >>> device_bytes_per_s(load_hardware("h100-sxm-8"))
+    450000000000.0
+    """
+    if hardware.fabric is None:
+        return hardware.scale_up.bandwidth_bytes_per_s
+    network = network_of(hardware)
+    sent = np.zeros(len(network.names))
+    for part in network.parts:
+        if part.use == UP:
+            own = slice(part.first, part.first + part.links)
+            np.add.at(sent, network.source[own], network.bandwidth_bytes_per_s[own])
+    return float(sent[: network.devices].max())
+
+
 _NETWORKS: OrderedDict[Any, Network] = OrderedDict()
 
 

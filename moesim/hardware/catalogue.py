@@ -76,7 +76,7 @@ def load_hardware(name: str | os.PathLike[str], nodes: int | None = None) -> Har
     return _load(path, _stamp(path), nodes)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     """Read a machine once for as long as its file stays as it is."""
     from moesim.hardware.build import build, default_nodes, max_nodes

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.routing import assumed
-from moesim.hardware import CollectiveFit, Device, Hardware, Link, Memory, Processor
+from moesim.hardware import CollectiveFit, Device, Fabric, Hardware, Link, Memory, Processor
 from moesim.layout import Disaggregated, ExpertMap
 from moesim.planning.prices import usd_per_million
 from moesim.planning.types import Candidate
@@ -195,7 +195,8 @@ def machines(hardware: Hardware) -> Iterator[tuple[str, Hardware]]:
     processors = (_stronger(device.processor), *device.processors[1:])
     yield "compute", replace(hardware, device=replace(device, processors=processors))
     if hardware.num_devices > 1:
-        yield "network, scale-up", replace(hardware, scale_up=_wider(hardware.scale_up))
+        wider = replace(hardware, scale_up=_wider(hardware.scale_up))
+        yield "network, scale-up", replace(wider, fabric=_wider_fabric(hardware.fabric))
     if hardware.scale_out is not None and hardware.num_devices > hardware.domain:
         yield "network, scale-out", replace(hardware, scale_out=_wider(hardware.scale_out))
 
@@ -300,3 +301,10 @@ def _wider(link: Link) -> Link:
         bandwidth_bytes_per_s=link.bandwidth_bytes_per_s * (1.0 + MORE),
         collectives={name: tuple(map(fit, fits)) for name, fits in link.collectives.items()},
     )
+
+
+def _wider_fabric(fabric: Fabric | None) -> Fabric | None:
+    if fabric is None:
+        return None
+    more = (replace(w, bandwidth_bytes_per_s=w.bandwidth_bytes_per_s * (1.0 + MORE)) for w in fabric.wires)
+    return replace(fabric, wires=tuple(more))

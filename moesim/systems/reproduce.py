@@ -15,7 +15,7 @@ from moesim.errors import ConfigError, TraceError
 from moesim.systems.registry import find, rows
 from moesim.systems.row import CAUSES, Case, Row
 from moesim.systems.sweep import points
-from moesim.systems.verdict import REPRODUCED, VERDICTS, judge
+from moesim.systems.verdict import BOUND, REPRODUCED, VERDICTS, judge
 from moesim.trace.types import RoutingTrace
 
 
@@ -57,6 +57,19 @@ class Judged:
         known = bool(self.swept) or not self.row.assumed
         return known and self.verdict == REPRODUCED and all(verdict == REPRODUCED for verdict in everywhere)
 
+    @property
+    def cause(self) -> str:
+        """One of `moesim.systems.row.CAUSES`, empty where it is reproduced.
+
+        A row that names none says it by its verdict: what its source leaves out can take it there, or the
+        same thing comes out otherwise; without a model it is our limit.
+        """
+        if self.verdict == REPRODUCED:
+            return ""
+        missing, disagreement, limit = CAUSES
+        implied = limit if self.ours is None else missing if self.verdict == BOUND else disagreement
+        return self.row.cause or implied
+
     def to_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         row, figure = self.row, self.row.figure
@@ -89,7 +102,7 @@ class Judged:
                 for a in row.assumed
             ],
             "reason": row.reason,
-            "cause": row.cause,
+            "cause": self.cause,
             "claims": list(row.claims),
         }
 
@@ -213,9 +226,7 @@ def _part(found: Sequence[Judged]) -> dict[str, Any]:
         "n": len(found),
         "verdicts": {verdict: sum(j.verdict == verdict for j in found) for verdict in VERDICTS},
         "steady": sum(j.steady for j in found),
-        "causes": {
-            cause: sum(j.row.cause == cause and j.verdict != REPRODUCED for j in found) for cause in CAUSES
-        },
+        "causes": {cause: sum(j.cause == cause for j in found) for cause in CAUSES},
         "median_abs_log_ratio": median(logs) if logs else None,
     }
 

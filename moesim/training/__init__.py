@@ -9,6 +9,7 @@ from moesim.training.pipeline import StageTimes, in_flight, run_schedule
 from moesim.training.recipe import (
     CONTEXT,
     DISPATCH,
+    EXPERT_KERNELS,
     LAYER_SCHEDULES,
     OVERLAPS,
     PADDING,
@@ -25,6 +26,7 @@ from moesim.training.traffic import exchange_seconds, reduce_seconds, two_level_
 __all__ = [
     "CONTEXT",
     "DISPATCH",
+    "EXPERT_KERNELS",
     "LAYER_SCHEDULES",
     "OVERLAPS",
     "PADDING",

@@ -114,7 +114,7 @@ def _computed(passes: Iterable[Pass], recipe: Recipe, hardware: Hardware) -> lis
         ahead = p.count * seconds[at]
         behind = [p.count * s for s in seconds[at + 1 : at + 1 + len(p.backward)]]
         back = sum(behind) if behind else ahead * p.scale
-        weight = behind[1] if len(behind) == 2 else (ahead if p.kind == "gemm" else 0.0)
+        weight = behind[1] if len(behind) == 2 else (ahead if p.kind in ("gemm", "expert") else 0.0)
         if recipe.recompute == "full" or (recipe.recompute == "selective" and p.again):
             back += ahead
         most = max((compute[at], "compute"), (memory[at], "memory"), (floor[at], "launch"))[1]

@@ -18,6 +18,9 @@ CONTEXT = ("ring", "ulysses")
 #: How tokens reach experts: a copy for each expert; one per node and rank that has any (DeepSeek-V3); all to
 #: everyone, who picks; the faster of the first and the last.
 DISPATCH = ("exchange", "two-level", "gather", "cheapest")
+#: How experts run: a library's product for each expert and matrix, or one grouped kernel for all of a rank,
+#: as measured in serving engines.
+EXPERT_KERNELS = ("products", "grouped")
 #: Schedules of a MoE layer in chunks, of `moesim.overlap`; each takes its best number of chunks.
 LAYER_SCHEDULES = ("none", "tutel", "fsmoe")
 #: What can run behind computation.
@@ -77,6 +80,8 @@ class Recipe:
         Whether full recomputation keeps what traffic brought instead of sending it again (ibid.).
     layer_schedule
         One of `LAYER_SCHEDULES`; instead of ``ep`` in `overlap`.
+    expert_kernel
+        One of `EXPERT_KERNELS`.
     """
 
     global_batch: int
@@ -102,6 +107,7 @@ class Recipe:
     duplicated: bool = False
     stash: bool = False
     layer_schedule: str = "none"
+    expert_kernel: str = "products"
 
     def micro_batches(self, dp: int) -> int:
         """Micro-batches of a data-parallel rank."""
@@ -126,6 +132,7 @@ class Recipe:
             ("context", self.context, CONTEXT),
             ("dispatch", self.dispatch, DISPATCH),
             ("layer-schedule", self.layer_schedule, LAYER_SCHEDULES),
+            ("expert-kernel", self.expert_kernel, EXPERT_KERNELS),
         ):
             if value not in known:
                 near = ", ".join(nearest(value, known))

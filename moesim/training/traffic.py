@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.cost import collective_seconds, two_level_traffic
+from moesim.cost import collective_seconds, message_seconds, two_level_traffic
 from moesim.hardware.types import Hardware
+from moesim.ops import Message
 from moesim.training.layout import Group
+
+#: NCCL's all-to-all over the network: share of its bandwidth with 16 MB and with 1 GB per rank, by nodes
+#: (SimAI's ata_ratio.csv).
+_NODES = (2, 4, 8, 16)
+_SIZES = (16e6, 1e9)
+_SHARES = ((0.52, 0.67, 0.64, 0.62), (0.81, 0.94, 0.92, 0.85))
 
 
 def reduce_seconds(collective: str, group: Group, vector_bytes: float, hardware: Hardware) -> float:
@@ -39,14 +46,30 @@ def exchange_seconds(group: Group, held_bytes: float, hardware: Hardware) -> flo
     up = float(collective_seconds("all_to_all", inside, inside, local, hardware)[0])
     if inside == group.ranks:
         return up
-    return max(up, _network_seconds(held_bytes * (group.ranks - inside) / group.ranks, hardware))
+    leaving = held_bytes * (group.ranks - inside) / group.ranks
+    return max(up, _network_seconds(leaving, hardware, library_efficiency(held_bytes, group.ranks // inside)))
 
 
-def _network_seconds(bytes_: float, hardware: Hardware) -> float:
+def library_efficiency(held_bytes: float, nodes: int) -> float:
+    """Part of the network's bandwidth that NCCL's all-to-all reaches, by bytes of a rank and nodes.
+
+    Straight lines in the logarithms between what SimAI's table says (inputs/ratio/ata_ratio.csv), flat
+    beyond.
+
+    >>> round(library_efficiency(128e6, 4), 3), library_efficiency(1e12, 64)
+    (0.806, 0.85)
+    """
+    place = np.log2(held_bytes / _SIZES[0]) / np.log2(_SIZES[1] / _SIZES[0])
+    small, large = (np.interp(np.log2(nodes), np.log2(_NODES), column) for column in _SHARES)
+    return float(np.interp(place, (0.0, 1.0), (small, large)))
+
+
+def _network_seconds(bytes_: float, hardware: Hardware, efficiency: float | None = None) -> float:
     network = hardware.scale_out
     if network is None:
         raise ValueError(f"{hardware.name} has no network between domains")
-    return network.latency_s + bytes_ / (network.bandwidth_bytes_per_s * network.efficiency)
+    share = network.efficiency if efficiency is None else min(efficiency, network.efficiency)
+    return network.latency_s + bytes_ / (network.bandwidth_bytes_per_s * share)
 
 
 def two_level_seconds(
@@ -77,7 +100,4 @@ def two_level_seconds(
 
 def send_seconds(bytes_: float, distance: int, hardware: Hardware) -> float:
     """Seconds to hand bytes to a rank so many devices away."""
-    link = hardware.scale_up
-    if distance >= hardware.domain and hardware.scale_out is not None:
-        link = hardware.scale_out
-    return link.latency_s + bytes_ / (link.bandwidth_bytes_per_s * link.efficiency)
+    return float(message_seconds(Message("stage", "send", 2, distance + 1, bytes_), hardware))

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.model import Layer, Matrix, Model, MoE, layer_matrices, model_matrices
+from moesim.model import Layer, Matrix, Model, MoE, bytes_per_param, layer_matrices, model_matrices
 from moesim.ops import Batch, Op, Precision
 from moesim.ops.layer import layer_ops, local_shape
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES, elementwise, gemm, norm
 from moesim.ops.table import Shape
-from moesim.training.experts import expert_rows
+from moesim.training.experts import ExpertRows, expert_rows
 from moesim.training.layout import TrainLayout
 from moesim.training.recipe import Recipe
 
@@ -207,9 +207,12 @@ def _expert_passes(
     rows = expert_rows(tokens, moe.num_experts, moe.top_k, layout.ep, layout.expert_tp, recipe)
     width = moe.intermediate / layout.expert_tp
     dtype = precision.weight("expert")
-    into = moe.matrices - 1
-    yield _product("expert_up", "expert", rows.each, hidden, into * width, dtype, count=rows.local)
-    yield _product("expert_down", "expert", rows.each, width, hidden, dtype, count=rows.local)
+    if recipe.expert_kernel == "grouped":
+        yield from _grouped(rows, moe.matrices, hidden, width, dtype)
+    else:
+        into = (moe.matrices - 1) * width
+        yield _product("expert_up", "expert", rows.each, hidden, into, dtype, count=rows.local)
+        yield _product("expert_down", "expert", rows.each, width, hidden, dtype, count=rows.local)
     yield Pass(
         "expert_activation",
         "elementwise",
@@ -222,6 +225,24 @@ def _expert_passes(
     for name, moved in sorts:
         op = elementwise(name, moved * hidden, flops_each=0.0, tensors=2.0)
         yield Pass(name, "elementwise", replace(op, launches=2), scale=1.0, count=2.0)
+
+
+def _grouped(rows: ExpertRows, matrices: int, hidden: int, width: float, dtype: str) -> Iterator[Pass]:
+    """One kernel for all experts of a rank; two of its kind behind it, and sums in 32 bits."""
+    weights = matrices * hidden * width * rows.local
+    forward = Op(
+        "experts",
+        "gemm",
+        dtype,
+        flops=2.0 * rows.each * weights,
+        weight_bytes=weights * bytes_per_param(dtype),
+        activation_bytes=rows.rows * (2.0 * hidden + matrices * width) * ACTIVATION_BYTES,
+        shape=Shape("experts", (rows.each, rows.local, width)),
+    )
+    yield Pass("experts", "expert", forward, scale=2.0)
+    nothing = elementwise("weight_sums", 0.0, flops_each=0.0, tensors=0.0)
+    sums = elementwise("weight_sums", weights, flops_each=1.0, tensors=ACCUMULATE_BYTES / ACTIVATION_BYTES)
+    yield Pass("weight_sums", "elementwise", nothing, (sums,))
 
 
 def local_params(layer: Layer, hidden: int, layout: TrainLayout) -> tuple[float, float]:

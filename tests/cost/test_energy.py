@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.cost import Part, Spent, idle_energy, link_energy, memory_energy, op_energy
+from moesim.cost import Part, Spent, alone, idle_energy, link_energy, memory_energy, op_energy
 from moesim.engine.energy import step_energy
 from moesim.hardware import Energy, load_hardware, names
 from moesim.layout import Parallelism
@@ -223,3 +223,18 @@ def test_sum_of_a_step_is_what_the_document_says():
     found = answer(H100, layout=Parallelism(dp=4, ep=4))
     spent = step_energy(found.decode)
     assert found.energy["joules_per_token"] == pytest.approx(spent.joules.item() / found.running)
+
+
+def test_experts_beside_the_memory_take_its_path_and_none_is_lost():
+    """On Duplex the FLOPs of all experts stay what they are, and bytes cost less than over the interposer."""
+    found = answer(DUPLEX, "mixtral-8x7b", Parallelism(tp=4), concurrency=16)
+    plain = answer(
+        replace(DUPLEX, device=alone(DUPLEX.device)), "mixtral-8x7b", Parallelism(tp=4), concurrency=16
+    )
+    (both,), (main,) = found.decode.groups, plain.decode.groups
+    assert both["mean_flops"][0] == pytest.approx(main["mean_flops"][0])
+    assert 0 < both["near_flops"][0] <= both["mean_flops"][0] * (1 + 1e-12)
+    assert 0 < both["near_bytes"][0] <= both["mean_bytes"][0] * (1 + 1e-12)
+    assert main["near_bytes"][0] == 0
+    assert found.energy["missing"] == []
+    assert found.energy["joules_per_token"] < plain.energy["joules_per_token"]

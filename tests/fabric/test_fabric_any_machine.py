@@ -147,8 +147,9 @@ def test_bytes_are_conserved(case):
     net = np.zeros(len(network.names))
     np.add.at(net, network.target, loads)
     np.subtract.at(net, network.source, loads)
-    assert net[:n] == pytest.approx(traffic.sum(axis=0) - traffic.sum(axis=1))
-    assert net[n:] == pytest.approx(0.0, abs=1e-6 * max(1.0, traffic.sum()))
+    rounding = 1e-9 * max(1.0, traffic.sum())
+    assert net[:n] == pytest.approx(traffic.sum(axis=0) - traffic.sum(axis=1), abs=rounding)
+    assert net[n:] == pytest.approx(0.0, abs=rounding)
 
 
 @FEW

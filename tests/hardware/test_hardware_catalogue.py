@@ -246,9 +246,29 @@ def test_the_documented_example_is_valid(tmp_path):
     machine = load_hardware(path, nodes=128)
     assert (machine.name, machine.num_devices) == ("my-machine-8", 1024)
     changed = blocks[0].replace("efficiency: hopper       # a family, or curves of its own", "@")
-    inner = "efficiency:\n" + "\n".join("        " + line for line in blocks[1].splitlines()[1:])
+    efficiency = next(block for block in blocks if block.startswith("efficiency:"))
+    inner = "efficiency:\n" + "\n".join("        " + line for line in efficiency.splitlines()[1:])
     path.write_text(changed.replace("@", inner), encoding="utf-8")
     assert load_hardware(path).device.processor.efficiency_of("expert_gemm", "fp8").compute == ((1.0, 0.7),)
+
+
+def test_the_documented_fabric_and_energies_are_valid(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    fabric = next(block for block in blocks if block.startswith("fabric:"))
+    pair = Path(load_hardware("a800-pcie-2").path).read_text("utf-8")
+    path = tmp_path / "fabric.yaml"
+    path.write_text(pair + fabric, encoding="utf-8")
+    assert len(load_hardware(path).fabric.wires) == 4
+    energies = next(block for block in blocks if "path_energy" in block)
+    energies = energies.replace("\n    energy:", "\n    peak: {bf16: 1 TFLOP/s}\n    energy:")
+    energies = energies.replace("\n    path_energy:", "\n    peak: {bf16: 1 TFLOP/s}\n    path_energy:")
+    head, _, rest = pair.partition("devices:\n")
+    node = rest[rest.index("\nnode:") :]
+    device = "".join(f"    {line}\n" for line in energies.splitlines())
+    path.write_text(f"{head}devices:\n  toy:\n    title: Toy\n{device}{node}", encoding="utf-8")
+    toy = load_hardware(path).device
+    assert toy.processors[1].energy_per_byte["hbm"].joules == pytest.approx(0.55e-12 * 8)
+    assert toy.idle_w == 70
 
 
 def test_one_name_reads_one_machine():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from moesim.cli.app import main
-from moesim.hardware import names
+from moesim.hardware import KINDS, names
 
 
 class Done(NamedTuple):
@@ -53,6 +53,44 @@ def test_list(run):
     assert "h200" in h200["aliases"]
     assert h200["memory_bandwidth_bytes_per_s"] == 4.8e12
     assert len(document["provenance"]["inputs"]) == len(names())
+
+
+def test_list_is_by_kind(run):
+    document = json.loads(run("list", "--json").stdout)
+    groups = {group["kind"]: group for group in document["groups"]}
+    assert list(groups) == list(KINDS)
+    assert sorted(name for group in groups.values() for name in group["machines"]) == names()
+    kinds = {machine["name"]: machine["kind"] for machine in document["machines"]}
+    assert all(kinds[name] == kind for kind, group in groups.items() for name in group["machines"])
+    lines = run("list").stdout.splitlines()
+    heads = [f"{title} ({len(groups[kind]['machines'])})" for kind, title in KINDS.items()]
+    assert [line for line in lines if line in heads] == heads
+    assert sum(line.split()[:1] == ["dojo-wafer"] for line in lines) == 1
+
+
+def test_all_faults_of_a_file_come_in_one_go(run, tmp_path):
+    text = run("show", "a800-pcie-2", "--yaml").stdout
+    fabric = (
+        "fabric:\n  topology: tree\n  switches: [leaf]\n  links:\n"
+        '    - {ends: ["device:0", leaf], bandwidth: -1 GB/s, latency: 1 us}\n'
+        '    - {ends: ["device:1", leav], bandwidth: 1 GB/s, latency: 1 us}\n'
+        '    - {ends: ["device:0", "device:1"], bandwidth: 1 parsec/s, latency: 1 us}\n'
+    )
+    (tmp_path / "x.yaml").write_text(
+        text.replace("value: 300 W, source: aic", "value: 300 W, source: iac") + fabric
+    )
+    done = run("check", "x.yaml", "--json", cwd=tmp_path)
+    (file,) = json.loads(done.stdout)["files"]
+    assert done.returncode == 2
+    assert [fault.split(":")[0] for fault in file["faults"]] == [
+        "fabric.links.0.bandwidth",
+        "fabric.links.2.bandwidth",
+        "fabric.links.1.ends.1",
+        "fabric.links.2.ends",
+    ]
+    assert any(
+        "'iac' is not explained" in warning and "nearest: aic" in warning for warning in file["warnings"]
+    )
 
 
 def test_show_says_where_each_number_comes_from(run):

@@ -107,7 +107,7 @@ MUST = {
     "Fiddler": {"hits-56", "hits-125", "hits-56-random", "hits-56-worst"},
     "mixtral-offloading": {"t4-full", "t4-cache"},
     "Duplex": {"mixtral-256-b64", "mixtral-4096", "coprocessing", "glam-latency", "glam-latency-twice"}
-    | {"energy-mixtral", "energy-grok"},
+    | {"energy-mixtral", "energy-glam", "energy-grok"},
 }
 
 

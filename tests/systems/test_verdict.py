@@ -108,3 +108,18 @@ def test_the_neutral_value_follows_the_unit():
     assert Figure("m", "x", 2.0).neutral == 1.0
     assert Figure("m", "fraction", 0.2).neutral == 0.0
     assert Figure("m", "tok/s", 2.0).neutral is None
+
+
+def test_a_row_that_names_no_cause_says_it_by_its_verdict():
+    from moesim.systems import Figure, Row
+    from moesim.systems.reproduce import Judged
+
+    def cause(ours, verdict, **more):
+        row = Row("S", "r", Figure("m", "x", 2.0), None, "serving", "", **more)
+        return Judged(row, ours, (), verdict, "").cause
+
+    assert cause(2.0, "reproduced", cause="our limit") == ""
+    assert cause(1.5, "assumption-bound") == "missing specification"
+    assert cause(1.5, "direction") == "disagreement"
+    assert cause(None, "not reproduced") == "our limit"
+    assert cause(None, "not reproduced", cause="missing specification") == "missing specification"

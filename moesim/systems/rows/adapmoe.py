@@ -86,6 +86,8 @@ def _adapmoe_row(name: str, value: float, gate: bool, prefetch: bool) -> Row:
         assumed=(LINK,),
         routing=MIXTRAL,
         headline=gate and prefetch,
+        claims=("AdapMoE/1",) if gate and prefetch else (),
+        cause="missing specification",
         reason="the baseline is slow for what its copies take (0.392 s per token); what else it does is "
         "not stated",
     )

@@ -44,6 +44,8 @@ ROWS = (
         ),
         routing="drawn from the profiles gpt-oss and deepseek-v2-lite, whose persistence is measured",
         headline=True,
+        claims=("Local routing consistency/1",),
+        cause="disagreement",
         reason="the paper balances cost and hits over 20 models; here it is the ratio that SRP implies",
     ),
 )

@@ -39,6 +39,8 @@ ROWS = (
         assumed=(CACHE,),
         routing=MIXTRAL,
         headline=True,
+        claims=("D2MoE/1",),
+        cause="our limit",
         reason="the order of loads over up to 32 requests, the other half of the system, is left out",
     ),
 )

@@ -193,7 +193,7 @@ def _rate(run: Run) -> Callable[[Case], float]:
 def _reason(run: Run) -> tuple[str, str]:
     if run.method == "tp-ep-dp" or run.method.startswith("fsdp"):
         return "disagreement", (
-            "all-to-all, gathering and reduction of several groups share the network here at its usual rate; "
+            "all-to-all, gathering and reduction of several groups take turns on the network here; "
             "they lose more to each other on the cluster"
         )
     if run.seq > 4096:

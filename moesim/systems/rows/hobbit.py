@@ -65,6 +65,8 @@ def _hobbit_row(
         assumed=(LINK,),
         routing=MIXTRAL if profile else PHI,
         headline=first,
+        claims=("HOBBIT/1",) if first else (),
+        cause="disagreement",
         reason="the baselines are other programs, on a device they were not made for: here all systems have "
         "the same kernels and links, so that only fewer bytes are left as a gain",
     )

@@ -100,6 +100,8 @@ def _gain_row(name: str, value: float, phase: str, first: bool = False) -> Row:
         assumed=(CPU, PROMPT) if phase == "prefill" else (CPU,),
         routing=ROUTING,
         headline=first,
+        claims=("HybriMoE/1",) if first else ("HybriMoE/2",),
+        cause="missing specification",
         reason="Qwen2-57B, the third model, has no profile of routing; prompt lengths are not printed",
     )
 

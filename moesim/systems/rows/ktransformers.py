@@ -156,6 +156,7 @@ def _prefill_row(name: str, value: float, tokens: int, experts: int, sockets: in
         hardware=BOX,
         workload=f"DeepSeek-V3, prompt of {tokens}, {experts} experts, {sockets} socket(s)",
         assumed=(SHARE,) if amx else (AVX,),
+        cause="our limit",
         reason="AMX kernels reach 35 TOPS by themselves (AMX.md); how layers of a prompt are handed between "
         "CPU and GPU, and what the GPU does with unfused attention, is not described"
         if amx
@@ -201,6 +202,7 @@ ROWS = (
         workload="DeepSeek-V3 Q4_K_M, batch 1, context 500",
         assumed=(SHARE, NUMA),
         headline=True,
+        cause="missing specification",
         reason="kernels and page placement of that day's llama.cpp are not described",
     ),
     Row(
@@ -213,6 +215,7 @@ ROWS = (
         hardware=BOX,
         workload="DeepSeek-V3 Q4_K_M, prompt of 500",
         assumed=(AVX,),
+        cause="disagreement",
         reason="its experts ran token by token then: the same rate as in decode would be 4 to 8 tok/s",
     ),
 )

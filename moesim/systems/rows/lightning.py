@@ -213,6 +213,7 @@ def _several(box: str, output: int, published: float) -> Row:
         hardware=f"{box}-32core",
         workload=f"Mixtral-8x22B, MTBench padded to 417, {output} generated, policy found by search",
         assumed=(PREFILL, LINK),
+        cause="missing specification",
         reason="policy and links are not stated: on two T4, times per step look as if they shared one link;"
         " exchange between the GPUs is left out",
     )

@@ -24,7 +24,7 @@ CAPACITY = Assumption(
     2.72,
     2.0,
     11.0,
-    "busiest of 64 experts over the mean: 2.72 in OLMoE on C4 (its published counts, three layers), 4.3 in "
+    "busiest of 64 experts over the mean: 2.72 in OLMoE on C4 (benchmarks/training/capacity.py), 4.3 in "
     "DeepSeek-V2-Lite; the paper says over 2 for a Small model and quotes up to 11 (section 3)",
 )
 IMBALANCE = Assumption(

@@ -109,7 +109,10 @@ def _row(gpu: str, box: str, slots: int, ladder: tuple[float, ...], name: str) -
         assumed=(LINK, *extra),
         routing="" if name == "naive" else ROUTING,
         headline=first,
-        reason="what accelerate copies, and how, is not stated" if name == "naive" else "",
+        cause="missing specification" if name == "naive" else "disagreement",
+        reason="what accelerate copies, and how, is not stated"
+        if name == "naive"
+        else "the GPU of the box is slower there than its links and kernels say",
     )
 
 

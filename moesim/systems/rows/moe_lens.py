@@ -149,6 +149,8 @@ ROWS = (
         workload="MTBench, outputs of 32 to 256, three models, 70 and 210 GB of cache: 24 settings",
         assumed=(MEAN,),
         headline=True,
+        claims=("MoE-Lens/1",),
+        cause="disagreement",
         reason="MoE-Lightning is our model of it, with the same memory for weights and cache",
     ),
     _fact(
@@ -163,6 +165,8 @@ ROWS = (
         ),
         lambda _: _accuracy(),
         workload="all 36 settings",
+        claims=("MoE-Lens/2",),
+        cause="our limit",
         reason="ours is a closed form against a schedule of every iteration, not against a machine: measured "
         "rates are bars without numbers",
     ),
@@ -172,6 +176,7 @@ ROWS = (
         _gain(((926, 128),)),
         workload="RAG, 926 and 128",
         assumed=(MEAN,),
+        cause="disagreement",
         reason="our MoE-Lightning keeps its pipeline at long prompts; theirs loses most of its plan",
     ),
     _fact(
@@ -193,6 +198,7 @@ ROWS = (
         _text("GPU utilisation of MoE-Lightning in decode", "%", 16.5, "section 3.2"),
         decode_busy,
         workload="Mixtral-8x7B, 98/32",
+        cause="missing specification",
         reason="of T_GPU, as MoE-Lens counts its own; the policy that was profiled is not told",
     ),
     *(

@@ -81,7 +81,7 @@ ROWS = (
         workload="Switch-Large-128 in FP32, batch 1",
         assumed=(RUN,),
         headline=True,
-        reason="",
+        claims=("Pre-gated MoE/1",),
     ),
     Row(
         "Pre-gated MoE",
@@ -95,6 +95,7 @@ ROWS = (
         hardware="a100-pcie-epyc, link at its full 32 GB/s",
         workload="Switch-Base-128 in FP32, batch 1",
         assumed=(RUN,),
+        cause="missing specification",
         reason="the smaller model is less bound by copies: what its layers take beside them is not stated",
     ),
     _ratio_row("block-on-demand-large", 1.9, "switch-large-128", "on-demand", "Sec VI-A Fig 10"),
