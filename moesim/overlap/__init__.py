@@ -6,6 +6,7 @@ from moesim.overlap.fsmoe import CORRECTED, PRINTED, Bed, Layers, grid, layer_of
 from moesim.overlap.layer import LayerSeconds, backward
 from moesim.overlap.locality import capacity, capacity_bounds, grouped_exchange
 from moesim.overlap.pair import WINDOWS, PairSeconds, exchange_of_share
+from moesim.overlap.parallelism import Switch
 from moesim.overlap.schedules import DEGREES, SCHEDULES, Chosen, layer_seconds, schedule_seconds
 from moesim.overlap.shadow import ShadowLayer, smart_bound, smart_seconds, topology_limit
 from moesim.overlap.shortcut import exposed_seconds, overlapped_fraction
@@ -24,6 +25,7 @@ __all__ = [
     "Layers",
     "PairSeconds",
     "ShadowLayer",
+    "Switch",
     "backward",
     "capacity",
     "capacity_bounds",

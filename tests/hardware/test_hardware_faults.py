@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from moesim.errors import ConfigError
 from moesim.hardware import KINDS, load_hardware
+from moesim.hardware.catalogue import examine
 from moesim.hardware.check_links import MOST_WIRES, check_fabric
 from moesim.hardware.describe import check_file
+from moesim.hardware.read import faults_of
 from moesim.hardware.spec import Spec
 
 DEVICE = """\
@@ -372,3 +377,64 @@ def test_kinds_are_those_of_the_schema():
 
     assert list(KINDS) == list(get_args(Kind))
     assert list(SCOPES) == list(get_args(Scope))
+
+
+JUNK = (
+    None,
+    -1,
+    0,
+    "-3 TB/s",
+    "5 parsec",
+    "",
+    [],
+    {},
+    [1, 2, 3],
+    {"value": "x"},
+    True,
+    "device:0",
+    3.7,
+    "x" * 100,
+)
+
+
+def _places(item, at=()):
+    yield at
+    children = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+    for key, value in children:
+        yield from _places(value, (*at, key))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_whatever_is_changed_in_a_file_is_a_fault_or_fine(data):
+    """Nothing but `ConfigError` comes out, and what a reader alone would say is always among the faults."""
+    from ruamel.yaml import YAML
+
+    raw = YAML(typ="safe").load(toy("mesh, shape: [2, 2]", FABRIC))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.sampled_from([place for place in _places(raw) if place]))
+        parent = raw
+        for key in at[:-1]:
+            parent = parent[key]
+        if isinstance(parent, dict) and data.draw(st.booleans()):
+            parent.pop(at[-1])
+        else:
+            parent[at[-1]] = copy.deepcopy(data.draw(st.sampled_from(JUNK)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(raw, file)
+        try:
+            description, findings = examine(path)
+        except ConfigError:
+            # A file that holds no mapping at all.
+            return
+    found = [str(finding.fault) for finding in findings]
+    assert len(found) == len(set(found))
+    read = []
+    try:
+        Spec.model_validate(raw)
+    except ValidationError as error:
+        read = [str(fault) for fault in faults_of(Spec, error)]
+    assert set(read) <= set(found)
+    assert (description is None) == bool(read)
