@@ -65,7 +65,8 @@ ROUTING = "loads of DeepSeek-V3 from its profile (measured loads), of other mode
 #: What of the baseline the paper does not say.
 ORDER = (
     "Base's dies read experts in order, one at a time, and share links fairly: the paper does not say how "
-    "its reads meet, which moves gains by a fifth; loads are not those of its traces"
+    "its reads meet, which moves gains by a fifth. This reading, which has no number of its own, was chosen "
+    "of three with the published gains in view (docs/wafer.md); loads are not those of its traces"
 )
 HOPS = (
     "a remote request is taken as a line, so that bytes weigh, and means are geometric; neither is stated, "
