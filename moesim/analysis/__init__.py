@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from moesim.analysis.check_types import Finding, Report
     from moesim.analysis.compare import Comparison, compare_phases, compare_traces
     from moesim.analysis.grouped import by_request
+    from moesim.analysis.insights import Insight, Insights, insights_of
     from moesim.analysis.stats import Statistics, statistics
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Comparison",
     "Displacement",
     "Finding",
+    "Insight",
+    "Insights",
     "Report",
     "Statistics",
     "by_request",
@@ -23,6 +26,7 @@ __all__ = [
     "compare_phases",
     "compare_traces",
     "displacement",
+    "insights_of",
     "statistics",
 ]
 # What needs compiled kernels takes longer to import than most commands take to run.
@@ -31,6 +35,8 @@ _LAZY = {
     "Comparison": "compare",
     "Displacement": "buffers",
     "Finding": "check_types",
+    "Insight": "insights",
+    "Insights": "insights",
     "Report": "check_types",
     "Statistics": "stats",
     "by_request": "grouped",
@@ -38,6 +44,7 @@ _LAZY = {
     "check_trace": "check",
     "compare_phases": "compare",
     "compare_traces": "compare",
+    "insights_of": "insights",
     "displacement": "buffers",
     "statistics": "stats",
 }

@@ -94,7 +94,7 @@ class Insights:
         }
 
 
-def insights(
+def insights_of(
     trace: Routing | str | os.PathLike[str],
     *,
     model: Model | None = None,
@@ -130,11 +130,11 @@ def insights(
     Examples
     --------
     >>> from moesim.files import data_dir
-    >>> found = insights(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+    >>> found = insights_of(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
     >>> round(found["next_layer"].values["cover"], 2), found["next_layer"].values["chance"]
-    (0.63, 0.1875)
-    >>> found["prefill_decode"].reason
-    'the trace has no prefill tokens'
+    (0.41, 0.1875)
+    >>> found["data_movement"].reason
+    'needs --model and --hardware'
     """
     source = trace if isinstance(trace, RoutingTrace | LoadCounts) else open_trace(trace, hints)
     if isinstance(source, LoadCounts):

@@ -52,6 +52,16 @@ def stats(
         str | None, typer.Option(help="Address of a Dask scheduler that shares the work out.")
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
+    insights: Annotated[
+        bool,
+        typer.Option(
+            "--insights", help="Six insights: what routing foretells, and what moving experts costs."
+        ),
+    ] = False,
+    hardware: Annotated[
+        str | None,
+        typer.Option(help="Machine for the share of data movement, with --insights: name or YAML file."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="The model it is of: name, Hugging Face id, config.json or folder."),
@@ -70,13 +80,17 @@ def stats(
 
     if by not in (None, "phase", "request"):
         raise ConfigError(Fault("cannot split by this", "--by", by, "phase, request"))
+    if hardware is not None and not insights:
+        raise ConfigError(Fault("needs --insights", "--hardware", hardware))
     about = _hints(model, num_experts)
+    # A table of insights has no other statistics in it.
+    alone = insights and not only and by is None and not json
     with _progress() as progress:
         whole = statistics(
             path,
             ep=ep,
             seed=seed,
-            families=only or FAMILIES,
+            families=("load",) if alone else only or FAMILIES,
             bootstrap=bootstrap,
             scheduler=scheduler,
             progress=progress,
@@ -98,10 +112,23 @@ def stats(
         columns = by_request(path, **about)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         document["by_request"] = [dict(zip(columns, row, strict=True)) for row in rows]
+    found = None
+    if insights:
+        from moesim.cli.trace_insights import find, show
+
+        with _progress() as progress:
+            found = find(path, about, whole.model, hardware, seed, progress)
+        document |= found.to_dict()
     if json:
         print_json(document, inputs=[path], seed=seed)
         return
+    if found is not None and alone:
+        show(path, found)
+        return
     _show(path, whole, parts, document.get("by_request"), layers)
+    if found is not None:
+        typer.echo()
+        show(path, found)
     for warning in whole.warnings:
         stderr(f"warning: {warning}")
 

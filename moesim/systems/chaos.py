@@ -28,7 +28,7 @@ MODELS = ("deepseek-v3", "kimi-k2", "llama-4-maverick", "qwen3-235b-a22b")
 WAFERS = ("dojo-wafer", "sow-wafer")
 BATCHES = (4096, 8192, 16384)
 #: Layers that a row replays, evenly spaced; and tokens that a profile's loads are counted on.
-LAYERS, TOKENS = 6, 8192
+LAYERS, TOKENS = 4, 8192
 #: Standard deviation of the logarithm of loads where none were measured; DeepSeek-V3's is 0.60 to 0.67.
 SIGMA = 0.6
 #: Part of a die's memory that is kept for copies and the system (Sec. V-A).
@@ -81,7 +81,7 @@ def _measured(seed: int) -> tuple[np.ndarray, Forecast]:
     places = [round(i) for i in np.linspace(0, profile.num_layers - 1, LAYERS)]
     short = some_layers(profile, places)
     taught, run = (generate(short, TOKENS, TOKENS // 4, "decode", seed + part) for part in (1_000_003, 0))
-    return run.load_counts().totals, learn(taught)
+    return run.load_counts().totals, learn(taught, run)
 
 
 def _designed(experts: int, persist: float, seed: int) -> tuple[np.ndarray, Forecast]:
@@ -102,7 +102,7 @@ def _loads(model: str, trace: RoutingTrace | None, persist: float, seed: int) ->
         from moesim.systems.traces import halves
 
         taught, rest = halves(trace, seed)
-        return rest.load_counts().totals, learn(taught)
+        return rest.load_counts().totals, learn(taught, rest)
     return _measured(seed) if model == "deepseek-v3" else _designed(experts, persist, seed)
 
 
@@ -116,6 +116,7 @@ def outcome(
     spare: float = 0.0,
     persist: float = 0.2,
     candidates: int = 8,
+    own_turns: bool = True,
     seed: int = 0,
     trace: RoutingTrace | None = None,
 ) -> Outcome:
@@ -133,6 +134,8 @@ def outcome(
         How often a token repeats an expert beyond chance, where no profile says.
     candidates
         Likeliest next experts of each.
+    own_turns
+        Whether the baseline's dies wait for what they read from their own memory too.
     """
     shape, experts, top_k, layers = expert(model)
     machine_ = machine(wafer)
@@ -160,5 +163,6 @@ def outcome(
         forecast=forecast,
         candidates=candidates,
         slots=slots,
+        own_turns=own_turns,
         warm=steps - 1,
     )

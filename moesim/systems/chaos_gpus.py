@@ -7,6 +7,7 @@ compared is the time of the slowest GPU's experts, as in the paper, without atte
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,35 +32,35 @@ def expert_cost(tokens: Floats, shape: ExpertShape, device: Device) -> Floats:
     return np.where(tokens > 0, np.maximum(tokens * shape.flops_per_pair / rate, read), 0.0)
 
 
-def duplicated(cost: Floats, ranks: int, extra: int) -> ExpertMap:
+def duplicated(tokens: Floats, cost: Callable[[Floats], Floats], ranks: int, extra: int) -> ExpertMap:
     """Copies of experts in `extra` more slots per rank, each where it lowers the highest load most.
 
-    Algorithm 2 of the paper: from contiguous experts on, a copy takes an even share.
+    Algorithm 2 of the paper: from contiguous experts on; a copy takes an even share of the tokens.
 
     Parameters
     ----------
-    cost
+    tokens
         Of each expert, ``[layers, experts]``.
+    cost
+        Seconds of experts with so many tokens.
 
     Examples
     --------
-    >>> duplicated(np.array([[6.0, 1.0, 1.0, 1.0]]), 2, 1).physical_to_logical.tolist()
+    >>> duplicated(np.array([[6.0, 1.0, 1.0, 1.0]]), lambda n: n, 2, 1).physical_to_logical.tolist()
     [[0, 1, 2, 2, 3, 0]]
     """
-    experts = cost.shape[1]
+    experts = tokens.shape[1]
     held = experts // ranks
     rows = []
-    for load in cost:
+    for load in tokens:
         hosts = np.arange(experts)[:, None] // held == np.arange(ranks)
         slots = [list(range(g * held, (g + 1) * held)) for g in range(ranks)]
         for _ in range(ranks * extra):
             copies = hosts.sum(axis=1)
-            now = hosts * (load / copies)[:, None]
-            after = hosts * (load / (copies + 1))[:, None]
+            one, more = cost(load / copies)[:, None], cost(load / (copies + 1))[:, None]
             # Load of every rank if expert e also went to rank g: [experts, ranks, ranks].
-            moved = now.sum(axis=0) + (after - now)[:, None, :]
-            moved = moved + (load / (copies + 1))[:, None, None] * np.eye(ranks)
-            worst = moved.max(axis=2)
+            moved = (hosts * one).sum(axis=0) + (hosts * (more - one))[:, None, :]
+            worst = (moved + more[:, :, None] * np.eye(ranks)).max(axis=2)
             free = np.array([len(s) < held + extra for s in slots])
             worst = np.where(hosts | ~free, np.inf, worst)
             e, g = np.unravel_index(int(worst.argmin()), worst.shape)
@@ -92,11 +93,13 @@ def rank_seconds(way: str, batch: int, skew: float, likeness: float, seed: int =
     decode = likeness * prompts + np.sqrt(1.0 - likeness**2) * own
     before, after = (np.exp(SIGMA * skew * z) for z in (prompts, decode))
     before, after = (np.minimum(load / load.sum(1, keepdims=True), 1.0 / top_k) for load in (before, after))
-    known = expert_cost(before * batch * top_k, shape, device)
+    known = before * batch * top_k
     if way == "remap":
-        plan = ExpertMap(pack(known, GPUS).reshape(LAYERS, experts), experts, GPUS)
+        plan = ExpertMap(
+            pack(expert_cost(known, shape, device), GPUS).reshape(LAYERS, experts), experts, GPUS
+        )
     elif way == "dup":
-        plan = duplicated(known, GPUS, 1)
+        plan = duplicated(known, lambda n: expert_cost(n, shape, device), GPUS, 1)
     else:
         plan = ExpertMap.contiguous(LAYERS, experts, GPUS)
     tokens = np.array(

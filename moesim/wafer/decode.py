@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.cost import ExpertShape
 from moesim.errors import ConfigError, Fault
+from moesim.policy import taken
 from moesim.trace.types import RoutingTrace
 from moesim.wafer.forecast import Forecast, keep
 from moesim.wafer.layer import layer_cost
@@ -76,8 +77,6 @@ def streams(trace: RoutingTrace, batch: int, steps: int) -> RoutingTrace:
     if len(begin) < batch:
         allowed = f"at most {len(begin)} sequences of {steps} tokens"
         raise ConfigError(Fault("is more than the trace holds", "batch", batch, allowed))
-    from moesim.policy import taken
-
     return taken(trace, order[(begin[:, None] + np.arange(steps)).ravel()])
 
 
@@ -105,6 +104,7 @@ def replay(
     candidates: int = 8,
     slots: int = 0,
     warm: int = 0,
+    own_turns: bool = True,
     exchange: bool = False,
 ) -> Outcome:
     """Seconds, bytes and hops of decode steps.
@@ -133,6 +133,8 @@ def replay(
         Copies that a die has room for, per layer.
     warm
         Steps that are replayed before anything is counted.
+    own_turns
+        As of `layer_cost`, with ``base`` and ``pred``.
     exchange
         Whether tokens travel to their experts over the mesh too.
 
@@ -172,7 +174,7 @@ def replay(
                 work = allocated(wafer, shape, load, owner, copies[layer], block)
             else:
                 work = shared(load, wafer.dies)
-            before, new = copies[layer], np.zeros(here.shape, bool)
+            before, new = copies[layer].copy(), np.zeros(here.shape, bool)
             if policy.endswith("pred") and forecast is not None:
                 if predict == "next_token":
                     score = expects[layer].T @ work.tokens
@@ -183,7 +185,15 @@ def replay(
             if step < warm:
                 continue
             cost = layer_cost(
-                wafer, shape, work, owner, before, written=new, in_order=in_order, exchange=exchange
+                wafer,
+                shape,
+                work,
+                owner,
+                before,
+                written=new,
+                in_order=in_order,
+                own_turns=own_turns,
+                exchange=exchange,
             )
             seconds += cost.seconds
             hops += cost.hops

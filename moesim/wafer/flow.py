@@ -79,6 +79,78 @@ def in_order_seconds(
     return finish
 
 
+def merged(data: Floats, source: Ints) -> tuple[Floats, Ints]:
+    """The same readings with those that a die does one after the other from one memory as one.
+
+    Parameters
+    ----------
+    data, source
+        As of `in_order_seconds`.
+
+    Returns
+    -------
+    tuple
+        Of the same meaning, with as many rows as the longest list has readings.
+
+    Examples
+    --------
+    >>> merged(np.array([[1.0], [2.0], [0.0], [4.0]]), np.array([[0], [0], [1], [1]]))
+    (array([[3.],
+           [4.]]), array([[0],
+           [1]]))
+    """
+    lists = []
+    for die in range(data.shape[1]):
+        some = data[:, die] > 0
+        size, origin = data[some, die], source[some, die]
+        first = np.flatnonzero(np.diff(origin, prepend=-1))
+        lists.append((np.add.reduceat(size, first) if len(first) else size, origin[first]))
+    rows = max(len(size) for size, _ in lists)
+    all_data, all_source = np.zeros((rows, len(lists))), np.zeros((rows, len(lists)), np.int64)
+    for die, (size, origin) in enumerate(lists):
+        all_data[: len(size), die], all_source[: len(origin), die] = size, origin
+    return all_data, all_source
+
+
+def fastest_in_order(
+    shape: tuple[int, int], data: Floats, source: Ints, memory_bytes_per_s: float, link_bytes_per_s: float
+) -> float:
+    """Seconds until the last die has read all, where links and memories may also idle.
+
+    Fair sharing has anomalies: links so fast that only memories are shared bring all dies into step, at one
+    memory after the other, and take longer than slower ones that let the dies drift apart. A faster machine
+    can do all that a slower one does, so that the least over links and memories of a half, a quarter and so
+    on is taken, as far as what they must carry leaves a chance: then twice of either is never slower.
+
+    Parameters
+    ----------
+    shape, data, source
+        As of `in_order_seconds`.
+    memory_bytes_per_s, link_bytes_per_s
+        Of each memory and of each link.
+    """
+    data, source = merged(data, source)
+    if not data.size:
+        return 0.0
+    dies = data.shape[1]
+    traffic = np.zeros((dies, dies))
+    np.add.at(traffic, (source, np.broadcast_to(np.arange(dies), source.shape)), data)
+    link_s = float(np.max(grid_loads(traffic * (1.0 - np.eye(dies)), shape), initial=0.0)) / link_bytes_per_s
+    memory_s = float(traffic.sum(axis=1).max()) / memory_bytes_per_s
+    best, memory = np.inf, 1.0
+    while memory * memory_s < best:
+        link = 1.0
+        while max(link * link_s, memory * memory_s) < best:
+            rates = np.full(dies, memory_bytes_per_s / memory)
+            found = in_order_seconds(shape, data, source, rates, link_bytes_per_s / link).max()
+            best = min(best, float(found))
+            if link_s == 0.0:
+                break
+            link *= 2.0
+        memory *= 2.0
+    return best
+
+
 @compiled
 def _follow(data: Floats, source: Ints, starts: Ints, used: Ints, capacity: Floats, finish: Floats) -> None:
     experts, dies = data.shape

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moesim.cost import ExpertShape
 from moesim.errors import InfeasibleError
+from moesim.policy import require_disjoint, taken
+from moesim.policy.predictors import NextToken, Popular
 from moesim.trace.types import PREFILL, RoutingTrace
 from moesim.wafer.layer import Bools, Floats
 from moesim.wafer.machine import Wafer
@@ -41,34 +42,31 @@ class Forecast:
         return (self.follow >= least) & (self.follow > 0)
 
 
-def learn(train: RoutingTrace, layers: Sequence[int] | None = None) -> Forecast:
-    """Tables from the requests of a trace; replay others (`moesim.policy.split`).
+def learn(train: RoutingTrace, trace: RoutingTrace | None = None) -> Forecast:
+    """Tables from the requests of a trace, to be used on others.
 
     Parameters
     ----------
     train
-        Tokens of a request in order.
-    layers
-        Which of its MoE layers, by place; all if not given.
+        What to learn from; tokens of a request in order.
+    trace
+        What will be replayed. `moesim.policy.split` makes two that share no request.
+
+    Raises
+    ------
+    ConfigError
+        If requests of `trace` are in `train` too.
     """
-    places = range(len(train.moe_layer_ids)) if layers is None else layers
-    experts = train.num_experts
-    order = np.argsort(train.request, kind="stable")
-    request, ids = train.request[order], train.topk_ids[order]
-    follows = np.flatnonzero(request[1:] == request[:-1])
-    seen = train.phase[order] == PREFILL
-    prompts = ids[seen] if seen.any() else ids
-    follow, popular = [], []
-    for place in places:
-        before = ids[follows, place].astype(np.int64)
-        after = ids[follows + 1, place].astype(np.int64)
-        pairs = (before[:, :, None] * experts + after[:, None, :]).ravel()
-        table = np.bincount(pairs, minlength=experts * experts).reshape(experts, experts).astype(np.float64)
-        total = table.sum(axis=1, keepdims=True)
-        follow.append(np.divide(table, total, out=np.zeros_like(table), where=total > 0))
-        load = np.bincount(prompts[:, place].ravel(), minlength=experts).astype(np.float64)
-        popular.append(load / max(load.sum(), 1.0))
-    return Forecast(np.array(follow), np.array(popular))
+    if trace is not None:
+        require_disjoint(train, trace)
+    prompts = train.phase == PREFILL
+    seen = taken(train, prompts) if prompts.any() else train
+    follow, popular = NextToken(1).fit(train).probability, Popular(1).fit(seen).share
+    assert follow is not None
+    assert popular is not None
+    total = follow.sum(axis=2, keepdims=True, dtype=np.float64)
+    share = np.divide(follow, total, out=np.zeros(follow.shape), where=total > 0)
+    return Forecast(share, popular / popular.sum(axis=1, keepdims=True, dtype=np.float64))
 
 
 def copy_slots(

@@ -12,7 +12,7 @@ from moesim.cost import ExpertShape
 from moesim.cost.roofline import at, soft_max
 from moesim.fabric import grid_loads
 from moesim.ops.primitives import ACTIVATION_BYTES
-from moesim.wafer.flow import in_order_seconds
+from moesim.wafer.flow import fastest_in_order
 from moesim.wafer.machine import COMMAND_BYTES, LINE_BYTES, Wafer
 
 Floats = npt.NDArray[np.float64]
@@ -89,6 +89,7 @@ def layer_cost(
     *,
     written: Bools | None = None,
     in_order: bool = False,
+    own_turns: bool = True,
     exchange: bool = False,
 ) -> LayerCost:
     """Price one layer.
@@ -116,6 +117,8 @@ def layer_cost(
     in_order
         Whether all dies read experts in the same order, one at a time, and so meet at the same memories;
         else readings are spread over the layer, and a link has as long as the layer for its bytes.
+    own_turns
+        Whether, in order, a die also waits for what it reads from its own memory; else that is read beside.
     exchange
         Whether tokens travel too: from all dies evenly to where they are computed, and back.
 
@@ -145,7 +148,8 @@ def layer_cost(
     loads = np.asarray(grid_loads(moved, wafer.shape), np.float64)
     link_s = float(loads.max(initial=0.0)) / wafer.link_bytes_per_s
     if in_order:
-        link_s = max(link_s, _in_order(wafer, weight, owner, mine, theirs))
+        turns = mine if own_turns else np.zeros_like(mine)
+        link_s = max(link_s, _in_order(wafer, weight, owner, turns, theirs))
     compute_s, memory_s = flops.sum(axis=0) / rate, data.sum(axis=0) / bandwidth
     busy = float(soft_max(compute_s, memory_s, curve.sharpness).max())
     seconds = max(busy, link_s)
@@ -196,11 +200,12 @@ def _in_order(wafer: Wafer, weight: float, owner: Ints, mine: Floats, theirs: Fl
 @functools.lru_cache(maxsize=1024)
 def _in_order_of(wafer: Wafer, weight: float, owner: bytes, mine: bytes, theirs: bytes) -> float:
     # Readings do not change with tokens as long as experts have any: most layers of most steps are alike.
-    dies, home = wafer.dies, np.frombuffer(owner, np.int64)
-    here, away = (np.frombuffer(part).reshape(-1, dies) for part in (mine, theirs))
-    source = np.where(here > 0, np.arange(dies), home[:, None])
+    here, away = (np.frombuffer(part).reshape(-1, wafer.dies) for part in (mine, theirs))
+    source = np.where(here > 0, np.arange(wafer.dies), np.frombuffer(owner, np.int64)[:, None])
     data = (here + away) * weight
-    bandwidth = wafer.memory_bytes_per_s * at(wafer.efficiency.memory, np.maximum(data.sum() / dies, 1.0))
+    bandwidth = wafer.memory_bytes_per_s * at(
+        wafer.efficiency.memory, np.maximum(data.sum() / wafer.dies, 1.0)
+    )
     # Commands of readings the other way take their part of a link.
     rate = wafer.link_bytes_per_s / (1.0 + COMMAND_BYTES / LINE_BYTES)
-    return float(in_order_seconds(wafer.shape, data, source, np.full(dies, float(bandwidth)), rate).max())
+    return fastest_in_order(wafer.shape, data, source, float(bandwidth), rate)

@@ -99,3 +99,40 @@ def test_quantiles_and_capacity_are_those_of_the_stages():
     assert mix.quantile(0.5, first=True) == times[1]
     assert mix.quantile(0.999) in (times[1], times[2])
     assert mix.requests_per_s * mix.end_to_end_s == pytest.approx(64)
+
+
+def waiting(system, rate, most, input_len, output_len, count, rng):
+    """Mean wait for a place of the last quarter of `count` requests that arrive at a rate, stage by stage."""
+    sizes = np.array([0.0, 1, 4, 16, most / 2, most])
+    table = {}
+    for prompts in range(4):
+        wide = np.ones(len(sizes))
+        context = (input_len + output_len / 2) * wide
+        found = stages(system, sizes, context, prompts * wide, input_len * wide, SOURCE)
+        table[prompts] = found.seconds
+    arrivals = np.cumsum(rng.exponential(1 / rate, count))
+    clock, came, started = 0.0, 0, []
+    left = np.zeros(0, dtype=np.int64)
+    while len(started) < count:
+        if not len(left) and came < count:
+            clock = max(clock, arrivals[came])
+        new = 0
+        while came < count and arrivals[came] <= clock and len(left) + new < most and new < 3:
+            started.append(clock)
+            came, new = came + 1, new + 1
+        clock += float(np.interp(len(left), sizes, table[new]))
+        left = np.append(left - 1, np.full(new, output_len - 1))
+        left = left[left > 0]
+    return float(np.mean((np.array(started) - arrivals)[-count // 4 :]))
+
+
+def test_queues_grow_beyond_the_requests_that_can_be_served_and_not_below():
+    system, traffic = System(MIXTRAL, HARDWARE, 4, "tensor"), Traffic(32, 1024, 64)
+    limit = Mix.of(system, traffic, SOURCE).requests_per_s
+    calm, full = (
+        waiting(system, share * limit, 32, 1024, 64, 600, np.random.default_rng(0)) for share in (0.85, 1.3)
+    )
+    stage = 1 / limit * 32 / 64
+    assert calm < 64 * stage
+    # Of n requests that came 1.3 times too fast, (1 - 1 / 1.3) n are still ahead of the last one.
+    assert full > 0.1 * 600 / limit * (1 - 1 / 1.3)

@@ -117,3 +117,13 @@ def test_all_degrees_of_1458_layers_take_well_under_a_second_and_the_closed_form
     assert np.mean(chosen / best.seconds) < 1.02
     eight = layer_seconds(forward, "fsmoe")
     assert (exact[0].seconds <= eight.seconds + 1e-12).all()
+
+
+def test_what_links_share_is_learnt_from_bed_b_alone_and_lies_between_none_and_all():
+    from moesim.systems.row import Case
+    from moesim.systems.rows.fsmoe import contended_gain, layer_gain, taking_turns
+
+    assert 0.0 < taking_turns() < 1.0
+    case = Case({"width": 1024})
+    apart, together = layer_gain(case, "A", "lina"), layer_gain(case, "A", "fsmoe")
+    assert apart < contended_gain(case) < together

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.fabric import grid_loads
-from moesim.wafer.flow import in_order_seconds, routes
+from moesim.wafer.flow import fastest_in_order, in_order_seconds, merged, routes
 
 
 def oracle(shape, data, source, memory, link):
@@ -104,3 +104,30 @@ def test_a_way_uses_the_memory_it_starts_from_and_each_link_once():
     pair = used[starts[0 * 4 + 3] : starts[0 * 4 + 4]]
     assert pair[0] == 0
     assert len(set(pair.tolist())) == 3
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_readings_from_one_memory_in_a_row_are_one(seed):
+    rng = np.random.default_rng(seed)
+    data, source = rng.integers(0, 3, (9, 6)).astype(float), rng.integers(0, 3, (9, 6))
+    less, origin = merged(data, source)
+    assert less.sum(axis=0) == pytest.approx(data.sum(axis=0))
+    rates = rng.uniform(1, 3, 6)
+    long, short = (in_order_seconds((2, 3), *lists, rates, 1.0) for lists in ((data, source), (less, origin)))
+    assert short == pytest.approx(long, rel=1e-6)
+
+
+def test_links_that_bring_all_into_step_are_no_slower_than_those_that_do_not():
+    # On the wafer of the paper: at four times the links all dies read from one memory after the other.
+    dies, weight = 25, 88e6
+    owner = np.arange(256) * dies // 256
+    data, source = np.full((256, dies), weight / dies), np.repeat(owner[:, None], dies, axis=1)
+    slow, fast = (
+        in_order_seconds((5, 5), data, source, np.full(dies, 3.35e12), k * 1.7e12).max() for k in (1, 4)
+    )
+    assert fast == pytest.approx(256 * weight / 3.35e12)
+    assert slow < fast
+    found = [fastest_in_order((5, 5), data, source, 3.35e12, k * 1.7e12) for k in (0.5, 1, 2, 4)]
+    assert found == sorted(found, reverse=True)
+    assert found[1] == found[3] == pytest.approx(slow)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from moesim.cost import ExpertShape
 from moesim.errors import ConfigError
+from moesim.fabric import grid_loads
 from moesim.hardware import load_hardware
 from moesim.hardware.types import Cache
 from moesim.wafer import Wafer, allocated, at_home, dealt, layer_cost, shared, spread
@@ -129,17 +130,60 @@ def test_tokens_that_travel_load_the_links_both_ways():
     st.integers(2, 5),
     st.integers(0, 10_000),
     st.sampled_from(["flops_per_s", "memory_bytes_per_s", "link_bytes_per_s"]),
-    st.booleans(),
+    st.sampled_from(["shared", "dealt", "home", "in order"]),
 )
-def test_twice_of_anything_never_slows_a_layer(rows, columns, seed, name, in_order):
+def test_twice_of_anything_never_slows_a_layer(rows, columns, seed, name, way):
     wafer, rng = machine(rows, columns), np.random.default_rng(seed)
     experts = int(rng.integers(1, 20))
     counts = rng.integers(0, 2000, experts).astype(float)
     owner = spread(experts, wafer.dies)
     better = replace(wafer, **{name: 2 * getattr(wafer, name)})
-    work = shared(counts, wafer.dies)
-    now, then = (layer_cost(w, SHAPE, work, owner, in_order=in_order).seconds for w in (wafer, better))
+    work = {
+        "shared": lambda: shared(counts, wafer.dies),
+        "dealt": lambda: dealt(counts, wafer.dies, 100),
+        "home": lambda: at_home(counts, owner, wafer.dies),
+        "in order": lambda: shared(counts, wafer.dies),
+    }[way]()
+    order = way == "in order"
+    now, then = (layer_cost(w, SHAPE, work, owner, in_order=order).seconds for w in (wafer, better))
     assert then <= now * (1 + 1e-9)
+
+
+def lockstep(wafer, owner, dies):
+    """Busiest link or memory of one expert after the other: no die starts an expert before all are there."""
+    part = SHAPE.weight_bytes / dies
+    rate = wafer.link_bytes_per_s / (1 + COMMAND_BYTES / LINE_BYTES)
+    total = 0.0
+    for home in owner:
+        traffic = np.zeros((dies, dies))
+        traffic[home] = part
+        link = grid_loads(traffic, wafer.shape).max(initial=0.0) / rate
+        total += max(link, SHAPE.weight_bytes / wafer.memory_bytes_per_s)
+    return total
+
+
+@given(st.integers(1, 4), st.integers(2, 5), st.integers(1, 30), st.sampled_from([1e11, 1e12, 1e13]))
+def test_readings_in_order_lie_between_no_waiting_and_lockstep(rows, columns, experts, link):
+    wafer = machine(rows, columns, link)
+    owner = spread(experts, wafer.dies)
+    work = shared(np.full(experts, 100.0), wafer.dies)
+    free = layer_cost(wafer, SHAPE, work, owner)
+    found = layer_cost(wafer, SHAPE, work, owner, in_order=True)
+    assert free.link_s <= found.link_s * (1 + 1e-9)
+    assert found.link_s <= max(lockstep(wafer, owner, wafer.dies), free.link_s) * (1 + 1e-9)
+    faster = replace(wafer, link_bytes_per_s=2 * link, memory_bytes_per_s=2 * wafer.memory_bytes_per_s)
+    twice = layer_cost(faster, SHAPE, work, owner, in_order=True)
+    assert twice.link_s == pytest.approx(found.link_s / 2)
+
+
+@pytest.mark.parametrize("name", ["dojo-wafer", "sow-wafer"])
+def test_faster_links_speed_up_the_wafers_of_the_catalogue(name):
+    wafer, shape = Wafer.of(load_hardware(name)), ExpertShape(7168, 2048, 3, "bf16")
+    owner = spread(256, wafer.dies)
+    work = shared(np.full(256, 100.0), wafer.dies)
+    faster = [replace(wafer, link_bytes_per_s=k * wafer.link_bytes_per_s) for k in (0.5, 1, 2, 4)]
+    times = [layer_cost(w, shape, work, owner, in_order=True).seconds for w in faster]
+    assert times == sorted(times, reverse=True)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 40))

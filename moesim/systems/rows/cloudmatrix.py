@@ -339,7 +339,7 @@ ROWS = (
         "npu",
         "Residency(pool of host memories over the fabric)",
         cause="missing specification",
-        reason="the service is an order below either plane, and how it uses the VPC plane is not said",
+        reason="the service is slower than either plane, and how it uses the VPC plane is not said",
     ),
     Row(
         SYSTEM,
