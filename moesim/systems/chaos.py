@@ -21,6 +21,7 @@ from moesim.model import load_model
 from moesim.synthesis import generate, load_profile
 from moesim.synthesis.profile import Profile
 from moesim.systems.parts import moe_of
+from moesim.systems.traces import halves
 from moesim.trace.types import RoutingTrace
 from moesim.wafer import Forecast, Outcome, Wafer, copy_slots, learn, replay
 
@@ -93,14 +94,14 @@ def _designed(experts: int, persist: float, seed: int) -> tuple[np.ndarray, Fore
     return load, Forecast(follow, share)
 
 
-def _loads(model: str, trace: RoutingTrace | None, persist: float, seed: int) -> tuple[np.ndarray, Forecast]:
-    _, experts, top_k, _ = expert(model)
-    if trace is not None:
-        if trace.num_experts != experts or trace.top_k != top_k:
-            fault = Fault("is of another model", "trace", trace.num_experts, f"{experts} experts")
-            raise ConfigError(fault)
-        from moesim.systems.traces import halves
+def fits(trace: RoutingTrace, model: str) -> bool:
+    """Whether a trace routes as a model does."""
+    return (trace.num_experts, trace.top_k) == expert(model)[1:3]
 
+
+def _loads(model: str, trace: RoutingTrace | None, persist: float, seed: int) -> tuple[np.ndarray, Forecast]:
+    experts = expert(model)[1]
+    if trace is not None:
         taught, rest = halves(trace, seed)
         return rest.load_counts().totals, learn(taught, rest)
     return _measured(seed) if model == "deepseek-v3" else _designed(experts, persist, seed)

@@ -123,3 +123,17 @@ def test_placements_by_prompts_gain_in_large_batches():
         assert gain(way, 1.5, 0.95) > gain(way, 0.5, 0.95)
         default, placed = (rank_seconds(w, 16384, 1.0, 0.89).max(axis=1).sum() for w in ("default", way))
         assert default > placed
+
+
+def test_a_trace_is_used_where_it_routes_as_a_model_does():
+    from moesim.systems import run_row
+    from moesim.trace import load_trace
+
+    profile = some_layers(load_profile("deepseek-v3"), [3, 30])
+    given = generate(profile, 2000, 200, "decode", 5)
+    found = run_row(ROWS["deepseek-v3"], sweep=False, trace=given)
+    assert found.routing == "given"
+    assert found.ours != ours("deepseek-v3")
+    assert "does not fit" in run_row(ROWS["qwen3"], sweep=False, trace=given).routing
+    other = load_trace("traces/gpt-oss-20b-synthetic.npz")
+    assert run_row(ROWS["deepseek-v3"], sweep=False, trace=other).ours == ours("deepseek-v3")
