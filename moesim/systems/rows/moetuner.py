@@ -138,7 +138,9 @@ EXCHANGED = (
 )
 
 
-def _row(name: str, figure: Figure, compute: Callable[[Case], float], machine: str, nodes: int, **more: object) -> Row:
+def _row(
+    name: str, figure: Figure, compute: Callable[[Case], float], machine: str, nodes: int, **more: object
+) -> Row:
     return Row(
         "MoETuner",
         name,
@@ -157,7 +159,12 @@ def _row(name: str, figure: Figure, compute: Callable[[Case], float], machine: s
 
 
 def _tail(
-    name: str, metric: str, value: float, compute: Callable[[Case], float], locator: str = "Sec 5", why: str = WHY
+    name: str,
+    metric: str,
+    value: float,
+    compute: Callable[[Case], float],
+    locator: str = "Sec 5",
+    why: str = WHY,
 ) -> Row:
     figure = Figure(
         metric,
