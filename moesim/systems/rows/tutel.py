@@ -40,14 +40,16 @@ def _efficiency(gpus: int) -> Assumption:
 
 MESSAGE = Assumption(
     "message_s",
+    4e-6,
     2e-6,
-    1e-6,
-    6e-6,
-    "of a message: NCCL's network post on AMD hosts; 6 us in SimAI (AS_SEND_LAT)",
+    12e-6,
+    "of a peer: one thread posts a send to it and a receive from it, 2 us each on AMD hosts in NCCL (1 us "
+    "with Intel); 6 us each in SimAI (AS_SEND_LAT)",
 )
 CONGESTION = (
-    "2047 messages of 64 KiB per exchange take some ten times what posting and the links' rates ask for; the "
-    "congestion behind that is not modelled"
+    "2047 messages of 64 KiB per exchange would have to take some 35 us each, 2 of the card's 25 GB/s, where "
+    "posting them takes 4 and the links' rate 3; an exchange of 64 H800 that is published needs no such term. "
+    "The congestion behind it is not modelled"
 )
 
 
