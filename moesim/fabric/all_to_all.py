@@ -7,7 +7,7 @@ together side by side (Tutel's 2DH, SMILE's bi-level routing, rail-aligned excha
 gathers at one rank, leaders exchange, and scatter (HetuMoE): the largest messages, but through one rank.
 
 Beyond the first, each peer over the network costs what posting a send to it and a receive from it takes: one
-host thread per rank serves both (NVIDIA/nccl#1138). With Intel hosts that is 2 us, and of an exchange of 8 MiB
+host thread of a rank serves both (NVIDIA/nccl#1138). With Intel hosts that is 2 us; of an exchange of 8 MiB
 among 64 H800 (NVIDIA/nccl#1531: 296 us in place, 338 us out of place) it leaves 3 to 15 % unexplained.
 """
 

@@ -48,7 +48,7 @@ MESSAGE = Assumption(
 )
 CONGESTION = (
     "2047 messages of 64 KiB per exchange would have to take some 35 us each, 2 of the card's 25 GB/s, where "
-    "posting them takes 4 and the links' rate 3; an exchange of 64 H800 that is published needs no such term. "
+    "posting them takes 4 and the links' rate 3; a published exchange of 64 H800 needs no such term. "
     "The congestion behind it is not modelled"
 )
 
