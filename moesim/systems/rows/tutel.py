@@ -47,7 +47,7 @@ MESSAGE = Assumption(
     "with Intel); 6 us each in SimAI (AS_SEND_LAT)",
 )
 CONGESTION = (
-    "2047 messages of 64 KiB per exchange would have to take some 45 us each, 1.5 of the card's 25 GB/s, where "
+    "2047 messages of 64 KiB per exchange would have to take some 45 us each, 1.5 of the card's 25 GB/s; "
     "posting them takes 4 and the links' rate 3; a published exchange of 64 H800 needs no such term. "
     "The congestion behind it is not modelled"
 )
@@ -149,8 +149,9 @@ def swin_seconds(case: Case, gpus: int, training: bool, options: Options | None)
 
 
 DENSE = (
-    "the dense model itself loses a tenth of its rate from 64 to 128 GPUs in the table, for which nothing here "
-    "stands; with one post for each peer, as before an exchange of 64 H800 was looked at, both rows are within 13 %"
+    "the dense model itself loses a tenth of its rate from 64 to 128 GPUs in the table, for which nothing "
+    "here stands; with one post for each peer, as before an exchange of 64 H800 was looked at, both rows were "
+    "within 13 %"
 )
 
 
@@ -179,10 +180,7 @@ def _over_fairseq(training: bool, upper: bool) -> Row:
         "Tutel",
         f"swin-over-fairseq-{phase}",
         claims()["Tutel/3"].figure("x", upper=upper),
-        lambda case: (
-            swin_seconds(case, 128, training, FAIRSEQ)
-            / swin_seconds(case, 128, training, TUTEL)
-        ),
+        lambda case: swin_seconds(case, 128, training, FAIRSEQ) / swin_seconds(case, 128, training, TUTEL),
         "training" if training else "serving",
         "Timeline(chunks, best degree) + Gate(sparse dispatch)",
         hardware="a100-sxm-80gb-8, 128 GPUs",
