@@ -150,7 +150,7 @@ def swin_seconds(case: Case, gpus: int, training: bool, options: Options | None)
 
 DENSE = (
     "the dense model itself loses a tenth of its rate from 64 to 128 GPUs in the table, for which nothing "
-    "here stands; with one post for each peer, as before an exchange of 64 H800 was looked at, both rows were "
+    "here stands; with one post for each peer, as before 64 H800 were looked at, both rows were "
     "within 13 %"
 )
 
