@@ -10,7 +10,7 @@ from moesim.overlap import PairSeconds, exchange_of_share
 from moesim.systems.row import Case
 from moesim.systems.rows import scmoe as scmoe_rows
 from moesim.systems.rows import tutel as tutel_rows
-from moesim.systems.scmoe import SETTINGS, iteration_seconds, pairs, speedup
+from moesim.systems.scmoe import SETTINGS, iteration_seconds, pairs, recovered, speedup
 from moesim.systems.tutel import FAIRSEQ, TUTEL, Layer, expert_seconds, ordering_seconds, tutel_seconds
 
 
@@ -64,6 +64,14 @@ def test_without_communication_a_shortcut_saves_nothing_over_a_shared_expert():
 def test_training_gains_less_where_exchanges_are_what_is_saved():
     for name in SETTINGS:
         assert speedup(name, "pos-2", True) < speedup(name, "pos-2", False)
+
+
+def test_a_shortcut_hides_all_of_a_short_copy_and_less_of_a_longer_one():
+    hidden = [recovered("gpt3-xl", migration, 128) for migration in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    assert hidden[0] == 1.0
+    assert hidden == sorted(hidden, reverse=True)
+    # Once the window is full, what is hidden are the same seconds.
+    assert 4.0 * hidden[-1] == pytest.approx(2.0 * hidden[-2])
 
 
 # -- Tutel
@@ -219,3 +227,15 @@ def test_the_hottest_block_of_measured_mixtral_loads(shared):
             found.extend(parts.reshape(len(parts), RANKS, -1).sum(axis=-1).max(axis=-1))
     assert len(found) == 15
     assert np.mean(found) == pytest.approx(SHARE.low, abs=0.005)
+
+
+def test_locality_helps_until_nodes_have_no_experts_and_more_of_it_never_hurts():
+    from moesim.overlap import busiest_sent
+    from moesim.systems.rows.locmoe import over_hash
+
+    case = {"experts": 0.5, "width": 4096.0}
+    gains = [over_hash(Case({**case, "local": local}), 128) for local in (0.0625, 0.3, 0.6, 0.9)]
+    assert gains == sorted(gains)
+    assert gains[0] < 1.0 < gains[1]
+    assert all(over_hash(Case({**case, "local": local}), 256) < 1.0 for local in (0.1, 0.5, 1.0))
+    assert [busiest_sent(n, 16, 0.0) for n in (2, 16)] == [0.5, 15 / 16]
