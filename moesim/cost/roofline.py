@@ -224,7 +224,9 @@ def processors_of(device: Device) -> tuple[Processor, ...]:
 
 def peak_together(device: Device, kind: str, dtype: str) -> float:
     """Peak FLOP/s of all processors that work from the main memory, of those that do such operations."""
-    return sum(peak_of(p, kind, dtype) for p in processors_of(device) if runs(p, kind, dtype))
+    # The main one does all there is, whether or not its vector units are described.
+    able = (p for p in processors_of(device) if p is device.processor or runs(p, kind, dtype))
+    return sum(peak_of(p, kind, dtype) for p in able)
 
 
 def bandwidth_together(device: Device) -> float:

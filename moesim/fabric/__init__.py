@@ -1,6 +1,6 @@
 """Machines as networks: which way traffic goes, what each link carries, and how long that takes."""
 
-from moesim.fabric.all_to_all import ALGORITHMS, all_to_all, all_to_all_parts
+from moesim.fabric.all_to_all import ALGORITHMS, PEER_S, all_to_all, all_to_all_parts
 from moesim.fabric.collectives import (
     POST_S,
     across_lines,
@@ -20,6 +20,7 @@ from moesim.fabric.routes import hops, incidence, latencies
 __all__ = [
     "ALGORITHMS",
     "PATTERNS",
+    "PEER_S",
     "POST_S",
     "BusyLink",
     "Line",

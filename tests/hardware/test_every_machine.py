@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from moesim.cost import peak_of, peak_together
 from moesim.errors import InfeasibleError
 from moesim.hardware import KINDS, load_hardware, names
 from moesim.hardware.describe import grouped
@@ -49,6 +50,19 @@ def test_predict_answers_or_says_what_is_short(name):
         assert 0 < answer.bounds["ttft_s"] <= answer.ttft_s < 100
         assert document["hardware"] == name
         assert sum(line["seconds"] for line in document["breakdown"]) == pytest.approx(answer.tpot_s)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_machine_has_a_peak_for_every_kind_of_work(name):
+    """Also where its file does not say how fast its vector units are: they are then taken as the others."""
+    device = load_hardware(name).device
+    for kind, dtype in (
+        ("gemm", "bf16"),
+        ("gemm", "int8"),
+        ("attention_decode", "bf16"),
+        ("elementwise", "bf16"),
+    ):
+        assert peak_together(device, kind, dtype) >= peak_of(device.processor, kind, dtype) > 0
 
 
 def test_most_machines_hold_the_model():

@@ -18,6 +18,7 @@ from moesim.layout import Disaggregated, ExpertMap, Parallelism, Workers
 from moesim.model import load_model
 from moesim.placement import read_plan
 from moesim.planning.launch import launch, places, script, unsupported, write_launch
+from moesim.planning.launch.setting import vendor_of
 from moesim.planning.types import Candidate
 from moesim.prediction import Engine
 from tests.planning.engine_flags import read_back
@@ -329,6 +330,25 @@ def test_other_vendors(models):
     assert "NVIDIA" in unsupported(replace(candidate, engine=Engine(backend="trtllm")))
     wide = _candidate(models, amd, Parallelism(dp=8, ep=8), backend="sglang")
     assert read_back("sglang", launch(wide).commands[0].text)[2].moe_a2a_backend == "mori"
+
+
+@pytest.mark.parametrize(
+    ("name", "vendor"),
+    [
+        ("gb200-nvl72", "nvidia"), ("h100-duplex-4", "nvidia"), ("dgx-spark", "nvidia"), ("mi300x-8", "amd"),
+        ("hbm-pim", "amd"), ("cloudmatrix384", "npu"), ("ascend-910b-8", "npu"), ("gaudi3-8", "other"),
+        ("tpu-v5e-256", "other"), ("dojo-wafer", "other"), ("groq-lpu-rack", "other"), ("m4-max", "other"),
+    ],
+)  # fmt: skip
+def test_a_machine_s_software_goes_by_its_maker_not_its_kind(models, name, vendor):
+    machine = load_hardware(name)
+    assert vendor_of(machine) == vendor
+    candidate = _candidate(models, machine, Parallelism(), name="gpt-oss-20b")
+    assert unsupported(candidate) == ""
+    noted = any("vllm is not known to run on" in note for note in launch(candidate).notes)
+    assert noted == (vendor == "other")
+    trtllm = _candidate(models, machine, Parallelism(), name="gpt-oss-20b", backend="trtllm")
+    assert ("TensorRT-LLM is for NVIDIA's devices" in unsupported(trtllm)) == (vendor != "nvidia")
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])

@@ -44,11 +44,8 @@ def unsupported(candidate: Candidate) -> str:
     "vLLM's expert parallelism is 1 or dp x tp = 8, not 4"
     """
     engine = _ENGINES[candidate.engine.backend]
-    vendor = vendor_of(candidate.hardware)
-    if engine is trtllm and vendor != "nvidia":
+    if engine is trtllm and vendor_of(candidate.hardware) != "nvidia":
         return "TensorRT-LLM is for NVIDIA's devices"
-    if vendor == "other":
-        return f"no engine's lines are known for {candidate.hardware.device.title}"
     for role, layout in dict(instances(candidate.layout)).items():
         bare = replace(candidate, redundant=0) if role == PREFILL else candidate
         reason = str(engine.unsupported(layout, bare))
@@ -102,6 +99,9 @@ def launch(
     notes = list(engine.notes(setting, found))
     if served in ("", candidate.model.name):
         notes.insert(0, f"{candidate.model.name} stands for the checkpoint's folder or Hugging Face id")
+    if vendor_of(candidate.hardware) == "other":
+        title = candidate.hardware.device.title
+        notes.insert(0, f"{name} is not known to run on {title}: the lines are those for NVIDIA's devices")
     if longest_tokens is not None:
         notes.append(f"requests of more than {setting.context} tokens are refused: the traffic has none")
     return Launch(name, engine.DOCUMENTED, tuple(lines), files, tuple(notes))

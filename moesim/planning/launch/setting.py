@@ -65,8 +65,9 @@ class Setting:
 
     @property
     def vendor(self) -> str:
-        """``nvidia``, ``amd`` or ``npu``; see `vendor_of`."""
-        return vendor_of(self.candidate.hardware)
+        """``nvidia``, ``amd`` or ``npu``, see `vendor_of`; NVIDIA's lines where there are no others."""
+        found = vendor_of(self.candidate.hardware)
+        return "nvidia" if found == "other" else found
 
     @property
     def visible(self) -> str:

@@ -14,7 +14,11 @@ from moesim.systems.row import Assumption, Case, Row
 from moesim.systems.tutel import Layer, expert_seconds, ordering_seconds, seconds_of
 
 MESSAGE = Assumption(
-    "message_s", 2e-6, 1e-6, 20e-6, "of a message: NCCL's network post on AMD hosts; more over TCP or SRD"
+    "message_s",
+    2e-6,
+    1e-6,
+    20e-6,
+    "of a peer: a send to it and a receive from it, 1 us each with Intel hosts in NCCL; more over TCP or SRD",
 )
 
 
