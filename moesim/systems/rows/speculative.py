@@ -62,8 +62,8 @@ TTFT = {
     ("qwen3-30b-a3b", 1024): 3.8,
 }
 SMALL = (
-    "exchanges are 6 to 8 % of a prefill here, where links run at their rate; the paper has them at up to 59 % "
-    "of a MoE layer, in an engine that is not described, and its savings do not go one way with the length"
+    "exchanges are 6 to 8 % of a prefill here, where links run at their rate; the paper has them at up to "
+    "59 % of a MoE layer, in an engine that is not described, and its savings do not go one way with the length"
 )
 
 
@@ -88,8 +88,13 @@ def _first_token(name: str, tokens: int) -> Row:
         "Speculative MoE",
         f"ttft-{name}-{tokens}",
         Figure(
-            "TTFT saved", "fraction", round(TTFT[name, tokens] / 100.0, 4), baseline="best baseline", grade="S",
-            source="arXiv:2503.04398 Sem-MoE / Speculative MoE (note)", locator="Attn-TP",
+            "TTFT saved",
+            "fraction",
+            round(TTFT[name, tokens] / 100.0, 4),
+            baseline="best baseline",
+            grade="S",
+            source="arXiv:2503.04398 Sem-MoE / Speculative MoE (note)",
+            locator="Attn-TP",
         ),
         lambda _: first_token(name, tokens),
         "serving",
@@ -98,7 +103,7 @@ def _first_token(name: str, tokens: int) -> Row:
         workload=f"{name}, TP 8 and EP 8, {tokens} tokens, one request; local activations as published",
         reason=SMALL,
         cause="disagreement",
-    )  # fmt: skip
+    )
 
 
 def _row(name: str, **more: object) -> Row:
