@@ -63,7 +63,7 @@ TTFT = {
 }
 SMALL = (
     "exchanges are 6 to 8 % of a prefill here, where links run at their rate; the paper has them at up to "
-    "59 % of a MoE layer, in an engine that is not described, and its savings do not go one way with the length"
+    "59 % of a MoE layer in an engine that is not described, and its savings do not go one way with length"
 )
 
 
