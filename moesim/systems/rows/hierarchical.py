@@ -1,4 +1,4 @@
-"""SMILE (arXiv:2212.05191) and HetuMoE (arXiv:2203.14685): all-to-all in two levels."""
+"""SMILE (arXiv:2212.05191), HetuMoE (arXiv:2203.14685), SE-MoE (arXiv:2205.10034): exchanges in two levels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from moesim.fabric import EFA, PeerCost, all_to_all
 from moesim.hardware import load_hardware
-from moesim.hardware.types import Hardware
+from moesim.hardware.types import Hardware, Link
 from moesim.ops.primitives import gemm
 from moesim.systems.headlines import claims, headline
-from moesim.systems.row import Assumption, Case, Row
+from moesim.systems.row import Assumption, Case, Figure, Row
 from moesim.systems.tutel import Layer, expert_seconds, ordering_seconds, seconds_of
 
 MESSAGE = Assumption(
@@ -110,6 +110,32 @@ def hetu_gain(case: Case, *, sparse: bool, batch: int) -> float:
     return base / ours
 
 
+# -- SE-MoE
+
+SE_NODES = 4
+TAPER = Assumption(
+    "taper",
+    1.5,
+    1.0,
+    2.0,
+    "bandwidth into a leaf switch over that out of it: not printed; cards of equal place share a leaf, so "
+    "that what goes to another place crosses the spine; the middle between none and two to one",
+)
+SE_TOKENS = Assumption("tokens", 4096, 1024, 16384, "of a GPU in one exchange: not printed")
+
+
+def se_moe_gain(case: Case) -> float:
+    """Speed of the exchange in two levels over that at once, on four nodes whose cards form rails."""
+    # Rate as printed, the rest as of the InfiniBand in the catalogue.
+    rails = Link("roce-100g", 12.5e9, 14e-6, 0.9, 0, "rail", leaf=SE_NODES, taper=case["taper"])
+    hardware = replace(load_hardware("a100-sxm-80gb-8", nodes=SE_NODES), scale_out=rails)
+    flat, two = (
+        float(all_to_all(hardware, 8 * SE_NODES, 2.0 * 4096 * case["tokens"], algorithm))
+        for algorithm in ("flat", "two_level")
+    )
+    return flat / two
+
+
 ROWS = (
     Row(
         "SMILE",
@@ -157,5 +183,24 @@ ROWS = (
         claims=("HetuMoE/1",),
         reason=HETU_WHY,
         cause="missing specification",
+    ),
+    Row(
+        "SE-MoE",
+        "hierarchical-exchange",
+        Figure(
+            "speed of all-to-all",
+            "x",
+            1.155,
+            baseline="all-to-all at once",
+            grade="S",
+            source="arXiv:2205.10034 and journal version (note)",
+            locator="hierarchical all-to-all, 80.7B on 32 GPUs",
+        ),
+        se_moe_gain,
+        "training",
+        "Collective(two-level)",
+        hardware="a100-sxm-80gb-8, 4 nodes, 100 Gbit/s for each GPU",
+        workload="width 4096, 16 bits",
+        assumed=(TAPER, SE_TOKENS),
     ),
 )
