@@ -1,4 +1,4 @@
-"""Exchanges in two levels: SMILE (arXiv:2212.05191), HetuMoE (arXiv:2203.14685), SE-MoE (arXiv:2205.10034)."""
+"""Exchanges in two levels: SMILE (arXiv:2212.05191), HetuMoE (2203.14685), SE-MoE (2205.10034)."""
 
 from __future__ import annotations
 
