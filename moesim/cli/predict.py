@@ -11,6 +11,9 @@ from moesim.cli import options as opt
 from moesim.cli.common import Json, Seed, print_json, print_table, stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moesim.errors import Fault
     from moesim.layout import Disaggregated, ExpertMap, Parallelism
     from moesim.model import Model
     from moesim.result import Prediction
@@ -97,6 +100,11 @@ def predict(
         assumed_routing,
         dispatch,
     )
+    workload = Workload(input_len, output_len, concurrency, request_rate)
+    faults = engine.faults() + workload.faults()
+    if plan is None:
+        faults += whole.faults(found_model, found_hardware, redundant)
+    placed = placement_of(found_model, layout, plan, redundant, faults)
     taught = None if calibration == "none" else calibration
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.
@@ -106,9 +114,9 @@ def predict(
             found_model,
             found_hardware,
             whole,
-            Workload(input_len, output_len, concurrency, request_rate),
+            workload,
             trace=routing,
-            plan=placement_of(found_model, layout, plan, redundant),
+            plan=placed,
             engine=engine,
             seed=seed,
             calibration=learnt,
@@ -126,18 +134,33 @@ def predict(
         stderr(f"note: {note}")
 
 
-def placement_of(model: Model, layout: Parallelism, path: str | None, redundant: int) -> ExpertMap | None:
-    """The placement that was asked for: from a file, or contiguous with spares."""
+def placement_of(
+    model: Model, layout: Parallelism, path: str | None, redundant: int, beside: Sequence[Fault] = ()
+) -> ExpertMap | None:
+    """The placement that was asked for: from a file, or contiguous with spares.
+
+    Parameters
+    ----------
+    model, layout
+        What is placed on the ranks of what.
+    path
+        File of a placement, which has its own spares.
+    redundant
+        Spares where there is no file.
+    beside
+        What else is wrong with the question, to be said at once.
+    """
     from moesim.errors import ConfigError, Fault
     from moesim.layout import ExpertMap
 
-    if path is None and not redundant:
-        return None
-    faults = [] if model.moe else [Fault(f"{model.name} has no experts to place", "--model")]
-    if path is None:
-        faults += layout.faults(model, None, redundant)
-    elif redundant:
+    faults = list(beside)
+    if (path is not None or redundant) and not model.moe:
+        faults.append(Fault(f"{model.name} has no experts to place", "--model"))
+    if path is not None and redundant:
         faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
+    elif model.moe and redundant > (most := max(0, model.num_experts * (layout.ep - 1))):
+        allowed = f"0 to {most} with this --ep" if most else "0 with this --ep"
+        faults.append(Fault("no expert goes twice on a rank", "--redundant", redundant, allowed))
     plan = None
     if path is not None and model.moe:
         # With it comes scipy's optimisation, which is slow to load.
@@ -149,7 +172,7 @@ def placement_of(model: Model, layout: Parallelism, path: str | None, redundant:
             faults += [Fault(f"{error.source}: {fault}") for fault in error.faults]
     if faults:
         raise ConfigError(faults)
-    if plan is not None:
+    if plan is not None or not redundant:
         return plan
     return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
 

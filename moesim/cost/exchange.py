@@ -86,9 +86,10 @@ def exchange_seconds(
     domain = hardware.domain if domain is None else domain
     off = 1.0 - np.eye(ranks)
     fit = found.dispatch if way == "dispatch" else found.combine
-    found_s = one_way_seconds(fit, hardware, busiest(up * off), busiest(out * off), ranks, tokens, domain)
+    up, out = up * off, out * off
+    found_s = one_way_seconds(fit, hardware, busiest(up), busiest(out), ranks, tokens, domain)
     # What was measured on full-rate switches takes no less on links that are shared.
-    return np.asarray(np.maximum(found_s, link_seconds(up * off, out * off, hardware, domain)))
+    return np.asarray(np.maximum(found_s, link_seconds(up, out, hardware, domain)))
 
 
 def one_way_seconds(

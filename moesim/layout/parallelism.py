@@ -123,7 +123,7 @@ class Parallelism:
                         f"does not divide the {model.num_experts} experts{spare} of {model.name}",
                         "--ep",
                         self.ep,
-                        _divisors(slots),
+                        f"{_divisors(slots)}; or {redundant + -slots % self.ep} redundant experts",
                     )
                 )
         if model.moe is not None and self.stage % self.ep == 0 and model.moe.intermediate % self.moe_tp:

@@ -235,6 +235,7 @@ def _expert_facts(model: Model, served: Served, plan: ExpertMap | None, state: S
         "distinct_experts": float(step.expert_mean("distinct_fraction")[0]) * model.num_experts,
         "hit_slots_per_rank": float(step.expert_mean("mean_hit_slots")[0]) / layers,
         "slots_per_rank": (plan.slots if plan else model.num_experts) / layout.ep,
+        "redundant": float(plan.redundant) if plan else 0.0,
     }
 
 

@@ -323,6 +323,35 @@ def test_wrong_plans_to_predict(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def test_spare_experts_let_ranks_outnumber_experts():
+    words = (
+        "--model gpt-oss-20b --hardware h100-sxm-8 --nodes 6 --tp 1 --dp 48 --ep 48 --concurrency 96".split()
+    )
+    alone = run("predict", *words)
+    assert alone.returncode == 2
+    assert "does not divide the 32 experts" in alone.stderr
+    assert "or 16 redundant experts" in alone.stderr
+    spare = _no_nan(run("predict", *words, "--redundant", 16, "--json").stdout)["experts"]
+    assert (spare["slots_per_rank"], spare["redundant"]) == (1.0, 16.0)
+
+
+def test_all_that_is_wrong_with_spare_experts_is_said_at_once():
+    words = "--model gpt-oss-20b --hardware h100-sxm-8 --dp 16 --ep 5 --redundant 200 --input-len 0".split()
+    done = run("predict", *words, "--overlap", "x", "--concurrency", 8)
+    assert done.returncode == 2
+    for part in (
+        "6 faults",
+        "--overlap: unknown",
+        "--input-len: must be",
+        "--ep: does not divide dp x tp = 16",
+        "--ep: does not divide the 32 experts and 200 redundant of gpt-oss-20b (got 5)",
+        "203 redundant experts",
+        "layout: pp x dp x tp = 16 devices",
+        "--redundant: no expert goes twice on a rank (got 200); allowed: 0 to 128",
+    ):
+        assert part in done.stderr, part
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-3", "1e300"])
 def test_loads_must_be_sane(value):
     done = run("predict", "--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--concurrency", value)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from moesim.hardware import load_hardware
 from moesim.overlap import (
     CORRECTED,
     PRINTED,
@@ -117,6 +118,30 @@ def test_all_degrees_of_1458_layers_take_well_under_a_second_and_the_closed_form
     assert np.mean(chosen / best.seconds) < 1.02
     eight = layer_seconds(forward, "fsmoe")
     assert (exact[0].seconds <= eight.seconds + 1e-12).all()
+
+
+def test_a_devices_port_has_room_for_both_kinds_of_messages_so_that_the_headline_overlaps_freely():
+    for bed, name in (("A", "a6000-8"), ("B", "rtx-2080-ti-4")):
+        found, link = fitted_bed(bed), load_hardware(name).scale_up
+        beside, on = (found.devices - 1) / found.devices, (found.nodes - 1) / found.nodes
+        inside = 4.0 * beside / found.line("gather", "all_gather").slope_s
+        across = 4.0 * on / found.devices / found.line("a2a", "all_to_all").slope_s
+        assert inside + across < link.bandwidth_bytes_per_s * link.efficiency
+
+
+def test_the_headline_uses_nothing_that_is_fitted_on_speedups(monkeypatch):
+    from moesim.systems.row import Case
+    from moesim.systems.rows import fsmoe
+
+    def fitted(*_):
+        raise AssertionError("fitted on the figures of Table 5")
+
+    monkeypatch.setattr(fsmoe, "taking_turns", fitted)
+    rows = {row.name: row for row in fsmoe.ROWS}
+    assert rows["layers-A"].headline
+    assert rows["layers-A"].compute(Case({"width": 1024})) > 1.0
+    with pytest.raises(AssertionError, match="Table 5"):
+        rows["layers-A-sharing-fitted-on-B"].compute(Case({"width": 1024}))
 
 
 def test_what_links_share_is_learnt_from_bed_b_alone_and_lies_between_none_and_all():

@@ -172,7 +172,47 @@ def test_more_skew_makes_shadows_worth_more():
 def test_the_solved_placement_is_no_worse_than_blocks_on_requests_it_was_not_made_for():
     from moesim.systems.rows.moetuner import layer_parts
 
-    case = Case({"tokens": 8192.0, "skew": 2.0})
+    case = Case({"tokens": 8192.0, "share": 0.5})
     before, after = (layer_parts(case, "h100-sxm-8", 1, plan) for plan in (0, 1))
     assert after[0] <= before[0]
     assert after[1] <= before[1]
+
+
+def test_loads_of_moetuner_are_those_that_are_shown_and_no_less_concentrated_elsewhere():
+    from moesim.systems.rows.moetuner import RANKS, SHOWN, concentrated
+
+    rng = np.random.default_rng(3)
+    loads = rng.dirichlet(np.full(8, 20.0), 32)
+    hottest = loads.reshape(32, RANKS, -1).sum(axis=-1)
+    blocks, shares = hottest.argmax(axis=-1), np.full(32, 0.5)
+    for layer, (rank, part) in SHOWN.items():
+        blocks[layer], shares[layer] = rank, part
+    found = concentrated(loads, blocks, shares)
+    assert found.sum(axis=1) == pytest.approx(1.0)
+    assert found[14, :2].sum() == pytest.approx(0.64)
+    assert found[23, 6:].sum() == pytest.approx(0.69)
+    assert found.reshape(32, RANKS, -1).sum(axis=-1).max(axis=-1).min() >= 0.5 - 1e-12
+    # What a block has already it keeps, and within a block nothing moves.
+    assert concentrated(loads, hottest.argmax(axis=-1), np.zeros(32)) == pytest.approx(loads)
+    assert found[14, 0] / found[14, 1] == pytest.approx(loads[14, 0] / loads[14, 1])
+
+
+def test_the_middle_of_moetuners_measured_loads_is_what_the_assumption_says():
+    from moesim.systems.rows.moetuner import SHARE, SHOWN
+
+    shown = np.mean([part for _, part in SHOWN.values()])
+    assert SHARE.high == pytest.approx(shown)
+    assert SHARE.value == pytest.approx((SHARE.low + shown) / 2.0, abs=0.005)
+
+
+def test_the_hottest_block_of_measured_mixtral_loads(shared):
+    from moesim.systems.rows.moetuner import RANKS, SHARE
+
+    counts = np.load(shared("traces/olmoe-counts/olmoe_mixtral_counts.npz"))
+    found = []
+    for name in counts.files:
+        if name.startswith("mistral") and name.endswith("counts"):
+            parts = counts[name] / counts[name].sum(axis=1, keepdims=True)
+            found.extend(parts.reshape(len(parts), RANKS, -1).sum(axis=-1).max(axis=-1))
+    assert len(found) == 15
+    assert np.mean(found) == pytest.approx(SHARE.low, abs=0.005)
