@@ -3,7 +3,7 @@
 A grouped GEMM works tile by tile: expert ``e`` with ``n_e`` tokens takes ``ceil(n_e / BM)`` rows of
 tiles, and the tiles of all experts are dealt to the cores in waves. Weights are read once for every slot that
 is hit. So time follows the histogram, not the mean: few tokens spread over many experts cost weight traffic,
-many tokens in ragged groups cost padding.
+many tokens in ragged groups cost padding. Units that multiply a matrix by single vectors pad nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from moesim.cost.roofline import Choice, Times, at, peak_flops_per_s, soft_max
 from moesim.cost.surface import AXES, Stack, find_surface
 from moesim.hardware.curves import Surface
-from moesim.hardware.types import Device
+from moesim.hardware.types import Device, Processor
 from moesim.model.dtypes import bytes_per_param
 from moesim.ops.precision import input_bytes
 from moesim.ops.primitives import ACTIVATION_BYTES
@@ -161,21 +161,36 @@ def _from_curves(tokens: Array, shape: ExpertShape, device: Device) -> Times:
     curve = processor.efficiency_of("expert_gemm", shape.dtype)
     pairs = tokens.sum(axis=-1)
     hit = (tokens > 0).sum(axis=-1)
-    rows = tile_rows(tokens)
-    row_tiles = np.ceil(tokens / rows[..., None]).sum(axis=-1)
     peak = peak_flops_per_s(processor, shape.dtype)
     efficiency = at(curve.compute, pairs * shape.flops_per_pair)
-    cores = processor.cores or 1
-    compute = np.zeros_like(pairs, dtype=np.float64)
+    if processor.tile_rows is None:
+        compute = _tiled_seconds(tokens, shape, processor.cores or 1, peak * efficiency)
+    else:
+        padded = whole_tiles(tokens, processor).sum(axis=-1)
+        compute = padded * shape.flops_per_pair / (peak * efficiency)
+    data = hit * shape.weight_bytes + pairs * shape.bytes_per_pair
+    bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+    memory = data / (bandwidth * at(curve.memory, data))
+    floor = np.where(pairs > 0, curve.floor_s, 0.0)
+    return Times(floor + soft_max(compute, memory, curve.sharpness), compute, memory, floor)
+
+
+def whole_tiles(tokens: Array, processor: Processor) -> Array:
+    """Tokens rounded up to the `tile_rows` of a processor whose units all work on one product, ``[...]``."""
+    rows = processor.tile_rows
+    return tokens if rows is None else np.asarray(np.ceil(tokens / rows) * rows)
+
+
+def _tiled_seconds(tokens: Array, shape: ExpertShape, cores: int, flops_per_s: Array) -> Array:
+    """Arithmetic of all tiles, idle cores of the last wave included, ``[...]``."""
+    rows = tile_rows(tokens)
+    row_tiles = np.ceil(tokens / rows[..., None]).sum(axis=-1)
+    compute = np.zeros(row_tiles.shape)
     for inputs, outputs in (
         (shape.hidden, (shape.matrices - 1) * shape.width),
         (shape.width, shape.hidden),
     ):
         columns = np.minimum(TILE_COLUMNS, outputs)
         waves = np.ceil(row_tiles * np.ceil(outputs / columns) / cores)
-        compute += waves * cores * 2.0 * rows * columns * inputs / (peak * efficiency)
-    data = hit * shape.weight_bytes + pairs * shape.bytes_per_pair
-    bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
-    memory = data / (bandwidth * at(curve.memory, data))
-    floor = np.where(pairs > 0, curve.floor_s, 0.0)
-    return Times(floor + soft_max(compute, memory, curve.sharpness), compute, memory, floor)
+        compute += waves * cores * 2.0 * rows * columns * inputs / flops_per_s
+    return compute

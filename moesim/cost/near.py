@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from moesim.cost.expert_gemm import ExpertShape, expert_times
+from moesim.cost.expert_gemm import ExpertShape, expert_times, whole_tiles
 from moesim.cost.roofline import (
     Choice,
     Rates,
@@ -151,7 +151,7 @@ def _prefixes(rising: Array, shape: ExpertShape, unit: Processor, memory: str) -
     One expert after the other: its weights are read once for all its tokens.
     """
     curve = unit.efficiency_of("expert_gemm", shape.dtype)
-    flops = rising * shape.flops_per_pair
+    flops = whole_tiles(rising, unit) * shape.flops_per_pair
     data = (rising > 0) * shape.weight_bytes + rising * shape.bytes_per_pair
     compute = flops / (peak_flops_per_s(unit, shape.dtype) * at(curve.compute, flops))
     moved = data / (unit.bandwidth_bytes_per_s[memory] * at(curve.memory, data))

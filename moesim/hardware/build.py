@@ -197,6 +197,7 @@ def _processor(
             key: Energy(cost.per_byte.value, cost.scope) for key, cost in spec.path_energy.items()
         },
         area_mm2=spec.area_mm2.value if spec.area_mm2 else None,
+        tile_rows=_whole(spec.tile_rows) if spec.tile_rows else None,
     )
 
 

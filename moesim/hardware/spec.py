@@ -136,9 +136,12 @@ class ProcessorSpec(_Part):
     """A compute unit. `bandwidth` is needed only where it differs from the memory's own.
 
     `kernels` names a file of measured kernels, which take the place of efficiencies where there are any.
+    `tile_rows` is 1 for units that multiply a matrix by single vectors; without it, tokens of an expert are
+    rounded up to tiles as common grouped-GEMM kernels do.
     """
 
     cores: Count | None = None
+    tile_rows: Count | None = None
     peak: dict[Dtype, FlopsPerS]
     bandwidth: dict[Name, BytesPerS] = {}
     efficiency: EfficiencyOrName | None = None

@@ -90,6 +90,10 @@ class Processor:
         By memory name, where this processor's path to a memory differs from the memory's own constant.
     area_mm2
         What the processor adds to a die, where published.
+    tile_rows
+        Rows of a matrix product that its units take at once, all of them at work on one product: what an
+        expert's tokens are rounded up to. None for tiles dealt to `cores`, as many rows as suit the tokens;
+        beside a memory, where nothing is dealt, for no rounding.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Processor:
     energy_per_flop: Mapping[str, Energy] = field(default_factory=dict)
     energy_per_byte: Mapping[str, Energy] = field(default_factory=dict)
     area_mm2: float | None = None
+    tile_rows: int | None = None
 
     def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
         """Efficiency of one kind of operation in one data type; ``nvfp4`` computes as ``fp4``."""

@@ -4,7 +4,7 @@ from moesim.overlap.closed_forms import PATHS, closed_form, path_seconds
 from moesim.overlap.colocate import Colocation, learn, local_rate
 from moesim.overlap.fsmoe import CORRECTED, PRINTED, Bed, Layers, grid, layer_of, operation_seconds, stretched
 from moesim.overlap.layer import LayerSeconds, backward
-from moesim.overlap.locality import capacity, capacity_bounds, grouped_exchange
+from moesim.overlap.locality import busiest_sent, capacity, capacity_bounds, grouped_exchange
 from moesim.overlap.pair import WINDOWS, PairSeconds, exchange_of_share
 from moesim.overlap.parallelism import Switch
 from moesim.overlap.schedules import DEGREES, SCHEDULES, Chosen, layer_seconds, schedule_seconds
@@ -27,6 +27,7 @@ __all__ = [
     "ShadowLayer",
     "Switch",
     "backward",
+    "busiest_sent",
     "capacity",
     "capacity_bounds",
     "closed_form",

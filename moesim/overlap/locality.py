@@ -58,3 +58,23 @@ def capacity(tokens: int, factor: float, experts_per_rank: int, experts: int) ->
     282
     """
     return math.ceil(tokens * factor / (experts_per_rank * experts))
+
+
+def busiest_sent(nodes: int, experts: int, local: float) -> float:
+    """Largest part of a node's tokens that leave it, which is what an all-to-all waits for.
+
+    Parameters
+    ----------
+    nodes, experts
+        With as many nodes as experts or fewer, each node holds some; beyond, some nodes hold none.
+    local
+        Part of its tokens that a node with experts keeps; without a preference, its even share.
+
+    Examples
+    --------
+    Preferring near experts helps until a node has none.
+
+    >>> busiest_sent(8, 16, 0.5), busiest_sent(16, 16, 0.5), busiest_sent(32, 16, 0.5)
+    (0.5, 0.5, 1.0)
+    """
+    return 1.0 if nodes > experts else 1.0 - max(local, 1.0 / nodes)

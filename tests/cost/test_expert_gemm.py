@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +35,21 @@ def test_waves_by_hand():
     per_wave = CORES * 2.0 * rows * TILE_COLUMNS / PEAK
     expected = np.ceil(up / CORES) * per_wave * 2048 + np.ceil(down / CORES) * per_wave * 1024
     assert expert_times(tokens, SHAPE, DEVICE).compute_s[0] == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.sampled_from([1, 8, 32]))
+def test_units_that_share_a_product_pad_to_their_own_rows(tokens, rows):
+    alike = replace(DEVICE.processor, tile_rows=rows)
+    device = replace(DEVICE, processors=(alike,))
+    padded = sum(-(-n // rows) * rows for n in tokens)
+    histogram = np.array([tokens], dtype=float)
+    shared = expert_times(histogram, SHAPE, device)
+    assert shared.compute_s[0] == pytest.approx(padded * SHAPE.flops_per_pair / PEAK)
+    # Neither the data nor any other processor knows of it, and no tile is smaller than one vector.
+    tiled = expert_times(histogram, SHAPE, DEVICE)
+    assert shared.memory_s == tiled.memory_s
+    single = expert_times(histogram, SHAPE, replace(device, processors=(replace(alike, tile_rows=1),)))
+    assert single.compute_s <= min(shared.compute_s, tiled.compute_s) * (1 + 1e-12)
 
 
 def test_an_idle_rank_takes_no_time():
