@@ -37,8 +37,13 @@ def find(names: Sequence[str]) -> tuple[str, ...]:
         Listing every name that is unknown, with the nearest ones.
     """
     known = {_fold(name): name for name in systems()}
+    # Faster MoE is not FasterMoE.
+    exact = {name.lower(): name for name in systems()}
     faults, found = [], []
     for name in names:
+        if name.lower() in exact:
+            found.append(exact[name.lower()])
+            continue
         folded = _fold(name)
         starts = [other for other in known if folded and other.startswith(folded)]
         if folded in known or len(starts) == 1:

@@ -30,9 +30,10 @@ def test_cells_are_within_twelve_per_cent_at_the_median(shared):
     assert len(every) == 199
     assert np.median(every) < 0.12
     assert np.median(small) < 0.10
-    # The large model on the old engine is not understood, and this says how badly.
-    large = np.concatenate([rows[:, 1] for key, rows in found.items() if key[1] != LITE])
-    assert 0.4 < np.median(large) < 0.9
+    large = np.concatenate([rows for key, rows in found.items() if key[1] != LITE])
+    assert np.median(np.abs(large[:, 1])) < 0.12
+    # Where many sequences run at once the old engine was still slower than its kernels.
+    assert 0.1 < np.median(large[large[:, 0] >= 64][:, 1]) < 0.3
 
 
 def _lite(loads, active=6, experts=64, **settings):

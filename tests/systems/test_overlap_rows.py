@@ -239,3 +239,29 @@ def test_locality_helps_until_nodes_have_no_experts_and_more_of_it_never_hurts()
     assert gains[0] < 1.0 < gains[1]
     assert all(over_hash(Case({**case, "local": local}), 256) < 1.0 for local in (0.1, 0.5, 1.0))
     assert [busiest_sent(n, 16, 0.0) for n in (2, 16)] == [0.5, 15 / 16]
+
+
+def test_ttft_rows_are_those_of_the_shared_table_and_save_no_more_than_exchanges_take(shared):
+    from moesim.systems.rows.speculative import LOCAL, TTFT, first_token
+
+    names = {"DeepSeek-V2-Lite": "deepseek-v2-lite", "Qwen3-30B-A3B": "qwen3-30b-a3b"}
+    with shared("published/measurements.csv").open(encoding="utf-8", newline="") as file:
+        lines = [r for r in csv.DictReader(file) if r["system"] == "Sem-MoE"]
+    table = {
+        (names[r["model"]], int(r["input_len"])): float(r["value"])
+        for r in lines
+        if r["metric"] == "TTFT_reduction"
+    }
+    assert table == TTFT
+    for name, tokens in TTFT:
+        before, after = LOCAL[name]
+        assert 0.0 < first_token(name, tokens) < (after - before) / (100.0 - before)
+
+
+def test_two_levels_pay_on_rails_by_how_little_leaves_a_leaf():
+    from moesim.systems.rows.hierarchical import se_moe_gain
+
+    gains = [se_moe_gain(Case({"taper": taper, "tokens": 4096.0})) for taper in (1.0, 1.25, 1.5, 2.0)]
+    assert gains == sorted(gains)
+    # Without a narrow spine there is nothing to avoid, and what is exchanged inside comes on top.
+    assert gains[0] < 1.0 < gains[-1]

@@ -56,6 +56,7 @@ def test_a_name_shows_all_rows_and_none_shows_headlines(moesim):
 
 def test_names_are_found_however_they_are_written():
     assert find(["q-moe", "QMOE", "mc moe", "ktrans"]) == ("QMoE", "MC-MoE", "KTransformers")
+    assert find(["Faster MoE", "fastermoe"]) == ("Faster MoE", "FasterMoE")
 
 
 def test_without_a_sweep_nothing_is_bound_by_assumptions():
