@@ -114,6 +114,8 @@ def _details(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         typer.echo()
         typer.echo(f"{row['system']}, {row['row']}: {row['verdict']}")
+        if row["gain_ratio"] is not None:
+            typer.echo(f"  gain over the published gain: {row['gain_ratio']:.2f}")
         for name in _DETAILS:
             if row[name]:
                 typer.echo(f"  {name}: {row[name]}")

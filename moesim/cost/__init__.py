@@ -26,7 +26,7 @@ from moesim.cost.exchange import (
     one_way_seconds,
 )
 from moesim.cost.expert_gemm import ExpertShape, expert_times
-from moesim.cost.near import SplitTimes, alone, choose, split_expert_times
+from moesim.cost.near import SplitTimes, alone, choose, kv_memory_of, split_expert_times
 from moesim.cost.roofline import (
     Choice,
     OpTimes,
@@ -65,6 +65,7 @@ __all__ = [
     "hit_parts",
     "hit_parts_limited",
     "idle_energy",
+    "kv_memory_of",
     "link_energy",
     "memory_energy",
     "message_seconds",

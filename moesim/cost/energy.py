@@ -131,7 +131,7 @@ def idle_energy(device: Device, seconds: Array | float) -> Spent:
 
 
 def op_energy(table: OpTable, device: Device, near: npt.NDArray[np.bool_] | None = None) -> Spent:
-    """Energy of all runs of the ops of a table, from and to the main memory.
+    """Energy of all runs of the ops of a table, from and to the main memory and that of the KV cache.
 
     Parameters
     ----------
@@ -148,9 +148,12 @@ def op_energy(table: OpTable, device: Device, near: npt.NDArray[np.bool_] | None
     Elementwise work and attention are counted as 16-bit arithmetic.
     """
     counts = table.counts
-    flops, moved = table.column("flops"), table.column("activation_bytes") + table.column("cache_bytes")
+    flops, cached = table.column("flops"), table.column("cache_bytes")
+    moved = table.column("activation_bytes") + cached
     data = np.where(flops + moved > 0, table.column("weight_bytes") + moved, 0.0)
-    flops, data = counts * flops, counts * data
+    flops, data, cached = counts * flops, counts * data, counts * cached
+    apart = device.kv_memory is not device.memory
+    data = data - cached if apart else data
     there = np.zeros(flops.shape, dtype=bool) if near is None else near
     spent = Spent()
     for processor, mine in zip(device.processors[:2], (~there, there), strict=False):
@@ -161,6 +164,8 @@ def op_energy(table: OpTable, device: Device, near: npt.NDArray[np.bool_] | None
         for dtype, amount in by_type.items():
             spent = spent + compute_energy(device, processor, dtype, amount)
         spent = spent + memory_energy(device, processor, device.memory, (data * mine).sum(axis=0))
+        if apart:
+            spent = spent + memory_energy(device, processor, device.kv_memory, (cached * mine).sum(axis=0))
     return spent
 
 

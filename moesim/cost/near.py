@@ -61,6 +61,42 @@ def alone(device: Device) -> Device:
     return replace(device, processors=device.processors[:1])
 
 
+def kv_memory_of(table: OpTable, device: Device, choice: Choice = _ANY, weights_bytes: float = 0.0) -> str:
+    """Name of the memory from which a step takes least time if the KV cache is there, and has room there.
+
+    Beside another memory than the main one there may be a processor for attention (AttAcc). Such a memory is
+    asked if it holds no less than what weights leave free in the main one.
+
+    Parameters
+    ----------
+    table
+        A usual step, with attention.
+    device
+        As described; its `kv_in` does not matter.
+    choice
+        Which measured kernels apply.
+    weights_bytes
+        What its main memory holds besides.
+
+    Examples
+    --------
+    >>> from moesim.hardware import load_hardware
+    >>> from moesim.ops import Op
+    >>> cache = Op("attention", "attention_decode", "bf16", 1e10, cache_bytes=1e10)
+    >>> table = OpTable(((cache, 1),), (), 1)
+    >>> [kv_memory_of(table, load_hardware(name).device) for name in ("attacc-8", "a100-monde", "sn40l-8")]
+    ['pim', 'hbm', 'hbm']
+    """
+    main = device.memory
+    roomy = [m for m in device.memories[1:] if m.capacity_bytes >= main.capacity_bytes - weights_bytes]
+    seconds = {}
+    for memory in (main, *roomy):
+        there = replace(device, kv_in=memory.name)
+        times = op_times(table, there, Rates.of(table, there, choice))
+        seconds[memory.name] = float((table.counts * times.seconds).sum())
+    return min(seconds, key=lambda name: seconds[name])
+
+
 def choose(table: OpTable, device: Device, rates: Rates | None = None) -> IntArray:
     """Processor of each op: 1 where the one near the memory takes less time, else 0.
 

@@ -77,8 +77,9 @@ class OpTimes(Times):
 
     Parameters
     ----------
-    peak_compute_s, peak_memory_s
-        What each resource would take at its peak, that of all processors together.
+    peak_compute_s, peak_memory_s, peak_kv_s
+        What each resource would take at its peak, that of all processors together; `peak_kv_s` is of the
+        memory of the KV cache, where that is another than the main one, else 0.
     near
         Whether the op runs on the processor beside the memory, bool ``[ops, batches]``.
     """
@@ -86,6 +87,7 @@ class OpTimes(Times):
     peak_compute_s: Array
     peak_memory_s: Array
     near: npt.NDArray[np.bool_]
+    peak_kv_s: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class Rates:
         Whether the processor does such ops, bool ``[ops, 1]``.
     near
         The same of the processor beside the memory; None without.
+    kv_bandwidth
+        To the memory of the KV cache; None where that is the main one.
     """
 
     peak: Array
@@ -149,6 +153,7 @@ class Rates:
     stack: Stack
     can: npt.NDArray[np.bool_]
     near: Rates | None = None
+    kv_bandwidth: float | None = None
 
     @classmethod
     def of(
@@ -159,10 +164,14 @@ class Rates:
         Parameters
         ----------
         near_kinds
-            Kinds of ops that may run beside the memory, where the device has a processor there.
+            Kinds of ops that may run beside the memory, where the device has a processor there. Beside a
+            memory of the KV cache alone, attention does.
         """
         main = cls._on(table, device.processor, device, choice, KINDS)
         unit = near_processor(device)
+        if unit is None and device.kv_memory is not device.memory and device.near is not None:
+            unit = device.near
+            near_kinds = [kind for kind in near_kinds if kind.startswith("attention")]
         return main if unit is None else replace(main, near=cls._on(table, unit, device, choice, near_kinds))
 
     @classmethod
@@ -170,6 +179,7 @@ class Rates:
         cls, table: OpTable, processor: Processor, device: Device, choice: Choice, kinds: Collection[str]
     ) -> Rates:
         bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
+        apart = device.kv_memory is not device.memory
         rows, curves = [], []
         surfaces: dict[int, Surface] = {}
         # The main processor does all there is; catalogues do not always say how fast its vector units are.
@@ -178,7 +188,8 @@ class Rates:
         for row, (op, _) in enumerate(table.ops):
             e = processor.efficiency_of(op.kind, op.dtype)
             surface = None
-            if op.shape is not None:
+            # What was measured read the cache from the main memory.
+            if op.shape is not None and not (apart and op.kind.startswith("attention")):
                 dtype = op.dtype if op.kind.startswith("attention") else choice.dtype(op.dtype)
                 dtype = "bf16" if dtype == "fp16" else dtype
                 surface = find_surface(processor.kernels, op.shape.kernel, dtype, choice.backend)
@@ -202,6 +213,7 @@ class Rates:
             np.array(list(surfaces), dtype=np.int64),
             Stack.of(list(surfaces.values())),
             np.array(can, dtype=bool).reshape(-1, 1),
+            kv_bandwidth=processor.bandwidth_bytes_per_s[device.kv_memory.name] if apart else None,
         )
 
 
@@ -252,6 +264,8 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
     device
         Does it from its main memory: each op on the processor that takes less time, the main one if neither
         does. What runs beside the memory is started by the main processor: it takes no less to launch.
+        The KV cache may lie in another memory (`Device.kv_in`); what an op moves from either counts one after
+        the other, as queries arrive before the cache is read and results leave after.
     rates
         `Rates` of a table with the same rows, if they were made before.
     """
@@ -268,11 +282,14 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
         for a, b in (
             (main.peak_compute_s, other.peak_compute_s),
             (main.peak_memory_s, other.peak_memory_s),
+            (main.peak_kv_s, other.peak_kv_s),
         )
     ]
-    compute, memory = (
+    compute, memory, kv = (
         np.where(rates.near.can, both, alone)
-        for both, alone in zip(together, (main.peak_compute_s, main.peak_memory_s), strict=True)
+        for both, alone in zip(
+            together, (main.peak_compute_s, main.peak_memory_s, main.peak_kv_s), strict=True
+        )
     )
     return OpTimes(
         np.where(near, other.seconds + wait, main.seconds),
@@ -282,17 +299,22 @@ def op_times(table: OpTable, device: Device, rates: Rates | None = None) -> OpTi
         compute,
         memory,
         near,
+        kv,
     )
 
 
 def _times(table: OpTable, rates: Rates) -> OpTimes:
     """Seconds of one run of each op on one processor."""
-    flops, weight = table.column("flops"), table.column("weight_bytes")
-    moved = table.column("activation_bytes") + table.column("cache_bytes")
+    flops, weight, cached = table.column("flops"), table.column("weight_bytes"), table.column("cache_bytes")
+    moved = table.column("activation_bytes") + cached
     active = (flops + moved) > 0
     data = np.where(active, weight + moved, 0.0)
-    peak_compute, peak_memory = flops / rates.peak, data / rates.bandwidth
-    compute, memory = peak_compute.copy(), peak_memory.copy()
+    if rates.kv_bandwidth is None:
+        peak_memory, peak_kv = data / rates.bandwidth, np.zeros(data.shape)
+    else:
+        peak_memory, peak_kv = (data - cached) / rates.bandwidth, cached / rates.kv_bandwidth
+    peak_compute = flops / rates.peak
+    compute, memory = peak_compute.copy(), peak_memory + peak_kv
     curved = rates.curved
     compute[curved] /= _efficiency(rates.compute, flops[curved])
     memory[curved] /= _efficiency(rates.memory, data[curved])
@@ -308,7 +330,7 @@ def _times(table: OpTable, rates: Rates) -> OpTimes:
         seconds[measured] = np.maximum(seconds[measured] * factor - hidden, roof)
         floors[measured] = np.minimum(floors[measured] * factor - hidden, seconds[measured])
     near = np.zeros(seconds.shape, dtype=bool)
-    return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory, near)
+    return OpTimes(seconds, compute, memory, floors, peak_compute, peak_memory, near, peak_kv)
 
 
 def _sizes(table: OpTable, rows: npt.NDArray[np.int64]) -> Array:

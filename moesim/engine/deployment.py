@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.cost import Choice, ExpertShape, Rates
+from moesim.cost import Choice, ExpertShape, Rates, kv_memory_of
 from moesim.engine.dispatch import Replicas
 from moesim.engine.eager import launches
 from moesim.engine.experts import SAMPLES, ExpertStep
@@ -32,6 +32,12 @@ from moesim.ops.table import OpTable
 
 #: Prompt lengths whose prefill is kept.
 MOST_LENGTHS = 100_000
+
+#: Sequences per rank and tokens of each, for which the memory of the cache is chosen where there are several.
+USUAL = (64.0, 4096.0)
+
+#: Sequences per rank and tokens of each, for which the memory of the cache is chosen where there are several.
+USUAL = (64.0, 4096.0)
 
 OVERLAPS = ("none", "two-batch", "streams")
 #: Serving engines whose kernels were measured.
@@ -132,7 +138,7 @@ class Deployment:
     draft: Deployment | None = field(init=False, default=None)
     _cached: tuple[tuple[float, CacheShape], ...] = field(init=False)
     _experts: dict[tuple[int, int], ExpertStep] = field(default_factory=dict, init=False)
-    _rates: dict[tuple[tuple[str, str, str, int], ...], Rates] = field(default_factory=dict, init=False)
+    _rates: dict[tuple[object, ...], Rates] = field(default_factory=dict, init=False)
     _weights: dict[Parallelism, float] = field(default_factory=dict, init=False)
     _memory: dict[tuple[float, float], MemoryUse] = field(default_factory=dict, init=False)
     _prompts: dict[tuple[float, float], Array] = field(default_factory=dict, init=False)
@@ -143,6 +149,8 @@ class Deployment:
         self.traits = self.traits.on(self.hardware.scale_up)
         self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
+        self.hardware = self._with_cache_placed()
+        self.hardware = self._with_cache_placed()
         if self.speculation.tokens:
             head = draft_model(self.model)
             self.draft = replace(
@@ -155,6 +163,20 @@ class Deployment:
                 traits=replace(self.traits, host_s=0.0),
                 speculation=Speculation(),
             )
+
+    def _with_cache_placed(self) -> Hardware:
+        """The machine with its KV cache where decode steps are fastest, if nothing says where it is."""
+        device, layout = self.hardware.device, self.layout
+        if device.kv_in is not None or len(device.memories) == 1:
+            return self.hardware
+        spare = self.plan.mean_copies if self.plan is not None else 0.0
+        weights = weights_per_device(self.model, layout, self.precision, spare)
+        sequences, context = (np.array([each]) for each in USUAL)
+        queries = 1.0 + self.speculation.tokens
+        batch = Batch.decode_over(sequences * layout.dp, context, layout.dp, queries)
+        table = step_work(self.model, layout, batch, self.precision, self.kinds).table
+        found = kv_memory_of(table, device, self.choice, weights)
+        return replace(self.hardware, device=replace(device, kv_in=found))
 
     def _plan_of(self, head: Model) -> ExpertMap | None:
         """Where a draft's experts lie: with as many spares as the model's, so that they divide as well."""
@@ -288,7 +310,8 @@ class Deployment:
         return [(group, self._expert_step(group, phase, i)) for i, group in enumerate(work.experts)]
 
     def _rates_of(self, table: OpTable) -> Rates:
-        key = tuple((op.name, op.kind, op.dtype, op.launches) for op, _ in table.ops)
+        rows = tuple((op.name, op.kind, op.dtype, op.launches) for op, _ in table.ops)
+        key = self.hardware.device.kv_in, rows
         known = self._rates.get(key)
         if known is None:
             known = self._rates[key] = Rates.of(table, self.hardware.device, self.choice)

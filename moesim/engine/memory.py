@@ -49,17 +49,21 @@ class MemoryUse:
         What the engine may use of the device.
     capacity_bytes
         What the device has.
+    apart_bytes
+        What the engine may use of the memory that holds the cache, where that is another; else None.
     """
 
     weights_bytes: float
     workspace_bytes: float
     budget_bytes: float
     capacity_bytes: float
+    apart_bytes: float | None = None
 
     @property
     def cache_budget_bytes(self) -> float:
         """What is left for the cache; negative when even the weights do not fit."""
-        return self.budget_bytes - self.weights_bytes - self.workspace_bytes
+        left = self.budget_bytes - self.weights_bytes - self.workspace_bytes
+        return left if self.apart_bytes is None or left < 0 else self.apart_bytes
 
 
 def memory_use(
@@ -92,7 +96,9 @@ def memory_use(
     weights_bytes
         `weights_per_device`, if that is known.
     """
-    capacity = hardware.device.memory.capacity_bytes
+    device = hardware.device
+    capacity = device.memory.capacity_bytes
+    apart = device.kv_memory is not device.memory
     if weights_bytes is None:
         weights_bytes = weights_per_device(model, layout, precision, redundant, draft)
     return MemoryUse(
@@ -100,6 +106,7 @@ def memory_use(
         _workspace(model, kinds, layout, chunk_tokens),
         capacity * utilisation,
         capacity,
+        device.kv_memory.capacity_bytes * utilisation if apart else None,
     )
 
 

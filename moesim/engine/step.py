@@ -245,6 +245,7 @@ def _bound(
     bandwidth = bandwidth_together(device)
     compute = (work.table.counts * times.peak_compute_s).sum(axis=0)
     memory = (work.table.counts * times.peak_memory_s).sum(axis=0)
+    cached = (work.table.counts * times.peak_kv_s).sum(axis=0)
     up, out = np.zeros(work.table.batches), np.zeros(work.table.batches)
     for group, step, found in zip(work.experts, steps, groups, strict=True):
         compute = compute + found["mean_flops"] / peak_together(device, "gemm", group.dtype)
@@ -254,4 +255,4 @@ def _bound(
             up = up + found["up_tokens"] * vector / device_bytes_per_s(hardware)
             if hardware.scale_out is not None:
                 out = out + found["out_tokens"] * vector / hardware.scale_out.bandwidth_bytes_per_s
-    return np.asarray(np.max([compute, memory, up, out], axis=0))
+    return np.asarray(np.max([compute, memory, cached, up, out], axis=0))

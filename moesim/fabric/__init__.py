@@ -13,18 +13,21 @@ from moesim.fabric.grids import grid_hops, grid_links, grid_loads
 from moesim.fabric.loads import busiest_seconds, contention_seconds, flow_loads, link_loads, multicast_loads
 from moesim.fabric.measured import fastest, fit_of
 from moesim.fabric.network import Network, device_bytes_per_s, network_of
+from moesim.fabric.peers import EFA, PeerCost
 from moesim.fabric.phases import Line, fastest_line
 from moesim.fabric.report import PATTERNS, BusyLink, Report, algorithms, pattern, traffic_report
 from moesim.fabric.routes import hops, incidence, latencies
 
 __all__ = [
     "ALGORITHMS",
+    "EFA",
     "PATTERNS",
     "PEER_S",
     "POST_S",
     "BusyLink",
     "Line",
     "Network",
+    "PeerCost",
     "Report",
     "across_lines",
     "algorithms",

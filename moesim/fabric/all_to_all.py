@@ -18,6 +18,7 @@ import numpy as np
 from moesim.fabric.collectives import POST_S, across_lines, inside_lines, shares_links
 from moesim.fabric.measured import fastest, fit_of
 from moesim.fabric.network import network_of
+from moesim.fabric.peers import PeerCost
 from moesim.fabric.phases import Groups, Line, fastest_line
 from moesim.hardware.types import Hardware
 from moesim.hardware.wiring import Array
@@ -33,7 +34,7 @@ def all_to_all(
     bytes_per_rank: Array | float,
     algorithm: str = "best",
     *,
-    message_s: float | None = None,
+    message_s: PeerCost | float | None = None,
     shared_nic: bool = False,
     copies: bool = True,
 ) -> Array:
@@ -50,7 +51,7 @@ def all_to_all(
     algorithm
         One of `ALGORITHMS`, or ``best`` for the fastest at each size.
     message_s
-        What each peer over the network costs after the first; `PEER_S` if None.
+        What each peer over the network costs after the first, also by its message; `PEER_S` if None.
     shared_nic
         Whether a domain has one network card that all its devices share: a leader then has all of it.
     copies
@@ -103,7 +104,7 @@ def all_to_all_parts(
     bytes_per_rank: Array | float,
     algorithm: str,
     *,
-    message_s: float | None = None,
+    message_s: PeerCost | float | None = None,
     shared_nic: bool = False,
     copies: bool = True,
 ) -> dict[str, Array]:
@@ -115,25 +116,33 @@ def all_to_all_parts(
     if ranks > local and ranks % local:
         raise ValueError(f"{ranks} ranks do not fill whole domains of {local}")
     domains = ranks // local
-    post = PEER_S if message_s is None else message_s
+
+    def posted(messages: float, bytes_: Array) -> Array:
+        """Seconds of all peers of a rank but the first, each sent so many bytes."""
+        if isinstance(message_s, PeerCost):
+            return messages * message_s(bytes_)
+        return np.full_like(bytes_, messages * (PEER_S if message_s is None else message_s))
+
     if domains == 1 and algorithm != "leader":
         return {"intra": _inside(hardware, local, data)}
     if algorithm == "flat":
-        out = _flat_across(hardware, local, domains, post)
+        out = _flat_across(hardware, local, domains)
         within = _inside(hardware, local, data / domains)
-        return {"exchange": np.maximum(within, out.alpha_s + out.beta_s * data)}
+        start = out.alpha_s + posted(local * (domains - 1) - 1, data / ranks)
+        return {"exchange": np.maximum(within, start + out.beta_s * data)}
     memory = hardware.device.memory.bandwidth_bytes_per_s
     copied = 4.0 * data / memory if copies else np.zeros_like(data)
     if algorithm == "two_level":
-        out = _posted(hardware, local, domains, post)
-        inter = out.alpha_s + out.beta_s * data
+        out = _across(hardware, local, domains)
+        inter = out.alpha_s + posted(domains - 2, data / domains) + out.beta_s * data
         return {"intra": _inside(hardware, local, data), "copy": copied, "inter": inter}
     gather = _gathered(hardware, local)
     moved = gather.alpha_s + gather.beta_s * data if local > 1 else np.zeros_like(data)
     found = {"gather": moved, "copy": copied * local}
     if domains > 1:
-        out = _posted(hardware, 1, domains, post)
-        found["exchange"] = out.alpha_s + out.beta_s * data * (1.0 if shared_nic else local)
+        out = _across(hardware, 1, domains)
+        sent = out.beta_s * data * (1.0 if shared_nic else local)
+        found["exchange"] = out.alpha_s + posted(domains - 2, local * data / domains) + sent
     return {**found, "scatter": moved}
 
 
@@ -147,13 +156,13 @@ def _inside(hardware: Hardware, ranks: int, data: Array) -> Array:
     return fastest_line(inside_lines(hardware, "all_to_all", ranks, ranks), data)
 
 
-def _posted(hardware: Hardware, inside: int, domains: int, post: float) -> Line:
-    """All-to-all of ranks of equal place, with another cost of a message."""
+def _across(hardware: Hardware, inside: int, domains: int) -> Line:
+    """All-to-all of ranks of equal place, without what posting to peers costs."""
     line = across_lines(hardware, "all_to_all", inside, domains)["direct"]
-    return Line(line.alpha_s + (domains - 2) * (post - POST_S), line.beta_s)
+    return Line(line.alpha_s - (domains - 2) * POST_S, line.beta_s)
 
 
-def _flat_across(hardware: Hardware, local: int, domains: int, post: float) -> Line:
+def _flat_across(hardware: Hardware, local: int, domains: int) -> Line:
     """What crosses the network where each rank sends to each of the other domains' ranks."""
     network = network_of(hardware)
     key = ("flat", local, domains)
@@ -162,8 +171,7 @@ def _flat_across(hardware: Hardware, local: int, domains: int, post: float) -> L
         source, target = np.nonzero(ranks[:, None] // local != ranks[None, :] // local)
         network.known[key] = Groups(network, ranks[None, :]).phase(source, target, 1.0 / len(ranks))
     line: Line = network.known[key]
-    messages = local * (domains - 1)
-    return Line(line.alpha_s + (messages - 1) * post, line.beta_s)
+    return line
 
 
 def _gathered(hardware: Hardware, local: int) -> Line:

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,14 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
     from moesim.hardware.build import build, default_nodes, max_nodes
 
     description, findings = examine(path)
-    faults = [finding.fault for finding in findings if finding.strict]
-    if faults or description is None:
-        raise ConfigError(faults, path)
+    if description is None or any(finding.strict for finding in findings):
+        strict = [finding.fault for finding in findings if finding.strict]
+        # A file that must be mended anyway is told the rest too, each kind of it once.
+        alike: dict[str, list[Fault]] = {}
+        for finding in findings:
+            if not finding.strict:
+                alike.setdefault(finding.fault.message, []).append(finding.fault)
+        raise ConfigError([*strict, *(_as_one(faults) for faults in alike.values())], path)
     most = max_nodes(description.spec)
     wanted = default_nodes(description.spec) if nodes is None else nodes
     if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
@@ -102,6 +107,11 @@ def _load(path: Path, _seen: object, nodes: int | None) -> Hardware:
         str(path),
         wanted,
     )
+
+
+def _as_one(faults: list[Fault]) -> Fault:
+    more = f" (and {len(faults) - 1} more like it)" if len(faults) > 1 else ""
+    return replace(faults[0], message=faults[0].message + more)
 
 
 def read_description(path: Path) -> Description:

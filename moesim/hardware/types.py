@@ -133,7 +133,8 @@ class Device:
 
     The first processor and the first memory are the main ones. A second processor sits beside a memory: each
     processor has its own bandwidth to each memory. MoNDE's reaches LPDDR at 512 GB/s that the GPU reaches at
-    32 GB/s, Duplex's the GPU's own memory at four times the GPU's bandwidth.
+    32 GB/s, Duplex's the GPU's own memory at four times the GPU's bandwidth. `kv_in` names the memory that
+    holds the KV cache where that is not the main one.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Device:
     idle_w: float | None = None
     price: Price | None = None
     cache: Cache | None = None
+    kv_in: str | None = None
 
     @property
     def processor(self) -> Processor:
@@ -152,8 +154,13 @@ class Device:
 
     @property
     def memory(self) -> Memory:
-        """The main memory: it holds weights and KV cache."""
+        """The main memory: it holds weights, and the KV cache unless `kv_in` says otherwise."""
         return self.memories[0]
+
+    @property
+    def kv_memory(self) -> Memory:
+        """The memory that holds the KV cache."""
+        return next((m for m in self.memories if m.name == self.kv_in), self.memory)
 
     @property
     def near(self) -> Processor | None:

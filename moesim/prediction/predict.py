@@ -108,7 +108,8 @@ def predict(
     running = min(float(state.running[0]), concurrency)
     cached = running * float(served.decode.cache_bytes(load.input_len + load.output_len / 2.0)[0])
     cached /= served.decode.layout.dp * served.decoders.count
-    memory = served.memory
+    memory, device = served.memory, served.decode.hardware.device
+    elsewhere = device.kv_memory.capacity_bytes if memory.apart_bytes is not None else 0.0
     moe = model.moe is not None
     notes = _notes(served, workload, load, state, found)
     if found is not None and not found.known_system:
@@ -128,7 +129,7 @@ def predict(
         total_token_throughput=values["total_token_throughput"],
         output_throughput_per_device=values["output_throughput_per_device"],
         memory_bytes=memory.weights_bytes + memory.workspace_bytes + cached,
-        memory_capacity_bytes=memory.capacity_bytes,
+        memory_capacity_bytes=memory.capacity_bytes + elsewhere,
         load_imbalance=float(state.decode.step.expert_mean("load_imbalance")[0]) if moe else None,
         running=running,
         prefill_s=float(state.prefill_s[0]),
@@ -263,6 +264,8 @@ def _notes(
     if workload.concurrency is not None and concurrency < ranks:
         notes.append(f"{concurrency:.0f} requests keep no more of {ranks} data-parallel ranks busy")
     device = served.decode.hardware.device
+    if device.kv_memory is not device.memory:
+        notes.append(f"the KV cache is in memory {device.kv_memory.name}, where decode steps are faster")
     measured_on = device.processor.measured_on
     if measured_on != device.name:
         stand = f"those of {measured_on}" if measured_on else "efficiencies of its family"

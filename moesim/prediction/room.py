@@ -14,11 +14,21 @@ from moesim.units import show
 def check_room(deployment: Deployment, load: Load, memory: MemoryUse, engine: Engine) -> None:
     """Raise `InfeasibleError` unless weights, workspace and one request fit."""
     one = deployment.cache_bytes(load.input_len + load.output_len)
-    needed = memory.weights_bytes + memory.workspace_bytes + float(one[0])
-    if needed <= memory.budget_bytes:
-        return
+    needed = memory.weights_bytes + memory.workspace_bytes
     hardware, model = deployment.hardware, deployment.model
     name = hardware.device.memory.name
+    if memory.apart_bytes is None:
+        needed += float(one[0])
+    elif needed <= memory.budget_bytes and float(one[0]) > memory.apart_bytes:
+        raise InfeasibleError(
+            f"one request's cache takes {show(float(one[0]), 'bytes')} of memory {hardware.device.kv_in} per "
+            f"device, {hardware.name} has {show(memory.apart_bytes, 'bytes')} to use",
+            resource=f"memory {hardware.device.kv_in}",
+            needed=float(one[0]),
+            available=memory.apart_bytes,
+        )
+    if needed <= memory.budget_bytes:
+        return
     out = fewest_nodes(deployment, load, engine)
     way = (
         f"the fewest such nodes that hold it: {out[0]}, laid out {out[1]}"

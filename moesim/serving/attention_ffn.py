@@ -160,6 +160,8 @@ class Pools:
         for group, _ in one.expert_steps(DECODE):
             params = group.moe.matrices * group.hidden * group.shard * bytes_per_param(group.dtype)
             held += len(group.layers) * params * group.moe.num_experts / one.layout.ep
+        if memory.apart_bytes is not None:
+            return replace(memory, weights_bytes=memory.weights_bytes - held).cache_budget_bytes
         return memory.cache_budget_bytes + held
 
     def blocks(self, longest: int, chunk_tokens: float, utilisation: float, block: int = BLOCK_TOKENS) -> int:

@@ -50,6 +50,15 @@ class Judged:
         return None if self.ours is None or not published else self.ours / published
 
     @property
+    def gain_ratio(self) -> float | None:
+        """Our gain over the published one, of figures that are gains: what 15 % of a small gain hides."""
+        figure = self.row.figure
+        if self.ours is None or figure.value is None or figure.neutral is None:
+            return None
+        gain = figure.value - figure.neutral
+        return (self.ours - figure.neutral) / gain if gain else None
+
+    @property
     def steady(self) -> bool:
         """Whether it is reproduced, and was seen to stay so over every plausible value of what is assumed."""
         figure = self.row.figure
@@ -86,6 +95,7 @@ class Judged:
             "published_high": figure.high,
             "ours": self.ours,
             "ratio": self.ratio,
+            "gain_ratio": self.gain_ratio,
             "swept": [min(reached), max(reached)] if reached else None,
             "verdict": self.verdict,
             "steady": self.steady,

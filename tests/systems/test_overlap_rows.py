@@ -256,3 +256,12 @@ def test_ttft_rows_are_those_of_the_shared_table_and_save_no_more_than_exchanges
     for name, tokens in TTFT:
         before, after = LOCAL[name]
         assert 0.0 < first_token(name, tokens) < (after - before) / (100.0 - before)
+
+
+def test_two_levels_pay_on_rails_by_how_little_leaves_a_leaf():
+    from moesim.systems.rows.hierarchical import se_moe_gain
+
+    gains = [se_moe_gain(Case({"taper": taper, "tokens": 4096.0})) for taper in (1.0, 1.25, 1.5, 2.0)]
+    assert gains == sorted(gains)
+    # Without a narrow spine there is nothing to avoid, and what is exchanged inside comes on top.
+    assert gains[0] < 1.0 < gains[-1]
