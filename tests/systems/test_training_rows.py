@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from moesim.model import load_model, params
 from moesim.systems.row import Case
 from moesim.systems.rows import folding, large_models, megablocks, megascale, ppmoe, ted
 from moesim.training import Recipe, TrainLayout, gpt, iterate
+
+ROOT = Path(__file__).parents[2]
 
 
 def central(row):
@@ -140,3 +144,16 @@ def test_pieces_of_the_other_systems():
     # Smaller messages use less of the network, so that not all of it is gained.
     assert 4.0 < traffic(4, False) / traffic(4, True) < 4 * 1.5
     assert traffic(1, False) / traffic(1, True) == pytest.approx(1.5, rel=0.01)
+
+
+def test_fewer_sequences_are_more_uneven():
+    spec = importlib.util.spec_from_file_location(
+        "capacity", ROOT / "benchmarks" / "training" / "capacity.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    one = script.local_capacity(1, 16)
+    eight = script.local_capacity(8, 1)
+    assert one == pytest.approx(megablocks.BUSIEST["medium"], rel=0.15)
+    assert eight == pytest.approx(megablocks.BUSIEST["small"], rel=0.15)
+    assert one > eight > 2.72
