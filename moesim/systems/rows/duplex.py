@@ -185,8 +185,8 @@ ALL = LENGTHS["glam-8b-64e"]
 TWICE = "two times as many H100"
 _BANKS = (
     "a PIM of all banks leaves none to the main processor meanwhile: one processor at a time, experts whole "
-    "or cut (the paper does not say; cut experts come nearer in all four figures); with both processors at once "
-    "and experts cut it gains "
+    "or cut (the paper does not say; cut ones come nearer in all four figures); with both processors at "
+    "once and experts cut it gains "
 )
 _STAGES = (
     "GPU stages are bare rooflines here and simulated from the commands of the memory there; what a mixed "
