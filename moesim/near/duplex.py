@@ -5,10 +5,13 @@ batching). Both processors are bare rooflines, as in the paper; what the memory 
 follows from its timing (`moesim.near.dram`).
 
 * ``gpu``: everything on the main processor, whole experts on the devices.
-* ``duplex``: decode attention beside the memory, and all experts of a layer where they take less time.
+* ``duplex``: decode attention beside the memory, and one expert after the other where it takes less time: the
+  simulator gives every operation to the processor that ends it first (LLMSimulator_HBF@5f0dcc0
+  src/hardware/executor.cpp).
+* ``cut``: the same, with every expert cut over all devices of a node.
 * ``coprocess``: prefill and decode attention side by side, and the experts with the fewest tokens beside the
   memory: the prefix of them that ends first.
-* ``tensor``: the same, with every expert cut over all devices of a node.
+* ``tensor``: that, with cut experts.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from moesim.near.experts import expert_seconds, prefix_split
 from moesim.ops import Batch, Precision, step_work
 
 Array = npt.NDArray[np.float64]
-MODES = ("gpu", "duplex", "coprocess", "tensor")
+MODES = ("gpu", "duplex", "cut", "coprocess", "tensor")
 #: Devices of a node, and the network behind: 400 GB/s InfiniBand for eight devices (section VI), latency of a
 #: ConnectX-7 as in the simulator's code (LLMSimulator_HBF@5f0dcc0 src/hardware/hardware_config.h).
 NODE = 8
@@ -147,7 +150,7 @@ def expert_layer(tokens: Array, system: System) -> Experts:
     memory = device.memory.name
     main = device.processor
     count = tokens.shape[1]
-    if system.mode == "tensor":
+    if system.mode in ("cut", "tensor"):
         groups, share = system.nodes, 1.0 / system.per_node
     else:
         groups = min(system.devices, count)
@@ -162,11 +165,11 @@ def expert_layer(tokens: Array, system: System) -> Experts:
     if system.mode != "gpu":
         unit = device.processors[1]
         fast = expert_seconds(parts, shape, unit, memory)
-        if system.mode == "duplex":
-            there = fast.sum(axis=-1).max(axis=1) < seconds.max(axis=1)
-            near_hit = np.where(there[:, None], hit, 0)
-            near_tokens = np.where(there[:, None], parts.sum(axis=-1), 0.0)
-            seconds = np.where(there[:, None], fast.sum(axis=-1), seconds)
+        if system.mode in ("duplex", "cut"):
+            there = (fast < slow) & (parts > 0)
+            near_hit = there.sum(axis=-1)
+            near_tokens = np.where(there, parts, 0.0).sum(axis=-1)
+            seconds = np.where(there, fast, slow).sum(axis=-1)
         else:
             found = prefix_split(parts, slow, fast)
             seconds, near_hit, near_tokens = found.seconds, found.count, found.near_tokens
