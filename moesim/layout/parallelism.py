@@ -123,7 +123,7 @@ class Parallelism:
                         f"does not divide the {model.num_experts} experts{spare} of {model.name}",
                         "--ep",
                         self.ep,
-                        f"{_divisors(slots)}; or {redundant + -slots % self.ep} redundant experts",
+                        f"{_divisors(slots)}; or {_spares(redundant + -slots % self.ep)}",
                     )
                 )
         if model.moe is not None and self.stage % self.ep == 0 and model.moe.intermediate % self.moe_tp:
@@ -147,6 +147,10 @@ def _heads(attention: object) -> int:
         case StateSpace():
             return attention.inner
     raise TypeError(f"no attention: {attention!r}")
+
+
+def _spares(count: int) -> str:
+    return f"{count} redundant expert{'s' if count > 1 else ''}"
 
 
 def _divisors(n: int) -> str:
