@@ -364,32 +364,17 @@ ROWS = (
         reason=_STAGES,
         cause="missing specification",
     ),
-    _row(
-        "energy-mixtral",
-        "energy saved",
-        0.3328,
-        "Sec VII-D, largest",
-        lambda case: energy_saved(case, 0),
-        unit="fraction",
-        workload="Mixtral",
-    ),
-    _row(
-        "energy-glam",
-        "energy saved",
-        0.4203,
-        "Sec VII-D, largest",
-        lambda case: energy_saved(case, 1),
-        unit="fraction",
-        workload="GLaM",
-    ),
-    _row(
-        "energy-grok",
-        "energy saved",
-        0.3459,
-        "Sec VII-D, largest",
-        lambda case: energy_saved(case, 2),
-        unit="fraction",
-        workload="Grok-1",
+    *(
+        _row(
+            f"energy-{name.lower().removesuffix('-1')}",
+            "energy saved",
+            value,
+            "Sec VII-D, largest",
+            functools.partial(energy_saved, which=place),
+            unit="fraction",
+            workload=name,
+        )
+        for place, (name, value) in enumerate((("Mixtral", 0.3328), ("GLaM", 0.4203), ("Grok-1", 0.3459)))
     ),
     Row(
         "Duplex",
