@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from scipy.optimize import least_squares
 
 from moesim.systems.triton_fp8 import FLOOR_S, TILE_ROWS, TileLaw
@@ -26,6 +27,17 @@ TABLE = Path(__file__).with_suffix(".csv")
 #: Bytes/s of copies on H200: 0.8 of 4.8 TB/s.
 COPY_BYTES_PER_S = 3.84e12
 COPIED = "3893"
+#: The rows of the kernel tables that the new law is asked for.
+DEEPSEEK_V3 = {
+    "kernel_source": "sglang_fused_moe_triton",
+    "moe_dtype": "fp8_block",
+    "hidden_size": 7168,
+    "inter_size": 2048,
+    "num_experts": 256,
+    "topk": 8,
+    "moe_tp_size": 8,
+    "moe_ep_size": 1,
+}
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -58,26 +70,20 @@ def fit(data: np.ndarray, copied: bool, seed: int = 0) -> tuple[TileLaw, float, 
 
 def grouped(tables: Path, law: TileLaw) -> list[tuple[int, float, float, float]]:
     """Tokens, seconds by the law with experts drawn evenly, and the least and most that was measured."""
-    import pandas as pd
-
-    table = pd.read_parquet(tables / "h200_sxm/moe/sglang-0.5.14/moe_perf.parquet")
-    chosen = (
-        (table.kernel_source == "sglang_fused_moe_triton")
-        & (table.moe_dtype == "fp8_block")
-        & (table.hidden_size == 7168)
-        & (table.inter_size == 2048)
-        & (table.num_experts == 256)
-        & (table.topk == 8)
-        & (table.moe_tp_size == 8)
-        & (table.moe_ep_size == 1)
+    table = pq.read_table(
+        tables / "h200_sxm/moe/sglang-0.5.14/moe_perf.parquet",
+        columns=["num_tokens", "latency"],
+        filters=[(column, "==", value) for column, value in DEEPSEEK_V3.items()],
     )
+    all_tokens, latency_ms = table["num_tokens"].to_numpy(), table["latency"].to_numpy()
     found = []
-    for tokens, group in table[chosen].groupby("num_tokens").latency:
+    for tokens in np.unique(all_tokens):
+        measured = latency_ms[all_tokens == tokens] * 1e-3
         hit = 256.0 * (1.0 - (1.0 - 8.0 / 256.0) ** tokens)
         tiles = hit * max(1.0, 8.0 * tokens / hit / TILE_ROWS + 0.5)
         seconds = 2 * FLOOR_S + (7168 + 256) / 128 * law.step_s
         seconds += tiles * TILE_ROWS * 6.0 * 7168 * 256 / law.flops_per_s
-        found.append((int(tokens), seconds, group.min() * 1e-3, group.max() * 1e-3))
+        found.append((int(tokens), float(seconds), float(measured.min()), float(measured.max())))
     return found
 
 
