@@ -21,6 +21,9 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "mla_bmm": ("rows", "heads", "outputs per input"),
     "experts": ("tokens per expert", "experts hit", "width"),
     "experts_ep": ("tokens per expert", "experts hit", "width"),
+    "expert": ("tokens", "hidden", "width"),
+    "top_k": ("tokens", "experts", "experts per token"),
+    "weighted_sum": ("tokens", "width", "experts per token"),
 }
 
 

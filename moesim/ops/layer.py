@@ -29,7 +29,18 @@ from moesim.model.types import (
 from moesim.ops.attention import DECODE, PREFILL, attention_ops
 from moesim.ops.batch import Batch
 from moesim.ops.precision import Precision
-from moesim.ops.primitives import ACTIVATION_BYTES, Number, add, elementwise, gemm, norm, scores, softmax
+from moesim.ops.primitives import (
+    ACTIVATION_BYTES,
+    Number,
+    add,
+    elementwise,
+    gemm,
+    norm,
+    scores,
+    softmax,
+    top_k,
+    weighted_sum,
+)
 from moesim.ops.table import Op
 
 #: Projections of the same input that run as one GEMM. The two rates of a delta rule have one of their own, as
@@ -246,10 +257,8 @@ def _feed_forward_elementwise(
             launches=1 if dense else shared_launches,
         )
     if isinstance(ffn, MoE):
-        yield elementwise("top_k", tokens * ffn.num_experts, flops_each=6.0, tensors=2.0)
-        yield elementwise(
-            "weighted_sum", tokens * hidden, flops_each=2.0 * ffn.top_k, tensors=2.0, launches=0
-        )
+        yield top_k(tokens, ffn.num_experts, ffn.top_k)
+        yield weighted_sum(tokens, hidden, ffn.top_k)
 
 
 def _unfused_attention(a: GroupedQuery, batch: Batch, tp: int) -> Iterator[Op]:

@@ -6,6 +6,8 @@ Formulas follow Williams et al. (CACM 2009) and the per-operator accounting of L
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from moesim.model.dtypes import bytes_per_param
@@ -86,6 +88,18 @@ def elementwise(name: str, elements: Number, *, flops_each: float, tensors: floa
         activation_bytes=tensors * ACTIVATION_BYTES * elements,
         launches=launches,
     )
+
+
+def top_k(tokens: Number, experts: int, chosen: int) -> Op:
+    """Choose `chosen` of the `experts` whose scores each token has, and weigh them: 6 FLOP per score."""
+    op = elementwise("top_k", tokens * experts, flops_each=6.0, tensors=2.0)
+    return replace(op, shape=Shape("top_k", (tokens, experts, chosen)))
+
+
+def weighted_sum(tokens: Number, width: int | float, chosen: int) -> Op:
+    """Add up the outputs of each token's experts, on the way out of their kernel."""
+    op = elementwise("weighted_sum", tokens * width, flops_each=2.0 * chosen, tensors=2.0, launches=0)
+    return replace(op, shape=Shape("weighted_sum", (tokens, width, chosen)))
 
 
 def causal_pairs(new: Number, past: Number = 0.0, window: int | None = None) -> Number:

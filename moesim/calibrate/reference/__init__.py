@@ -1,0 +1,1 @@
+"""Calibration on the machine at hand, by runs of the reference layer."""

@@ -1,0 +1,1 @@
+"""The layer on a CPU: numpy and its BLAS for products, numba for the rest."""

@@ -1,0 +1,1 @@
+"""Predictions against runs of the reference layer on the machine at hand."""
