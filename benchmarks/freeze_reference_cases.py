@@ -1,7 +1,7 @@
-"""Write the cases that ``moesim validate reference`` runs: ``python benchmarks/freeze_reference_cases.py FOLDER``.
+"""The cases that ``moesim validate reference`` runs: ``python benchmarks/freeze_reference_cases.py FOLDER``.
 
-They were fixed before any machine was calibrated, and a test holds their checksums. Hidden sizes for the CPU are
-those of the models divided by the number behind the slash, so that no layer needs more than 5 GFLOP.
+They were fixed before any machine was calibrated, and a test holds their checksums. Hidden sizes for the CPU
+are those of the models divided by the number behind the slash, so that no layer needs more than 5 GFLOP.
 """
 
 import json
@@ -47,7 +47,7 @@ def cuda() -> list[tuple[str, int, str, float, str]]:
 
 
 def cpu() -> list[tuple[str, int, str, float, str]]:
-    """Eight cases of each shape: five in fast memory (one of them bf16), three offloaded (one of them bf16)."""
+    """Eight cases of each shape: five in fast memory, three offloaded; one of either is bf16."""
     sizes = {
         "mixtral-8x7b/8": (1, 16, 96, 320, 192, 8, 64, 256),
         "qwen3-30b-a3b/5.33": (4, 48, 320, 1536, 640, 16, 128, 512),
@@ -82,7 +82,8 @@ def write(path: Path, device: str, shapes: dict, cases: list) -> None:
     ]
     text = ",\n  ".join(lines), ",\n  ".join(rows)
     path.write_text(
-        f'{{"schema_version": 1, "device": "{device}",\n "shapes": [\n  {text[0]}],\n "cases": [\n  {text[1]}]}}\n'
+        f'{{"schema_version": 1, "device": "{device}",\n "shapes": [\n  {text[0]}],\n'
+        f' "cases": [\n  {text[1]}]}}\n'
     )
 
 

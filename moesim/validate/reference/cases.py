@@ -1,7 +1,7 @@
 """The frozen cases: what is run on every machine, fixed before any was calibrated.
 
-`benchmarks/freeze_reference_cases.py` wrote both files. They are held out from calibration: their shapes, token
-counts and routings are not those that `moesim calibrate` measures.
+`benchmarks/freeze_reference_cases.py` wrote both files. They are held out from calibration: their shapes
+and routings are not those that `moesim calibrate` measures.
 """
 
 from __future__ import annotations
