@@ -75,7 +75,7 @@ def route(
     >>> from moesim.reference.layer import Case, LayerShape
     >>> shape = LayerShape("tiny", 4, 2, 64, 64)
     >>> route(Case(shape, 3, "one-hot")).tolist()
-    [[2, 1], [2, 1], [2, 1]]
+    [[0, 1], [0, 1], [0, 1]]
     """
     shape, number = case.shape, case.tokens if tokens is None else tokens
     law, _, argument = case.routing.partition(":")
