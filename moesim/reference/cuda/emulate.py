@@ -1,9 +1,9 @@
 """Run CUDA kernels without a GPU: their source compiled by a C++ compiler, threads as fibers.
 
 `build` compiles the text of kernels together with the host's bodies of their primitives
-(`kernels/fibers.hpp`, `kernels/prims_emu.hpp`); `Emulation.launch` runs one kernel to its end. What is checked
-on the way: deadlocks, accesses that are not aligned, writes past the ends of guarded arrays; shared memory and
-guarded arrays are poisoned with NaNs. What cannot be seen here: speed, races of memory, memory order.
+(`kernels/fibers.hpp`, `kernels/prims_emu.hpp`); `Emulation.launch` runs one kernel to its end. Checked are
+deadlocks, misaligned accesses, and writes past the ends of guarded arrays; shared memory and guarded
+arrays are poisoned with NaNs. What cannot be seen here: speed, races of memory, memory order.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Emulation:
         grid, threads
             Blocks, and threads of each.
         args
-            Its arguments in their order: arrays (a pointer to their data), numpy scalars, ``int`` and ``float``
-            (both 32 bits), or ctypes objects, which are passed as they are.
+            Its arguments in their order: arrays (a pointer to their data), numpy scalars, ``int`` and
+            ``float`` (both 32 bits), or ctypes objects, which are passed as they are.
         smem
             Bytes of dynamic shared memory.
         order
