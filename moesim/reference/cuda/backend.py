@@ -52,7 +52,9 @@ class Buffer:
         Buffer(address=1040, shape=(1, 4), dtype=dtype('uint16'))
         """
         row_bytes = self.nbytes // self.shape[0] if self.shape[0] else 0
-        return Buffer(self.address + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype, self.owner)
+        return Buffer(
+            self.address + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype, self.owner
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Graph(Protocol):
 
 
 class Backend(Protocol):
-    """A device: its memory, streams and kernels. Calls that take a stream are asynchronous, others are not."""
+    """A device: its memory, streams and kernels. What takes a stream is asynchronous."""
 
     name: str
     emulated: bool
@@ -170,7 +172,7 @@ class Backend(Protocol):
         ...
 
     def record(self, event: Event, stream: Stream = None, *, external: bool = False) -> None:
-        """Let an event happen after all that is on the stream; `external`: in a graph, and seen outside of it."""
+        """Let an event happen after all that is on the stream; `external`: in a graph, but seen outside."""
         ...
 
     def wait(self, event: Event, stream: Stream = None) -> None:

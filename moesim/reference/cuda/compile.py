@@ -14,7 +14,7 @@ from moesim.reference.cuda import cache
 
 #: Oldest architecture with bf16 products and asynchronous copies.
 OLDEST = (8, 0)
-#: Compiled programs that are kept; the least recently used go first.
+#: Compiled programs that are kept; the oldest go first.
 KEPT_FILES = 512
 _OPTIONS = ("--std=c++17", "--ptxas-options=-v", "-lineinfo")
 _FOUND = re.compile(r"Used (\d+) registers")
@@ -123,6 +123,7 @@ def compiled(program: Program, arch: str) -> Compiled:
 
     def make(path: Path) -> None:
         made = _compile(nvrtc, program, options)
+        prune(cache.folder(), KEPT_FILES)
         path.write_bytes(made.log.encode() + b"\0" + made.cubin)
 
     path = cache.built(f"{program.files[-1].partition('.')[0]}-{arch}.cubin", key.digest(), make)
@@ -153,6 +154,13 @@ def compiler() -> tuple[Any, tuple[int, int]]:
     return nvrtc, (major, minor)
 
 
+def prune(folder: Path, kept: int) -> None:
+    """Delete the oldest compiled programs, so that fewer than `kept` are left."""
+    files = sorted(folder.glob("*.cubin"), key=lambda file: file.stat().st_mtime)
+    for file in files[: max(len(files) - kept + 1, 0)]:
+        file.unlink(missing_ok=True)
+
+
 def missing_package() -> Fault:
     """Said where the extra is not installed."""
     return Fault("the packages for CUDA are not installed", allowed="pip install 'moesim[cuda]'")
@@ -162,18 +170,19 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _compile(nvrtc: Any, program: Program, options: list[str]) -> Compiled:
-    def checked(result: tuple[Any, ...]) -> Any:
+def _compile(nvrtc: Any, program: Program, options: list[str]) -> Compiled:  # noqa: ANN401
+    def checked(result: tuple[Any, ...]) -> Any:  # noqa: ANN401
         if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise MoesimError(f"NVRTC: {result[0].name}")
         return result[1] if len(result) > 1 else None
 
     def text(size: Callable[[Any], Any], get: Callable[[Any, bytes], Any]) -> bytes:
-        buffer = b"\0" * checked(size(handle))
+        buffer = b"\0" * int(checked(size(handle)))
         checked(get(handle, buffer))
         return buffer
 
-    name = program.files[-1].encode()
+    # Not a name of a file that it includes.
+    name = b"moesim.cu"
     handle = checked(nvrtc.nvrtcCreateProgram(program.text.encode(), name, 0, [], []))
     try:
         (status,) = nvrtc.nvrtcCompileProgram(handle, len(options), [option.encode() for option in options])

@@ -63,7 +63,7 @@ class CudaBackend:
         self._close.callback(driver, "cuDevicePrimaryCtxRelease", self._device)
         self._own = self.stream()
         self._memory: set[int] = set()
-        self._pinned: dict[int, int] = {}
+        self._pinned: set[int] = set()
         self._modules: dict[nvrtc.Program, tuple[Any, str]] = {}
         self._functions: dict[tuple[nvrtc.Program, str, int], Any] = {}
         self._ready: weakref.WeakKeyDictionary[Launch, _Ready] = weakref.WeakKeyDictionary()
@@ -101,13 +101,13 @@ class CudaBackend:
             raise out_of_memory("the host (page-locked)", size, os.sysconf("SC_AVPHYS_PAGES") * pages)
         self._driver.check("cuMemHostAlloc", code)
         block = (ctypes.c_uint8 * size).from_address(int(values[0]))
-        array = np.frombuffer(block, np.uint8)[: int(np.prod(shape, dtype=np.int64)) * kind.itemsize]
-        self._pinned[array.ctypes.data] = int(values[0])
-        return array.view(kind).reshape(tuple(shape))
+        self._pinned.add(int(values[0]))
+        return np.ndarray(tuple(shape), kind, buffer=block)
 
     def release(self, array: npt.NDArray[Any]) -> None:
         """Give page-locked memory back; the array must not be used again."""
-        self._driver("cuMemFreeHost", self._pinned.pop(array.ctypes.data))
+        self._pinned.remove(array.ctypes.data)
+        self._driver("cuMemFreeHost", array.ctypes.data)
 
     def copy(
         self, to: Buffer | npt.NDArray[Any], source: Buffer | npt.NDArray[Any], stream: Stream = None
@@ -252,7 +252,7 @@ class CudaBackend:
         with contextlib.suppress(MoesimError):
             for address in sorted(self._memory):
                 self._driver("cuMemFree", address)
-            for address in self._pinned.values():
+            for address in sorted(self._pinned):
                 self._driver("cuMemFreeHost", address)
             self._close.close()
         self._memory.clear()
@@ -321,5 +321,6 @@ def _value(arg: Argument) -> Any:  # noqa: ANN401
     if isinstance(arg, TensorMap):
         return (ctypes.c_uint64 * len(arg.words))(*arg.words.tolist())
     if isinstance(arg, np.generic):
-        return np.ctypeslib.as_ctypes_type(arg.dtype)(arg.item())
+        kind: Any = arg.dtype
+        return np.ctypeslib.as_ctypes_type(kind)(arg.item())
     return ctypes.c_int32(arg) if isinstance(arg, int) else ctypes.c_float(arg)

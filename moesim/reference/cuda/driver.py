@@ -42,7 +42,9 @@ class Driver:
             (code,) = api.cuInit(0)
         # What is raised where the library is absent differs between releases of the package.
         except (RuntimeError, OSError, ImportError):
-            raise ConfigError(Fault("no CUDA driver (libcuda.so.1 cannot be loaded)", allowed=_ABSENT)) from None
+            raise ConfigError(
+                Fault("no CUDA driver (libcuda.so.1 cannot be loaded)", allowed=_ABSENT)
+            ) from None
         if code != api.CUresult.CUDA_SUCCESS:
             said = _words(api, code)
             raise ConfigError(Fault(f"no CUDA device: the driver says {said}", allowed=_ABSENT))

@@ -52,7 +52,7 @@ class Timed:
     parts
         The kernels.
     graph
-        Whether they are captured once and replayed. Kernels must be loaded by then, so all are run once before.
+        Whether they are captured once and replayed. They are run once before, as they must be loaded by then.
 
     Notes
     -----
@@ -106,9 +106,7 @@ class Timed:
             self._marked(None, external=False)
         self._backend.synchronize()
         pairs = zip(self._marks, self._marks[1:], strict=False)
-        return {
-            name: self._backend.elapsed_s(*pair) for name, pair in zip(self._parts, pairs, strict=True)
-        }
+        return {name: self._backend.elapsed_s(*pair) for name, pair in zip(self._parts, pairs, strict=True)}
 
     def close(self) -> None:
         """Give graphs back."""
@@ -161,6 +159,7 @@ def time(
     ndarray
         Seconds of one time of the work, ``[repeats]``.
     """
+
     def body(stream: Stream) -> None:
         for _ in range(inner):
             if callable(work):

@@ -1,8 +1,8 @@
 """How an expert's weights lie in GPU memory: gate and up rows interleaved in groups of eight.
 
-One thread of a tensor-core instruction holds eight neighbouring rows of its product (or two columns out of
-each eight). With rows ``16i .. 16i+7`` of the product the gate's features ``8i .. 8i+7``, and the next
-eight rows the same features of up, that thread holds both halves of SwiGLU, whichever operand the weights are.
+A thread that holds an element of a tensor core's product also holds the one eight rows (or columns) further.
+With the gate's features ``8i .. 8i+7`` in rows ``16i .. 16i+7``, and the same of up in the next eight rows, it
+holds both halves of SwiGLU, whichever operand the weights are.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import Fault
-
 #: Rows of gate, then rows of up.
 GROUP = 8
-#: Hidden sizes and widths are multiples of this: 128 bytes of bf16, a row of a swizzled tile.
-MULTIPLE = 64
 
 
 def interleave(gate_up: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -51,16 +47,3 @@ def deinterleave(w13: npt.NDArray[Any]) -> npt.NDArray[Any]:
     *front, rows, hidden = w13.shape
     groups = w13.reshape(*front, rows // (2 * GROUP), 2, GROUP, hidden)
     return np.ascontiguousarray(np.moveaxis(groups, -3, -4)).reshape(w13.shape)
-
-
-def size_faults(hidden: int, width: int) -> list[Fault]:
-    """What is wrong with a layer's sizes.
-
-    >>> [str(fault) for fault in size_faults(96, 64)]
-    ['hidden: is no multiple of 64 (got 96); allowed: 64, 128, ...']
-    """
-    return [
-        Fault(f"is no multiple of {MULTIPLE}", name, size, f"{MULTIPLE}, {2 * MULTIPLE}, ...")
-        for name, size in (("hidden", hidden), ("width", width))
-        if size <= 0 or size % MULTIPLE
-    ]

@@ -45,8 +45,9 @@ class Queues:
 
     Notes
     -----
-    A device runs streams side by side, so work of one may come before or after that of another unless an event is
-    waited for. With a seed every wait for the device draws one such order: a missing wait shows as a wrong result.
+    A device runs streams side by side: work of one comes before or after that of another, unless an event is
+    waited for. With a seed every wait for the device draws one such order: a missing wait shows as a wrong
+    result.
 
     >>> queues, done = Queues(), []
     >>> copies, event = HostStream(), HostEvent()
@@ -84,9 +85,11 @@ class Queues:
         """Let what comes next on the stream wait for an event as it was last recorded."""
         self._put(lambda: None, stream, event, event.recorded)
 
-    def run(self) -> None:
-        """Run all work."""
+    def run(self, until: HostEvent | None = None) -> None:
+        """Run all work, or what is drawn until an event has happened."""
         while waiting := [stream for stream in self._streams if stream.work]:
+            if until is not None and until.happened >= until.recorded:
+                return
             ready = [s for s in waiting if (e := s.work[0][1]) is None or e.happened >= s.work[0][2]]
             if not ready:
                 raise MoesimError("streams wait for each other")

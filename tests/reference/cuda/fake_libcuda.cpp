@@ -191,7 +191,7 @@ API cuStreamEndCapture(Stream* stream, Graph** graph) {
     stream->work.clear();
     return OK;
 }
-API cuGraphInstantiate(Graph** ready, Graph* graph, unsigned long long flags) {
+API cuGraphInstantiateWithFlags(Graph** ready, Graph* graph, unsigned long long flags) {
     if (!known(graph) || flags) return INVALID_VALUE;
     *ready = keep(new Graph{graph->work});
     return OK;
