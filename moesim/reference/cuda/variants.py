@@ -169,7 +169,7 @@ def _fits(rows: int) -> float:
 #: Few tokens: reading the weights is what takes the time, so the smallest tile that holds nearly every
 #: expert's tokens. Many: the largest tile, for it moves the fewest bytes into shared memory per product (a
 #: step of 128 x 256 brings 48 KB, one of 64 x 256 40 KB for half the work). Between: with 64 rows less of a
-#: tile is empty. These are reasons, not measurements: where a device was calibrated, its tile law has the costs.
+#: tile is empty. These are reasons, not measurements: of a calibrated device, its tile law has the costs.
 _HOPPER = (
     *((f"sm90_swap_{rows}", _fits(rows)) for rows in (8, 16, 32, 64)),
     ("sm90_64x256", 96.0),
