@@ -1,7 +1,7 @@
-"""Launches of everything around the experts: router, choice, plan, permutation, sum. Sizes and grids are here only.
+"""Launches of everything around the experts: router, choice, plan, permutation, sum.
 
-The kernels are in ``kernels/``: ``route.cuh`` (logits, best experts), ``plan.cuh`` (rows by expert, tiles),
-``permute.cuh``, ``combine.cuh``.
+Their sizes, grids and arguments are written down here only. The kernels are in ``kernels/``: ``route.cuh``
+(logits, best experts), ``plan.cuh`` (rows by expert, tiles), ``permute.cuh``, ``combine.cuh``.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class Routing:
             0,
             ("logits", given, "ids", "weights", *choice),
         )
-        args = ("ids", "slot_of_expert", *planned, "ticket", self.pairs, experts, self.rows)
-        return logits, best, Step("plan", self.chunks, self.chunk, by_warp, args)
+        sorting = ("ids", "slot_of_expert", *planned, "ticket", self.pairs, experts, self.rows)
+        return logits, best, Step("plan", self.chunks, self.chunk, by_warp, sorting)
 
     def list_tiles(self) -> Step:
         """The tiles anew, after ``slot_of_expert`` has changed."""
