@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reference.cuda.backend import Backend, download
-from moesim.reference.cuda.layer import Bits, Layer
+from moesim.reference.cuda.layer import Layer
 from moesim.reference.cuda.runner import CudaPrepared, CudaRunner
 from moesim.reference.cuda.variants import VARIANTS, Variant
 from moesim.reference.exact import LayerInputs, bf16_round, bf16_values, reference
@@ -19,14 +19,14 @@ from moesim.reference.routings import route
 
 Float64 = npt.NDArray[np.float64]
 
-#: Largest error of a kernel, relative in the Euclidean norm, beside the same sum in float64 rounded to the same type.
+#: Largest error of a kernel, relative in the Euclidean norm, beside float64 that is rounded to the same type.
 LIMIT = 1e-3
-#: Of a whole layer beside float64 without roundings. Three arrays are rounded to bf16 one after the other (the
-#: inner one, the experts' rows, the output), by at most 2^-8 of a value each; independent errors add in squares.
+#: Of a whole layer beside float64 without roundings. Three arrays are rounded to bf16 in turn (inside the
+#: experts, their rows, the output), by at most 2^-8 of a value each; independent errors add in squares.
 LAYER_LIMIT = 3**0.5 * 2.0**-8
 #: Of weights, which are float32 made with the fast exponential.
 WEIGHT_LIMIT = 1e-5
-#: Sizes that reach every branch: experts without tokens, tiles that are not full, sums that are not whole steps.
+#: Sizes that reach every branch: experts without tokens, tiles that are not full, sums of a broken step.
 SHAPES = (
     LayerShape("wide", num_experts=16, top_k=4, hidden=192, width=72),
     LayerShape("small", num_experts=8, top_k=2, hidden=128, width=64, renormalise=False),
@@ -121,7 +121,7 @@ def check_case(prepared: CudaPrepared) -> list[Check]:
 def distance(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
     """Euclidean norm of the difference by that of what is wanted.
 
-    >>> distance(np.array([3.0, 4.4]), np.array([3.0, 4.0]))
+    >>> round(distance(np.array([3.0, 4.4]), np.array([3.0, 4.0])), 6)
     0.08
     """
     norm = float(np.linalg.norm(wanted))
@@ -137,7 +137,7 @@ def _parts(prepared: CudaPrepared, layer: Layer) -> Iterator[Check]:
         return download(space.backend, space.shared[name])
 
     logits = made("logits").sum(axis=0, dtype=np.float64)[:, : shape.num_experts]
-    exact = _wide(given.x) @ _wide(given.router).T
+    exact: Float64 = _wide(given.x) @ _wide(given.router).T
     yield Check("router", distance(logits, exact), WEIGHT_LIMIT)
     probability = np.exp(logits - logits.max(axis=1, keepdims=True))
     chosen = np.take_along_axis(probability, ids.astype(np.int64), axis=1)
@@ -170,7 +170,7 @@ def _swiglu(rows: Float64, given: LayerInputs, expert: int) -> Float64:
     return inner
 
 
-def _wide(bits: Bits) -> Float64:
+def _wide(bits: npt.NDArray[Any]) -> Float64:
     return bf16_values(bits).astype(np.float64)
 
 

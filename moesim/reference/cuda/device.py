@@ -100,7 +100,7 @@ class CudaBackend:
             pages = os.sysconf("SC_PAGE_SIZE")
             raise out_of_memory("the host (page-locked)", size, os.sysconf("SC_AVPHYS_PAGES") * pages)
         self._driver.check("cuMemHostAlloc", code)
-        block = (ctypes.c_uint8 * size).from_address(int(values[0]))
+        block: Any = (ctypes.c_uint8 * size).from_address(int(values[0]))
         self._pinned.add(int(values[0]))
         return np.ndarray(tuple(shape), kind, buffer=block)
 

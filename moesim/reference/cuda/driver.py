@@ -84,8 +84,8 @@ class Driver:
 
         Notes
         -----
-        The driver wants the map at a multiple of 64 bytes (``cuTensorMapEncodeTiled``); the object that the Python
-        package has it written to is at a multiple of 16. So the function is called by its address.
+        The driver wants the map at a multiple of 64 bytes (``cuTensorMapEncodeTiled``); the object that the
+        Python package has it written to is at a multiple of 16. So the function is called by its address.
         """
         api = self.api
         u32, u64, enum = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int

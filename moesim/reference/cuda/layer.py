@@ -17,7 +17,6 @@ from moesim.reference.cuda.variants import STEP, Variant, check_sizes, choose
 from moesim.reference.layer import IntArray, LayerShape
 
 Float32 = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.uint16]
 
 #: Parts of a layer, in order; its ``experts`` are those between the router's and the weighted sum.
 EXPERTS = ("permute", "up", "down")
@@ -193,7 +192,9 @@ class Layer(Arena):
         Experts of each token ``[T, k]``, instead of those that the router chooses: it chooses all the same.
     """
 
-    def __init__(self, space: Workspace, x: Bits, router: Bits, ids: IntArray | None = None) -> None:
+    def __init__(
+        self, space: Workspace, x: npt.NDArray[Any], router: npt.NDArray[Any], ids: IntArray | None = None
+    ) -> None:
         super().__init__(space.backend)
         self.space = space
         arrays = space.routing.arrays()

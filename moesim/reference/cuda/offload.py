@@ -7,7 +7,7 @@ here it is done. Experts that are there run while copies are under way, those th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,8 @@ from moesim.reference.cuda.layout import interleave
 from moesim.reference.exact import LayerInputs
 from moesim.reference.layer import IntArray, Timing
 
-if TYPE_CHECKING:
-    from moesim.reference.slots import Cell, Load
+Cell: TypeAlias = Any
+Load: TypeAlias = Any
 
 
 class HostExperts:
@@ -59,9 +59,9 @@ class OffloadedLayer:
 
     Notes
     -----
-    Two streams. Kernels are on the first, copies on the second. A copy waits for the kernels of this run that
-    read its slot, and for the end of the run before; kernels of an expert that comes wait for the copies of their
-    round. Ids come to the host before the first copy on demand, as a server could not know them earlier.
+    Two streams: kernels on the first, copies on the second. A copy waits for the kernels of this run that
+    read its slot; kernels of an expert that comes wait for the copies of their round. Ids come to the host
+    before the first copy on demand, as a server could not know them earlier.
     """
 
     def __init__(self, layer: Layer, pool: Pool, host: HostExperts) -> None:
@@ -93,8 +93,8 @@ class OffloadedLayer:
         Returns
         -------
         Timing
-            ``experts`` holds waits for copies; ``copy`` is from the first copy to the end of the last, most of it
-            beside kernels.
+            ``experts`` holds waits for copies; ``copy`` is from the first copy to the end of the last, beside
+            kernels.
         """
         backend, layer = self._backend, self._layer
         for load in cell.fill:
@@ -140,7 +140,9 @@ class OffloadedLayer:
         self._start([self._combine])
         backend.record(ends[1])
         backend.synchronize()
-        times = [backend.elapsed_s(*pair) for pair in zip((*marks, ends[0]), (*marks[1:], *ends), strict=True)]
+        times = [
+            backend.elapsed_s(*pair) for pair in zip((*marks, ends[0]), (*marks[1:], *ends), strict=True)
+        ]
         copy_s = 0.0 if last is marks[0] else backend.elapsed_s(first, last)
         names = ("router", "top_k", "experts", "weighted_sum")
         return Timing(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,7 @@ from moesim.reference.cuda.variants import VARIANTS, Variant, by_name
 from moesim.reference.exact import LayerInputs, bf16_values, inputs
 from moesim.reference.layer import Case, IntArray, LayerShape, Timing
 
-if TYPE_CHECKING:
-    from moesim.reference.placed import PlacedCase
+PlacedCase: TypeAlias = Any
 
 
 @dataclass(slots=True)
@@ -46,8 +46,8 @@ class CudaRunner:
     variant
         Name of the experts' kernels for all cases; chosen for each case if absent.
     graph_tokens
-        Largest batch that runs as a CUDA graph; by default all do, so that what is timed is not the host's calls.
-        Layers with offloaded experts never do.
+        Largest batch that runs as a CUDA graph; by default all do, so that the host's calls are not what is
+        timed. Layers with offloaded experts never do.
     alike
         Whether all experts have the weights of one, which are drawn soon: for timings only.
     rule
@@ -165,6 +165,8 @@ class CudaRunner:
             return inputs(case)
         shape = case.shape
         one = inputs(replace(case, shape=replace(shape, num_experts=1, top_k=1)))
+        up: Any
+        down: Any
         up, down = (np.broadcast_to(w, (shape.num_experts, *w.shape[1:])) for w in (one.gate_up, one.down))
         return LayerInputs(one.x, one.router, up, down)
 
@@ -192,7 +194,7 @@ class CudaRunner:
             faults.append(Fault("is not what the CUDA path computes in", "dtype", case.dtype, "bf16"))
         if ids is not None and ids.shape != (case.tokens, shape.top_k):
             faults.append(Fault("has another shape", "ids", ids.shape, str((case.tokens, shape.top_k))))
-        elif ids is not None and ids.size and not (0 <= ids.min() and ids.max() < shape.num_experts):
+        elif ids is not None and ids.size and not (ids.min() >= 0 and ids.max() < shape.num_experts):
             faults.append(Fault("names an absent expert", "ids", allowed=f"0 to {shape.num_experts - 1}"))
         if faults:
             raise ConfigError(faults, case.name)
@@ -232,11 +234,12 @@ class CudaPrepared:
             self._held.callback(layer.close)
             self.variant = space.variant.name
             self.ids, self.weights = layer.choose()
-            self.counts: IntArray = np.bincount(self.ids.ravel(), minlength=shape.num_experts).astype(np.int32)
+            self.counts: IntArray = np.bincount(self.ids.ravel(), minlength=shape.num_experts).astype(
+                np.int32
+            )
             if round(case.offloaded * shape.num_experts):
-                from moesim.reference.placed import placed_case
-
-                decided = placed_case(case, self.ids, rule=runner.rule)
+                placed = importlib.import_module("moesim.reference.placed")
+                decided = placed.placed_case(case, self.ids, rule=runner.rule)
                 pool = Pool.empty(backend, decided.slots, shape)
                 self._held.callback(pool.free, backend)
                 made = OffloadedLayer(layer, pool, runner.host(weights))
