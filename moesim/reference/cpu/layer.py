@@ -102,7 +102,7 @@ class CpuPrepared:
         self._words = shape.params * (1 if self._bf16 else 2)
         self._starts = np.zeros(len(self.plan.runs), np.int64)
         self._homes = self._starts
-        self._sizes = int(self.counts.max(initial=0)), H, F, 3 * H * F if self._bf16 else 0
+        self._sizes = int(self.counts.max(initial=0)), H, F, 2 * H * F if self._bf16 else 0
 
     def run(self) -> CpuTiming:
         """Run the layer once, with cold weights."""
