@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +30,6 @@ class Plan:
     def loads(self) -> int:
         """Copies in one run."""
         return int(self.loaded.sum())
-
-    def segments(self) -> Iterator[tuple[int, int]]:
-        """Begin and end of what runs without a copy in between: a copied expert begins a segment.
-
-        >>> list(Plan(np.arange(4, dtype=np.int32), np.array([False, False, True, True])).segments())
-        [(0, 2), (2, 3), (3, 4)]
-        """
-        begins = np.flatnonzero(self.loaded).tolist()
-        if len(self.runs) and (not begins or begins[0]):
-            begins.insert(0, 0)
-        yield from zip(begins, [*begins[1:], len(self.runs)], strict=True)
 
 
 #: Makes the plan of a case from the experts of its tokens, ``[T, k]``.
