@@ -1,8 +1,8 @@
 """Compile every variant of the experts' kernels for every architecture it is for, and run it emulated.
 
-No GPU is needed: NVRTC compiles (extra ``cuda``), ``nvdisasm`` reads the code (package ``nvidia-cuda-nvdisasm``), a
-C++ compiler builds the emulation. Prints registers, spills and instructions; ends with 1 if anything spills or is
-wrong. About a minute.
+No GPU is needed: NVRTC compiles (extra ``cuda``), ``nvdisasm`` reads the code (package
+``nvidia-cuda-nvdisasm``), a C++ compiler builds the emulation. Prints registers, spills and instructions;
+ends with 1 if anything spills or is wrong. About a minute.
 
     python benchmarks/reference/compile_all.py [--no-emulation]
 """
@@ -20,20 +20,7 @@ from test_compile_gemm import compiled
 from moesim.reference.cuda.machine_code import disassembler, instructions, resources
 from moesim.reference.cuda.variants import VARIANTS
 
-SHOWN = (
-    "HGMMA",
-    "UTMALDG",
-    "SYNCS",
-    "USETMAXREG",
-    "HMMA",
-    "LDSM",
-    "LDGSTS",
-    "SHFL",
-    "MOVM",
-    "STG",
-    "LDL",
-    "STL",
-)
+SHOWN = ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG", "HMMA", "LDSM", "LDGSTS", "SHFL", "MOVM", "STG", "STL")
 PROBLEMS = [
     Problem(counts, n, k, gated)
     for counts in ((37, 1, 70, 5), (0, 0, 9, 0, 130), (0, 300, 0))

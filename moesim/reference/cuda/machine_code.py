@@ -1,7 +1,7 @@
-"""What a compiled kernel costs and contains: registers and spills from the assembler's log, instructions from code.
+"""What a compiled kernel costs and contains: registers and spills from the assembler's log, and instructions.
 
-Code is read by NVIDIA's ``nvdisasm``, which needs no GPU: from the package ``nvidia-cuda-nvdisasm``, the ``PATH``
-or a CUDA toolkit.
+Code is read by NVIDIA's ``nvdisasm``, which needs no GPU: from the package ``nvidia-cuda-nvdisasm``, the
+``PATH`` or a CUDA toolkit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The emulated tensor cores and copy engine against the PTX ISA's layouts, written down once more in numpy."""
+"""The emulated tensor cores and copy engine against the PTX ISA's layouts, written once more in numpy."""
 
 import ctypes
 
@@ -29,7 +29,8 @@ extern "C" __global__ void product_8(const u32* bytes, i32 words, u64 a, u64 b, 
 extern "C" __global__ void product_64(const u32* bytes, i32 words, u64 a, u64 b, f32* out) {
     product<64>(bytes, words, a, b, out);
 }
-extern "C" __global__ void box(const __grid_constant__ TensorMap map, i32 column, i32 row, i32 bytes, u32* out) {
+extern "C" __global__ void box(const __grid_constant__ TensorMap map, i32 column, i32 row, i32 bytes,
+                               u32* out) {
     DYNAMIC_SHARED(room);
     u64* const full = (u64*)(room + 32768);
     if (threadIdx.x == 0) {
@@ -59,7 +60,7 @@ extern "C" __global__ void fragments(const u16* a, const u16* b, f32* product, u
     transposed[lane] = transpose_8x8(x[0]);
 }
 """
-#: Swizzles as descriptors number them: bytes, and how many address bits are mixed (CuTe: Swizzle<bits, 4, 3>).
+#: Swizzles as descriptors number them: bytes, and how many address bits are mixed (CuTe: Swizzle<n, 4, 3>).
 MODES = {0: (16, 0), 1: (128, 3), 2: (64, 2), 3: (32, 1)}
 
 
@@ -71,8 +72,8 @@ def emulated():
 def canonical(matrix, mode, leading, stride):
     """Bytes of a K-major matrix [rows, 16], from PTX's canonical layouts (their T is 8 for 16-bit elements).
 
-    No swizzle ((8,m),(T,2)) : ((1T,SBO),(1,LBO)); 128 bytes ((8,m),(T,2)) : ((8T,SBO),(1,T)) under Swizzle<3,4,3>;
-    64 and 32 bytes the same with 4T, 2T.
+    No swizzle ((8,m),(T,2)) : ((1T,SBO),(1,LBO)); 128 bytes ((8,m),(T,2)) : ((8T,SBO),(1,T)) under
+    Swizzle<3,4,3>; 64 and 32 bytes the same with 4T, 2T.
     """
     width, bits = MODES[mode]
     place = np.zeros(matrix.shape, np.int64)  # in bytes
@@ -161,7 +162,7 @@ def test_boxes_are_swizzled_and_zero_outside(emulated, row, column):
 def test_a_phase_ends_with_the_bytes_that_were_announced_and_no_others(emulated, bytes_):
     tensor = np.ones((24, 64), np.uint16)
     made = encode(emulated.library, tensor, 24, 64, 24)
-    with pytest.raises(EmulationError, match="deadlock.*mbarrier"):
+    with pytest.raises(EmulationError, match=r"deadlock.*mbarrier"):
         emulated.launch("box", 1, 32, [made, 0, 0, bytes_, guarded((24, 64), np.uint16)], smem=32768 + 8)
 
 

@@ -3,6 +3,8 @@
 All mutants of a kernel are compiled together, each in a namespace of its own.
 """
 
+# ruff: noqa: E501 - texts of the sources
+
 import dataclasses
 import re
 
