@@ -131,7 +131,7 @@ def run_experts(
         Whether weights are bf16: they are widened as they come, and what is computed is rounded.
     space
         Room for the rows ``[n, H]``, gates and ups ``[n, 2F]``, activations ``[n, F]`` of any expert, and for
-        the widened weights of one ``[3 F H]`` (empty unless `bf16`).
+        the widened weights of a product ``[2 F H]`` (empty unless `bf16`).
     out
         Filled, ``[T * k, H]``.
     spent, copied
@@ -139,8 +139,8 @@ def run_experts(
     """
     rows, both, inner, wide = space
     H, F = x.shape[1], inner.shape[1]
-    size = 3 * F * H
-    length = size if bf16 else 2 * size
+    each = F * H if bf16 else 2 * F * H  # words of one of the three matrices
+    length = 3 * each
     floats = words.view(np.float32)
     clock = np.empty(2, dtype=np.int64)
     begun = thread_time_ns(clock)
@@ -159,18 +159,15 @@ def run_experts(
             begun = now
         for row in range(n):
             rows[row, :] = x[tokens[first + row], :]
-        if bf16:
-            widen(words[starts[i] : starts[i] + size], wide)
-            block = wide[:size]
-        else:
-            block = floats[starts[i] // 2 : starts[i] // 2 + size]
-        product(rows[:n], block[: 2 * F * H].reshape(2 * F, H), both[:n])
+        up, down, end = starts[i], starts[i] + 2 * each, starts[i] + 3 * each
+        product(rows[:n], floats[up // 2 : down // 2], words[up:down], bf16, wide, both[:n])
         swiglu(both[:n], inner[:n])
         if bf16:
             round_bf16(inner[:n])
-        product(inner[:n], block[2 * F * H :].reshape(H, F), out[first : first + n])
+        y = out[first : first + n]
+        product(inner[:n], floats[down // 2 : end // 2], words[down:end], bf16, wide, y)
         if bf16:
-            round_bf16(out[first : first + n])
+            round_bf16(y)
         now = thread_time_ns(clock)
         spent[e] = now - begun
         begun = now
@@ -206,21 +203,40 @@ def weighted_sum(
 
 
 @making
-def product(rows: Float32, weights: Float32, out: Float32) -> None:  # pragma: no cover - compiled
+def product(
+    rows: Float32, floats: Float32, bits: Bits, bf16: bool, wide: Float32, out: Float32
+) -> None:  # pragma: no cover - compiled
     """``rows [n, K] @ weights [N, K].T`` into ``out [n, N]``, by BLAS.
 
     A product of matrices rearranges the weights first, which costs more than it saves where they are used for
     few rows. There a few weights at a time are multiplied with one row after another while they are in the
     second cache.
+
+    Parameters
+    ----------
+    rows
+        ``[n, K]``.
+    floats, bits
+        The weights ``[N * K]``, as float32 or, where `bf16`, as bits.
+    wide
+        Room for the weights as float32.
+    out
+        Filled, ``[n, N]``.
     """
-    if len(rows) > FEW_ROWS:
-        np.dot(rows, weights.T, out)
-        return
-    step = max(1, CHUNK // weights.shape[1])
-    for begin in range(0, len(weights), step):
-        end = min(begin + step, len(weights))
-        for i in range(len(rows)):
-            np.dot(weights[begin:end], rows[i], out[i, begin:end])
+    N, K = out.shape[1], rows.shape[1]
+    step = N if len(rows) > FEW_ROWS else max(1, CHUNK // K)
+    for begin in range(0, N, step):
+        end = min(begin + step, N)
+        if bf16:
+            widen(bits[begin * K : end * K], wide)
+            part = wide[: (end - begin) * K].reshape(end - begin, K)
+        else:
+            part = floats[begin * K : end * K].reshape(end - begin, K)
+        if len(rows) > FEW_ROWS:
+            np.dot(rows, part.T, out)
+        else:
+            for i in range(len(rows)):
+                np.dot(part, rows[i], out[i, begin:end])
 
 
 @compiled

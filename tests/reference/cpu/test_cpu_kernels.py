@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moesim.compiled import compiled
 from moesim.reference.cpu import kernels, native
-from moesim.reference.exact import bf16_round
+from moesim.reference.exact import bf16_bits, bf16_round
 
 
 @settings(max_examples=100)
@@ -130,15 +130,17 @@ def test_stand_ins_where_the_system_has_none(tmp_path):
     assert before <= pair[0] * 10**9 + pair[1] <= time.thread_time_ns()
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("rows", [1, 8, 9, 40])
-def test_product_few_and_many_rows(rows):
+def test_product_of_few_and_many_rows(rows, bf16):
     rng = np.random.default_rng(rows)
     x, w = (rng.standard_normal(s).astype(np.float32) for s in ((rows, 300), (500, 300)))
-    out = np.full((rows, 500), np.nan, np.float32)
-    multiplied(x, w, out)
+    w = bf16_round(w) if bf16 else w
+    out, wide = np.full((rows, 500), np.nan, np.float32), np.zeros(500 * 300 if bf16 else 0, np.float32)
+    multiplied(x, w.ravel(), bf16_bits(w.ravel()), bf16, wide, out)
     np.testing.assert_allclose(out, x.astype(np.float64) @ w.T.astype(np.float64), rtol=1e-4, atol=1e-4)
 
 
 @compiled
-def multiplied(x, w, out):
-    kernels.product(x, w, out)
+def multiplied(x, floats, bits, bf16, wide, out):
+    kernels.product(x, floats, bits, bf16, wide, out)

@@ -97,3 +97,44 @@ def expected_sum(batch):
     y = np.nan_to_num(from_bf16(batch["y"]).astype(np.float64))[batch["place"]]
     there = batch["slot_of_expert"][batch["ids"]] >= 0
     return np.einsum("tk,tkh->th", np.where(there, batch["weights"], 0.0), y)
+
+
+def check_layer(emulation: Emulation, routing: Routing, order: int = 0) -> None:
+    """A whole batch, but for the experts: each array against what it must be, as soon as it is written.
+
+    A quarter of the experts has no slot.
+    """
+    tokens, experts, top_k, hidden = routing.tokens, routing.num_experts, routing.top_k, routing.hidden
+    batch = arrays(routing)
+    batch["x"][:] = normal_bf16((tokens, hidden))
+    batch["router"][:] = normal_bf16((experts, hidden), 1, hidden**-0.5)
+    batch["router"][1::5] = batch["router"][::5][: len(batch["router"][1::5])]  # ties
+    batch["slot_of_expert"][::4] = -1
+    logits_step, *choice = routing.before()
+    launch(emulation, logits_step, batch, order)
+    x, router = (from_bf16(batch[name]).astype(np.float64) for name in ("x", "router"))
+    logits = np.zeros((tokens, experts), np.float32)
+    for slab in batch["logits"]:
+        logits += slab[:, :experts]
+    np.testing.assert_allclose(logits, x @ router.T, atol=1e-5)
+
+    for step in choice:
+        launch(emulation, step, batch, order)
+    ids, weights = expected_choice(logits, top_k, routing.renormalise)
+    np.testing.assert_array_equal(batch["ids"], ids)
+    np.testing.assert_allclose(batch["weights"], weights, rtol=1e-5)
+    check_plan(batch, routing)
+
+    launch(emulation, routing.permute(), batch, order)
+    place = expected_plan(ids, batch["slot_of_expert"], routing.rows)[0]
+    np.testing.assert_array_equal(batch["place"], place)
+    np.testing.assert_array_equal(batch["xp"][place], np.repeat(batch["x"][:, None], top_k, 1))
+
+    there = batch["slot_of_expert"][ids] >= 0
+    batch["y"][place[there]] = normal_bf16((int(there.sum()), hidden), 8)
+    launch(emulation, routing.combine(), batch, order)
+    np.testing.assert_allclose(from_bf16(batch["out"]), expected_sum(batch), rtol=2**-7, atol=1e-6)
+
+    batch["slot_of_expert"][:] = np.arange(experts)[::-1]
+    launch(emulation, routing.list_tiles(), batch, order)
+    check_plan(batch, routing)
