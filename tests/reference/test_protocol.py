@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -139,6 +140,17 @@ def test_floor_sees_slow_spells():
     assert not floor.conclusive
 
 
+def test_paired_floor_is_blind_to_what_a_round_shares():
+    truth, _ = cases(Machine(), 200)
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.02, (8, 200)))
+    speed = np.array([1.0, 1.6, 1.1, 1.5, 1.2, 1.4, 1.0, 1.7])
+    rows = [[Timing(s, {}) for s in row] for row in speed[:, None] * truth * noise]
+    found = protocol.measured(rows)
+    assert found.floor.median > 0.25
+    assert found.paired_floor.median == pytest.approx(protocol.aa_floor(noise).median, rel=0.1)
+    np.testing.assert_allclose(found.drift / found.drift[0], speed, rtol=0.01)
+
+
 def test_floor_of_one_round_is_unknown():
     assert protocol.aa_floor(np.ones((1, 5))).median == math.inf
     assert not protocol.aa_floor(np.ones((1, 5))).conclusive
@@ -164,6 +176,20 @@ def test_interrupt_passes_through():
     machine = Machine()
     with pytest.raises(KeyboardInterrupt):
         protocol.measure([Fake(machine, 0, 1.0), Stops(machine, 1, 1.0)])
+    assert gc.isenabled()
+
+
+def test_no_garbage_is_collected_meanwhile():
+    enabled = []
+
+    class Looks(Fake):
+        def run(self):
+            enabled.append(gc.isenabled())
+            return super().run()
+
+    protocol.measure([Looks(Machine(), 0, 1.0)], rounds=3)
+    assert enabled == [False] * 4
+    assert gc.isenabled()
 
 
 def test_parts_that_only_some_runs_have():

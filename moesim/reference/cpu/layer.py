@@ -57,6 +57,8 @@ class CpuPrepared:
         Decides which experts are copied.
     ids
         Experts of each token, int32 ``[T, k]``; without them the router's choice.
+    before
+        Experts of tokens before these, which say what a cache holds; None to have them drawn.
 
     Attributes
     ----------
@@ -78,6 +80,7 @@ class CpuPrepared:
         space: Workspace,
         residents: Residents,
         ids: IntArray | None = None,
+        before: IntArray | None = None,
     ) -> None:
         shape = case.shape
         T, k, E, H, F = case.tokens, shape.top_k, shape.num_experts, shape.hidden, shape.width
@@ -95,14 +98,14 @@ class CpuPrepared:
             self.ids = np.ascontiguousarray(ids, np.int32)
             self.weights = weights_of(given, self.ids, shape.renormalise)
         self.counts: IntArray = np.bincount(self.ids.ravel(), minlength=E).astype(np.int32)
-        self.plan = residents(case, self.ids)
+        self.plan = residents(case, self.ids, before)
         self.loads = self.plan.loads
         if self.loads:
             memory.make_ready()
         self._words = shape.params * (1 if self._bf16 else 2)
         self._starts = np.zeros(len(self.plan.runs), np.int64)
         self._homes = self._starts
-        self._sizes = int(self.counts.max(initial=0)), H, F, 2 * H * F if self._bf16 else 0
+        self._sizes = kernels.padded(int(self.counts.max(initial=0))), H, F, 2 * H * F if self._bf16 else 0
 
     def run(self) -> CpuTiming:
         """Run the layer once, with cold weights."""
@@ -112,7 +115,13 @@ class CpuPrepared:
         self._starts[plan.loaded] = memory.slots(self.loads, self._words)
         take = self._workspace.take
         n, H, F, wide = self._sizes
-        space = take("rows", n, H), take("both", n, 2 * F), take("inner", n, F), take("wide", wide)
+        space = (
+            take("rows", n, H),
+            take("both", n, 2 * F),
+            take("inner", n, F),
+            take("y", n, H),
+            take("wide", wide),
+        )
         pairs, x = take("pairs", self.ids.size, H), take("x", *self._tokens.shape)
         spent, copied = np.zeros(experts, np.int64), np.zeros(experts, np.int64)
         loaded = np.zeros(experts, bool)

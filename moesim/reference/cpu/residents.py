@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,25 @@ class Plan:
         return int(self.loaded.sum())
 
 
-#: Makes the plan of a case from the experts of its tokens, ``[T, k]``.
-Residents = Callable[[Case, IntArray], Plan]
+class Residents(Protocol):
+    """Decides which experts are there."""
+
+    def __call__(self, case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:
+        """Plan of one run.
+
+        Parameters
+        ----------
+        case
+            What is run.
+        ids
+            Experts of its tokens, ``[T, k]``.
+        before
+            Experts of tokens that came before, ``[n, k]``; None to have them drawn.
+        """
+        ...
 
 
-def fixed(case: Case, ids: IntArray) -> Plan:
+def fixed(case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:  # noqa: ARG001 - as Residents
     """Some experts, drawn once, stay in fast memory; the others are copied whenever they are asked for."""
     experts = case.shape.num_experts
     away = round(case.offloaded * experts)

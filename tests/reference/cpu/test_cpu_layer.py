@@ -137,7 +137,7 @@ def test_pool_gives_other_weights_every_run_and_always_exact(runner, offloaded):
 
 
 def test_order_of_experts_changes_nothing():
-    def backwards(_case, ids):
+    def backwards(_case, ids, _before):
         runs = np.unique(ids).astype(np.int32)[::-1].copy()
         return Plan(runs, np.arange(len(runs)) % 2 == 1)
 
