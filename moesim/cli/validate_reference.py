@@ -173,9 +173,7 @@ def _publish(document: dict[str, Any], runs: Runs, folder: Path, seen: dict[str,
     from moesim.validate.reference import write_runs
 
     folder.mkdir(parents=True, exist_ok=True)
-    result, raw, page = (
-        folder / f"reference-{runs.device}{end}" for end in (".json", "-runs.json", ".html")
-    )
+    result, raw, page = (folder / f"reference-{runs.device}{end}" for end in (".json", "-runs.json", ".html"))
     document = {**document, "runs": raw.name}
     write_runs(runs, raw)
     with atomic_write(result) as stream:

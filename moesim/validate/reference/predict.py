@@ -1,8 +1,8 @@
 """What the simulator says of one run of a layer, from a hardware description alone.
 
 The same functions as everywhere: `moesim.cost.op_times` for the router, the choice of experts and the
-weighted sum, `moesim.cost.expert_times` for the histogram of tokens, the host link for copies, and the timeline
-for what runs beside what.
+weighted sum, `moesim.cost.expert_times` for the histogram of tokens, the host link for copies, and the
+timeline for what runs beside what.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real runs as a file: what was run, on what, and the seconds of every round, so that others can score them."""
+"""Real runs as a file: what was run, on what, and the seconds of every round, for others to score again."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Errors of predictions against real runs, with the noise of the runs beside them.
 
-A machine is now faster, now slower. Anchors are cases that were run at calibration too and are run again among
-the held-out ones: in every round, the median of ``measured / measured at calibration`` over the anchors says by
-how much the machine has drifted. The *paired* error of a case is the median over rounds of
-``predicted * drift / measured``, less one; the *raw* error takes no drift into account. An anchor is never scored.
+A machine is now faster, now slower. Anchors are cases that were run at calibration too and are run again
+among the held-out ones: in every round, the median of ``measured / measured at calibration`` over the anchors
+says by how much the machine has drifted. The *paired* error of a case is the median over rounds of
+``predicted * drift / measured``, less one; the *raw* error takes no drift into account. An anchor is never
+scored.
 """
 
 from __future__ import annotations
