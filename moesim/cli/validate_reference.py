@@ -32,7 +32,7 @@ def reference(
         int | None, typer.Option(min=2, max=1000, help="Rounds; 7 on a CPU, 15 on a GPU.")
     ] = None,
     raw: Annotated[
-        Path | None, typer.Option(help="File for the runs; beside the description if not given.")
+        Path | None, typer.Option(help="File for the runs; in moesim's cache folder if not given.")
     ] = None,
     scored_from: Annotated[
         Path | None, typer.Option("--from", metavar="RUNS", help="Score such a file; nothing is run.")
@@ -132,6 +132,9 @@ def _run(
             Fault("this machine is not calibrated", "--hardware", None, f"first: moesim calibrate {device}")
         )
     load_hardware(path)
+    if raw is None:
+        raw = default_path(device).with_name(f"{device}-runs.json")
+        raw.parent.mkdir(parents=True, exist_ok=True)
     cases = frozen(device)
     again = [Anchor(anchor.case, anchor.ids, anchor.seconds) for anchor in anchors(path)]
     recorded = recordings(cases, traces)
@@ -148,7 +151,7 @@ def _run(
         seed=seed,
         progress=progress,
     )
-    return runs, raw or default_path(device).with_name(f"{device}-runs.json")
+    return runs, raw
 
 
 def _origin(runs: Runs) -> dict[str, Any]:

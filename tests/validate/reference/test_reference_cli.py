@@ -6,15 +6,14 @@ import contextlib
 import json
 
 import pytest
+from reference_laws import HELD, Law
 
 from moesim.validate.reference import predict, write_runs
 
 
 @pytest.fixture
-def played(monkeypatch, machine, machine_file, tmp_path):
+def played(monkeypatch, machine, tmp_path):
     """`moesim validate reference` on a device that takes as long as predicted, times a factor."""
-    from conftest import HELD, Law
-
     from moesim.validate import reference as room
     from moesim.validate.reference import devices
 
@@ -31,7 +30,8 @@ def played(monkeypatch, machine, machine_file, tmp_path):
     return factor
 
 
-def test_it_runs_scores_and_keeps_the_runs(played, moesim, machine_file, tmp_path):
+@pytest.mark.usefixtures("played")
+def test_it_runs_scores_and_keeps_the_runs(moesim, machine_file, tmp_path):
     raw, page = tmp_path / "runs.json", tmp_path / "page.html"
     code, out, err = moesim(
         "validate", "reference", "--hardware", machine_file, "--rounds", 3, "--raw", raw, "--html", page
@@ -60,7 +60,8 @@ def test_a_wrong_description_fails(played, moesim, machine_file, tmp_path):
     assert raw.exists()
 
 
-def test_publish(played, moesim, machine_file, tmp_path):
+@pytest.mark.usefixtures("played")
+def test_publish(moesim, machine_file, tmp_path):
     command = ("validate", "reference", "--hardware", machine_file, "--rounds", 2, "--publish")
     code, out, _ = moesim(*command, "--machine", "my-box")
     assert code == 0

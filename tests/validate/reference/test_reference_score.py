@@ -82,7 +82,7 @@ def test_without_anchors_the_raw_error_counts(runs_of, machine, law):
     assert summary["median_abs_error"] == pytest.approx(1 - 1 / 1.02)
 
 
-def test_faster_than_the_bound_is_reported(runs_of, machine, law):
+def test_faster_than_the_bound_is_reported(runs_of, machine):
     bounds = lambda work, _run: 0.9 * predict(work, machine).bound_s  # noqa: E731
     found = scored(runs_of(bounds, anchors=False), machine)
     assert found["summary"]["beaten"] == 10
