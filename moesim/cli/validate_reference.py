@@ -29,7 +29,7 @@ def reference(
         typer.Option(help="Recorded routing to use for trace:NAME, files or folders; else drawn routing."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=2, max=1000, help="Rounds; 7 on a CPU, 15 on a GPU.")
+        int | None, typer.Option(min=2, max=1000, help="Rounds; 11 on a CPU, 15 on a GPU.")
     ] = None,
     raw: Annotated[
         Path | None, typer.Option(help="File for the runs; in moesim's cache folder if not given.")

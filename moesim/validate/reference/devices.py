@@ -27,12 +27,13 @@ def _cpu(played: Mapping[Case, Work]) -> Iterator[Runner]:
         runs = np.concatenate([turn.runs for turn in turns])
         return Plan(runs, np.isin(runs, np.concatenate([turn.copied for turn in turns])))
 
-    with CpuRunner(policy=plan) as runner:
+    with CpuRunner(residents=plan) as runner:
         yield runner
 
 
 @contextlib.contextmanager
-def _cuda(_played: Mapping[Case, Work]) -> Iterator[Runner]:
+def _cuda(played: Mapping[Case, Work]) -> Iterator[Runner]:
     from moesim.reference.cuda import CudaRunner
 
-    yield CudaRunner()
+    with CudaRunner(decide=lambda case, _ids: played[case].decided) as runner:
+        yield runner

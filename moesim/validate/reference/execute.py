@@ -18,12 +18,12 @@ from moesim.reference.machine import state
 from moesim.reference.protocol import Measured, measure
 from moesim.reference.routings import Recorded, route
 from moesim.validate.reference.cases import CHECKSUMS
-from moesim.validate.reference.predict import Turn, Work
+from moesim.validate.reference.predict import Work
 from moesim.validate.reference.runs import Runs
-from moesim.validate.reference.works import work_of
+from moesim.validate.reference.works import resident, work_of
 
 #: Rounds of each case, by device.
-ROUNDS = {"cpu": 7, "cuda": 15}
+ROUNDS = {"cpu": 11, "cuda": 15}
 #: Told what is going on, how far it is, and of how much.
 Progress = Callable[[str, int, int], None]
 #: Opens the device, which is told how each case is to be played.
@@ -97,7 +97,7 @@ def execute(
     for case in cases:
         ids = route(case, recorded)
         held.append(_Planned(work_of(case, ids, recorded), ids, np.nan))
-    again = [_Planned(_resident(a.case, a.ids), a.ids, a.seconds) for a in anchors]
+    again = [_Planned(resident(a.case, a.ids), a.ids, a.seconds) for a in anchors]
     groups = _groups(device, held)
     planned = [(number, one) for number, group in enumerate(groups) for one in (*group, *again)]
     before = state()
@@ -151,12 +151,6 @@ def _check_recordings(cases: Sequence[Case], recorded: Mapping[str, Recorded]) -
             faults.append(Fault("has no recording and no shipped profile", "--traces", name))
     if faults:
         raise ConfigError(faults)
-
-
-def _resident(case: Case, ids: IntArray) -> Work:
-    """A case with all its experts in fast memory."""
-    counts = np.bincount(ids.ravel(), minlength=case.shape.num_experts).astype(np.int32)
-    return Work(case, counts, (Turn(np.flatnonzero(counts).astype(np.int32), np.zeros(0, np.int32)),))
 
 
 def _groups(device: str, held: Sequence[_Planned]) -> list[list[_Planned]]:

@@ -23,6 +23,7 @@ from moesim.offload import Path as Way
 from moesim.ops import OpTable
 from moesim.ops.primitives import gemm, top_k, weighted_sum
 from moesim.reference.layer import Case, IntArray
+from moesim.reference.placed import PlacedCase
 
 CHOICE = Choice(backend="reference")
 _OPS = ("router", "top_k", "weighted_sum")
@@ -30,18 +31,22 @@ _OPS = ("router", "top_k", "weighted_sum")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """Experts that run together, and those that are copied for it.
+    """Experts that run together: all were there, or all are copied first.
 
     Parameters
     ----------
     runs
         Experts, int ``[n]``.
     copied
-        Those of them that are copied before, int ``[loads]``.
+        Those of them that are copied before, in order, int ``[loads]``.
+    waits
+        For each copy the number of the turn that must have run before, as it reads what is overwritten; -1
+        for none. int ``[loads]``.
     """
 
     runs: IntArray
     copied: IntArray
+    waits: IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +61,14 @@ class Work:
         Tokens of each expert, int ``[experts]``.
     turns
         In their order; every expert with tokens is in one of them.
+    decided
+        What the device is to do, where experts are offloaded; not part of files.
     """
 
     case: Case
     counts: IntArray
     turns: tuple[Turn, ...]
+    decided: PlacedCase | None = None
 
     @property
     def loads(self) -> int:
@@ -120,7 +128,7 @@ def predict(work: Work, hardware: Hardware) -> Predicted:
     copy = _copy_seconds(hardware, expert) if work.loads else 0.0
     seconds = dict(zip(_OPS, (float(s) for s in ops.seconds[:, 0]), strict=True))
     alone = hardware.kind == "cpu"
-    whole = _whole(seconds, experts, [len(turn.copied) * copy for turn in work.turns], alone)
+    whole = _whole(seconds, experts, work.turns, copy, alone)
     parts = {**seconds, "experts": float(experts.sum()), "copy": work.loads * copy}
     low, high = _interval(parts, case.dtype, hardware)
     peak = peak_flops_per_s(device.processor, case.dtype)
@@ -138,20 +146,25 @@ def predict(work: Work, hardware: Hardware) -> Predicted:
 
 
 def _whole(
-    ops: Mapping[str, float], experts: npt.NDArray[np.float64], copies: Sequence[float], alone: bool
+    ops: Mapping[str, float],
+    experts: npt.NDArray[np.float64],
+    turns: Sequence[Turn],
+    copy: float,
+    alone: bool,
 ) -> float:
-    """Seconds of all parts on their streams."""
+    """Seconds of all parts on their streams; `experts` are those of each turn, `copy` those of one expert."""
     compute, link = "compute", "compute" if alone else "link"
 
     def task(name: str, stream: str, seconds: float, *after: str) -> Task:
         return Task(name, stream, np.array([seconds]), after)
 
     tasks = [task(name, compute, ops[name]) for name in ("router", "top_k")]
-    for i, copied in enumerate(copies):
-        # A turn's copies fill the buffers that the turn before last has left.
-        free = f"experts{i - 2}" if i > 1 else "top_k"
-        tasks.append(task(f"copy{i}", link, copied, free))
-        tasks.append(task(f"experts{i}", compute, float(experts[i]), f"copy{i}"))
+    for i, turn in enumerate(turns):
+        last = "top_k"
+        for j, wait in enumerate(turn.waits):
+            last = f"copy{i}.{j}"
+            tasks.append(task(last, link, copy, f"experts{wait}" if wait >= 0 else "top_k"))
+        tasks.append(task(f"experts{i}", compute, float(experts[i]), last))
     tasks.append(task("weighted_sum", compute, ops["weighted_sum"]))
     return float(makespan(tasks)[0])
 

@@ -83,6 +83,7 @@ class TurnRow(BaseModel):
 
     runs: Experts
     copied: Experts
+    waits: Annotated[list[Annotated[int, Field(ge=-1, lt=4096)]], Field(max_length=4096)]
 
 
 class RunRow(CaseRow):
@@ -162,7 +163,9 @@ def _fault(row: RunRow, shape: ShapeRow) -> str:
     run = sorted(expert for turn in row.turns for expert in turn.runs)
     if run != [expert for expert, n in enumerate(row.counts) if n]:
         return "its turns do not run every expert that has tokens once"
-    for turn in row.turns:
+    for number, turn in enumerate(row.turns):
+        if len(turn.waits) != len(turn.copied) or any(wait >= number for wait in turn.waits):
+            return "a copy waits for a turn that is not before it"
         if len(set(turn.copied)) < len(turn.copied) or not set(turn.copied) <= set(turn.runs):
             return "a turn copies what it does not run"
     return ""
@@ -187,7 +190,9 @@ def write_runs(runs: Runs, path: Path) -> None:
                 "shape": work.case.shape.name,
                 **{n: getattr(work.case, n) for n in ("tokens", "routing", "offloaded", "dtype", "seed")},
                 "counts": work.counts,
-                "turns": [{"runs": turn.runs, "copied": turn.copied} for turn in work.turns],
+                "turns": [
+                    {"runs": turn.runs, "copied": turn.copied, "waits": turn.waits} for turn in work.turns
+                ],
                 "loads": runs.loads[i],
                 "group": runs.groups[i],
                 "anchor_s": runs.anchor_s[i],
@@ -245,7 +250,9 @@ def _read(found: RunsFile) -> Runs:
         Work(
             case,
             np.array(row.counts, np.int32),
-            tuple(Turn(_experts(turn.runs), _experts(turn.copied)) for turn in row.turns),
+            tuple(
+                Turn(_experts(turn.runs), _experts(turn.copied), _experts(turn.waits)) for turn in row.turns
+            ),
         )
         for case, row in zip(cases, found.cases, strict=True)
     )

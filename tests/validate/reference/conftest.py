@@ -10,7 +10,7 @@ from reference_laws import ANCHORS, HELD, Law, machine_text
 from moesim.hardware import load_hardware
 from moesim.reference.routings import route
 from moesim.validate.reference import Anchor, execute, predict
-from moesim.validate.reference.execute import _resident
+from moesim.validate.reference.works import resident
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def runs_of(machine, machine_file):
             yield found
 
         known = [
-            Anchor(case, ids := route(case), predict(_resident(case, ids), machine).seconds)
+            Anchor(case, ids := route(case), predict(resident(case, ids), machine).seconds)
             for case in ANCHORS
         ]
         return execute(

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
@@ -63,15 +63,16 @@ def test_all_faults_at_once(kept, tmp_path):
         (lambda d: d["cases"][2]["counts"].__setitem__(0, 700), "case 2: counts are not those"),
         (lambda d: d["cases"][0]["turns"][0]["runs"].pop(), "case 0: its turns do not run"),
         (
-            lambda d: d["cases"][0]["turns"][0]["copied"].append(4095),
+            lambda d: d["cases"][0]["turns"][0].update(copied=[4095], waits=[-1]),
             "case 0: a turn copies what it does not",
         ),
+        (lambda d: d["cases"][0]["turns"][0]["waits"].append(0), "case 0: a copy waits"),
         (lambda d: d["shapes"].pop(0), "no shape is called few"),
         (lambda d: d["shapes"].append(d["shapes"][0]), "two shapes have the same name"),
         (lambda d: [row.update(anchor_s=1.0) for row in d["cases"]], "there is no held-out case"),
         (lambda d: d.update(hardware_sha256="x"), "hardware_sha256"),
     ],
-    ids="short-round short-part experts tokens idle copied shape twice anchors hash".split(),
+    ids="short-round short-part experts tokens idle copied waits shape twice anchors hash".split(),
 )
 def test_what_does_not_fit_together(kept, tmp_path, change, message):
     document = json.loads(kept[1].read_text())
@@ -101,6 +102,7 @@ def _places(value, at=()):
         yield from _places(inner, (*at, key))
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_any_change_is_read_or_refused(kept, tmp_path_factory, data):
     document = json.loads(kept[1].read_text())
