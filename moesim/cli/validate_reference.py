@@ -67,8 +67,7 @@ def reference(
             runs, raw = _run(device, hardware, traces or [], rounds, raw, seed, progress)
         write_runs(runs, raw)
     given = hardware if scored_from is not None else None
-    described_as, calibrated = described(runs, given)
-    found = scored(runs, described_as, calibrated=calibrated)
+    found = scored(runs, described(runs, given))
     kept = raw if scored_from is None else scored_from
     document = {"device": runs.device, "runs": str(kept), **_origin(runs), **found}
     seen = provenance([kept] if kept else [], runs.facts.get("seed"))

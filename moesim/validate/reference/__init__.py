@@ -1,7 +1,7 @@
 """The simulator against real runs of the reference execution: held-out layers, predicted and measured."""
 
 from moesim.validate.reference.cases import DEVICES, frozen
-from moesim.validate.reference.described import described
+from moesim.validate.reference.described import Described, described
 from moesim.validate.reference.execute import ROUNDS, Anchor, execute, machine_name
 from moesim.validate.reference.predict import Predicted, Turn, Work, predict
 from moesim.validate.reference.recordings import recordings
@@ -13,6 +13,7 @@ __all__ = [
     "GATES",
     "ROUNDS",
     "Anchor",
+    "Described",
     "Predicted",
     "Runs",
     "Turn",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +24,10 @@ def _cpu(played: Mapping[Case, Work]) -> Iterator[Runner]:
     from moesim.reference.cpu import CpuRunner
     from moesim.reference.cpu.residents import Plan
 
-    def plan(case: Case, _ids: IntArray) -> Plan:
-        turns = played[case].turns
-        runs = np.concatenate([turn.runs for turn in turns])
-        return Plan(runs, np.isin(runs, np.concatenate([turn.copied for turn in turns])))
+    def plan(case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:  # noqa: ARG001
+        runs = np.unique(ids).astype(np.int32)
+        turns = played[case].turns if case.offloaded else ()
+        return Plan(runs, np.isin(runs, [expert for turn in turns for expert in turn.copied]))
 
     with CpuRunner(residents=plan) as runner:
         yield runner
@@ -33,7 +35,6 @@ def _cpu(played: Mapping[Case, Work]) -> Iterator[Runner]:
 
 @contextlib.contextmanager
 def _cuda(played: Mapping[Case, Work]) -> Iterator[Runner]:
-    from moesim.reference.cuda import CudaRunner
-
-    with CudaRunner(decide=lambda case, _ids: played[case].decided) as runner:
+    room: Any = importlib.import_module("moesim.reference.cuda")
+    with room.CudaRunner(decide=lambda case, _ids: played[case].decided) as runner:
         yield runner

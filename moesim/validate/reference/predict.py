@@ -26,6 +26,8 @@ from moesim.reference.layer import Case, IntArray
 from moesim.reference.placed import PlacedCase
 
 CHOICE = Choice(backend="reference")
+#: Quantile 95 % over the median of the absolute value, of a normal law.
+_NORMAL = 1.645 / 0.6745
 _OPS = ("router", "top_k", "weighted_sum")
 
 
@@ -103,11 +105,20 @@ class Predicted:
     parts: Mapping[str, float]
 
 
-def predict(work: Work, hardware: Hardware) -> Predicted:
+def predict(work: Work, hardware: Hardware, copy_residual: float = 0.0) -> Predicted:
     """Predict one run.
 
     Copies go one after the other with everything else where the device is a CPU, which copies itself;
     elsewhere they have a stream of their own, and the experts of a turn wait for its copies.
+
+    Parameters
+    ----------
+    work
+        What is run.
+    hardware
+        On what.
+    copy_residual
+        Median error of the law of copies: a fraction, for the interval.
     """
     case, shape, device = work.case, work.case.shape, hardware.device
     table = OpTable(
@@ -130,7 +141,7 @@ def predict(work: Work, hardware: Hardware) -> Predicted:
     alone = hardware.kind == "cpu"
     whole = _whole(seconds, experts, work.turns, copy, alone)
     parts = {**seconds, "experts": float(experts.sum()), "copy": work.loads * copy}
-    low, high = _interval(parts, case.dtype, hardware)
+    low, high = _interval(parts, case.dtype, hardware, copy_residual)
     peak = peak_flops_per_s(device.processor, case.dtype)
     bandwidth = device.processor.bandwidth_bytes_per_s[device.memory.name]
     flops, read = _least(work.counts, expert)
@@ -169,16 +180,20 @@ def _whole(
     return float(makespan(tasks)[0])
 
 
-def _interval(parts: Mapping[str, float], dtype: str, hardware: Hardware) -> tuple[float, float]:
+def _interval(
+    parts: Mapping[str, float], dtype: str, hardware: Hardware, copy_residual: float
+) -> tuple[float, float]:
     """Ends of a 90 % interval, over the prediction.
 
     The residuals of one part are those of its surface: all experts of a layer have one shape, so that their
     errors are taken to be the same. Different parts have independent errors: their half-widths add as the
-    root of the sum of squares. Copies have no residuals on record and count as certain.
+    root of the sum of squares. Of copies the median error is known; that it is of a normal law is assumed.
     """
     middle = below = above = 0.0
     for name, seconds in parts.items():
         low, median, high = _log_error(name, dtype, hardware)
+        if name == "copy":
+            low, high = -_NORMAL * copy_residual, _NORMAL * copy_residual
         middle += seconds * np.exp(median)
         below += (seconds * (np.exp(median) - np.exp(low))) ** 2
         above += (seconds * (np.exp(high) - np.exp(median))) ** 2

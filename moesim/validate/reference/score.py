@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.hardware import Hardware
 from moesim.reference.protocol import INCONCLUSIVE, Floor, aa_floor
+from moesim.validate.reference.described import Described
 from moesim.validate.reference.predict import Predicted, predict
 from moesim.validate.reference.runs import Runs
 
@@ -46,17 +46,15 @@ class Gate:
 GATES = {"cpu": Gate(0.10, 0.20), "cuda": Gate(0.05, 0.10, 0.02)}
 
 
-def scored(runs: Runs, hardware: Hardware, *, calibrated: bool = True) -> dict[str, Any]:
+def scored(runs: Runs, machine: Described) -> dict[str, Any]:
     """Rows and summary of a set of runs.
 
     Parameters
     ----------
     runs
         Of a machine.
-    hardware
+    machine
         Its description.
-    calibrated
-        Whether the calibration found the machine quiet enough.
 
     Returns
     -------
@@ -69,7 +67,7 @@ def scored(runs: Runs, hardware: Hardware, *, calibrated: bool = True) -> dict[s
     held = np.flatnonzero(np.isnan(runs.anchor_s))
     drift = drift_of(runs)
     paired = bool(np.isfinite(drift).all()) and len(held) < len(runs.works)
-    answers = [predict(runs.works[i], hardware) for i in held]
+    answers = [predict(runs.works[i], machine.hardware, machine.copy_residual) for i in held]
     rows = [
         _row(runs, int(i), answer, drift if paired else np.ones_like(drift))
         for i, answer in zip(held, answers, strict=True)
@@ -105,14 +103,14 @@ def scored(runs: Runs, hardware: Hardware, *, calibrated: bool = True) -> dict[s
     limits = {"median": gate.median, "p95": gate.p95}
     summary["gate"] = limits | ({"signed": gate.signed} if np.isfinite(gate.signed) else {})
     summary["floor"]["most"] = INCONCLUSIVE
-    summary["calibration"] = "measured" if calibrated else "inconclusive"
-    summary["verdict"] = verdict(summary, gate, floor, calibrated)
+    summary["calibration"] = "measured" if machine.quiet else "inconclusive"
+    summary["verdict"] = verdict(summary, gate, floor, machine.quiet)
     return {"rows": rows, "summary": summary}
 
 
-def verdict(summary: Mapping[str, Any], gate: Gate, floor: Floor, calibrated: bool) -> str:
+def verdict(summary: Mapping[str, Any], gate: Gate, floor: Floor, quiet: bool) -> str:
     """``passed``, ``failed``, or ``inconclusive`` where two equal measurements are too far apart to tell."""
-    if not floor.conclusive or not calibrated:
+    if not floor.conclusive or not quiet:
         return "inconclusive"
     kept = (
         summary["median_abs_error"] <= gate.median

@@ -38,7 +38,7 @@ def work_of(case: Case, ids: IntArray, recorded: Mapping[str, Recorded]) -> Work
 def resident(case: Case, ids: IntArray) -> Work:
     """A case with all its experts in fast memory."""
     counts = _counts(case, ids)
-    return Work(case, counts, (_turn(np.flatnonzero(counts)),))
+    return Work(case, counts, (_turn(np.flatnonzero(counts).astype(np.int32)),))
 
 
 def _counts(case: Case, ids: IntArray) -> IntArray:
@@ -61,4 +61,4 @@ def _turns(cell: Cell) -> Iterator[Turn]:
 
 
 def _turn(runs: IntArray, copied: list[int] | None = None, waits: list[int] | None = None) -> Turn:
-    return Turn(runs.astype(np.int32), np.array(copied or [], np.int32), np.array(waits or [], np.int32))
+    return Turn(runs, np.array(copied or [], np.int32), np.array(waits or [], np.int32))

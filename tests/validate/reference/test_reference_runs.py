@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
-from moesim.validate.reference import described, read_runs, scored, write_runs
+from moesim.validate.reference import Described, described, read_runs, scored, write_runs
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +30,10 @@ def test_scores_are_the_same_from_the_file(kept, machine):
     assert np.allclose(read.seconds, runs.seconds, rtol=1e-8)
     assert [work.case for work in read.works] == [work.case for work in runs.works]
     assert [work.loads for work in read.works] == [work.loads for work in runs.works]
-    here, calibrated = described(read)
-    assert calibrated
-    again, first = scored(read, here)["summary"], scored(runs, machine)["summary"]
+    here = described(read)
+    assert here.quiet
+    assert here.copy_residual == 0.03
+    again, first = scored(read, here)["summary"], scored(runs, Described(machine))["summary"]
     assert again["verdict"] == first["verdict"] == "passed"
     assert again["median_abs_error"] == pytest.approx(0.0, abs=1e-7)
     assert again["roofline"]["median_abs_error"] == pytest.approx(first["roofline"]["median_abs_error"])
@@ -120,8 +121,8 @@ def test_any_change_is_read_or_refused(kept, tmp_path_factory, data):
     before = copy.deepcopy(document)
     try:
         runs = read_runs(path)
-        here, calibrated = described(runs)
+        here = described(runs)
     except ConfigError:
         return
-    summary = scored(runs, here, calibrated=calibrated)["summary"]
+    summary = scored(runs, here)["summary"]
     assert summary["n"] >= 1, before
