@@ -50,11 +50,12 @@ def show(document: Mapping[str, Any], written: Sequence[Path]) -> None:
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
     """Coverage, noise, drift, bounds and verdict in words."""
-    floor, drift, gate = summary["floor"], summary["drift"], summary["gate"]
+    floor, paired, drift, gate = (summary[name] for name in ("floor", "paired_floor", "drift", "gate"))
     found = [
         f"{summary['coverage']:.0%} of the layers lie in their {summary['interval_level']:.0%} interval",
         f"noise floor (the same layers, odd against even rounds): median {floor['median']:.1%}, "
-        f"p95 {floor['p95']:.1%}",
+        f"p95 {floor['p95']:.1%}"
+        + (f"; without the drift {paired['median']:.1%} and {paired['p95']:.1%}" if paired else ""),
     ]
     if drift:
         found.append(

@@ -51,6 +51,7 @@ def document(rows, drift=True):
         "paired": errors if drift else None,
         "roofline": errors,
         "floor": {"median": 0.01, "p95": 0.04, "most": 0.1},
+        "paired_floor": {"median": 0.01, "p95": 0.02} if drift else None,
         "drift": {"anchors": 5, "median": 1.02, "least": 0.98, "most": 1.1} if drift else None,
         "beaten": 0,
         "by": {"dtype": {"fp32": {"n": len(rows), **errors, "coverage": 1.0}}},

@@ -62,7 +62,8 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
         ``rows``: one a held-out case. ``summary``: ``n``, errors under the names of `errors_of` of the
         headline statistic, which is ``statistic``; the same of the other under ``raw`` and ``paired``; of the
         plain roofline under ``roofline``; ``by`` data type, routing, offloaded part and layer;
-        ``floor``, ``drift``, ``beaten``, ``gate`` and ``verdict``.
+        ``floor`` and ``paired_floor`` (the noise without the drift), ``drift``, ``beaten``, ``gate`` and
+        ``verdict``.
     """
     held = np.flatnonzero(np.isnan(runs.anchor_s))
     drift = drift_of(runs)
@@ -85,7 +86,8 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
         "raw": errors_of(row["raw_error"] for row in rows),
         "paired": errors_of(row["error"] for row in rows) if paired else None,
         "roofline": errors_of(row["roofline_error"] for row in rows),
-        "floor": {"median": floor.median, "p95": floor.p95},
+        "floor": {**_floor(floor), "most": INCONCLUSIVE},
+        "paired_floor": _floor(aa_floor(runs.seconds / drift)) if paired else None,
         "drift": {"anchors": len(runs.works) - len(held), **_spread(drift)} if paired else None,
         "beaten": sum(row["beaten"] for row in rows),
         "loads_as_predicted": sum(row["loads"] == row["predicted_loads"] for row in rows),
@@ -102,7 +104,6 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
     gate = GATES[runs.device]
     limits = {"median": gate.median, "p95": gate.p95}
     summary["gate"] = limits | ({"signed": gate.signed} if np.isfinite(gate.signed) else {})
-    summary["floor"]["most"] = INCONCLUSIVE
     summary["calibration"] = "measured" if machine.quiet else "inconclusive"
     summary["verdict"] = verdict(summary, gate, floor, machine.quiet)
     return {"rows": rows, "summary": summary}
@@ -211,6 +212,10 @@ def _routing(row: Mapping[str, Any]) -> str:
     if row["recorded"] is None:
         return str(row["routing"])
     return "trace, recorded" if row["recorded"] else "trace, drawn from a profile"
+
+
+def _floor(floor: Floor) -> dict[str, float]:
+    return {"median": floor.median, "p95": floor.p95}
 
 
 def _spread(drift: Array) -> dict[str, float]:

@@ -69,6 +69,8 @@ def test_pairing_takes_out_drift(runs_of, machine, law):
     summary = scored(runs, Described(machine))["summary"]
     assert summary["raw"]["median_signed_error"] == pytest.approx(1 / 1.45 - 1)
     assert summary["median_abs_error"] == pytest.approx(0.0, abs=1e-12)
+    assert summary["floor"]["median"] > 0.01
+    assert summary["paired_floor"]["median"] == pytest.approx(0.0, abs=1e-12)
     assert summary["drift"]["least"] == pytest.approx(1.1)
     assert summary["drift"]["most"] == pytest.approx(1.8)
     assert summary["verdict"] == "passed"
