@@ -139,6 +139,9 @@ def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.set_xlabel("measured, ms")
@@ -174,11 +177,12 @@ def _errors(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Fi
                     zorder=2,
                 )
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         most = max(max(abs(row["error"]) for row in rows), noise) * 110
         axes.set_ylim(-max(most, 5.0), max(most, 5.0))
         axes.set_xlabel("tokens")
         axes.set_ylabel("error, %")
-        axes.legend()
+        axes.legend(ncols=3)
 
     title = "Signed error by tokens of a batch"
     caption = (

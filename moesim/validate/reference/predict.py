@@ -8,7 +8,7 @@ timeline for what runs beside what.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -124,8 +124,9 @@ def predict(work: Work, hardware: Hardware, copy_residual: float = 0.0) -> Predi
     table = OpTable(
         (
             (gemm("router", float(case.tokens), shape.hidden, shape.num_experts, case.dtype), 1),
-            (top_k(float(case.tokens), shape.num_experts, shape.top_k), 1),
-            (weighted_sum(float(case.tokens), shape.hidden, shape.top_k), 1),
+            # Measured by the data type of the layer they are in.
+            (replace(top_k(float(case.tokens), shape.num_experts, shape.top_k), dtype=case.dtype), 1),
+            (replace(weighted_sum(float(case.tokens), shape.hidden, shape.top_k), dtype=case.dtype), 1),
         ),
         (),
         1,
@@ -203,15 +204,8 @@ def _interval(
 
 def _log_error(part: str, dtype: str, hardware: Hardware) -> tuple[float, float, float]:
     """Quantiles 5, 50 and 95 % of ln(measured / modelled) of a part."""
-    kernel, typed = {
-        "router": ("gemm", dtype),
-        "top_k": ("top_k", "bf16"),
-        "weighted_sum": ("weighted_sum", "bf16"),
-        "experts": ("expert", dtype),
-    }.get(part, ("", ""))
-    if not kernel:
-        return 0.0, 0.0, 0.0
-    surface = find_surface(hardware.device.processor.kernels, kernel, typed, CHOICE.backend)
+    kernel = {"router": "gemm", "experts": "expert"}.get(part, part)
+    surface = find_surface(hardware.device.processor.kernels, kernel, dtype, CHOICE.backend)
     return surface.log_error if surface is not None else (0.0, 0.0, 0.0)
 
 

@@ -47,7 +47,9 @@ KERNELS = (
     ("expert", "bf16", "3"),
     ("gemm", "fp32", "2"),
     ("gemm", "bf16", "2"),
+    ("top_k", "fp32", "4"),
     ("top_k", "bf16", "4"),
+    ("weighted_sum", "fp32", "0"),
     ("weighted_sum", "bf16", "0"),
 )
 
