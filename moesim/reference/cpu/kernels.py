@@ -15,6 +15,10 @@ Int64 = npt.NDArray[np.int64]
 
 #: Rows up to which a product is done one by one, and the weights (1/4 MiB) that it is done with at a time.
 FEW_ROWS, CHUNK = 8, 2**16
+#: The same for bf16 where the widened weights (1 MiB and more) leave the second cache before they are used.
+FEW_ROWS_BF16, LARGE = 12, 2**18
+#: Rows that BLAS computes at once: one to three more take longer than these.
+TILE_ROWS = 4
 
 
 @compiled
@@ -105,7 +109,7 @@ def run_experts(
     words: Bits,
     handle: int,
     bf16: bool,
-    space: tuple[Float32, Float32, Float32, Float32],
+    space: tuple[Float32, Float32, Float32, Float32, Float32],
     out: Float32,
     spent: Int64,
     copied: Int64,
@@ -130,14 +134,15 @@ def run_experts(
     bf16
         Whether weights are bf16: they are widened as they come, and what is computed is rounded.
     space
-        Room for the rows ``[n, H]``, gates and ups ``[n, 2F]``, activations ``[n, F]`` of any expert, and for
-        the widened weights of a product ``[2 F H]`` (empty unless `bf16`).
+        Room for the rows ``[n, H]``, gates and ups ``[n, 2F]``, activations ``[n, F]`` and output ``[n, H]``
+        of any expert, with n `padded`, and for the widened weights of a product ``[2 F H]`` (empty unless
+        `bf16`).
     out
         Filled, ``[T * k, H]``.
     spent, copied
         Nanoseconds of CPU time by expert, without the copy and of the copy, ``[E]``; -1 if a copy failed.
     """
-    rows, both, inner, wide = space
+    rows, both, inner, y, wide = space
     H, F = x.shape[1], inner.shape[1]
     each = F * H if bf16 else 2 * F * H  # words of one of the three matrices
     length = 3 * each
@@ -160,14 +165,15 @@ def run_experts(
         for row in range(n):
             rows[row, :] = x[tokens[first + row], :]
         up, down, end = starts[i], starts[i] + 2 * each, starts[i] + 3 * each
-        product(rows[:n], floats[up // 2 : down // 2], words[up:down], bf16, wide, both[:n])
+        product(rows, n, floats[up // 2 : down // 2], words[up:down], bf16, wide, both)
         swiglu(both[:n], inner[:n])
         if bf16:
             round_bf16(inner[:n])
-        y = out[first : first + n]
-        product(inner[:n], floats[down // 2 : end // 2], words[down:end], bf16, wide, y)
+        product(inner, n, floats[down // 2 : end // 2], words[down:end], bf16, wide, y)
         if bf16:
-            round_bf16(y)
+            round_bf16(y[:n])
+        for row in range(n):
+            out[first + row, :] = y[row, :]
         now = thread_time_ns(clock)
         spent[e] = now - begun
         begun = now
@@ -204,9 +210,9 @@ def weighted_sum(
 
 @making
 def product(
-    rows: Float32, floats: Float32, bits: Bits, bf16: bool, wide: Float32, out: Float32
+    rows: Float32, n: int, floats: Float32, bits: Bits, bf16: bool, wide: Float32, out: Float32
 ) -> None:  # pragma: no cover - compiled
-    """``rows [n, K] @ weights [N, K].T`` into ``out [n, N]``, by BLAS.
+    """``rows[:n] @ weights [N, K].T`` into ``out[:n]``, by BLAS; other rows of `out` become anything.
 
     A product of matrices rearranges the weights first, which costs more than it saves where they are used for
     few rows. There a few weights at a time are multiplied with one row after another while they are in the
@@ -214,17 +220,18 @@ def product(
 
     Parameters
     ----------
-    rows
-        ``[n, K]``.
+    rows, n
+        ``[padded(n) or more, K]``, and how many of them count.
     floats, bits
         The weights ``[N * K]``, as float32 or, where `bf16`, as bits.
     wide
         Room for the weights as float32.
     out
-        Filled, ``[n, N]``.
+        Filled, ``[padded(n) or more, N]``.
     """
     N, K = out.shape[1], rows.shape[1]
-    step = N if len(rows) > FEW_ROWS else max(1, CHUNK // K)
+    few = n <= (FEW_ROWS_BF16 if bf16 and N * K > LARGE else FEW_ROWS)
+    step = max(1, CHUNK // K) if few else N
     for begin in range(0, N, step):
         end = min(begin + step, N)
         if bf16:
@@ -232,11 +239,22 @@ def product(
             part = wide[: (end - begin) * K].reshape(end - begin, K)
         else:
             part = floats[begin * K : end * K].reshape(end - begin, K)
-        if len(rows) > FEW_ROWS:
-            np.dot(rows, part.T, out)
-        else:
-            for i in range(len(rows)):
+        if few:
+            for i in range(n):
                 np.dot(part, rows[i], out[i, begin:end])
+        else:
+            tiled = padded(n)
+            np.dot(rows[:tiled], part.T, out[:tiled])
+
+
+@compiled
+def padded(n: int) -> int:
+    """Rows in whole tiles.
+
+    >>> padded(9)
+    12
+    """
+    return (n + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
 
 
 @compiled

@@ -105,7 +105,7 @@ class CpuPrepared:
         self._words = shape.params * (1 if self._bf16 else 2)
         self._starts = np.zeros(len(self.plan.runs), np.int64)
         self._homes = self._starts
-        self._sizes = int(self.counts.max(initial=0)), H, F, 2 * H * F if self._bf16 else 0
+        self._sizes = kernels.padded(int(self.counts.max(initial=0))), H, F, 2 * H * F if self._bf16 else 0
 
     def run(self) -> CpuTiming:
         """Run the layer once, with cold weights."""
@@ -115,7 +115,13 @@ class CpuPrepared:
         self._starts[plan.loaded] = memory.slots(self.loads, self._words)
         take = self._workspace.take
         n, H, F, wide = self._sizes
-        space = take("rows", n, H), take("both", n, 2 * F), take("inner", n, F), take("wide", wide)
+        space = (
+            take("rows", n, H),
+            take("both", n, 2 * F),
+            take("inner", n, F),
+            take("y", n, H),
+            take("wide", wide),
+        )
         pairs, x = take("pairs", self.ids.size, H), take("x", *self._tokens.shape)
         spent, copied = np.zeros(experts, np.int64), np.zeros(experts, np.int64)
         loaded = np.zeros(experts, bool)

@@ -35,6 +35,7 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 _FLAGS = (
     "-std=c++17", "-O2", "-shared", "-fPIC", "-x", "c++", "-DMOESIM_EMULATED", "-fvisibility=hidden",
     "-fno-strict-aliasing", "-fno-threadsafe-statics", "-Wno-attributes", "-Wno-unknown-pragmas",
+    "-Wno-psabi",
 )  # fmt: skip
 
 

@@ -131,16 +131,18 @@ def test_stand_ins_where_the_system_has_none(tmp_path):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("rows", [1, 8, 9, 40])
+@pytest.mark.parametrize("rows", [1, 8, 9, 12, 13, 40])
 def test_product_of_few_and_many_rows(rows, bf16):
     rng = np.random.default_rng(rows)
-    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((rows, 300), (500, 300)))
+    padded = kernels.padded(rows)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((padded, 300), (1000, 300)))
     w = bf16_round(w) if bf16 else w
-    out, wide = np.full((rows, 500), np.nan, np.float32), np.zeros(500 * 300 if bf16 else 0, np.float32)
-    multiplied(x, w.ravel(), bf16_bits(w.ravel()), bf16, wide, out)
-    np.testing.assert_allclose(out, x.astype(np.float64) @ w.T.astype(np.float64), rtol=1e-4, atol=1e-4)
+    out, wide = np.full((padded, 1000), np.nan, np.float32), np.zeros(w.size if bf16 else 0, np.float32)
+    multiplied(x, rows, w.ravel(), bf16_bits(w.ravel()), bf16, wide, out)
+    wanted = x.astype(np.float64) @ w.T.astype(np.float64)
+    np.testing.assert_allclose(out[:rows], wanted[:rows], rtol=1e-4, atol=1e-4)
 
 
 @compiled
-def multiplied(x, floats, bits, bf16, wide, out):
-    kernels.product(x, floats, bits, bf16, wide, out)
+def multiplied(x, n, floats, bits, bf16, wide, out):
+    kernels.product(x, n, floats, bits, bf16, wide, out)

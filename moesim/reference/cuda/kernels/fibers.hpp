@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -68,9 +67,20 @@ struct Group {
     Barrier barrier;
 };
 
+struct Action {
+    virtual void run() = 0;
+    virtual ~Action() = default;
+};
+template <class F>
+struct ActionOf final : Action {
+    F function;
+    explicit ActionOf(F f) : function(std::move(f)) {}
+    void run() override { function(); }
+};
+
 struct Deferred {
     unsigned due;
-    std::function<void()> action;
+    std::unique_ptr<Action> action;
 };
 
 struct Block {
@@ -188,9 +198,10 @@ static inline void yield() {
     suspend();
 }
 
-template <class Action>
-static void defer(unsigned passes, Action action) {
-    current_block.deferred.push_back({current_block.pass + passes, std::move(action)});
+template <class F>
+static void defer(unsigned passes, F function) {
+    current_block.deferred.push_back(
+        {current_block.pass + passes, std::unique_ptr<Action>(new ActionOf<F>(std::move(function)))});
 }
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) static void fail(const char* format, ...) {
@@ -275,7 +286,7 @@ static inline void meet(unsigned first, unsigned count, const char* what) {
 
 // All lanes of `mask` give a value and get all values, by lane; good until the warp's next but one exchange.
 template <class T>
-static inline const T* gather(unsigned mask, const T& mine, const char* what) {
+__attribute__((noinline)) static const T* gather(unsigned mask, const T& mine, const char* what) {
     static_assert(sizeof(T) <= 64 && std::is_trivially_copyable<T>::value, "exchanged values are small and plain");
     Thread& t = *running;
     if (!(mask >> t.lane & 1)) fail("%s: lane %u is not in its own mask %08x", what, t.lane, mask);
@@ -377,7 +388,7 @@ static bool run_deferred() {
         }
         auto action = std::move(b.deferred[i].action);
         b.deferred.erase(b.deferred.begin() + static_cast<long>(i));
-        action();
+        action->run();
         any = true;
     }
     return any || !b.deferred.empty();
