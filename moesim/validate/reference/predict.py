@@ -16,9 +16,12 @@ import numpy.typing as npt
 from moesim.cost import Choice, ExpertShape, Rates, expert_times, op_times
 from moesim.cost.roofline import peak_flops_per_s
 from moesim.cost.surface import find_surface
+from moesim.cost.waves import law_of
 from moesim.engine.timeline import Task, makespan
 from moesim.errors import ConfigError, Fault
 from moesim.hardware import Hardware
+from moesim.hardware.curves import Surface
+from moesim.hardware.tiles import TileLaw
 from moesim.offload import Path as Way
 from moesim.ops import OpTable
 from moesim.ops.primitives import gemm, top_k, weighted_sum
@@ -204,9 +207,12 @@ def _interval(
 
 def _log_error(part: str, dtype: str, hardware: Hardware) -> tuple[float, float, float]:
     """Quantiles 5, 50 and 95 % of ln(measured / modelled) of a part."""
-    kernel = {"router": "gemm", "experts": "expert"}.get(part, part)
-    surface = find_surface(hardware.device.processor.kernels, kernel, dtype, CHOICE.backend)
-    return surface.log_error if surface is not None else (0.0, 0.0, 0.0)
+    processor = hardware.device.processor
+    law: Surface | TileLaw | None = law_of(processor, dtype) if part == "experts" else None
+    if law is None:
+        kernel = {"router": "gemm", "experts": "expert"}.get(part, part)
+        law = find_surface(processor.kernels, kernel, dtype, CHOICE.backend)
+    return law.log_error if law is not None else (0.0, 0.0, 0.0)
 
 
 def _least(counts: IntArray, expert: ExpertShape) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
