@@ -143,11 +143,11 @@ def fit_surface(rows: Rows, device: Device) -> Fitted:
     """
     out = _left_out(len(rows))
     form = _form(rows.pick(~out), device)
-    trial = _fit(rows.pick(~out), device, *form)
+    trial = fit_form(rows.pick(~out), device, *form)
     tested = rows.pick(out)
     predicted = modelled(trial, tested, device)
     low, middle, high = np.round(np.quantile(np.log(tested.seconds / predicted), (0.05, 0.5, 0.95)), 4)
-    surface = _fit(rows, device, *form)
+    surface = fit_form(rows, device, *form)
     return Fitted(
         replace(surface, log_error=(float(low), float(middle), float(high))),
         len(rows),
@@ -177,7 +177,7 @@ def _form(rows: Rows, device: Device) -> tuple[float, float]:
     train, test = rows.pick(~inner), rows.pick(inner)
 
     def error(form: tuple[float, float]) -> float:
-        found = modelled(_fit(train, device, *form), test, device)
+        found = modelled(fit_form(train, device, *form), test, device)
         return float(np.abs(np.log(found / test.seconds)).mean())
 
     tile = min(((rows_, 0.0) for rows_ in rows.tiled), key=error)[0]
@@ -186,7 +186,8 @@ def _form(rows: Rows, device: Device) -> tuple[float, float]:
     return min(((tile, held) for held in HELD), key=error)
 
 
-def _fit(rows: Rows, device: Device, tile_rows: float, held: float) -> Surface:
+def fit_form(rows: Rows, device: Device, tile_rows: float = 1.0, held: float = 0.0) -> Surface:
+    """Fit a surface to rows, for one size of tiles and number of crossings."""
     compute, memory = times(rows, device, tile_rows, held)
     floor = float(f"{floor_of(rows.seconds, compute, memory):.3g}")
     sharpness = sharpness_of(rows.seconds, compute, memory, floor)
@@ -230,7 +231,7 @@ def predicted_apart(rows: Rows, device: Device, group: IntArray, form: tuple[flo
     predicted = np.empty(len(rows))
     for name in np.unique(group):
         out = group == name
-        predicted[out] = modelled(_fit(rows.pick(~out), device, *form), rows.pick(out), device)
+        predicted[out] = modelled(fit_form(rows.pick(~out), device, *form), rows.pick(out), device)
     return predicted
 
 
