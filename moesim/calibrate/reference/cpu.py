@@ -118,7 +118,11 @@ def calibrate_cpu(
         timed = _run(device, layers, limit_s * (1 - FILE_PART), seed, partial(progress, "layers"))
     with runner("file") as device:
         read = _run(device, stored, limit_s * FILE_PART, seed, partial(progress, "loads from a file"))
-    return learn(limits, layers, timed, stored, read)
+    from threadpoolctl import threadpool_limits
+
+    # The fits are many small products: more threads would only wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        return learn(limits, layers, timed, stored, read)
 
 
 def _run(

@@ -43,10 +43,16 @@ class PlantedRun:
         self.counts = np.bincount(ids.ravel(), minlength=case.shape.num_experts)
         self.loaded = (np.arange(case.shape.num_experts) % 2 == 1) & (case.offloaded > 0) & (self.counts > 0)
         self.loads = int(self.loaded.sum())
-        self.rng = np.random.default_rng([case.tokens, case.shape.hidden, case.shape.width, case.dtype == "fp32"])
+        self.rng = np.random.default_rng(
+            [case.tokens, case.shape.hidden, case.shape.width, case.dtype == "fp32"]
+        )
 
     def _noisy(self, seconds):
-        return np.asarray(seconds) * np.exp(self.noise * self.rng.standard_normal(np.shape(seconds))) * self.slow()
+        return (
+            np.asarray(seconds)
+            * np.exp(self.noise * self.rng.standard_normal(np.shape(seconds)))
+            * self.slow()
+        )
 
     def run(self) -> CpuTiming:
         s = self.case.shape
