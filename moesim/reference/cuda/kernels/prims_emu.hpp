@@ -1,6 +1,5 @@
 // Base primitives on the host: CUDA's own names and ours, over fibers.
 #pragma once
-#include <cmath>
 #include "fibers.hpp"
 
 typedef uint8_t u8;
@@ -23,6 +22,17 @@ typedef float f32;
 #define __restrict__
 #define __align__(n) __attribute__((aligned(n)))
 #define DYNAMIC_SHARED(name) unsigned char* const name = emu::block().shared
+
+// As <cmath> declares them, which takes long to read.
+extern "C" {
+float exp2f(float) noexcept;
+float expf(float) noexcept;
+float fabsf(float) noexcept;
+float fmaf(float, float, float) noexcept;
+float fmaxf(float, float) noexcept;
+float fminf(float, float) noexcept;
+float sqrtf(float) noexcept;
+}
 
 // --- vectors --------------------------------------------------------------------------------------------------
 struct alignas(8) int2 { i32 x, y; };
@@ -94,6 +104,7 @@ static inline P aligned(P p, unsigned bytes) {
 }  // namespace emu
 static inline uint4 load16(const void* p) { return *static_cast<const uint4*>(emu::aligned(p, 16)); }
 static inline uint4 load16_streaming(const void* p) { return load16(p); }
+static inline i32 load_through(const i32* p) { return *emu::aligned(p, 4); }
 static inline void store16(void* p, uint4 v) { *static_cast<uint4*>(emu::aligned(p, 16)) = v; }
 static inline void store16_streaming(void* p, uint4 v) { store16(p, v); }
 template <class T>
