@@ -1,4 +1,4 @@
-"""The experts' kernels as machine code, without a GPU; `benchmarks/reference/compile_all.py` has all pairs."""
+"""The experts' kernels as machine code, without a GPU (all: `benchmarks/reference/compile_all.py`)."""
 
 import functools
 import os
