@@ -15,6 +15,7 @@ import numpy as np
 
 from moesim.cost.roofline import Choice, Times, at, peak_flops_per_s, soft_max
 from moesim.cost.surface import AXES, Stack, find_surface
+from moesim.cost.waves import law_of, wave_times
 from moesim.hardware.curves import Surface
 from moesim.hardware.types import Device, Processor
 from moesim.model.dtypes import bytes_per_param
@@ -123,6 +124,8 @@ def expert_times(
     Times
         Arrays of shape ``[...]``; a rank without tokens takes no time.
     """
+    if (law := law_of(device.processor, shape.dtype)) is not None:
+        return wave_times(tokens, shape, device, law)
     kernel = "experts_ep" if shared else "experts"
     surface = find_surface(device.processor.kernels, kernel, choice.dtype(shape.dtype), choice.backend)
     if surface is None or shape.matrices != 3:

@@ -25,7 +25,9 @@ from moesim.hardware.spec import (
     PriceSpec,
     ProcessorSpec,
     Spec,
+    TilesSpec,
 )
+from moesim.hardware.tiles import Tile, TileLaw
 from moesim.hardware.types import (
     Cache,
     CollectiveFit,
@@ -201,6 +203,34 @@ def _processor(
         },
         area_mm2=spec.area_mm2.value if spec.area_mm2 else None,
         tile_rows=_whole(spec.tile_rows) if spec.tile_rows else None,
+        tiles={
+            dtype: _tiles(law, sources.get(f"{at}.tiles.{dtype}.launch", ""))
+            for dtype, law in spec.tiles.items()
+        },
+    )
+
+
+def _tiles(spec: TilesSpec, source: str) -> TileLaw:
+    return TileLaw(
+        tiles=tuple(
+            Tile(
+                tile.name,
+                _whole(tile.rows),
+                _whole(tile.columns),
+                tile.compute.value,
+                tile.fill.value,
+                tile.drain.value,
+                tile.up_to.value if tile.up_to else float("inf"),
+            )
+            for tile in spec.configurations
+        ),
+        launch_s=spec.launch.value,
+        launches=_whole(spec.launches),
+        memory=spec.memory,
+        moves=spec.moves,
+        sharpness=spec.sharpness.value if spec.sharpness else float("inf"),
+        log_error=spec.log_error,
+        source=source,
     )
 
 

@@ -23,8 +23,9 @@ from moesim.hardware.check_sizes import (
     in_range,
     processors_of,
 )
+from moesim.hardware.curves import Curve
 from moesim.hardware.provenance import Provenance
-from moesim.hardware.spec import EfficiencySpec, Spec
+from moesim.hardware.spec import EfficiencySpec, ProcessorSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ def check_efficiencies(spec: Spec) -> Iterator[Fault]:
     for where, processor in processors_of(spec):
         if processor.efficiency:
             yield from check_curves(processor.efficiency.kinds, f"{where}.efficiency.kinds")
+        if processor.tiles:
+            yield from check_tiles(processor, where)
 
 
 def check_families(spec: Spec, families: Collection[str]) -> Iterator[Fault]:
@@ -197,19 +200,35 @@ def check_kernels(spec: Spec, kernels: Collection[str]) -> Iterator[Fault]:
             )
 
 
+def check_tiles(spec: ProcessorSpec, where: str) -> Iterator[Fault]:
+    """Tiles are dealt to cores, in a data type that the processor multiplies, at shares that do not leap."""
+    if spec.cores is None:
+        yield Fault(
+            "is missing beside tiles", f"{where}.cores", None, "the number of tiles worked on at once"
+        )
+    for dtype, law in spec.tiles.items():
+        if dtype not in spec.peak:
+            yield Fault("has no peak", f"{where}.tiles.{dtype}", None, ", ".join(spec.peak))
+        yield from _leaps((("memory", law.memory), ("moves", law.moves)), f"{where}.tiles.{dtype}")
+
+
 def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:
     """A larger operation never takes less time: no curve rises faster than the size itself."""
     for kind, spec in kinds.items():
-        for name, curve in (("compute", spec.compute), ("memory", spec.memory)):
-            for (small, low), (large, high) in itertools.pairwise(curve):
-                # On a line in log size the steepest relative rise is at the lower end.
-                if high - low > low * math.log(large / small):
-                    yield Fault(
-                        "rises so fast that a larger operation would take less time",
-                        f"{where}.{kind}.{name}",
-                        [[small, low], [large, high]],
-                        "a rise of at most value x ln(size ratio) between points",
-                    )
+        yield from _leaps((("compute", spec.compute), ("memory", spec.memory)), f"{where}.{kind}")
+
+
+def _leaps(curves: Iterable[tuple[str, Curve]], where: str) -> Iterator[Fault]:
+    for name, curve in curves:
+        for (small, low), (large, high) in itertools.pairwise(curve):
+            # On a line in log size the steepest relative rise is at the lower end.
+            if high - low > low * math.log(large / small):
+                yield Fault(
+                    "rises so fast that a larger operation would take less time",
+                    f"{where}.{name}",
+                    [[small, low], [large, high]],
+                    "a rise of at most value x ln(size ratio) between points",
+                )
 
 
 def check_sources(spec: Spec, origins: Iterable[Provenance]) -> Iterator[Fault]:

@@ -8,6 +8,8 @@ One file describes one machine and stands alone: device, node, cluster. A number
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,7 @@ from pydantic import (
     Field,
     StringConstraints,
     WithJsonSchema,
+    field_validator,
 )
 
 from moesim.errors import nearest
@@ -132,16 +135,55 @@ class WorkEnergySpec(_Part):
     per_flop: dict[Dtype, JoulesPerFlop]
 
 
+class TileSpec(_Part):
+    """One configuration of a grouped-GEMM kernel; see `moesim.hardware.tiles.Tile`."""
+
+    name: Name
+    rows: Count
+    columns: Count
+    compute: Fraction
+    fill: Seconds
+    drain: Seconds
+    up_to: Number | None = None
+
+
+class TilesSpec(_Part):
+    """Measured law of grouped GEMMs; see `moesim.hardware.tiles.TileLaw`.
+
+    A configuration is chosen `up_to` a mean number of tokens per expert; the last one has no limit.
+    """
+
+    launch: Seconds
+    launches: Count
+    memory: CurveByBytes = ((1.0, 1.0),)
+    moves: CurveByBytes = ((1.0, 1.0),)
+    sharpness: Number | None = None
+    log_error: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    configurations: Annotated[list[TileSpec], Field(min_length=1, max_length=16)]
+
+    @field_validator("configurations")
+    @classmethod
+    def _rising(cls, made: list[TileSpec]) -> list[TileSpec]:
+        limits = [math.inf if tile.up_to is None else tile.up_to.value for tile in made]
+        if limits[-1] != math.inf or any(b <= a for a, b in itertools.pairwise(limits)):
+            raise ValueError(
+                "the limits do not rise; allowed: up_to in rising order, and none for the last configuration"
+            )
+        return made
+
+
 class ProcessorSpec(_Part):
     """A compute unit. `bandwidth` is needed only where it differs from the memory's own.
 
-    `kernels` names a file of measured kernels, which take the place of efficiencies where there are any.
+    `kernels` names a file of measured kernels, which take the place of efficiencies where there are any;
+    `tiles` is a measured law of grouped GEMMs, which goes before either.
     `tile_rows` is 1 for units that multiply a matrix by single vectors; without it, tokens of an expert are
     rounded up to tiles as common grouped-GEMM kernels do.
     """
 
     cores: Count | None = None
     tile_rows: Count | None = None
+    tiles: dict[Dtype, TilesSpec] = {}
     peak: dict[Dtype, FlopsPerS]
     bandwidth: dict[Name, BytesPerS] = {}
     efficiency: EfficiencyOrName | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from moesim.hardware.curves import Efficiency, Surfaces
+from moesim.hardware.tiles import TileLaws
 
 #: What an energy constant counts: the memory or circuit alone, its interface too, or the whole board.
 SCOPES = ("device", "device+phy", "board")
@@ -94,6 +95,9 @@ class Processor:
         Rows of a matrix product that its units take at once, all of them at work on one product: what an
         expert's tokens are rounded up to. None for tiles dealt to `cores`, as many rows as suit the tokens;
         beside a memory, where nothing is dealt, for no rounding.
+    tiles
+        Measured laws of grouped GEMMs by the data type of the weights; where there is one it takes the place
+        of everything else that is known about them.
     """
 
     name: str
@@ -107,6 +111,7 @@ class Processor:
     energy_per_byte: Mapping[str, Energy] = field(default_factory=dict)
     area_mm2: float | None = None
     tile_rows: int | None = None
+    tiles: TileLaws = field(default_factory=dict, repr=False)
 
     def efficiency_of(self, kind: str, dtype: str) -> Efficiency:
         """Efficiency of one kind of operation in one data type; ``nvfp4`` computes as ``fp4``."""
