@@ -144,7 +144,12 @@ def fit_waves(
     ratio = np.log(rows.seconds / modelled)
     low, middle, high = (round(float(q), 4) for q in np.quantile(ratio, (0.05, 0.5, 0.95)))
     law = TileLaw(
-        law.tiles, law.launch_s, memory=law.memory, sharpness=law.sharpness, log_error=(low, middle, high), **shared
+        law.tiles,
+        law.launch_s,
+        memory=law.memory,
+        sharpness=law.sharpness,
+        log_error=(low, middle, high),
+        **shared,
     )
     return FittedWaves(law, Error.of(modelled, rows.seconds), ratio)
 
