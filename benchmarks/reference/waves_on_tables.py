@@ -1,11 +1,12 @@
-"""Does the law of tiles and waves hold on a real GPU? On published timings of grouped GEMMs, beside the surface.
+"""Does the law of tiles and waves hold on a real GPU? On published timings, beside the fitted surface.
 
     python benchmarks/reference/waves_on_tables.py ../shared/data/kernels/h200_sxm h200-sxm-8 --backend vllm
 
 The tables (ai-dynamo/aiconfigurator) time the whole fused MoE block of a serving engine in bf16 on one rank.
-Which tiles its kernels had is not recorded: rows of a tile are taken as the power of two above the mean number
-of tokens per expert, 16 to 128, and columns as 128. Both were chosen before any comparison. Both laws are
-fitted to the same measurements: all but one row in five drawn at random, then all but some model shapes.
+Which tiles its kernels had is not recorded: rows of a tile are taken as the power of two above the mean
+number of tokens per expert, 16 to 128, and columns as 128. Both were chosen before any comparison.
+Both laws are fitted to the same measurements: all but one row in five drawn at random, then all but some
+model shapes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def measured(folder: Path, backend: str) -> dict[str, Any]:
 
 
 def rows_of(t: dict[str, Any], device: Device) -> Products:
-    """The same in the terms of the law; a third product without waves is the activation and the sum of experts."""
+    """The same in the terms of the law; a third product, without waves, is the activation and the sum."""
     processor = device.processor
     cores, peak = processor.cores or 1, processor.peak_flops_per_s["bf16"]
     names = ("distribution", "num_tokens", "num_experts", "topk")
@@ -116,13 +117,16 @@ def main() -> int:
     assert shapes is not None
     print(f"{asked.device}, {asked.backend}: {len(rows)} rows, {len(np.unique(rows.group))} model shapes")
     for name, error in (
-        ("waves, one row in five left out", Error.of(modelled_s(rows.pick(out), trained.law, machine), rows.seconds[out])),
+        (
+            "waves, one row in five left out",
+            Error.of(modelled_s(rows.pick(out), trained.law, machine), rows.seconds[out]),
+        ),
         ("surface, one row in five left out", surface.left_out),
         ("waves, model shapes left out", by_shape.left_out),
         ("surface, model shapes left out", shapes),
         ("bare roofline", Error.of(rows.roof_s, rows.seconds)),
     ):
-        print(f"{name:34s} median {error.median:6.1%}  p90 {error.p90:6.1%}  bias {error.bias:+6.1%}  n {error.n}")
+        print(f"{name:34s} median {error.median:.1%} p90 {error.p90:.1%} bias {error.bias:+.1%} n {error.n}")
     for i, tile in enumerate(law.tiles):
         error = Error.of(np.exp(-by_shape.log_ratio[rows.tile == i]), np.ones((rows.tile == i).sum()))
         print(

@@ -4,6 +4,7 @@ A grouped GEMM works tile by tile: expert ``e`` with ``n_e`` tokens takes ``ceil
 tiles, and the tiles of all experts are dealt to the cores in waves. Weights are read once for every slot that
 is hit. So time follows the histogram, not the mean: few tokens spread over many experts cost weight traffic,
 many tokens in ragged groups cost padding. Units that multiply a matrix by single vectors pad nothing.
+Processors that run one expert after the other are `moesim.cost.one_by_one`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moesim.cost.one_by_one import KERNEL, one_by_one
 from moesim.cost.roofline import Choice, Times, at, peak_flops_per_s, soft_max
 from moesim.cost.surface import AXES, Stack, find_surface
 from moesim.cost.waves import law_of, wave_times
@@ -126,6 +128,9 @@ def expert_times(
     """
     if (law := law_of(device.processor, shape.dtype)) is not None:
         return wave_times(tokens, shape, device, law)
+    alone = find_surface(device.processor.kernels, KERNEL, choice.dtype(shape.dtype), choice.backend)
+    if alone is not None and shape.matrices == 3:
+        return one_by_one(tokens, shape, device, alone)
     kernel = "experts_ep" if shared else "experts"
     surface = find_surface(device.processor.kernels, kernel, choice.dtype(shape.dtype), choice.backend)
     if surface is None or shape.matrices != 3:

@@ -15,7 +15,7 @@ from moesim.ops.table import Array
 #: Axes that surfaces are padded to, to be evaluated together.
 AXES = 4
 #: Backends in the order in which one stands in for another whose kernel was not measured.
-ORDER = ("vllm", "sglang", "trtllm")
+ORDER = ("vllm", "sglang", "trtllm", "reference")
 
 IntArray = npt.NDArray[np.int64]
 

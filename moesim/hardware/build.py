@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from moesim.hardware.curves import Efficiency, Surfaces
+from moesim.hardware.kernels import surfaces_of
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import (
@@ -192,7 +193,7 @@ def _processor(
         if spec.efficiency
         else {},
         kernels=_kernels(spec, kernels),
-        measured_on=spec.kernels or "",
+        measured_on=_measured_on(spec, at),
         energy_per_flop={
             dtype: Energy(cost.value, spec.energy.scope) for dtype, cost in spec.energy.per_flop.items()
         }
@@ -235,11 +236,21 @@ def _tiles(spec: TilesSpec, source: str) -> TileLaw:
 
 
 def _kernels(spec: ProcessorSpec, read: KernelReader) -> Surfaces:
-    """The named kernels; a kind whose efficiency the description states itself hides them."""
-    if spec.kernels is None:
+    """The named kernels and the file's own; a kind whose efficiency the file states hides the named."""
+    table = spec.kernels
+    if table is None:
         return {}
     own = {key.partition(".")[0] for key in spec.efficiency.kinds} if spec.efficiency else set()
-    return {key: surface for key, surface in read(spec.kernels).items() if KIND_OF[key[0]] not in own}
+    named = read(table.like) if table.like else {}
+    shown = {key: surface for key, surface in named.items() if KIND_OF[key[0]] not in own}
+    return shown | surfaces_of(table.fits)
+
+
+def _measured_on(spec: ProcessorSpec, at: str) -> str:
+    """The device whose kernels are used: the file's own are those of the device they stand at."""
+    if spec.kernels is None:
+        return ""
+    return spec.kernels.like or (at.split(".")[1] if spec.kernels.fits else "")
 
 
 def _efficiency(

@@ -24,8 +24,12 @@ from moesim.hardware.check_sizes import (
     processors_of,
 )
 from moesim.hardware.curves import Curve
+from moesim.hardware.kernels import RESOLUTION
 from moesim.hardware.provenance import Provenance
 from moesim.hardware.spec import EfficiencySpec, ProcessorSpec, Spec
+
+#: Largest correction of a bare roofline that a measured kernel may have, as a logarithm: e**12 is 160,000.
+MOST_S = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,7 @@ def check_families(spec: Spec, families: Collection[str]) -> Iterator[Fault]:
 def check_kernels(spec: Spec, kernels: Collection[str]) -> Iterator[Fault]:
     """Measured kernels that processors refer to exist."""
     for where, processor in processors_of(spec):
-        name = processor.kernels
+        name = processor.kernels.like if processor.kernels else None
         if name is not None and name not in kernels:
             near = nearest(name, kernels, 1)
             hint = f"; nearest: {near[0]}" if near else ""
@@ -210,6 +214,27 @@ def check_tiles(spec: ProcessorSpec, where: str) -> Iterator[Fault]:
         if dtype not in spec.peak:
             yield Fault("has no peak", f"{where}.tiles.{dtype}", None, ", ".join(spec.peak))
         yield from _leaps((("memory", law.memory), ("moves", law.moves)), f"{where}.tiles.{dtype}")
+
+
+def check_own_kernels(spec: Spec) -> Iterator[Fault]:
+    """Kernels that a machine's own file holds: each once, of data types there are peaks for."""
+    for where, processor in processors_of(spec):
+        seen: dict[tuple[str, str, str], int] = {}
+        for index, fit in enumerate(processor.kernels.fits if processor.kernels else ()):
+            at = f"{where}.kernels.fits.{index}"
+            key = fit.kernel, fit.dtype, fit.backend
+            if key in seen:
+                wrong = f"the same kernel as fits.{seen[key]}"
+                yield Fault(wrong, at, " ".join(key), "one for each kernel, dtype and backend")
+            seen.setdefault(key, index)
+            most = max((abs(step) for step in fit.steps), default=0) * RESOLUTION
+            if most > MOST_S:
+                yield Fault(
+                    f"corrects the roofline by exp({most:.1f})",
+                    f"{at}.steps",
+                    None,
+                    f"at most exp({MOST_S:g})",
+                )
 
 
 def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:
@@ -261,6 +286,7 @@ _STRICT: tuple[Callable[[Spec], Iterator[Fault]], ...] = (
     check_collectives,
     check_exchanges,
     check_efficiencies,
+    check_own_kernels,
     check_caches,
     check_energies,
     check_counts,

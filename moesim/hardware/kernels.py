@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, nearest
 from moesim.hardware.curves import KERNELS, Axis, Surface, Surfaces
 
 #: S is stored in whole steps of this size: half a percent of time.
@@ -43,17 +45,25 @@ class FitSpec(BaseModel):
     held: Annotated[float, Field(ge=0)] = 0.0
     log_error: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
+    @field_validator("kernel")
+    @classmethod
+    def _known(cls, kernel: str) -> str:
+        if kernel not in KERNELS:
+            near = nearest(kernel, KERNELS, 1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            raise ValueError(f"no kernel; allowed: {', '.join(KERNELS)}{hint}")
+        return kernel
+
     @model_validator(mode="after")
     def _sizes(self) -> FitSpec:
-        if self.kernel not in KERNELS:
-            raise ValueError(f"no kernel; allowed: {', '.join(KERNELS)}")
+        knots = math.prod(axis.knots for axis in self.axes)
+        wrong = []
         if len(self.axes) != len(KERNELS[self.kernel]):
-            raise ValueError(f"needs one axis for each of: {', '.join(KERNELS[self.kernel])}")
-        knots = 1
-        for axis in self.axes:
-            knots *= axis.knots
+            wrong.append(f"needs one axis for each of: {', '.join(KERNELS[self.kernel])}")
         if len(self.steps) != knots:
-            raise ValueError(f"has {len(self.steps)} steps; allowed: one for each of {knots} knots")
+            wrong.append(f"has {len(self.steps)} steps; allowed: one for each of {knots} knots")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
 
@@ -89,6 +99,11 @@ def read_kernels(path: Path, seen: object = None) -> Surfaces:
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, _seen: object) -> Surfaces:
+    return surfaces_of(read_file(path).fits)
+
+
+def surfaces_of(fits: Iterable[FitSpec]) -> dict[tuple[str, str, str], Surface]:
+    """Surfaces by kernel, data type and backend."""
     return {
         (fit.kernel, fit.dtype, fit.backend): Surface(
             fit.kernel,
@@ -103,7 +118,7 @@ def _read(path: Path, _seen: object) -> Surfaces:
             fit.held,
             fit.log_error,
         )
-        for fit in read_file(path).fits
+        for fit in fits
     }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from moesim.hardware.kernels import FitSpec
 from moesim.hardware.quantity import Quantity
 from moesim.hardware.spec import CollectiveSpec, EfficiencySpec, LegSpec
 
-_Number = Quantity | EfficiencySpec | CollectiveSpec | LegSpec
+_Number = Quantity | EfficiencySpec | CollectiveSpec | LegSpec | FitSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def provenance(spec: BaseModel, raw: Mapping[str, Any]) -> list[Provenance]:
 
 
 def _numbers(item: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], _Number]]:
-    """Every quantity with its path; an efficiency, a collective's fit and a leg each count as one number."""
+    """Every quantity with its path; an efficiency, a collective's fit, a leg, a kernel each count as one."""
     if isinstance(item, _Number):
         yield path, item
     elif isinstance(item, BaseModel):
@@ -93,6 +94,8 @@ def _written(item: _Number) -> str:
         return item.text
     if isinstance(item, EfficiencySpec):
         return "curves"
+    if isinstance(item, FitSpec):
+        return f"{item.kernel} {item.dtype} {item.backend}"
     if isinstance(item, LegSpec):
         return f"{item.latency.text}, {item.share.text}"
     fits = zip(item.ranks, item.latency, item.share, strict=False)

@@ -56,6 +56,10 @@ _STRUCTURE = frozenset(
 ) | {"switches", "ranks", "latency", "share", "small_share", "bulk_latency"}
 
 
+#: An optional part that is not mended piece by piece.
+_WHOLE = "kernels"
+
+
 class Repaired(typing.NamedTuple):
     """A description that can be checked, and where it is not its author's."""
 
@@ -76,6 +80,7 @@ def repaired(model: type[M], raw: dict[str, Any], error: ValidationError) -> Rep
         faults = [(tuple(e["loc"]), e["type"]) for e in error.errors(include_url=False)]
         # Deeper ones first: what encloses them may have to go.
         for location, kind in sorted(faults, key=lambda fault: -len(fault[0])):
+            location, kind = _as_a_whole(location, kind)
             if not _repair(model, work, location, kind):
                 return None
             paths.append(location)
@@ -84,6 +89,13 @@ def repaired(model: type[M], raw: dict[str, Any], error: ValidationError) -> Rep
         except ValidationError as left:
             error = left
     return None
+
+
+def _as_a_whole(location: Path, kind: str) -> tuple[Path, str]:
+    """Measured kernels hang together, and can be left out together."""
+    if _WHOLE in location[:-1]:
+        return location[: location.index(_WHOLE) + 1], "extra_forbidden"
+    return location, kind
 
 
 def _repair(model: type[BaseModel], raw: dict[str, Any], location: Path, kind: str) -> bool:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from moesim.errors import nearest
+from moesim.hardware.kernels import FitSpec
 from moesim.hardware.quantity import (
     Bytes,
     BytesPerS,
@@ -46,7 +47,7 @@ SCHEMA_VERSION = 1
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
-Kind = Literal["gpu", "npu", "tpu", "cpu-gpu", "near-data", "wafer", "supernode", "memory", "edge"]
+Kind = Literal["gpu", "npu", "tpu", "cpu", "cpu-gpu", "near-data", "wafer", "supernode", "memory", "edge"]
 Topology = Literal["switch", "full_mesh", "ring", "tree", "fat_tree", "rail", "planes", "mesh", "torus"]
 Scope = Literal["device", "device+phy", "board"]
 Backend = Literal["vllm", "sglang", "trtllm"]
@@ -121,6 +122,22 @@ class EfficiencyFile(EfficiencyTable):
     sources: dict[Name, str] = {}
 
 
+class KernelTable(_Part):
+    """Measured kernels: those of a file of the folder ``kernels``, and the machine's own.
+
+    `measured` says how these came about: whatever `moesim calibrate` notes, for people and for
+    `moesim validate reference`.
+    """
+
+    like: Name | None = None
+    licence: str | None = None
+    fits: list[FitSpec] = []
+    measured: dict[str, Any] = {}
+
+
+KernelsOrName = Annotated[KernelTable, BeforeValidator(_family, json_schema_input_type=str | KernelTable)]
+
+
 class EnergySpec(_Part):
     """Energy of a byte, with what it counts."""
 
@@ -175,8 +192,8 @@ class TilesSpec(_Part):
 class ProcessorSpec(_Part):
     """A compute unit. `bandwidth` is needed only where it differs from the memory's own.
 
-    `kernels` names a file of measured kernels, which take the place of efficiencies where there are any;
-    `tiles` is a measured law of grouped GEMMs, which goes before either.
+    `kernels` names a file of measured kernels, or holds them: they take the place of efficiencies where there
+    are any. `tiles` is a measured law of grouped GEMMs, which goes before either.
     `tile_rows` is 1 for units that multiply a matrix by single vectors; without it, tokens of an expert are
     rounded up to tiles as common grouped-GEMM kernels do.
     """
@@ -187,7 +204,7 @@ class ProcessorSpec(_Part):
     peak: dict[Dtype, FlopsPerS]
     bandwidth: dict[Name, BytesPerS] = {}
     efficiency: EfficiencyOrName | None = None
-    kernels: Name | None = None
+    kernels: KernelsOrName | None = None
     energy: WorkEnergySpec | None = None
     path_energy: dict[Name, EnergySpec] = {}
     area_mm2: Number | None = None

@@ -385,6 +385,7 @@ KINDS = {
     "gpu": "GPUs",
     "npu": "NPUs",
     "tpu": "TPUs",
+    "cpu": "CPUs",
     "cpu-gpu": "CPU-GPU boxes",
     "near-data": "PIM and near-data",
     "wafer": "wafers",

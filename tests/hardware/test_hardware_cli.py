@@ -58,12 +58,13 @@ def test_list(run):
 def test_list_is_by_kind(run):
     document = json.loads(run("list", "--json").stdout)
     groups = {group["kind"]: group for group in document["groups"]}
-    assert list(groups) == list(KINDS)
+    shown = [kind for kind in KINDS if kind != "cpu"]  # calibrated where they stand, not shipped
+    assert list(groups) == shown
     assert sorted(name for group in groups.values() for name in group["machines"]) == names()
     kinds = {machine["name"]: machine["kind"] for machine in document["machines"]}
     assert all(kinds[name] == kind for kind, group in groups.items() for name in group["machines"])
     lines = run("list").stdout.splitlines()
-    heads = [f"{title} ({len(groups[kind]['machines'])})" for kind, title in KINDS.items()]
+    heads = [f"{title} ({len(groups[kind]['machines'])})" for kind, title in KINDS.items() if kind in shown]
     assert [line for line in lines if line in heads] == heads
     assert sum(line.split()[:1] == ["dojo-wafer"] for line in lines) == 1
 

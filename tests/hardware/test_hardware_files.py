@@ -125,7 +125,7 @@ def test_all_faults_at_once_with_path_value_and_nearest_name(write):
         "devices.toy.processors.core.cores: not a whole number from 1 (got 'ten'); allowed: a whole",
         "nearest: ring",
         "has an unknown unit 'parsec' (got '200 parsec')",
-        "allowed: gpu, npu, tpu, cpu-gpu",
+        "allowed: gpu, npu, tpu, cpu, cpu-gpu",
         "devices.toy.power.tdp: unknown status 'heard' (got '300 W'); allowed: seen, recalled",
     ):
         assert any(expected in fault for fault in found), (expected, found)

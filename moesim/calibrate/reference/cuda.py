@@ -195,7 +195,7 @@ def _layers(runs: Sequence[Run], device: Device) -> Error:
 
 
 def _contention(backend: Backend, make: MakeRunner, runs: Sequence[Run], sizes: Sizes) -> dict[str, float]:
-    """Of copies from the host with the products of the layer with most tokens; empty if it tells no kernels."""
+    """Of copies from the host with products of the largest layer; empty if it does not tell its kernels."""
     most = max((run for run in runs if run.point.aim == "experts"), key=lambda run: run.pairs)
     prepared = make(None).prepare(most.point.case, most.point.ids())
     try:

@@ -83,10 +83,9 @@ class Ceilings:
     Parameters
     ----------
     launch_s
-        Seconds of an empty kernel: ``stream`` (one call each), ``graph`` (replayed), ``sync`` (and waited for).
+        Seconds of an empty kernel: ``stream`` (one call each), ``graph`` (replayed), ``sync`` (waited for).
     memory
-        Bytes moved and bytes per second, by ``read``, ``write`` and ``copy``; the second-level cache is
-        emptied before each.
+        Bytes moved and bytes per second, by ``read``, ``write`` and ``copy``, out of a cold cache.
     cached
         The same for copies that stay in the second-level cache.
     host

@@ -12,8 +12,8 @@ from moesim.calibrate.surfaces import Fitted
 from moesim.hardware.tiles import TileLaw
 from moesim.hardware.types import Device, Memory, Processor
 
-#: Dense bf16 and plain fp32 FLOP of one multiprocessor and clock, by compute capability: what the largest chip
-#: of each can do, so that it bounds the others (NVIDIA's architecture white papers).
+#: Dense bf16 and plain fp32 FLOP of one multiprocessor and clock, by compute capability: those of the largest
+#: chip, which bounds the others (NVIDIA's architecture white papers).
 PER_CLOCK: dict[tuple[int, int], tuple[float, float]] = {
     (8, 0): (2048.0, 128.0),
     (8, 6): (1024.0, 256.0),
