@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from moesim.calibrate.reference.cuda_runs import (
     run_points,
     surface_rows,
 )
-from moesim.calibrate.reference.cuda_set import Point, Sizes, configurations, points
+from moesim.calibrate.reference.cuda_set import Point, Sizes, points
 from moesim.calibrate.reference.cuda_surfaces import fit_small, moves_curve
 from moesim.calibrate.reference.cuda_waves import FittedWaves, Machine, fit_waves
 from moesim.calibrate.surfaces import Error, Fitted
@@ -76,7 +76,7 @@ class CalibratedCuda:
 def calibrate_cuda(
     backend: Backend,
     make: MakeRunner,
-    choose: Callable[[float], Tile],
+    tiles: Sequence[Tile],
     *,
     sizes: Sizes | None = None,
     told: Told = silent,
@@ -92,8 +92,8 @@ def calibrate_cuda(
         The device.
     make
         Makes runners on it, with one configuration or choosing.
-    choose
-        The rule that the runner chooses by.
+    tiles
+        Configurations that the runner chooses from: names, sizes and limits.
     sizes
         How large.
     told
@@ -106,7 +106,6 @@ def calibrate_cuda(
     sizes = sizes or Sizes()
     start = time.monotonic()
     facts = backend.facts()
-    tiles = configurations(choose)
     found = ceilings(backend, sizes, told)
     runs, floor = run_points(points(tiles, backend.multiprocessors, sizes), make, sizes.rounds, told)
     told("contention of copies and kernels")

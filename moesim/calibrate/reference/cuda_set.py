@@ -7,7 +7,7 @@ sorted and added up have experts too small to matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isqrt
 
@@ -18,8 +18,6 @@ from moesim.reference.layer import Case, IntArray, LayerShape
 
 #: Experts' sizes are multiples of this.
 UNIT = 64
-#: Means that are tried to find where one configuration follows another.
-MOST_TOKENS, PER_DOUBLING = 16384, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,31 +118,6 @@ TINY = Sizes(
     launches=3,
     rounds=2,
 )
-
-
-def configurations(choose: Callable[[float], Tile]) -> tuple[Tile, ...]:
-    """The configurations that a rule chooses from, each with the largest mean that it is chosen for.
-
-    Parameters
-    ----------
-    choose
-        The configuration for a mean number of tokens per expert.
-    """
-    steps = round(PER_DOUBLING * np.log2(MOST_TOKENS))
-    # Fine steps, and all whole numbers and their neighbours, where rules have their limits.
-    means = np.unique([*2.0 ** (np.arange(-64, steps) / PER_DOUBLING), *range(1, 2049)])
-    made: list[tuple[Tile, float]] = []
-    for mean in means:
-        tile = choose(float(mean))
-        if made and made[-1][0].name == tile.name:
-            made[-1] = tile, float(mean)
-        else:
-            made.append((tile, float(mean)))
-    limits = [mean for _, mean in made[:-1]] + [inf]
-    return tuple(
-        Tile(t.name, t.rows, t.columns, t.compute, t.fill_s, t.drain_s, limit)
-        for (t, _), limit in zip(made, limits, strict=True)
-    )
 
 
 def points(tiles: Sequence[Tile], cores: int, sizes: Sizes) -> list[Point]:
