@@ -37,6 +37,12 @@ static __device__ __forceinline__ uint4 load16_streaming(const void* p) {
                  : "l"(p));
     return v;
 }
+// What another block may have written while this one ran: past the first cache, which does not see it.
+static __device__ __forceinline__ i32 load_through(const i32* p) {
+    i32 x;
+    asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
 static __device__ __forceinline__ void store16(void* p, uint4 v) { *(uint4*)p = v; }
 static __device__ __forceinline__ void store16_streaming(void* p, uint4 v) {
     asm volatile("st.global.cs.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)

@@ -94,6 +94,7 @@ static inline P aligned(P p, unsigned bytes) {
 }  // namespace emu
 static inline uint4 load16(const void* p) { return *static_cast<const uint4*>(emu::aligned(p, 16)); }
 static inline uint4 load16_streaming(const void* p) { return load16(p); }
+static inline i32 load_through(const i32* p) { return *emu::aligned(p, 4); }
 static inline void store16(void* p, uint4 v) { *static_cast<uint4*>(emu::aligned(p, 16)) = v; }
 static inline void store16_streaming(void* p, uint4 v) { store16(p, v); }
 template <class T>

@@ -1,0 +1,114 @@
+"""Memory of a runner: weights at home, slots that missing experts are copied into, buffers of the layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.reference.cpu.pool import Ring, fill, words_of
+from moesim.reference.cpu.slow import Slow, SlowFile, SlowRam
+from moesim.reference.exact import Bits, Float32, LayerInputs
+from moesim.reference.layer import IntArray, LayerShape
+
+
+class Workspace:
+    """Buffers that all cases of a runner share, as the layers of a model do; each grows to the largest."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Float32] = {}
+
+    def take(self, name: str, *shape: int) -> Float32:
+        """Buffer of this shape, holding what was left in it."""
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.size < size:
+            # Written once, so that no page is missing when it is timed.
+            held = self._held[name] = np.full(size, 0.0, np.float32)
+        return held[:size].reshape(shape)
+
+
+class Memory:
+    """Words of 2 bytes: first the homes of weights, then slots.
+
+    Experts with a place in fast memory run where their home is. The others are copied from their home, or
+    from a file with the same content, into the next slot: slots are cut from a ring as homes are, so that
+    what a copy overwrites is as cold as a victim would be.
+
+    Parameters
+    ----------
+    home_words, slot_words
+        Sizes of the two.
+    write
+        Fills the homes.
+    places
+        Begin of each expert, where a case has weights of its own; else each run takes what comes next.
+    backing
+        ``memory`` or ``file``: what missing experts are copied from.
+    """
+
+    def __init__(
+        self,
+        home_words: int,
+        slot_words: int,
+        write: Callable[[Bits], None],
+        places: npt.NDArray[np.int64] | None = None,
+        backing: str = "memory",
+    ) -> None:
+        self.words: Bits = np.empty(home_words + slot_words, np.uint16)
+        write(self.words[:home_words])
+        self._home, self._slots = Ring(0, home_words), Ring(home_words, home_words + slot_words)
+        self._places, self._backing = places, backing
+        self._slow: Slow | None = None
+
+    @property
+    def slow(self) -> Slow:
+        """What missing experts are copied from; made, as the pages of slots, when first asked for."""
+        if self._slow is None:
+            self.words[self._slots.begin :] = 0
+            homes = self.words[: self._home.end]
+            self._slow = SlowFile(homes) if self._backing == "file" else SlowRam(homes)
+        return self._slow
+
+    def homes(self, runs: IntArray, words: int) -> npt.NDArray[np.int64]:
+        """Begin of the weights of these experts, of so many words each."""
+        return self._home.cut(len(runs), words) if self._places is None else self._places[runs]
+
+    def slots(self, count: int, words: int) -> npt.NDArray[np.int64]:
+        """Begin of so many slots."""
+        return self._slots.cut(count, words)
+
+    def close(self) -> None:
+        """Give it back."""
+        if self._slow is not None:
+            self._slow.close()
+            self._slow = None
+        self.words = np.empty(0, np.uint16)
+
+
+def pooled(size_bytes: int, backing: str) -> Memory:
+    """A pool of random numbers, and half as much for slots.
+
+    Half is enough: between two uses of a slot at least as many bytes are read from homes as are written to
+    slots.
+    """
+    home = words_of(size_bytes)
+    return Memory(home, words_of(size_bytes // 2), fill, None, backing)
+
+
+def owned(given: LayerInputs, shape: LayerShape, spare: int, backing: str) -> Memory:
+    """Weights of one case, and `spare` slots."""
+    words = shape.params * (given.down.dtype.itemsize // 2)
+    length = words_of(2 * words)
+    experts = shape.num_experts
+
+    def write(homes: Bits) -> None:
+        for e, block in enumerate(homes.reshape(experts, length)):
+            gate_up = np.ascontiguousarray(given.gate_up[e]).ravel().view(np.uint16)
+            block[: len(gate_up)] = gate_up
+            block[len(gate_up) : words] = np.ascontiguousarray(given.down[e]).ravel().view(np.uint16)
+
+    places = np.arange(experts, dtype=np.int64) * length
+    return Memory(experts * length, spare * length, write, places, backing)
