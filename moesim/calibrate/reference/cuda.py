@@ -23,7 +23,7 @@ from moesim.calibrate.reference.cuda_runs import (
     run_points,
     surface_rows,
 )
-from moesim.calibrate.reference.cuda_set import Point, Sizes, points
+from moesim.calibrate.reference.cuda_set import Sizes, points
 from moesim.calibrate.reference.cuda_surfaces import fit_small, moves_curve
 from moesim.calibrate.reference.cuda_waves import FittedWaves, Machine, fit_waves
 from moesim.calibrate.surfaces import Error, Fitted
@@ -33,6 +33,11 @@ from moesim.hardware.types import Device
 from moesim.reference.cuda.backend import Backend, Launch
 from moesim.reference.protocol import Floor
 
+PARTS = ("router", "top_k", "permute", "up", "down", "weighted_sum")
+COLUMNS = (
+    "aim, configuration, experts, experts per token, hidden, width, tokens, experts hit, most tokens of an expert,"
+    " then us of router, top-k, sorting, gate and up, down, weighted sum"
+)
 #: Kernels whose time is a part of others': no floor of their own.
 JOINED = ("weighted_sum",)
 
@@ -139,6 +144,7 @@ def calibrate_cuda(
         "best_flops_per_s": _best_flops(runs),
         "left_out": {"products": waves.left_out.to_dict(), "experts": layers.to_dict()},
         "anchors": [_anchor(run) for run in runs if run.point.aim == "anchor"],
+        "run_columns": COLUMNS,
         "runs": [_kept(run) for run in runs],
     }
     whole = document(device, waves.law, fits, found, kept, backend.capability)
@@ -223,20 +229,10 @@ def _anchor(run: Run) -> dict[str, Any]:
     }
 
 
-def _kept(run: Run) -> dict[str, Any]:
-    """A run as the file keeps it: enough to fit it again."""
-    point: Point = run.point
-    return {
-        "aim": point.aim,
-        "layer": [
-            run.shape.num_experts,
-            run.shape.top_k,
-            run.shape.hidden,
-            run.shape.width,
-            point.case.tokens,
-        ],
-        **({"tile": point.tile} if point.tile else {}),
-        "most": int(run.counts.max()),
-        "hit": int((run.counts > 0).sum()),
-        "us": {name: round(seconds * 1e6, 3) for name, seconds in run.parts.items()},
-    }
+def _kept(run: Run) -> str:
+    """A run as the file keeps it, in the order of `COLUMNS`."""
+    point, shape, us = run.point, run.shape, [1e6 * run.parts[name] for name in PARTS]
+    sizes = shape.num_experts, shape.top_k, shape.hidden, shape.width, point.case.tokens
+    counts = int((run.counts > 0).sum()), int(run.counts.max())
+    words = (point.aim, point.tile or "-", *sizes, *counts, *(f"{x:.2f}" for x in us))
+    return " ".join(map(str, words))

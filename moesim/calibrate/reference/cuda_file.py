@@ -143,9 +143,6 @@ def document(
                         **({"efficiency": family} if family else {}),
                         "tiles": {"bf16": tiles_document(law)},
                         "kernels": {
-                            "schema_version": 1,
-                            "name": device.name,
-                            "source": f"moesim calibrate cuda, {measured['date']}",
                             "licence": "of whoever measured it",
                             "fits": [_entry(fit) for fit in fits],
                             "measured": dict(measured),

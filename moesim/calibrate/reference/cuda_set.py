@@ -48,8 +48,8 @@ class Point:
             pairs = np.arange(self.case.tokens * shape.top_k, dtype=np.int32)
             return (pairs % shape.num_experts).reshape(-1, shape.top_k)
         if self.counts is None:
-            scores = rng.random((self.case.tokens, shape.num_experts))
-            return np.argsort(scores, axis=1)[:, : shape.top_k].astype(np.int32)
+            scores = rng.random((self.case.tokens, shape.num_experts), dtype=np.float32)
+            return np.argpartition(scores, shape.top_k - 1, axis=1)[:, : shape.top_k].astype(np.int32)
         experts = np.repeat(np.arange(shape.num_experts, dtype=np.int32), self.counts)
         return rng.permutation(experts)[:, None]
 
@@ -68,6 +68,8 @@ class Sizes:
         Experts, hidden size and width of layers whose weights cross the memory.
     per_expert
         Mean tokens per expert of these.
+    hit
+        Experts with one token each, of the same layers, the others without.
     most_pairs
         No layer has more pairs.
     skews
@@ -92,6 +94,7 @@ class Sizes:
     waves: tuple[int, int] = (4, 14)
     experts: tuple[tuple[int, int, int], ...] = ((64, 2048, 1152), (128, 1024, 512), (16, 4096, 4096))
     per_expert: tuple[int, ...] = (1, 4, 8, 16, 32, 64, 128, 192, 256, 512, 2048)
+    hit: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     most_pairs: int = 65536
     skews: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, inf)
     skew_per_expert: tuple[int, ...] = (4, 64, 512)
@@ -109,6 +112,7 @@ TINY = Sizes(
     waves=(2, 3),
     experts=((4, 64, 64), (2, 128, 64)),
     per_expert=(1, 20),
+    hit=(1,),
     skews=(0.0, inf),
     skew_per_expert=(4,),
     moves=((4, 2, 64), (8, 1, 128)),
@@ -165,6 +169,10 @@ def _experts(sizes: Sizes) -> Iterator[Point]:
         for each in sizes.per_expert:
             if each * experts <= sizes.most_pairs:
                 yield Point("experts", Case(shape, each * experts, dtype="bf16"), (each,) * experts)
+        for hit in sizes.hit:
+            if hit < experts:
+                counts = (1,) * hit + (0,) * (experts - hit)
+                yield Point("experts", Case(shape, hit, dtype="bf16"), counts)
 
 
 def _skews(sizes: Sizes) -> Iterator[Point]:

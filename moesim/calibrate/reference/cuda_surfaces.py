@@ -33,16 +33,20 @@ def fit_small(rows: Rows, device: Device, floor_s: float) -> Fitted:
     floor_s
         Time of the kernel with nothing to do; 0 where it is part of another's launch.
     """
+    from threadpoolctl import threadpool_limits
+
     fold = np.random.default_rng(len(rows)).permutation(len(rows)) % FOLDS
     predicted = np.empty(len(rows))
-    for number in range(FOLDS):
-        out = fold == number
-        if out.any():
-            predicted[out] = _modelled(_fit(rows.pick(~out), device, floor_s), rows.pick(out), device)
+    with threadpool_limits(1):  # the systems are small
+        whole = _fit(rows, device, floor_s)
+        for number in range(FOLDS):
+            out = fold == number
+            if out.any():
+                predicted[out] = _modelled(_fit(rows.pick(~out), device, floor_s), rows.pick(out), device)
     quantiles = np.quantile(np.log(rows.seconds / predicted), (0.05, 0.5, 0.95))
     low, middle, high = (round(float(q), 4) for q in quantiles)
     return Fitted(
-        replace(_fit(rows, device, floor_s), log_error=(low, middle, high)),
+        replace(whole, log_error=(low, middle, high)),
         len(rows),
         tuple((float(a), float(b)) for a, b in zip(rows.sizes.min(0), rows.sizes.max(0), strict=True)),
         Error.of(predicted, rows.seconds),

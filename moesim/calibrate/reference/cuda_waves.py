@@ -31,7 +31,7 @@ CLOSE = 0.05
 FOLDS = 5
 #: Least and most of: share of the peak; seconds to fill; to drain; between kernels.
 COMPUTE, FILL_S, DRAIN_S, LAUNCH_S = (0.005, 1.0), (0.0, 2e-5), (0.0, 2e-5), (0.0, 1e-4)
-TOP, SHARPNESS = (0.05, 1.0), (1.0, 20.0)
+TOP, SHARPNESS = (0.05, 1.0), (1.0, 40.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
