@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.cost.roofline import Times, at, peak_flops_per_s, soft_max
 from moesim.hardware.tiles import Tile, TileLaw
@@ -93,7 +94,7 @@ def products(shape: ExpertShape) -> tuple[tuple[float, float, float], tuple[floa
     )
 
 
-def tile_of(tokens: Array, law: TileLaw) -> Array:
+def tile_of(tokens: Array, law: TileLaw) -> npt.NDArray[np.int64]:
     """Number of the configuration that a histogram is given to, by its mean over all slots, int ``[...]``."""
     return np.asarray(np.searchsorted([tile.most for tile in law.tiles[:-1]], tokens.mean(axis=-1)))
 

@@ -178,6 +178,7 @@ class PlantedBackend:
         return SimpleNamespace(at=0.0)
 
     def record(self, event: Any, stream: Any = None, *, external: bool = False) -> None:
+        del external
         event.at = max(self.at[stream], self.host_s)
 
     def wait(self, event: Any, stream: Any = None) -> None:

@@ -8,15 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from moesim.calibrate.reference import cuda_ceilings
-from moesim.calibrate.reference.cuda import CalibratedCuda, calibrate_cuda, text_of
-from moesim.calibrate.reference.cuda_set import Sizes, points
-from moesim.cost import Choice, ExpertShape, expert_times
-from moesim.hardware import load_hardware
-from moesim.hardware.describe import check_file
-from moesim.hardware.types import Hardware
-from moesim.reference.layer import Case, LayerShape
 from planted_gpu import (
     BANDWIDTH,
     CORES,
@@ -31,6 +22,15 @@ from planted_gpu import (
     parts_s,
     tile_of,
 )
+
+from moesim.calibrate.reference import cuda_ceilings
+from moesim.calibrate.reference.cuda import CalibratedCuda, calibrate_cuda, text_of
+from moesim.calibrate.reference.cuda_set import Sizes, points
+from moesim.cost import Choice, ExpertShape, expert_times
+from moesim.hardware import load_hardware
+from moesim.hardware.describe import check_file
+from moesim.hardware.types import Hardware
+from moesim.reference.layer import Case, LayerShape
 
 #: Less memory than on a GPU: the transfer's blocks are real.
 SIZES = replace(Sizes(), transfer_bytes=(1 << 12, 1 << 16, 1 << 20, 1 << 22), launches=20)

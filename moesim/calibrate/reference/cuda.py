@@ -35,8 +35,8 @@ from moesim.reference.protocol import Floor
 
 PARTS = ("router", "top_k", "permute", "up", "down", "weighted_sum")
 COLUMNS = (
-    "aim, configuration, experts, experts per token, hidden, width, tokens, experts hit, most tokens of an expert,"
-    " then us of router, top-k, sorting, gate and up, down, weighted sum"
+    "aim, configuration, experts, experts per token, hidden, width, tokens, experts hit, most tokens of an"
+    " expert, then us of router, top-k, sorting, gate and up, down, weighted sum"
 )
 #: Kernels whose time is a part of others': no floor of their own.
 JOINED = ("weighted_sum",)

@@ -193,15 +193,17 @@ def _host(backend: Backend, way: str, kind: str, sizes: tuple[int, ...]) -> Line
 
     def seconds(size: int) -> float:
         part = buffer.rows(0, size)
-        pair = (part, array[:size]) if way == "h2d" else (array[:size], part)
+        to, source = (part, array[:size]) if way == "h2d" else (array[:size], part)
         if kind == "pinned":
-            return _median(time(backend, lambda stream: backend.copy(*pair, stream), REPEATS, flush=False))
+            return _median(
+                time(backend, lambda stream: backend.copy(to, source, stream), REPEATS, flush=False)
+            )
         # The driver copies pageable memory through buffers of its own while the host waits: its time counts.
         waits = []
         for _ in range(REPEATS):
             backend.synchronize()
             start = clock.perf_counter()
-            backend.copy(*pair)
+            backend.copy(to, source)
             backend.synchronize()
             waits.append(clock.perf_counter() - start)
         return _median(np.array(waits))

@@ -41,8 +41,8 @@ class Run:
     seconds
         Of the whole layer.
     parts
-        Of its parts. An event between two kernels costs a little time: what the parts take together beyond the
-        whole is taken off each alike.
+        Of its parts. An event between two kernels costs a little time: what the parts take together beyond
+        the whole is taken off each alike.
     """
 
     point: Point
@@ -153,20 +153,22 @@ def product_rows(runs: Sequence[Run], tiles: Sequence[Tile], device: Device) -> 
     processor, cores = device.processor, device.processor.cores or 1
     peak = processor.peak_flops_per_s[DTYPE]
     bandwidth = processor.bandwidth_bytes_per_s[device.memory.name]
-    made = []
+    made: list[tuple[float, ...]] = []
     for group, (run, number) in enumerate(zip(runs, tile_numbers(runs, tiles), strict=True)):
         tile, hit = tiles[number], float((run.counts > 0).sum())
         row_tiles = float(np.ceil(run.counts / tile.rows).sum())
         for part, (inputs, outputs, stored) in zip(("up", "down"), products(run.expert), strict=True):
-            waves = np.ceil(row_tiles * np.ceil(outputs / tile.columns) / cores)
+            waves = float(np.ceil(row_tiles * np.ceil(outputs / tile.columns) / cores))
             data = float(product_bytes(np.array(run.pairs), np.array(hit), inputs, outputs, stored, DTYPE))
             roof = max(2.0 * run.pairs * inputs * outputs / peak, data / bandwidth)
             made.append((number, waves, inputs, data, roof, run.parts[part], group))
-    tile_of, waves, inputs, data, roof, seconds, group = (
-        np.array(column) for column in zip(*made, strict=True)
+    table = np.array(made).T
+    tile_of, *one, roof_s, seconds, groups = table
+    waves_of, inputs_of, data_of = (column[:, None] for column in one)
+    zero = np.zeros(len(made))
+    return Products(
+        tile_of.astype(np.int64), waves_of, inputs_of, data_of, zero, roof_s, seconds, groups.astype(np.int64)
     )
-    one = (waves[:, None], inputs[:, None], data[:, None])
-    return Products(tile_of, *one, np.zeros(len(made)), roof, seconds, group)
 
 
 def moves_of(runs: Sequence[Run]) -> tuple[Array, Array]:

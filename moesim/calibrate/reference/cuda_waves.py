@@ -9,7 +9,7 @@ kernel of 5 us weighs as much as one of 5 ms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -131,7 +131,6 @@ def fit_waves(
     launches, moves, source
         As of `moesim.hardware.tiles.TileLaw`.
     """
-    shared = {"launches": launches, "moves": moves, "source": source}
     start = _start(tiles, launch_s)
     values = _solve(rows, tiles, machine, start, launch_s)
     law = _law(values, tiles, launch_s)
@@ -143,14 +142,7 @@ def fit_waves(
         modelled[out] = modelled_s(rows.pick(out), _law(found, tiles, launch_s), machine)
     ratio = np.log(rows.seconds / modelled)
     low, middle, high = (round(float(q), 4) for q in np.quantile(ratio, (0.05, 0.5, 0.95)))
-    law = TileLaw(
-        law.tiles,
-        law.launch_s,
-        memory=law.memory,
-        sharpness=law.sharpness,
-        log_error=(low, middle, high),
-        **shared,
-    )
+    law = replace(law, launches=launches, moves=moves, source=source, log_error=(low, middle, high))
     return FittedWaves(law, Error.of(modelled, rows.seconds), ratio)
 
 
@@ -214,11 +206,10 @@ def _law(values: Array, tiles: Sequence[Tile], launch_s: float | None) -> TileLa
     low, high = _bounds(tiles, launch_s)
     numbers = low + values * (high - low)
     n = 3 * len(tiles)
-    made = tuple(
-        Tile(tile.name, tile.rows, tile.columns, *(float(x) for x in numbers[3 * i : 3 * i + 3]), tile.most)
-        for i, tile in enumerate(tiles)
-    )
+    made = []
+    for tile, (compute, fill_s, drain_s) in zip(tiles, numbers[:n].reshape(-1, 3).tolist(), strict=True):
+        made.append(replace(tile, compute=compute, fill_s=fill_s, drain_s=drain_s))
     shares = np.cumprod(numbers[n : n + len(KNOTS)])[::-1]
     memory = tuple((knot, float(share)) for knot, share in zip(KNOTS, shares, strict=True))
     between = float(numbers[-1]) if launch_s is None else launch_s
-    return TileLaw(made, between, 0, memory=memory, sharpness=float(numbers[n + len(KNOTS)]))
+    return TileLaw(tuple(made), between, 0, memory=memory, sharpness=float(numbers[n + len(KNOTS)]))
