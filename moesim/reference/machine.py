@@ -163,10 +163,8 @@ def _gpu() -> dict[str, object] | None:
     text = _output(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "-i", "0"])
     if not text:
         return None
-    found: dict[str, object] = {}
-    for key, value in zip(_GPU, text.splitlines()[0].split(", "), strict=False):
-        try:
-            found[key] = float(value)
-        except ValueError:
-            found[key] = value
-    return found
+    values = [None if value.startswith("[") else value for value in text.splitlines()[0].split(", ")]
+    return {
+        key: value if value is None or key in ("name", "driver") else float(value)
+        for key, value in zip(_GPU, values, strict=False)
+    }

@@ -7,8 +7,10 @@ measurements are (the A/A floor): no error below it means anything.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +81,16 @@ class Measured:
         """Whether the machine was quiet enough."""
         return self.floor.conclusive
 
+    @property
+    def paired_floor(self) -> Floor:
+        """A/A noise without what all cases of a round share, which cancels where rounds are compared."""
+        return aa_floor(self.seconds / self.drift[:, None])
+
+    @property
+    def drift(self) -> Array:
+        """Speed of each round: the median over cases of seconds to the case's own median, ``[rounds]``."""
+        return np.asarray(np.exp(np.median(np.log(self.seconds / self.medians()), axis=1)))
+
     def medians(self) -> Array:
         """Over rounds, ``[cases]``."""
         return np.asarray(np.median(self.seconds, axis=0))
@@ -115,20 +127,34 @@ def measure(
     total, done = (rounds + warm_up) * len(prepared), 0
     kept: list[tuple[Timing, ...]] = []
     slowest = 0.0
-    for number in range(warm_up + rounds):
-        begun = time.monotonic()
-        if limit_s is not None and len(kept) >= FEWEST and begun - start + slowest > limit_s:
-            break
-        timings: dict[int, Timing] = {}
-        for i in rng.permutation(len(prepared)):
-            timings[int(i)] = prepared[int(i)].run()
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if number >= warm_up:
-            kept.append(tuple(timings[i] for i in range(len(prepared))))
-            slowest = max(slowest, time.monotonic() - begun)
+    with _without_garbage_collection():
+        for number in range(warm_up + rounds):
+            begun = time.monotonic()
+            if limit_s is not None and len(kept) >= FEWEST and begun - start + slowest > limit_s:
+                break
+            timings: dict[int, Timing] = {}
+            for i in rng.permutation(len(prepared)).tolist():
+                timings[i] = prepared[i].run()
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+            if number >= warm_up:
+                kept.append(tuple(timings[i] for i in range(len(prepared))))
+                slowest = max(slowest, time.monotonic() - begun)
     return measured(kept)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """A collection takes as long as a layer, and would fall on any of them."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def measured(timings: Sequence[Sequence[Timing]]) -> Measured:

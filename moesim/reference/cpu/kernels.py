@@ -6,12 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import compiled, inside, making
-from moesim.reference.cpu.clock import thread_time_ns
+from moesim.reference.cpu.native import copy, read, thread_time_ns
 from moesim.reference.layer import IntArray
 
 Float32 = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16]
 Int64 = npt.NDArray[np.int64]
+
+#: Rows up to which a product is done one by one, and the weights (1/4 MiB) that it is done with at a time.
+FEW_ROWS, CHUNK = 8, 2**16
+#: The same for bf16 where the widened weights (1 MiB and more) leave the second cache before they are used.
+FEW_ROWS_BF16, LARGE = 12, 2**18
+#: Rows that BLAS computes at once: one to three more take longer than these.
+TILE_ROWS = 4
 
 
 @compiled
@@ -97,12 +104,15 @@ def run_experts(
     tokens: IntArray,
     offsets: IntArray,
     runs: IntArray,
+    homes: Int64,
     starts: Int64,
     words: Bits,
+    handle: int,
     bf16: bool,
-    space: tuple[Float32, Float32, Float32, Float32],
+    space: tuple[Float32, Float32, Float32, Float32, Float32],
     out: Float32,
     spent: Int64,
+    copied: Int64,
 ) -> None:  # pragma: no cover - compiled
     """Run experts one after another, each on its own tokens, and take the time of each.
 
@@ -114,43 +124,56 @@ def run_experts(
         Pairs by expert, from `sort_pairs`.
     runs
         Experts in the order in which they run.
-    starts
-        Where the weights of each of `runs` begin in `words`: gate and up ``[2F, H]``, then down ``[H, F]``.
+    homes, starts
+        Where the weights of each of `runs` are at home in `words`, and where they are when it runs: gate and
+        up ``[2F, H]``, then down ``[H, F]``. Where the two differ, they are copied first.
     words
         Memory, as words of 2 bytes, of float32 or of bf16.
+    handle
+        File to copy from, with the same content as the homes; -1: from memory.
     bf16
         Whether weights are bf16: they are widened as they come, and what is computed is rounded.
     space
-        Room for the rows ``[n, H]``, gates and ups ``[n, 2F]``, activations ``[n, F]`` of any expert, and for
-        the widened weights of one ``[3 F H]`` (empty unless `bf16`).
+        Room for the rows ``[n, H]``, gates and ups ``[n, 2F]``, activations ``[n, F]`` and output ``[n, H]``
+        of any expert, with n `padded`, and for the widened weights of a product ``[2 F H]`` (empty unless
+        `bf16`).
     out
         Filled, ``[T * k, H]``.
-    spent
-        Nanoseconds of CPU time by expert, ``[E]``; those of `runs` are filled.
+    spent, copied
+        Nanoseconds of CPU time by expert, without the copy and of the copy, ``[E]``; -1 if a copy failed.
     """
-    rows, both, inner, wide = space
+    rows, both, inner, y, wide = space
     H, F = x.shape[1], inner.shape[1]
-    size = 3 * F * H
+    each = F * H if bf16 else 2 * F * H  # words of one of the three matrices
+    length = 3 * each
     floats = words.view(np.float32)
     clock = np.empty(2, dtype=np.int64)
     begun = thread_time_ns(clock)
     for i in range(len(runs)):
         e = runs[i]
         first, n = offsets[e], offsets[e + 1] - offsets[e]
+        if starts[i] != homes[i]:
+            to = words[starts[i] : starts[i] + length]
+            if handle < 0:
+                copy(words[homes[i] : homes[i] + length], to)
+            elif not read(handle, 2 * homes[i], to):
+                copied[e] = -1
+                return
+            now = thread_time_ns(clock)
+            copied[e] = now - begun
+            begun = now
         for row in range(n):
             rows[row, :] = x[tokens[first + row], :]
-        if bf16:
-            widen(words[starts[i] : starts[i] + size], wide)
-            block = wide[:size]
-        else:
-            block = floats[starts[i] // 2 : starts[i] // 2 + size]
-        product(rows[:n], block[: 2 * F * H].reshape(2 * F, H), both[:n])
+        up, down, end = starts[i], starts[i] + 2 * each, starts[i] + 3 * each
+        product(rows, n, floats[up // 2 : down // 2], words[up:down], bf16, wide, both)
         swiglu(both[:n], inner[:n])
         if bf16:
             round_bf16(inner[:n])
-        product(inner[:n], block[2 * F * H :].reshape(H, F), out[first : first + n])
+        product(inner, n, floats[down // 2 : end // 2], words[down:end], bf16, wide, y)
         if bf16:
-            round_bf16(out[first : first + n])
+            round_bf16(y[:n])
+        for row in range(n):
+            out[first + row, :] = y[row, :]
         now = thread_time_ns(clock)
         spent[e] = now - begun
         begun = now
@@ -186,12 +209,52 @@ def weighted_sum(
 
 
 @making
-def product(rows: Float32, weights: Float32, out: Float32) -> None:  # pragma: no cover - compiled
-    """``rows [n, K] @ weights [N, K].T`` into ``out [n, N]``, by BLAS."""
-    if len(rows) == 1:
-        np.dot(weights, rows[0], out[0])
-    else:
-        np.dot(rows, weights.T, out)
+def product(
+    rows: Float32, n: int, floats: Float32, bits: Bits, bf16: bool, wide: Float32, out: Float32
+) -> None:  # pragma: no cover - compiled
+    """``rows[:n] @ weights [N, K].T`` into ``out[:n]``, by BLAS; other rows of `out` become anything.
+
+    A product of matrices rearranges the weights first, which costs more than it saves where they are used for
+    few rows. There a few weights at a time are multiplied with one row after another while they are in the
+    second cache.
+
+    Parameters
+    ----------
+    rows, n
+        ``[padded(n) or more, K]``, and how many of them count.
+    floats, bits
+        The weights ``[N * K]``, as float32 or, where `bf16`, as bits.
+    wide
+        Room for the weights as float32.
+    out
+        Filled, ``[padded(n) or more, N]``.
+    """
+    N, K = out.shape[1], rows.shape[1]
+    few = n <= (FEW_ROWS_BF16 if bf16 and N * K > LARGE else FEW_ROWS)
+    step = max(1, CHUNK // K) if few else N
+    for begin in range(0, N, step):
+        end = min(begin + step, N)
+        if bf16:
+            widen(bits[begin * K : end * K], wide)
+            part = wide[: (end - begin) * K].reshape(end - begin, K)
+        else:
+            part = floats[begin * K : end * K].reshape(end - begin, K)
+        if few:
+            for i in range(n):
+                np.dot(part, rows[i], out[i, begin:end])
+        else:
+            tiled = padded(n)
+            np.dot(rows[:tiled], part.T, out[:tiled])
+
+
+@compiled
+def padded(n: int) -> int:
+    """Rows in whole tiles.
+
+    >>> padded(9)
+    12
+    """
+    return (n + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
 
 
 @compiled

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import ConfigError, Fault
 from moesim.reference.cpu import kernels
 from moesim.reference.cpu.memory import Memory, Workspace
 from moesim.reference.cpu.residents import Residents
@@ -56,6 +57,8 @@ class CpuPrepared:
         Decides which experts are copied.
     ids
         Experts of each token, int32 ``[T, k]``; without them the router's choice.
+    before
+        Experts of tokens before these, which say what a cache holds; None to have them drawn.
 
     Attributes
     ----------
@@ -77,6 +80,7 @@ class CpuPrepared:
         space: Workspace,
         residents: Residents,
         ids: IntArray | None = None,
+        before: IntArray | None = None,
     ) -> None:
         shape = case.shape
         T, k, E, H, F = case.tokens, shape.top_k, shape.num_experts, shape.hidden, shape.width
@@ -94,14 +98,14 @@ class CpuPrepared:
             self.ids = np.ascontiguousarray(ids, np.int32)
             self.weights = weights_of(given, self.ids, shape.renormalise)
         self.counts: IntArray = np.bincount(self.ids.ravel(), minlength=E).astype(np.int32)
-        self.plan = residents(case, self.ids)
+        self.plan = residents(case, self.ids, before)
         self.loads = self.plan.loads
         if self.loads:
-            _ = memory.slow  # made now, not when it is timed
+            memory.make_ready()
         self._words = shape.params * (1 if self._bf16 else 2)
         self._starts = np.zeros(len(self.plan.runs), np.int64)
         self._homes = self._starts
-        self._sizes = int(self.counts.max(initial=0)), H, F, 3 * H * F if self._bf16 else 0
+        self._sizes = kernels.padded(int(self.counts.max(initial=0))), H, F, 2 * H * F if self._bf16 else 0
 
     def run(self) -> CpuTiming:
         """Run the layer once, with cold weights."""
@@ -111,7 +115,13 @@ class CpuPrepared:
         self._starts[plan.loaded] = memory.slots(self.loads, self._words)
         take = self._workspace.take
         n, H, F, wide = self._sizes
-        space = take("rows", n, H), take("both", n, 2 * F), take("inner", n, F), take("wide", wide)
+        space = (
+            take("rows", n, H),
+            take("both", n, 2 * F),
+            take("inner", n, F),
+            take("y", n, H),
+            take("wide", wide),
+        )
         pairs, x = take("pairs", self.ids.size, H), take("x", *self._tokens.shape)
         spent, copied = np.zeros(experts, np.int64), np.zeros(experts, np.int64)
         loaded = np.zeros(experts, bool)
@@ -126,29 +136,28 @@ class CpuPrepared:
         self._choose(logits)
         kernels.sort_pairs(self.ids, self._offsets, self._order, self._place)
         sorted_at = clock()
-        for first, end in plan.segments():
-            if plan.loaded[first]:
-                before = clock()
-                slot, home = self._starts[first], self._homes[first]
-                memory.slow.read(int(home), memory.words[slot : slot + self._words])
-                copied[plan.runs[first]] = clock() - before
-            kernels.run_experts(
-                x,
-                self._order,
-                self._offsets,
-                plan.runs[first:end],
-                self._starts[first:end],
-                memory.words,
-                self._bf16,
-                space,
-                pairs,
-                spent,
-            )
+        kernels.run_experts(
+            x,
+            self._order,
+            self._offsets,
+            plan.runs,
+            self._homes,
+            self._starts,
+            memory.words,
+            memory.handle,
+            self._bf16,
+            space,
+            pairs,
+            spent,
+            copied,
+        )
         ran = clock()
         kernels.weighted_sum(pairs, self._place, self.weights, self._bf16, self._out)
         done = clock()
         wall = time.perf_counter() - wall
         copy = int(copied.sum())
+        if copied.min() < 0:
+            raise ConfigError(Fault("the file of experts cannot be read", "backing"))
         parts = {
             "router": routed - begun,
             "top_k": sorted_at - routed,

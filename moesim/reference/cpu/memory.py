@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.reference.cpu.backing import file_of
 from moesim.reference.cpu.pool import Ring, fill, words_of
-from moesim.reference.cpu.slow import Slow, SlowFile, SlowRam
 from moesim.reference.exact import Bits, Float32, LayerInputs
 from moesim.reference.layer import IntArray, LayerShape
 
@@ -61,16 +62,21 @@ class Memory:
         write(self.words[:home_words])
         self._home, self._slots = Ring(0, home_words), Ring(home_words, home_words + slot_words)
         self._places, self._backing = places, backing
-        self._slow: Slow | None = None
+        self._file: BinaryIO | None = None
+        self._ready = False
+
+    def make_ready(self) -> None:
+        """Have slots and the file, before the first copy is timed."""
+        if not self._ready:
+            self.words[self._slots.begin :] = 0
+            if self._backing == "file":
+                self._file = file_of(self.words[: self._home.end])
+            self._ready = True
 
     @property
-    def slow(self) -> Slow:
-        """What missing experts are copied from; made, as the pages of slots, when first asked for."""
-        if self._slow is None:
-            self.words[self._slots.begin :] = 0
-            homes = self.words[: self._home.end]
-            self._slow = SlowFile(homes) if self._backing == "file" else SlowRam(homes)
-        return self._slow
+    def handle(self) -> int:
+        """Of the file that missing experts are read from; -1 where they are copied from memory."""
+        return -1 if self._file is None else self._file.fileno()
 
     def homes(self, runs: IntArray, words: int) -> npt.NDArray[np.int64]:
         """Begin of the weights of these experts, of so many words each."""
@@ -82,9 +88,9 @@ class Memory:
 
     def close(self) -> None:
         """Give it back."""
-        if self._slow is not None:
-            self._slow.close()
-            self._slow = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         self.words = np.empty(0, np.uint16)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,23 +31,26 @@ class Plan:
         """Copies in one run."""
         return int(self.loaded.sum())
 
-    def segments(self) -> Iterator[tuple[int, int]]:
-        """Begin and end of what runs without a copy in between: a copied expert begins a segment.
 
-        >>> list(Plan(np.arange(4, dtype=np.int32), np.array([False, False, True, True])).segments())
-        [(0, 2), (2, 3), (3, 4)]
+class Residents(Protocol):
+    """Decides which experts are there."""
+
+    def __call__(self, case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:
+        """Plan of one run.
+
+        Parameters
+        ----------
+        case
+            What is run.
+        ids
+            Experts of its tokens, ``[T, k]``.
+        before
+            Experts of tokens that came before, ``[n, k]``; None to have them drawn.
         """
-        begins = np.flatnonzero(self.loaded).tolist()
-        if len(self.runs) and (not begins or begins[0]):
-            begins.insert(0, 0)
-        yield from zip(begins, [*begins[1:], len(self.runs)], strict=True)
+        ...
 
 
-#: Makes the plan of a case from the experts of its tokens, ``[T, k]``.
-Residents = Callable[[Case, IntArray], Plan]
-
-
-def fixed(case: Case, ids: IntArray) -> Plan:
+def fixed(case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:  # noqa: ARG001 - as Residents
     """Some experts, drawn once, stay in fast memory; the others are copied whenever they are asked for."""
     experts = case.shape.num_experts
     away = round(case.offloaded * experts)

@@ -69,7 +69,11 @@ class CpuRunner:
         self.close()
 
     def prepare(
-        self, case: Case, ids: IntArray | None = None, inputs: exact.LayerInputs | None = None
+        self,
+        case: Case,
+        ids: IntArray | None = None,
+        inputs: exact.LayerInputs | None = None,
+        before: IntArray | None = None,
     ) -> CpuPrepared:
         """Fill memory for a case.
 
@@ -83,6 +87,9 @@ class CpuRunner:
         inputs
             Tokens and weights. Without them experts are cut from the runner's pool, at another place in every
             run, so that their weights are cold.
+        before
+            Experts of tokens that went through the layer before these, int32 ``[n, k]``: what a cache holds
+            comes from them. None has them drawn.
         """
         _check(case, ids)
         if inputs is None:
@@ -93,7 +100,7 @@ class CpuRunner:
             spare = case.shape.num_experts if case.offloaded else 0
             memory, given = owned(inputs, case.shape, spare, self._backing), inputs
             self._own.append(memory)
-        return CpuPrepared(case, given, memory, self._space, self._residents, ids)
+        return CpuPrepared(case, given, memory, self._space, self._residents, ids, before)
 
     def close(self) -> None:
         """Give all memory back, remove files, and let BLAS have its threads again."""

@@ -100,7 +100,7 @@ class CudaBackend:
             pages = os.sysconf("SC_PAGE_SIZE")
             raise out_of_memory("the host (page-locked)", size, os.sysconf("SC_AVPHYS_PAGES") * pages)
         self._driver.check("cuMemHostAlloc", code)
-        block = (ctypes.c_uint8 * size).from_address(int(values[0]))
+        block: Any = (ctypes.c_uint8 * size).from_address(int(values[0]))
         self._pinned.add(int(values[0]))
         return np.ndarray(tuple(shape), kind, buffer=block)
 
@@ -157,23 +157,10 @@ class CudaBackend:
 
     def tensor_map(self, buffer: Buffer, box_rows: int, box_columns: int) -> TensorMap:
         """Ask the driver for one."""
-        api = self._driver.api
         rows, columns = rows_and_columns(buffer)
-        made = self._driver(
-            "cuTensorMapEncodeTiled",
-            api.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            2,
-            buffer.address,
-            [api.cuuint64_t(columns), api.cuuint64_t(rows)],
-            [api.cuuint64_t(columns * buffer.dtype.itemsize)],
-            [api.cuuint32_t(box_columns), api.cuuint32_t(box_rows)],
-            [api.cuuint32_t(1), api.cuuint32_t(1)],
-            api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-            api.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-            api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        return TensorMap(
+            self._driver.tensor_map(buffer.address, (columns, rows), columns * 2, (box_columns, box_rows))
         )
-        return TensorMap(np.array([int(word) for word in made.opaque], np.uint64))
 
     def stream(self) -> Stream:
         """A stream that does not wait for the default one."""

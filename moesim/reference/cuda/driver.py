@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault
 from moesim.reference.cuda.backend import KernelError
@@ -67,6 +71,49 @@ class Driver:
             raise self._failure
         result: tuple[Any, ...] = getattr(self.api, name)(*args)
         return result
+
+    def tensor_map(
+        self, address: int, size: tuple[int, int], pitch_bytes: int, box: tuple[int, int]
+    ) -> npt.NDArray[np.uint64]:
+        """Tensor map of a matrix of bf16, fastest axis first; 128-byte swizzle, zeros outside.
+
+        Returns
+        -------
+        ndarray
+            Its 128 bytes, uint64 ``[16]``.
+
+        Notes
+        -----
+        The driver wants the map at a multiple of 64 bytes (``cuTensorMapEncodeTiled``); the object that the
+        Python package has it written to is at a multiple of 16. So the function is called by its address.
+        """
+        api = self.api
+        u32, u64, enum = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
+        store = np.zeros(16 + 16, np.uint64)
+        skip = -store.ctypes.data % 128 // 8
+        words = store[skip : skip + 16]
+        flags = api.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_DEFAULT
+        place, _ = self("cuGetProcAddress", b"cuTensorMapEncodeTiled", 12000, flags)
+        encode = ctypes.CFUNCTYPE(
+            enum, ctypes.c_void_p, enum, u32, ctypes.c_void_p, *[ctypes.c_void_p] * 4, *[enum] * 4
+        )(int(place))
+        code = encode(
+            words.ctypes.data,
+            int(api.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16),
+            2,
+            address,
+            ctypes.addressof(sizes := (u64 * 2)(*size)),
+            ctypes.addressof(pitch := (u64 * 1)(pitch_bytes)),
+            ctypes.addressof(boxes := (u32 * 2)(*box)),
+            ctypes.addressof(steps := (u32 * 2)(1, 1)),
+            int(api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE),
+            int(api.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B),
+            int(api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B),
+            int(api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+        )
+        del sizes, pitch, boxes, steps  # they had to live until now
+        self.check("cuTensorMapEncodeTiled", api.CUresult(code))
+        return words
 
     def check(self, name: str, code: Any) -> None:  # noqa: ANN401
         """Raise unless a call went well."""

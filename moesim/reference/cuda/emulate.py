@@ -9,6 +9,7 @@ arrays are poisoned with NaNs. What cannot be seen here: speed, races of memory,
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import shutil
@@ -24,8 +25,8 @@ import numpy.typing as npt
 from moesim.errors import ConfigError, Fault
 from moesim.reference.cuda import cache
 
-#: Bytes before and behind a guarded array.
-GUARD = 4096
+#: Bytes before a guarded array that are watched, and bytes behind it that cannot be read.
+GUARD = 1 << 16
 #: What memory holds before anything is written: NaN as float32 and as bfloat16, -1 as an integer.
 POISON = 0xFF
 #: A declaration of a kernel, with or without launch bounds.
@@ -34,6 +35,7 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 _FLAGS = (
     "-std=c++17", "-O2", "-shared", "-fPIC", "-x", "c++", "-DMOESIM_EMULATED", "-fvisibility=hidden",
     "-fno-strict-aliasing", "-fno-threadsafe-statics", "-Wno-attributes", "-Wno-unknown-pragmas",
+    "-Wno-psabi",
 )  # fmt: skip
 
 
@@ -138,27 +140,38 @@ def build(text: str, defines: Mapping[str, object] | None = None) -> Emulation:
 
 
 def guarded(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A poisoned array whose surroundings are watched: `Emulation.launch` fails if they are written to.
+    """A poisoned array whose surroundings are watched.
+
+    Memory behind it cannot be touched, and `Emulation.launch` fails if what lies before it is written to. It
+    starts at a multiple of 16 bytes and ends where a page does, but for the fewer than 16 bytes between.
 
     >>> a = guarded((2, 3), np.float32)
     >>> a.shape, bool(np.isnan(a).all()), intact(a)
     ((2, 3), True, True)
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    whole = np.full(size + 2 * GUARD, POISON, np.uint8)
-    return whole[GUARD : GUARD + size].view(dtype).reshape(shape)
+    ends = -(-(GUARD + size) // GUARD) * GUARD
+    room = mmap.mmap(-1, ends + GUARD)
+    whole = np.frombuffer(room, np.uint8)
+    whole[:ends] = POISON
+    protect = ctypes.CDLL(None).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    protect(whole.ctypes.data + ends, GUARD, 0)
+    start = (ends - size) // 16 * 16
+    return whole[start : start + size].view(dtype).reshape(shape)
 
 
 def intact(array: npt.NDArray[Any]) -> bool:
     """Whether the surroundings of a guarded array are as they were; true of arrays that are not guarded."""
     whole = array.base
-    if (
-        not isinstance(whole, np.ndarray)
-        or whole.dtype != np.uint8
-        or whole.nbytes != array.nbytes + 2 * GUARD
-    ):
+    if not isinstance(whole, np.ndarray):
         return True
-    return bool((whole[:GUARD] == POISON).all() and (whole[-GUARD:] == POISON).all())
+    if not isinstance(getattr(whole.base, "obj", None), mmap.mmap):  # numpy keeps a view of the map
+        return True
+    start = array.ctypes.data - whole.ctypes.data
+    ends = whole.size - GUARD
+    before, behind = whole[:start], whole[start + array.nbytes : ends]
+    return bool((before == POISON).all() and (behind == POISON).all())
 
 
 def _value(argument: object) -> Any:  # noqa: ANN401 - ctypes' objects have no common type

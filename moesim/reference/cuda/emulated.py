@@ -124,7 +124,7 @@ class EmulatedBackend:
         """As the emulated copies of tiles read it."""
         words = np.zeros(16, np.uint64)
         rows, columns = rows_and_columns(buffer)
-        self._built(_TILES).library.encode_tensor_map(
+        refused = self._built(_TILES).library.encode_tensor_map(
             ctypes.c_void_p(words.ctypes.data),
             ctypes.c_void_p(buffer.address),
             ctypes.c_uint64(columns),
@@ -134,6 +134,8 @@ class EmulatedBackend:
             ctypes.c_uint32(box_rows),
             ctypes.c_uint32(_SWIZZLE_128B),
         )
+        if refused:
+            raise MoesimError(f"no tensor map of {rows} x {columns} in boxes of {box_rows} x {box_columns}")
         return TensorMap(words)
 
     def stream(self) -> Stream:

@@ -1,7 +1,7 @@
 """How an expert's weights lie in GPU memory: gate and up rows interleaved in groups of eight.
 
 A thread that holds an element of a tensor core's product also holds the one eight rows (or columns) further.
-With the gate's features ``8i .. 8i+7`` in rows ``16i .. 16i+7``, and the same of up in the next eight rows, it
+With the gate's features ``8i .. 8i+7`` in rows ``16i .. 16i+7``, and the same of up in the next eight, it
 holds both halves of SwiGLU, whichever operand the weights are.
 """
 

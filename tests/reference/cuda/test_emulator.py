@@ -57,7 +57,7 @@ extern "C" __global__ void early_end(i32* out) {
     __syncthreads();
     out[threadIdx.x] = total;
 }
-extern "C" __global__ void pipe(i32* out, i32 rounds) {
+extern "C" __global__ void hand_over(i32* out, i32 rounds) {
     __shared__ i32 slot;
     const bool producer = threadIdx.x < 32;
     for (i32 r = 0; r < rounds; ++r) {
@@ -173,7 +173,7 @@ def test_threads_that_ended_are_not_waited_for(emulation, order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_named_barriers_hand_over(emulation, order):
     out = guarded((9, 32), np.int32)
-    emulation.launch("pipe", 1, 64, [out, 9], order=order)
+    emulation.launch("hand_over", 1, 64, [out, 9], order=order)
     assert (out == np.arange(9)[:, None] ** 2).all()
 
 
@@ -223,17 +223,34 @@ def test_failed_checks_are_reported_and_the_next_launch_runs(emulation):
         emulation.launch("crooked", 1, 2, [np.zeros(64, np.uint16), np.zeros(64, np.uint16)])
     out = guarded(4, np.int32)
     with pytest.raises(EmulationError, match="beyond: writes outside of its argument 0"):
-        emulation.launch("beyond", 1, 1, [out, 4])
+        emulation.launch("beyond", 1, 1, [out, -1])
     assert not intact(out)
+    with pytest.raises(EmulationError, match="beyond, block 0, thread 0: no memory of the kernel's at 0x"):
+        emulation.launch("beyond", 1, 1, [guarded(4, np.int32), 4])
     with pytest.raises(EmulationError, match="no kernel is called reverses"):
         emulation.launch("reverses", 1, 1, [])
     with pytest.raises(EmulationError, match=r"0 blocks of 32 threads .* cannot be made"):
         emulation.launch("beyond", 0, 32, [out, 0])
-    with pytest.raises(EmulationError, match="a thread's stack overflows"):
+    with pytest.raises(EmulationError, match="deep, block 0, thread 0: its stack overflows"):
         emulation.launch("deep", 1, 1, [guarded(1, np.int32)])
     out = guarded(4, np.int32)
     emulation.launch("beyond", 1, 1, [out, 3])
     assert out.tolist() == [-1, -1, -1, 1]
+
+
+def test_guarded_arrays_of_any_size():
+    for size in (1, 7, 16, 65536, 100_003):
+        array = guarded(size, np.uint8)
+        assert (array == 0xFF).all()
+        assert array.ctypes.data % 16 == 0
+        assert intact(array)
+        array[:] = 0
+        assert intact(array)
+        assert intact(array.reshape(-1, 1))
+        (array if array.base is None else array.base)[100] = 0
+        assert not intact(array)
+    assert intact(np.zeros(3))
+    assert intact(np.zeros(4)[1:])
 
 
 def test_a_portable_switch_of_fibers_does_the_same(emulation):

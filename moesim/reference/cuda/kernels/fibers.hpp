@@ -5,13 +5,13 @@
 // switch. Nothing here is parallel: what it shows is the order of things (barriers, arrivals, who writes what),
 // and not races of memory within one stretch between two waits.
 #pragma once
+#include <csetjmp>
+#include <csignal>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -29,10 +29,9 @@ extern "C" __attribute__((visibility("hidden"))) unsigned char __start_emu_share
 namespace emu {
 
 constexpr unsigned max_threads = 1024, idle_passes = 10000, max_meetings = 64;
-constexpr size_t stack_bytes = 128 << 10, max_dynamic_shared = 256 << 10;
+constexpr size_t stack_bytes = 128 << 10, guard_bytes = 64 << 10, max_dynamic_shared = 256 << 10;
 constexpr unsigned static_window = 0x1000000;
 constexpr unsigned char poison = 0xFF;
-constexpr uint64_t stack_mark = 0x5AFE57AC5AFE57ACull;
 
 MOESIM_SHARED uint64_t section_exists = 0;
 
@@ -68,9 +67,20 @@ struct Group {
     Barrier barrier;
 };
 
+struct Action {
+    virtual void run() = 0;
+    virtual ~Action() = default;
+};
+template <class F>
+struct ActionOf final : Action {
+    F function;
+    explicit ActionOf(F f) : function(std::move(f)) {}
+    void run() override { function(); }
+};
+
 struct Deferred {
     unsigned due;
-    std::function<void()> action;
+    std::unique_ptr<Action> action;
 };
 
 struct Block {
@@ -188,9 +198,10 @@ static inline void yield() {
     suspend();
 }
 
-template <class Action>
-static void defer(unsigned passes, Action action) {
-    current_block.deferred.push_back({current_block.pass + passes, std::move(action)});
+template <class F>
+static void defer(unsigned passes, F function) {
+    current_block.deferred.push_back(
+        {current_block.pass + passes, std::unique_ptr<Action>(new ActionOf<F>(std::move(function)))});
 }
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) static void fail(const char* format, ...) {
@@ -275,7 +286,7 @@ static inline void meet(unsigned first, unsigned count, const char* what) {
 
 // All lanes of `mask` give a value and get all values, by lane; good until the warp's next but one exchange.
 template <class T>
-static inline const T* gather(unsigned mask, const T& mine, const char* what) {
+__attribute__((noinline)) static const T* gather(unsigned mask, const T& mine, const char* what) {
     static_assert(sizeof(T) <= 64 && std::is_trivially_copyable<T>::value, "exchanged values are small and plain");
     Thread& t = *running;
     if (!(mask >> t.lane & 1)) fail("%s: lane %u is not in its own mask %08x", what, t.lane, mask);
@@ -336,9 +347,14 @@ static inline unsigned char* shared_pointer(unsigned address) {
 }
 
 // --- running --------------------------------------------------------------------------------------------------
-static void order_threads(std::vector<unsigned>& order, std::mt19937& random) {
+static uint32_t random_state;
+
+static void order_threads(unsigned* order, unsigned count) {
     if (order_seed < 2) return;
-    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+    for (unsigned i = count; i > 1; --i) {
+        random_state = random_state * 1664525u + 1013904223u;
+        std::swap(order[i - 1], order[static_cast<uint64_t>(random_state) * i >> 32]);
+    }
 }
 
 static void describe_deadlock() {
@@ -372,13 +388,14 @@ static bool run_deferred() {
         }
         auto action = std::move(b.deferred[i].action);
         b.deferred.erase(b.deferred.begin() + static_cast<long>(i));
-        action();
+        action->run();
         any = true;
     }
     return any || !b.deferred.empty();
 }
 
-static int run_block(std::mt19937& random) {
+static int run_block() {
+    static unsigned order[max_threads];
     Block& b = current_block;
     std::memset(__start_emu_shared, poison, static_cast<size_t>(__stop_emu_shared - __start_emu_shared));
     std::memset(b.shared, poison, b.shared_bytes);
@@ -392,22 +409,20 @@ static int run_block(std::mt19937& random) {
         for (auto& each : warp) each->arrived = each->generation = 0;
     b.deferred.clear();
     b.states.clear();
-    std::vector<unsigned> order(b.threads);
     for (unsigned i = 0; i < b.threads; ++i) {
         Thread& t = threads[i];
         t.id = i, t.lane = i % 32, t.warp = i / 32;
         t.done = t.yielded = false;
         t.ready = nullptr;
         t.states.clear();
-        std::memcpy(t.stack, &stack_mark, sizeof stack_mark);
         make_fiber(t);
         order[i] = order_seed == 1 ? b.threads - 1 - i : i;
     }
     for (unsigned idle = 0; b.exited < b.threads; ++b.pass) {
         bool progress = run_deferred();
-        order_threads(order, random);
-        for (unsigned i : order) {
-            Thread& t = threads[i];
+        order_threads(order, b.threads);
+        for (unsigned turn = 0; turn < b.threads; ++turn) {
+            Thread& t = threads[order[turn]];
             running = &t;
             if (t.done || (t.ready && !t.ready(t.condition))) continue;
             const bool yielded = t.yielded;
@@ -420,12 +435,6 @@ static int run_block(std::mt19937& random) {
             if (t.done) {
                 ++b.exited;
                 release_all_if_complete();
-                uint64_t mark;
-                std::memcpy(&mark, t.stack, sizeof mark);
-                if (mark != stack_mark) {
-                    message = std::string(kernel->name) + ": a thread's stack overflows";
-                    return 2;
-                }
             }
         }
         idle = progress ? 0 : idle + 1;
@@ -437,14 +446,63 @@ static int run_block(std::mt19937& random) {
     return 0;
 }
 
+// Stacks grow down, to a gap that cannot be touched.
 static bool reserve(unsigned count) {
     for (unsigned i = 0; i < count; ++i) {
         if (threads[i].stack) continue;
-        void* memory = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* memory = mmap(nullptr, guard_bytes + stack_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return false;
-        threads[i].stack = static_cast<unsigned char*>(memory);
+        threads[i].stack = static_cast<unsigned char*>(memory) + guard_bytes;
+        if (mprotect(threads[i].stack, stack_bytes, PROT_READ | PROT_WRITE)) return false;
     }
     return true;
+}
+
+// While a kernel runs, an access to memory that is not there ends the launch, and not the process.
+static sigjmp_buf escape;
+
+static void on_bad_access(int, siginfo_t* what, void*) {
+    const auto at = reinterpret_cast<uintptr_t>(what->si_addr);
+    char text[256];
+    const bool deep = running && at - reinterpret_cast<uintptr_t>(running->stack - guard_bytes) < guard_bytes;
+    snprintf(text, sizeof text, deep ? "%s, block %u, thread %u: its stack overflows"
+                                     : "%s, block %u, thread %u: no memory of the kernel's at %p",
+             kernel->name, current_block.index, running ? running->id : 0u, what->si_addr);
+    message = text;
+    siglongjmp(escape, 1);
+}
+
+struct Watch {
+    struct sigaction segmentation, bus;
+    stack_t stack;
+    Watch() {
+        alignas(16) static unsigned char room[64 << 10];
+        stack_t own{};
+        own.ss_sp = room;
+        own.ss_size = sizeof room;
+        sigaltstack(&own, &stack);
+        struct sigaction action{};
+        action.sa_sigaction = on_bad_access;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &action, &segmentation);
+        sigaction(SIGBUS, &action, &bus);
+    }
+    ~Watch() {
+        sigaction(SIGSEGV, &segmentation, nullptr);
+        sigaction(SIGBUS, &bus, nullptr);
+        sigaltstack(&stack, nullptr);
+    }
+};
+
+static int run_grid() {
+    if (sigsetjmp(escape, 1)) return 2;
+    try {
+        for (current_block.index = 0; current_block.index < current_block.grid; ++current_block.index)
+            if (const int code = run_block()) return code;
+    } catch (const Failure&) {
+        return 2;
+    }
+    return 0;
 }
 
 static int launch(const Kernel& which, unsigned grid, unsigned count, unsigned smem, void** args) {
@@ -460,14 +518,9 @@ static int launch(const Kernel& which, unsigned grid, unsigned count, unsigned s
     }
     Block& b = current_block;
     b.grid = grid, b.threads = count, b.shared = dynamic_shared, b.shared_bytes = smem;
-    std::mt19937 random(order_seed);
-    try {
-        for (b.index = 0; b.index < grid; ++b.index)
-            if (const int code = run_block(random)) return code;
-    } catch (const Failure&) {
-        return 2;
-    }
-    return 0;
+    random_state = order_seed;
+    const Watch watch;
+    return run_grid();
 }
 
 template <class... A, size_t... I>

@@ -40,7 +40,8 @@ static __device__ __forceinline__ void rank_pairs(const i32* ids, i32* rank, i32
     if (expert >= 0) rank[pair] = by_warp[warp * E + expert] + before;
 }
 
-// From rows of each expert (room.rows): first rows and first tiles of each.
+// From rows of each expert (room.rows): first rows and first tiles of each. A thread reads those rows that a loop
+// over experts, a block's threads apart, wrote in it: no barrier is needed before.
 static __device__ __forceinline__ void scan_experts(PlanRoom& room, const i32* slot_of_expert, i32 E, i32 BM) {
     const i32 lane = threadIdx.x & 31, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     for (i32 group = warp; group * 32 < E; group += warps) {
@@ -86,7 +87,8 @@ static __device__ __forceinline__ void write_tiles(const PlanRoom& room, const i
     }
 }
 
-// Counts of chunks (base [chunks, E]) become the first row of each chunk's pairs of each expert.
+// Counts of chunks (base [chunks, E]) become the first row of each chunk's pairs of each expert. Of a single chunk a
+// thread reads the counts that it wrote itself.
 static __device__ __forceinline__ void finish_plan(PlanRoom& room, const i32* slot_of_expert, i32* base, i32* counts,
                                                    i32* offsets, int4* tiles, i32* num_tiles, i32 chunks, i32 E,
                                                    i32 BM) {
@@ -109,7 +111,6 @@ static __device__ __forceinline__ void finish_plan(PlanRoom& room, const i32* sl
         }
         room.rows[e] = sum;
     }
-    __syncthreads();
     scan_experts(room, slot_of_expert, E, BM);
     for (i32 i = threadIdx.x; i < groups * E; i += blockDim.x) {
         const i32 e = i % E, begin = i / E * per_group, end = min(chunks, begin + per_group);
@@ -161,9 +162,7 @@ extern "C" __global__ void __launch_bounds__(256)
     DYNAMIC_SHARED(by_warp);
     for (i32 token = threadIdx.x / 32; token < T; token += blockDim.x / 32)
         choose(logits, forced, ids, weights, token, T, E, k, slabs, renormalise);
-    __syncthreads();
-    rank_pairs(ids, rank, base, (u16*)by_warp, T * k, E);
-    __syncthreads();
+    rank_pairs(ids, rank, base, (u16*)by_warp, T * k, E);  // meets before it reads ids
     finish_plan(room, slot_of_expert, base, counts, offsets, tiles, num_tiles, 1, E, BM);
 }
 
@@ -172,7 +171,6 @@ extern "C" __global__ void __launch_bounds__(512)
     list_tiles(const i32* offsets, const i32* slot_of_expert, int4* tiles, i32* num_tiles, i32 E, i32 BM) {
     __shared__ PlanRoom room;
     for (i32 e = threadIdx.x; e < E; e += blockDim.x) room.rows[e] = offsets[e + 1] - offsets[e];
-    __syncthreads();
     scan_experts(room, slot_of_expert, E, BM);
     write_tiles(room, slot_of_expert, tiles, num_tiles, E, BM);
 }

@@ -1,6 +1,5 @@
 // Base primitives on the host: CUDA's own names and ours, over fibers.
 #pragma once
-#include <cmath>
 #include "fibers.hpp"
 
 typedef uint8_t u8;
@@ -23,6 +22,17 @@ typedef float f32;
 #define __restrict__
 #define __align__(n) __attribute__((aligned(n)))
 #define DYNAMIC_SHARED(name) unsigned char* const name = emu::block().shared
+
+// As <cmath> declares them, which takes long to read.
+extern "C" {
+float exp2f(float) noexcept;
+float expf(float) noexcept;
+float fabsf(float) noexcept;
+float fmaf(float, float, float) noexcept;
+float fmaxf(float, float) noexcept;
+float fminf(float, float) noexcept;
+float sqrtf(float) noexcept;
+}
 
 // --- vectors --------------------------------------------------------------------------------------------------
 struct alignas(8) int2 { i32 x, y; };

@@ -13,9 +13,12 @@ using emu::shared_address;
 
 namespace emu {
 
-// A number of turns, different from call to call and the same from run to run.
+// A number of turns, different from call to call, and the same whenever a launch is repeated.
+struct Chance {
+    unsigned state = 1;
+};
 static inline unsigned some_turns(unsigned below) {
-    static unsigned state = 1;
+    unsigned& state = block_state<Chance>()->state;
     state = state * 1664525u + 1013904223u;
     return (state >> 16) % below;
 }
