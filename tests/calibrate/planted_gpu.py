@@ -75,7 +75,10 @@ class PlantedLayer:
         parts = {
             name: s * self.noise() for name, s in parts_s(self.case, self.counts.tolist(), self.tile).items()
         }
-        return Timing(sum(parts.values()), {name: s + 1e-6 for name, s in parts.items()})
+        experts = parts["permute"] + parts["up"] + parts["down"]
+        return Timing(
+            sum(parts.values()), {name: s + 1e-6 for name, s in parts.items()} | {"experts": experts}
+        )
 
     def launches(self) -> list[Launch]:
         """One kernel."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from moesim.calibrate.reference.cuda_ceilings import Ceilings, Told, ceilings, c
 from moesim.calibrate.reference.cuda_file import bare_device, document
 from moesim.calibrate.reference.cuda_runs import (
     DTYPE,
+    PARTS,
     MakeRunner,
     Run,
     moves_of,
@@ -33,7 +34,6 @@ from moesim.hardware.types import Device
 from moesim.reference.cuda.backend import Backend, Launch
 from moesim.reference.protocol import Floor
 
-PARTS = ("router", "top_k", "permute", "up", "down", "weighted_sum")
 COLUMNS = (
     "aim, configuration, experts, experts per token, hidden, width, tokens, experts hit, most tokens of an"
     " expert, then us of router, top-k, sorting, gate and up, down, weighted sum"
@@ -75,7 +75,13 @@ class CalibratedCuda:
     @property
     def verdict(self) -> str:
         """``measured``, or ``inconclusive`` on a machine that is too noisy."""
-        return "measured" if self.floor.conclusive else "inconclusive"
+        return str(self.measured["verdict"])
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the file says of how it came about."""
+        processors = self.document["devices"][self.device.name]["processors"]
+        return dict(processors["sm"]["kernels"]["measured"])
 
 
 def calibrate_cuda(
@@ -151,32 +157,6 @@ def calibrate_cuda(
     return CalibratedCuda(device, waves, fits, found, layers, floor, whole)
 
 
-def text_of(whole: Mapping[str, Any]) -> str:
-    """A description as YAML, the same for the same document."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.width = 110
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(_plain(whole), stream)
-    return "# Written by moesim calibrate cuda; pass its path: --hardware this.yaml\n" + stream.getvalue()
-
-
-def _plain(item: Any) -> Any:  # noqa: ANN401 - whatever YAML has
-    """Without numpy, tuples, and numbers that YAML readers disagree about."""
-    if isinstance(item, Mapping):
-        return {str(key): _plain(value) for key, value in item.items()}
-    if isinstance(item, list | tuple):
-        return [_plain(value) for value in item]
-    if isinstance(item, np.generic):
-        return _plain(item.item())
-    if isinstance(item, float) and not np.isfinite(item):
-        return None
-    return item
-
-
 def _best_flops(runs: Sequence[Run]) -> float:
     """Most FLOP per second that a product reached."""
     each = (
@@ -200,16 +180,17 @@ def _layers(runs: Sequence[Run], device: Device) -> Error:
 
 
 def _contention(backend: Backend, make: MakeRunner, runs: Sequence[Run], sizes: Sizes) -> dict[str, float]:
-    """Of copies from the host with products of the largest layer; empty if it does not tell its kernels."""
+    """Of copies from the host with gate and up of the largest layer."""
     most = max((run for run in runs if run.point.aim == "experts"), key=lambda run: run.pairs)
-    prepared = make(None).prepare(most.point.case, most.point.ids())
-    try:
+    with ExitStack() as stack:
+        runner = make(None)
+        stack.callback(getattr(runner, "close", lambda: None))
+        prepared = runner.prepare(most.point.case, most.point.ids())
+        stack.callback(prepared.close)
         prepared.run()
         launches: Sequence[Launch] = getattr(prepared, "launches", tuple)()
         up = [launch for launch in launches if launch.kernel == "experts_up"]
         return contention(backend, up[0], sizes.transfer_bytes[-1]) if up else {}
-    finally:
-        prepared.close()
 
 
 def _anchor(run: Run) -> dict[str, Any]:
@@ -221,10 +202,10 @@ def _anchor(run: Run) -> dict[str, Any]:
             "top_k": shape.top_k,
             "hidden": shape.hidden,
             "width": shape.width,
-            "renormalise": shape.renormalise,
         },
         "tokens": run.point.case.tokens,
         "dtype": DTYPE,
+        "counts": run.counts.tolist(),
         "seconds": run.seconds,
     }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moesim.calibrate.kernel_file import _entry
+import numpy as np
+
+from moesim.calibrate.kernel_file import fit_entry
 from moesim.calibrate.reference.cuda_ceilings import Ceilings
 from moesim.calibrate.surfaces import Fitted
 from moesim.hardware.tiles import TileLaw
@@ -144,7 +147,7 @@ def document(
                         "tiles": {"bf16": tiles_document(law)},
                         "kernels": {
                             "licence": "of whoever measured it",
-                            "fits": [_entry(fit) for fit in fits],
+                            "fits": [fit_entry(fit) for fit in fits],
                             "measured": dict(measured),
                         },
                     }
@@ -191,6 +194,32 @@ def tiles_document(law: TileLaw) -> dict[str, Any]:
             for tile in law.tiles
         ],
     }
+
+
+def text_of(whole: Mapping[str, Any]) -> str:
+    """A description as YAML, the same for the same document."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.width = 110
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(_plain(whole), stream)
+    return "# Written by moesim calibrate cuda; pass its path: --hardware this.yaml\n" + stream.getvalue()
+
+
+def _plain(item: Any) -> Any:  # noqa: ANN401 - whatever YAML has
+    """Without numpy, tuples, and numbers that YAML readers disagree about."""
+    if isinstance(item, Mapping):
+        return {str(key): _plain(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_plain(value) for value in item]
+    if isinstance(item, np.generic):
+        return _plain(item.item())
+    if isinstance(item, float) and not np.isfinite(item):
+        return None
+    return item
 
 
 def _curve(curve: Sequence[tuple[float, float]]) -> list[list[Any]]:

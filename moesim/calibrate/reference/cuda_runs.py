@@ -26,6 +26,8 @@ DTYPE, BACKEND = "bf16", "reference"
 
 #: Makes a runner that uses one configuration, or chooses if none is named.
 MakeRunner = Callable[[str | None], Runner]
+#: Parts of a layer that do not overlap.
+PARTS = ("router", "top_k", "permute", "up", "down", "weighted_sum")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +98,9 @@ def run_points(
     kept: list[Array] = []
     for number, (tile, members) in enumerate(groups):
         told(f"layers {number + 1}/{len(groups)}: {members[0].case.shape.name}")
-        runner = make(tile)
         with ExitStack() as stack:
+            runner = make(tile)
+            stack.callback(getattr(runner, "close", lambda: None))
             prepared = []
             for point in members:
                 prepared.append(runner.prepare(point.case, point.ids()))
@@ -105,7 +108,7 @@ def run_points(
             found = measure(prepared, rounds, seed)
             kept.append(found.seconds)
             for i, (point, one) in enumerate(zip(members, prepared, strict=True)):
-                parts = {name: float(np.median(part[:, i])) for name, part in found.parts.items()}
+                parts = {name: float(np.median(found.parts[name][:, i])) for name in PARTS}
                 whole = float(np.median(found.seconds[:, i]))
                 runs.append(Run(point, np.array(one.counts), whole, _without_events(parts, whole)))
     return runs, aa_floor(np.concatenate(kept, axis=1))

@@ -13,7 +13,9 @@ from math import inf, isqrt
 
 import numpy as np
 
+from moesim.calibrate.reference.design import ids_of
 from moesim.hardware.tiles import Tile
+from moesim.reference.cuda.variants import Variant
 from moesim.reference.layer import Case, IntArray, LayerShape
 
 #: Experts' sizes are multiples of this.
@@ -31,7 +33,7 @@ class Point:
     case
         The layer.
     counts
-        Tokens of each expert; None for rows of `top_k` experts, drawn at random, or in turn for anchors.
+        Tokens of each expert; None for rows of `top_k` experts drawn at random.
     tile
         Configuration that it is run with, whatever the mean; None for the one that is chosen.
     """
@@ -44,9 +46,8 @@ class Point:
     def ids(self) -> IntArray:
         """Experts of each token, int32 ``[tokens, top_k]``, in random order."""
         shape, rng = self.case.shape, np.random.default_rng(self.case.seed)
-        if self.aim == "anchor":
-            pairs = np.arange(self.case.tokens * shape.top_k, dtype=np.int32)
-            return (pairs % shape.num_experts).reshape(-1, shape.top_k)
+        if self.aim == "anchor" and self.counts is not None:
+            return ids_of(self.counts, shape.top_k)
         if self.counts is None:
             scores = rng.random((self.case.tokens, shape.num_experts), dtype=np.float32)
             return np.argpartition(scores, shape.top_k - 1, axis=1)[:, : shape.top_k].astype(np.int32)
@@ -122,6 +123,17 @@ TINY = Sizes(
     launches=3,
     rounds=2,
 )
+
+
+def configurations(rule: Sequence[tuple[Variant, float]]) -> tuple[Tile, ...]:
+    """What a rule chooses from, before anything is known of it.
+
+    Parameters
+    ----------
+    rule
+        As `moesim.reference.cuda.variants.bounds` gives it.
+    """
+    return tuple(Tile(v.name, v.rows, v.columns, 0.5, 0.0, 0.0, most) for v, most in rule)
 
 
 def points(tiles: Sequence[Tile], cores: int, sizes: Sizes) -> list[Point]:
@@ -205,7 +217,9 @@ def _anchors(sizes: Sizes) -> Iterator[Point]:
     experts, hidden, width = sizes.experts[0]
     shape = LayerShape(f"anchor-{experts}-{hidden}-{width}", experts, min(8, experts), hidden, width)
     for tokens in sizes.tokens[len(sizes.tokens) // 4 :: 2]:
-        yield Point("anchor", Case(shape, tokens, dtype="bf16"))
+        each, more = divmod(tokens * shape.top_k, experts)
+        counts = tuple(each + (expert < more) for expert in range(experts))
+        yield Point("anchor", Case(shape, tokens, dtype="bf16"), counts)
 
 
 def _whole(width: float) -> int:
