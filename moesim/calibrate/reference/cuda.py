@@ -116,7 +116,13 @@ def calibrate_cuda(
     """
     sizes = sizes or Sizes()
     start = time.monotonic()
-    facts = backend.facts()
+    facts = {
+        "name": backend.name,
+        "capability": list(backend.capability),
+        "multiprocessors": backend.multiprocessors,
+        "memory_bytes": backend.memory()[1],
+        **backend.facts(),
+    }
     found = ceilings(backend, sizes, told)
     runs, floor = run_points(points(tiles, backend.multiprocessors, sizes), make, sizes.rounds, told)
     told("contention of copies and kernels")

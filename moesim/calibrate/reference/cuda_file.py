@@ -28,6 +28,8 @@ PER_CLOCK: dict[tuple[int, int], tuple[float, float]] = {
     (12, 0): (1024.0, 256.0),
     (12, 1): (1024.0, 256.0),
 }
+#: Of a device that does not tell its clock; then what was measured decides.
+CLOCK_KHZ = 1e6
 #: Family of efficiencies that stands in for kernels that are not measured here (attention), by capability.
 FAMILIES = {8: "ampere", 9: "hopper", 10: "blackwell", 12: "blackwell"}
 
@@ -51,7 +53,7 @@ def bare_device(
     """
     cores = int(facts["multiprocessors"])
     capability = tuple(facts["capability"])
-    clock = 1e3 * float(facts.get("clock_khz") or 0.0)
+    clock = 1e3 * float(facts.get("clock_khz") or CLOCK_KHZ)
     bf16, fp32 = (per * clock * cores for per in PER_CLOCK.get((capability[0], capability[1]), (0.0, 0.0)))
     width = float(facts.get("memory_bus_bits") or 0.0) / 8
     bandwidth = max(2 * 1e3 * float(facts.get("memory_clock_khz") or 0.0) * width, measured_bandwidth)
