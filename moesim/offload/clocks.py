@@ -26,7 +26,8 @@ PATHS = ("to_device", "from_device", "storage")
 class Clock(Protocol):
     """When resources are free, how long they were busy, what the GPU waited for, and bytes moved.
 
-    `flight` is the expert that was fetched ahead last, or -1; `events` counts what rules order by.
+    `flight` is the expert that was fetched ahead last, or -1; `events` counts what rules order by, `logged`
+    the rows of the log.
     """
 
     gpu: float
@@ -50,6 +51,7 @@ class Clock(Protocol):
     bytes_storage: float
     flight: int
     events: int
+    logged: int
 
 
 CLOCK = np.dtype(
@@ -60,6 +62,7 @@ CLOCK = np.dtype(
         *((f"bytes_{name}", np.float64) for name in PATHS),
         ("flight", np.int64),
         ("events", np.int64),
+        ("logged", np.int64),
     ],
     align=True,
 )

@@ -148,10 +148,18 @@ class Costs(NamedTuple):
     hop_s: F8
 
 
+#: Why an expert was loaded: fetched ahead, on demand to stay, on demand without a slot to stay in.
+FETCHED, KEPT, PASSED = range(3)
+#: What a row of the log holds.
+LOGGED = ("cell", "expert", "victim", "why")
+
+
 class Memory(NamedTuple):
     """What changes: experts, pools, who is in them, the clock, channels of the link and spare slots.
 
-    `pool` is that of each layer, and `initial` are the experts that are resident at the start.
+    `pool` is that of each layer, and `initial` are the experts that are resident at the start. Loads are
+    written into `log`, int64 ``[most, 4]`` as `LOGGED` says, in their order, where it has room for them;
+    without a victim that is -1.
     """
 
     experts: Experts
@@ -163,3 +171,4 @@ class Memory(NamedTuple):
     moment: Sequence[Moment]
     channel: F8
     spare: F8
+    log: I8 = np.zeros((0, len(LOGGED)), np.int64)

@@ -16,9 +16,11 @@ from moesim.offload.given import (
     ACCESSES,
     DEFERRED,
     F8,
+    FETCHED,
     HITS,
     I1,
     I8,
+    KEPT,
     LATE,
     LOADED,
     LOADS,
@@ -26,6 +28,7 @@ from moesim.offload.given import (
     ON_CPU,
     ON_GPU,
     ON_NEAR,
+    PASSED,
     PREFETCHED,
     PUT_OFF,
     RUN_ON_CPU,
@@ -71,6 +74,16 @@ def _count_wasted(experts: Experts, gone: I8, first: int, last: int) -> int:
             found += 1
             experts[gone[g]].fetched = False
     return found
+
+
+@compiled
+def _write(memory: Memory, cell: int, x: int, gone: I8, first: int, last: int, why: int) -> None:
+    """Log a load, where there is a log."""
+    clock = memory.clock[0]
+    if clock.logged < len(memory.log):
+        row = memory.log[clock.logged]
+        row[0], row[1], row[2], row[3] = cell, x, gone[first] if last > first else -1, why
+        clock.logged += 1
 
 
 @compiled
@@ -133,6 +146,7 @@ def _fetch_ahead(
         expert.fetched = True
         expert.guard = max(expert.guard, target)
         clock.flight = x
+        _write(memory, cell, x, gone, 0, last, FETCHED)
         counts[PREFETCHED, layer] += 1
     return head
 
@@ -408,6 +422,9 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                     run_on_gpu(clock, expert, gpu_s[level, many])
                 elif who == LOADED:
                     counts[LOADS, layer] += 1
+                    why = KEPT if slotted[j] else PASSED
+                    x = base + demand.experts[first + j]
+                    _write(memory, cell, x, gone, gone_first[j], gone_last[j], why)
                     slot, lane = 0.0, 0
                     if slotted[j]:
                         slot = take_slot(

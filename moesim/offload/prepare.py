@@ -9,7 +9,6 @@ from moesim.compiled import compiled
 from moesim.errors import ConfigError, Fault
 from moesim.offload.box import Box
 from moesim.offload.given import Ahead, Costs
-from moesim.offload.pools import Experts, new_experts
 from moesim.policy import Composition, Guesses, Steps, Transfer
 from moesim.policy.precision import Levels
 from moesim.trace import RoutingTrace
@@ -48,22 +47,17 @@ def prompts_of(steps: Steps, trace: RoutingTrace) -> I8:
     return np.bincount(pairs // (int(trace.request.max(initial=0)) + 1), minlength=steps.num_steps)
 
 
-def start_experts(
-    box: Box, steps: Steps, levels: Levels, upcoming: I8, train: RoutingTrace | None
-) -> Experts:
-    """Experts before the first step: where they lie, in which level they are fetched, when they are used."""
+def stored_of(box: Box, steps: Steps, train: RoutingTrace | None) -> npt.NDArray[np.bool_]:
+    """Experts that lie in storage, bool ``[layers * experts]``: those beyond what host memory holds."""
     every = steps.layers * steps.num_experts
-    experts = new_experts(every)
-    table = np.asarray(experts)
-    table["key"] = -upcoming.astype(np.float64)
-    table["ahead"] = levels.prefetch_level if levels.static is None else levels.static.reshape(-1)
+    stored = np.zeros(every, np.bool_)
     if box.host_experts is not None:
         # Without a trace to learn from, host memory holds the first experts of each layer.
         rank = np.arange(every).reshape(steps.layers, -1).T.ravel()
         if train is not None:
             rank = np.argsort(-train.load_counts().totals.ravel(), kind="stable")
-        table["stock"][rank[box.host_experts :]] = True
-    return experts
+        stored[rank[box.host_experts :]] = True
+    return stored
 
 
 def costs_of(box: Box, steps: Steps, levels: Levels, prompts: I8) -> Costs:
@@ -133,19 +127,17 @@ def ahead_of(guesses: Guesses, transfer: Transfer, steps: Steps, deferrable: npt
     )
 
 
-def quota_of(
-    composition: Composition, slots: int | I8 | None, box: Box, steps: Steps, train: RoutingTrace | None
-) -> I8:
+def quota_of(composition: Composition, slots: int | I8, steps: Steps, train: RoutingTrace | None) -> I8:
     """Slots of each pool, int64 ``[pools]``."""
     pools = steps.layers if composition.residency.pool == "layer" else 1
-    if slots is not None and not isinstance(slots, int | np.integer):
+    if not isinstance(slots, int | np.integer):
         given = np.asarray(slots, np.int64)
         if given.shape != (pools,) or (given < 0).any():
             raise ConfigError(
                 Fault("needs one number for each pool, at least 0", "slots", given.tolist(), str(pools))
             )
         return given
-    total = box.slots if slots is None else int(slots)
+    total = int(slots)
     if total < 0:
         raise ConfigError(Fault("is no number of slots", "slots", total, "at least 0"))
     if pools == 1:

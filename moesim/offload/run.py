@@ -10,34 +10,22 @@ import numpy.typing as npt
 from moesim.errors import ConfigError, Fault
 from moesim.offload.bounds import Limits, limits
 from moesim.offload.box import Box
-from moesim.offload.clocks import PATHS, RESOURCES, WAITS, new_clock
-from moesim.offload.given import COUNTS, Demand, Memory, Rules
+from moesim.offload.clocks import PATHS, RESOURCES, WAITS
+from moesim.offload.decisions import decisions_of, faults_of
+from moesim.offload.given import COUNTS, Demand
 from moesim.offload.kernel import replay_timed
 from moesim.offload.latency import latency_of
-from moesim.offload.pools import RULE_OF, Rule, new_moment, new_pools
-from moesim.offload.prepare import (
-    ahead_of,
-    costs_of,
-    next_uses,
-    prompts_of,
-    quota_of,
-    start_experts,
-    start_of,
-)
-from moesim.offload.scores import important, parameters_of
+from moesim.offload.prepare import costs_of, prompts_of, quota_of, stored_of
 from moesim.offload.timed import Timed
-from moesim.policy import Composition, Guesses, Steps
+from moesim.policy import Composition, Steps
 from moesim.policy.executors.deferral import deferrable
 from moesim.policy.precision import Levels
-from moesim.residency.kernels.table import rule_of
 from moesim.trace import RoutingTrace
 
 I8 = npt.NDArray[np.int64]
 
 #: Slots beside the pools that a copy is written to while its victim's experts still run.
 SPARES = 1
-#: Executors that never leave an expert to the CPU or a near unit.
-_GPU_ONLY = ("gpu",)
 
 
 def run(
@@ -85,67 +73,25 @@ def run(
         box = box.with_bits(levels.bits.tolist())
     if slots is None:
         slots = max(box.slots - spares, 0)
-    quota = quota_of(composition, slots, box, steps, train)
-    start = start_of(composition, quota, steps, train, seed)
-    residency, transfer, executor = composition.residency, composition.transfer, composition.executor
-    batch = residency.lookup == "token_batch" or executor.kind not in _GPU_ONLY
-    layers, num_experts = steps.layers, steps.num_experts
-    following, upcoming = np.zeros(0, np.int64), np.zeros(layers * num_experts, np.int64)
-    if residency.rule == "belady":
-        following, upcoming = next_uses(steps.experts, steps.starts, layers, num_experts)
-    given, _ = parameters_of(residency.rule, residency.parameters)
-    high = np.zeros(0, np.bool_)
-    if residency.rule == "hobbit" and steps.weights is not None:
-        high = important(steps.weights, steps.starts, given[4])
-    demand = Demand(
-        steps.experts,
-        steps.tokens,
-        steps.starts,
-        steps.request,
-        layers,
-        num_experts,
-        levels.wanted,
-        following,
-        np.zeros(0, np.float32) if steps.weights is None else steps.weights,
-        high,
-    )
-    guesses = Guesses.none(steps.num_steps * layers)
-    if composition.predictor is not None and transfer.width > 0:
-        guesses = composition.predictor.guess(steps)
-    waiting = np.zeros(max(steps.accesses, 1), np.bool_)
-    if executor.kind == "defer":
+    quota = quota_of(composition, slots, steps, train)
+    waiting = None
+    if composition.executor.kind == "defer":
         selected = composition.gate.select(trace)
-        count = int(executor.parameters.get("deferred", 2))
+        count = int(composition.executor.parameters.get("deferred", 2))
         waiting = deferrable(selected.trace, steps, count, selected.kept)
-    rules = Rules(
-        rule=Rule(RULE_OF[residency.rule], given, np.zeros(layers), levels.bits / levels.bits[0]),
-        batch=batch,
-        reset=residency.reset == "request",
-        free_cold=residency.cold == "free",
-        misses_only=levels.misses_only,
-        nested=levels.nested,
-        preemptible=transfer.preemptible,
-        write_back=transfer.write_back,
-        executor=executor.code,
-        parameters=executor.vector(top_k=trace.top_k),
+    demand, ahead, rules, memory = decisions_of(
+        composition,
+        steps,
+        levels,
+        quota,
+        train,
+        stored=stored_of(box, steps, train),
+        deferrable=waiting,
+        top_k=trace.top_k,
+        seed=seed,
+        spares=spares,
     )
     costs = costs_of(box, steps, levels, prompts_of(steps, trace))
-    experts = start_experts(box, steps, levels, upcoming, train)
-    initial = np.zeros(0, np.int64)
-    if start is not None:  # what is not kept in any precision is not there
-        initial = np.flatnonzero(start.ravel() & (np.asarray(experts)["ahead"] >= 0))
-    memory = Memory(
-        experts=experts,
-        pools=new_pools(quota.astype(np.float64), layers, num_experts),
-        members=np.zeros(layers * num_experts, np.int64),
-        pool=np.arange(layers) if len(quota) == layers else np.zeros(layers, np.int64),
-        initial=initial,
-        clock=new_clock(),
-        moment=new_moment(layers, num_experts),
-        channel=np.zeros(transfer.channels),
-        spare=np.zeros(spares),
-    )
-    ahead = ahead_of(guesses, transfer, steps, waiting)
     began = time.process_time()
     ends, counted = replay_timed(demand, ahead, rules, costs, memory)
     wall = time.process_time() - began
@@ -172,8 +118,8 @@ def run(
         bytes_moved={name: float(clock[f"bytes_{name}"]) for name in PATHS},
         busy={name: float(clock[f"busy_{name}"]) for name in RESOURCES},
         stalls={name: float(clock[f"wait_{name}"]) for name in WAITS},
-        bounds=_bounds(found, demand, steps, trace, defers=executor.kind == "defer"),
-        assumptions=_assumptions(composition, box, batch),
+        bounds=_bounds(found, demand, steps, trace, defers=composition.executor.kind == "defer"),
+        assumptions=_assumptions(composition, box, rules.batch),
         ends=ends,
         wall_s=wall,
     )
@@ -195,30 +141,7 @@ def _check(
         faults.append(Fault(known, "--model", box.model.name))
     if not steps.num_steps:
         faults.append(Fault("has no tokens", "TRACE"))
-    if spares < 1:
-        faults.append(Fault("is too few", "spares", spares, "at least 1"))
-    transfer = composition.transfer
-    if transfer.channels < 1:
-        faults.append(Fault("is too few", "transfer.channels", transfer.channels, "at least 1"))
-    if transfer.preemptible and transfer.channels != 1:
-        faults.append(Fault("needs one channel", "transfer.preemptible", True, "channels=1"))
-    if train is not None and (train.num_experts, train.topk_ids.shape[1]) != (
-        steps.num_experts,
-        steps.layers,
-    ):
-        faults.append(Fault("is of another model", "--train", train.model))
-    if composition.placement is not None and train is None:
-        faults.append(Fault("needs a disjoint trace to learn from", "placement", allowed="train"))
-    rule = composition.residency.rule
-    if rule not in RULE_OF:
-        faults.append(Fault("is not replayed with time", "residency.rule", rule, ", ".join(RULE_OF)))
-    else:
-        parameters = composition.residency.parameters
-        faults += parameters_of(rule, parameters)[1]
-        if rule_of(rule).weights and steps.weights is None and parameters.get("lhu", 1.0):
-            faults.append(
-                Fault("needs router weights, which the trace does not have", "residency.rule", rule)
-            )
+    faults += faults_of(composition, steps, train, spares)
     if faults:
         raise ConfigError(faults)
 

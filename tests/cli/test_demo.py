@@ -12,24 +12,23 @@ import pytest
 
 from moesim.model import load_model
 from moesim.placement import read_plan
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "moesim", "demo", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env=os.environ | {"NO_COLOR": "1"},
-        check=False,
-    )
+from tests.program import run_here
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
+    """The first command of all, in a process of its own."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, run(cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "moesim", "demo"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+        env=os.environ | {"NO_COLOR": "1"},
+        check=False,
+    )
+    return folder, done
 
 
 def test_demo_prints_before_and_after(shown):
@@ -74,7 +73,7 @@ def test_demo_report_says_it_is_synthetic(shown):
 
 
 def test_demo_json(tmp_path):
-    done = run("--json", "--output-dir", tmp_path, cwd=tmp_path.parent)
+    done = run_here("demo", "--json", "--output-dir", tmp_path, cwd=tmp_path.parent)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout, parse_constant=lambda c: pytest.fail(f"{c} in JSON"))
     assert document["schema_version"] == 1
@@ -94,7 +93,7 @@ def test_demo_json(tmp_path):
 def test_demo_into_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "none", tmp_path / "file"):
-        done = run("--output-dir", folder, cwd=tmp_path)
+        done = run_here("demo", "--output-dir", folder, cwd=tmp_path)
         assert done.returncode == 2
         assert "--output-dir" in done.stderr
         assert "placing" not in done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.planning.engine_flags import read_back
+from tests.program import run_here
 
 SMALL = (
     "plan --model gpt-oss-20b --hardware h100-sxm-8 --nodes-max 1 --tp 1 2 --pp 1 --dp 1 --ep 1 "
@@ -30,15 +30,7 @@ def answer(tmp_path_factory):
     """One run with everything it can write, from a folder of its own."""
     folder = tmp_path_factory.mktemp("plan")
     words = [*SMALL, "--json", "--emit", "launch", "--out", "all.csv"]
-    done = subprocess.run(
-        [sys.executable, "-m", "moesim", *words],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=300,
-        env=os.environ | {"NO_COLOR": "1"},
-        check=False,
-    )
+    done = run_here(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, _no_nan(done.stdout), done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -12,20 +11,9 @@ import pytest
 
 from moesim.files import data_dir
 from moesim.metrics import DEFINITIONS
+from tests.program import run_here as run
 
 COUNTS = str(data_dir("traces") / "deepseek-v3-synthetic.json")
-
-
-def run(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "moesim", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env=os.environ | {"NO_COLOR": "1"},
-        check=False,
-    )
 
 
 PREDICT = (
@@ -58,7 +46,9 @@ def test_predict_json_has_every_field(tmp_path):
 
 
 def test_predict_twice_is_the_same_to_the_byte():
-    assert run(*PREDICT, "--json").stdout == run(*PREDICT, "--json").stdout
+    command = [sys.executable, "-m", "moesim", *PREDICT, "--json"]
+    first, second = (subprocess.run(command, capture_output=True, check=True).stdout for _ in range(2))
+    assert first == second
 
 
 def test_physics_alone_has_no_interval():

@@ -3,6 +3,7 @@
 What a line like ``print(x)  # 3`` promises is what it prints.
 
 A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
+Those of the README are run as processes of their own, as a newcomer runs them, the others in this one.
 Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
 preceded by ``<!-- not run: reason -->`` is skipped.
 """
@@ -15,9 +16,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.program import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,7 +40,7 @@ def test_page(page, tmp_path, monkeypatch, capsys):
     names: dict[str, object] = {"__name__": "docs"}
     for kind, text in _blocks(page):
         if kind == "console":
-            _replay(text)
+            _replay(text, _process if page.name == "README.md" else run_here)
             continue
         exec(compile(text, str(page), "exec"), names)
         printed = capsys.readouterr().out.splitlines()
@@ -44,20 +48,24 @@ def test_page(page, tmp_path, monkeypatch, capsys):
             assert printed.pop(0) == promised
 
 
-def _replay(text: str) -> None:
+def _process(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moesim", *words],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"NO_COLOR": "1"},
+        check=False,
+    )
+
+
+def _replay(text: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
         words = shlex.split(command)
         if words[:1] != ["moesim"]:
             continue
-        done = subprocess.run(
-            [sys.executable, "-m", "moesim", *words[1:]],
-            capture_output=True,
-            text=True,
-            timeout=900,
-            env=os.environ | {"NO_COLOR": "1"},
-            check=False,
-        )
+        done = run(*words[1:])
         printed = done.stdout + done.stderr
         assert doctest.OutputChecker().check_output(expected, printed, MATCH), f"$ {command}\n{printed}"
 

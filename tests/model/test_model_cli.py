@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from moesim.model import names
+from tests.program import run_here
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "moesim", "model", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return run_here("model", *arguments)
 
 
 def document(*arguments):

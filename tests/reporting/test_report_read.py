@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,18 +16,11 @@ from moesim.reporting.documents import PlacementDocument
 from moesim.reporting.gather import plain
 from moesim.reporting.page import labels_of
 from moesim.reporting.read import MAX_BYTES
+from tests.program import run_here
 
 
 def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "moesim", "report", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env=os.environ | {"NO_COLOR": "1"},
-        check=False,
-    )
+    return run_here("report", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,7 @@ def test_loads_are_a_line(path, found):
     assert found.copies.loads == 14
 
 
+@pytest.mark.filterwarnings("ignore::moesim.errors.OutOfDomainWarning")
 def test_predictions_come_from_it(path):
     result = predict(load_model("olmoe-1b-7b"), load_hardware(path), Parallelism(), Workload(64, 16, 1))
     assert result.feasible
