@@ -37,7 +37,15 @@ from moesim.reference.layer import Case, LayerShape
 SIZES = replace(Sizes(), transfer_bytes=(1 << 12, 1 << 16, 1 << 20, 1 << 22), launches=20)
 
 
-FEW = replace(SIZES, inputs=(512, 4096), waves=(2, 3), per_expert=(4, 256), hit=(8,), skew_per_expert=(64,), tokens=(4, 64, 1024))
+FEW = replace(
+    SIZES,
+    inputs=(512, 4096),
+    waves=(2, 3),
+    per_expert=(4, 256),
+    hit=(8,),
+    skew_per_expert=(64,),
+    tokens=(4, 64, 1024),
+)
 
 
 def calibrated(sigma: float, monkeypatch: pytest.MonkeyPatch, sizes: Sizes = SIZES) -> CalibratedCuda:
