@@ -131,6 +131,7 @@ def document(
             "alone": "one GPU: nothing is sent",
         },
         "source": "measured",
+        "status": "measured",
         "devices": {
             device.name: {
                 "title": device.title,
