@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +16,14 @@ from moesim.reference.cuda.graph import Flush, Timed
 from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, layer_bytes, routing_of
 from moesim.reference.cuda.layout import interleave
 from moesim.reference.cuda.memory import out_of_memory
-from moesim.reference.cuda.offload import HostExperts, OffloadedLayer
+from moesim.reference.cuda.offload import HostExperts, Offloaded
 from moesim.reference.cuda.routing import Routing
 from moesim.reference.cuda.variants import VARIANTS, Variant, by_name, choose
 from moesim.reference.exact import LayerInputs, bf16_values, inputs
 from moesim.reference.layer import Case, IntArray, LayerShape, Timing
-from moesim.reference.routings import route
 
-PlacedCase: TypeAlias = Any
+if TYPE_CHECKING:
+    from moesim.reference.placed import PlacedCase
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ class CudaRunner:
     alike
         Whether all experts have the weights of one, which are drawn soon: for timings only.
     rule
-        What decides which experts stay, as for `moesim.reference.placed.placed_case`.
+        What decides which experts stay, as for `moesim.reference.placed_case`.
     """
 
     def __init__(
@@ -102,8 +101,7 @@ class CudaRunner:
             Tokens and weights to use; drawn from the case's seed if absent.
         before
             Experts of tokens that went through an offloaded layer before, ``[n, top_k]``: what is resident is
-            what they leave. If absent they are drawn by the case's law, or, of a trace, as often as `ids` has
-            them.
+            what they leave. If absent they are drawn, as `moesim.reference.placed.placed_case` says.
 
         Raises
         ------
@@ -260,7 +258,7 @@ class CudaPrepared:
         self._backend = backend = runner.backend
         self._held = contextlib.ExitStack()
         self._timed: Timed | None = None
-        self._offloaded: tuple[OffloadedLayer, PlacedCase] | None = None
+        self._offloaded: tuple[Offloaded, PlacedCase] | None = None
         self.loads, self.graph = 0, False
         shape = case.shape
         with contextlib.ExitStack() as undo:
@@ -274,13 +272,12 @@ class CudaPrepared:
                 np.int32
             )
             if round(case.offloaded * shape.num_experts):
-                placed = importlib.import_module("moesim.reference.placed")
-                if before is None and not case.routing.startswith("trace:"):
-                    before = route(case, draw=1, tokens=placed.warm_up_tokens(case))
-                decided = placed.placed_case(case, self.ids, before=before, rule=runner.rule)
+                from moesim.reference.placed import placed_case  # loads the replay engine
+
+                decided = placed_case(case, self.ids, before=before, rule=runner.rule)
                 pool = Pool.empty(backend, decided.slots, shape)
                 self._held.callback(pool.free, backend)
-                made = OffloadedLayer(layer, pool, runner.host(weights))
+                made = Offloaded([layer], [runner.host(weights)], pool)
                 self._held.callback(made.close)
                 self._offloaded, self.loads = (made, decided), decided.loads
             else:
@@ -303,7 +300,7 @@ class CudaPrepared:
             layer, decided = self._offloaded
             layer.restore(decided.resident)
             flush()
-            return layer.run(decided.cell)
+            return layer.run([decided.cell])
         assert self._timed is not None
         seconds = self._timed.run(flush)
         if not parts:

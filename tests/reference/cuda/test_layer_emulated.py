@@ -183,6 +183,11 @@ for backend in (open_backend(), EmulatedBackend()):
         assert all(check.passed for check in check_case(prepared))
         timing = prepared.run()
         outputs.append(prepared.output())
+        away = device.prepare(Case(case.shape, 9, "zipf:1", 0.5, dtype="bf16"), prepared.ids)
+        for _ in range(2):
+            copied = away.run()
+            assert away.loads > 0 and copied.parts["copy"] > 0
+            assert (away.output() == outputs[-1]).all()
         if not backend.emulated:
             # The fake clock counts events: a microsecond from each to the next.
             assert abs(timing.seconds - 1e-6) < 1e-9
