@@ -5,7 +5,16 @@ import pytest
 
 from moesim.errors import ConfigError, InfeasibleError, UnknownNameError
 from moesim.reference.cuda import CudaRunner, runner
-from moesim.reference.cuda.check import BATCHES, LIMIT, SHAPES, check_case, check_kernels, distance, usable
+from moesim.reference.cuda.check import (
+    BATCHES,
+    LIMIT,
+    SHAPES,
+    check_case,
+    check_kernels,
+    check_paths,
+    distance,
+    usable,
+)
 from moesim.reference.cuda.emulated import EmulatedBackend
 from moesim.reference.cuda.variants import VARIANTS, by_name
 from moesim.reference.exact import bf16_round, bf16_values, router
@@ -87,6 +96,12 @@ def test_a_graph_and_repetitions_change_no_bit():
     assert all((output == outputs[0]).all() for output in outputs)
     # Router, best experts, plan, permutation, two products, sum; and what empties the cache.
     assert kernels == [8] * 4
+
+
+def test_every_way_to_run_a_layer_gives_the_same_bits():
+    checks = check_paths(EmulatedBackend(seed=3))
+    assert len(checks) == 8
+    assert all(check.passed for check in checks)
 
 
 def test_parts_are_those_of_the_contract():
