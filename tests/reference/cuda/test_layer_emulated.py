@@ -110,7 +110,11 @@ def test_parts_are_those_of_the_contract():
     ticks = iter(range(10_000))
     backend = EmulatedBackend(clock=lambda: float(next(ticks)))
     with CudaRunner(backend=backend) as device:
-        timing = device.prepare(Case(SMALL, 2, dtype="bf16")).run()
+        prepared = device.prepare(Case(SMALL, 2, dtype="bf16"))
+        timing = prepared.run()
+    assert [launch.kernel for launch in prepared.launches()] == [
+        "router_logits", "route_small", "permute", "experts_up", "experts_down", "combine",
+    ]  # fmt: skip
     names = ("router", "top_k", "permute", "up", "down", "weighted_sum")
     assert timing.parts == {**dict.fromkeys(names, 1.0), "experts": 3.0}
     assert timing.seconds == 1.0
