@@ -78,9 +78,7 @@ def cpu(
         show(found)
         typer.echo(f"hardware file: {target}")
     if found.reads is None:
-        stderr(
-            "warning: no file of experts could be written, storage is left out; TMPDIR names a folder"
-        )
+        stderr("warning: no file of experts could be written, storage is left out; TMPDIR names a folder")
     if not found.floor.conclusive:
         stderr(
             f"warning: inconclusive: equal measurements differ by {found.floor.median:.0%} in the median,"
