@@ -89,10 +89,14 @@ def overhead(runner: CpuRunner, rounds: int) -> None:
         cold = []
         for _ in range(4 * rounds):
             other.run()
-            cold.append(prepared.run().seconds)
-        took = float(np.median(cold))
-        part = f"{took / (reference * 1e9):.2%} of a GFLOP at {1e-9 / reference:.0f} GFLOP/s"
-        print(f"layer of {E} experts without work: {took * 1e6:.0f} us, {part}")
+            timing = prepared.run()
+            hit = int((timing.expert_s > 0).sum())
+            cold.append((timing.seconds - timing.expert_s.sum(), timing.expert_s.sum() / hit))
+        beside, each = np.median(cold, axis=0)
+        part = f"{beside / (reference * 1e9):.2%} of a GFLOP at {1e-9 / reference:.0f} GFLOP/s"
+        print(
+            f"{E} experts without work: {beside * 1e6:.0f} us beside them ({part}), {each * 1e6:.1f} us each"
+        )
 
 
 def noise(runner: CpuRunner, rounds: int) -> None:

@@ -63,15 +63,30 @@ def interpolation(sizes: Array, axes: Sequence[Axis]) -> Any:  # noqa: ANN401 - 
     return sparse.csr_matrix((weight.ravel(), where), shape=(rows, knots))
 
 
-def penalty(axes: Sequence[Axis]) -> Array:
-    """Quadratic form of roughness, ``[knots, knots]``."""
+def penalty(axes: Sequence[Axis], curvature: float = CURVATURE, apart: bool = False) -> Array:
+    """Quadratic form of roughness, ``[knots, knots]``.
+
+    Parameters
+    ----------
+    axes
+        Of the grid.
+    curvature
+        Weight of second differences.
+    apart
+        Whether one on the first axis is another case than more: a product with one row is no product of
+        matrices. Differences between the two are then not counted.
+    """
     sizes = [axis.knots for axis in axes]
     knots = int(np.prod(sizes))
     total = SIZE * sparse.identity(knots, format="csr")
     for j, size in enumerate(sizes):
-        for order, weight in ((1, SLOPE), (2, CURVATURE)):
+        for order, weight in ((1, SLOPE), (2, curvature)):
             if size > order:
-                difference = sparse.csr_matrix(np.diff(np.eye(size), n=order, axis=0))
+                rows = np.diff(np.eye(size), n=order, axis=0)
+                if apart and j == 0:
+                    ones = axes[0].low + axes[0].step * np.arange(size) < 1.0 - 1e-9
+                    rows = rows[~((rows[:, ones] != 0).any(axis=1) & (rows[:, ~ones] != 0).any(axis=1))]
+                difference = sparse.csr_matrix(rows)
                 left = sparse.identity(int(np.prod(sizes[:j])))
                 right = sparse.identity(int(np.prod(sizes[j + 1 :])))
                 along = sparse.kron(sparse.kron(left, difference), right)
@@ -79,9 +94,15 @@ def penalty(axes: Sequence[Axis]) -> Array:
     return np.asarray(total.toarray())
 
 
-def correction(sizes: Array, axes: Sequence[Axis], log_ratio: Array) -> Array:
-    """S at the knots that follows the logarithm of measured over bare time, ``[knots]``."""
-    matrix, rough = interpolation(sizes, axes), penalty(axes)
+def correction(
+    sizes: Array,
+    axes: Sequence[Axis],
+    log_ratio: Array,
+    curvature: float = CURVATURE,
+    apart: bool = False,
+) -> Array:
+    """S at the knots that follows the logarithm of measured over bare time, ``[knots]``; see `penalty`."""
+    matrix, rough = interpolation(sizes, axes), penalty(axes, curvature, apart)
     weight = np.ones(len(log_ratio))
     found = np.zeros(rough.shape[0])
     for _ in range(ROUNDS):

@@ -52,7 +52,7 @@ class Calibrated:
             "source": source,
             "licence": licence,
             "collectives": list(self.collectives),
-            "fits": [_entry(fit) for fit in self.fits],
+            "fits": [fit_entry(fit) for fit in self.fits],
             "dropped": [{**_key(rows), "rows": len(rows), "reason": reason} for rows, reason in self.dropped],
         }
 
@@ -118,7 +118,8 @@ def _key(rows: Rows) -> dict[str, str]:
     return {name: getattr(rows, name) for name in ("kernel", "dtype", "backend", "version")}
 
 
-def _entry(fit: Fitted) -> dict[str, Any]:
+def fit_entry(fit: Fitted) -> dict[str, Any]:
+    """A surface and what is known about it, as files hold it."""
     surface = fit.surface
     entry: dict[str, Any] = {
         name: getattr(surface, name) for name in ("kernel", "dtype", "backend", "version")

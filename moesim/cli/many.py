@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 #: Options that take one value or more, by command.
 MANY: Mapping[str, tuple[str, ...]] = {
+    "validate": ("--traces",),
     "place": ("--robust",),
     "simulate": ("--goodput",),
     "plan": (

@@ -64,6 +64,7 @@ def check(
         Whether it is one of moesim's own, where every number needs a source.
     """
     found: list[Finding] = [Finding(fault, False) for fault in check_fp8_is_twice_bf16(spec)]
+    found += [Finding(fault, catalogue) for fault in check_noise(spec)]
     found += [Finding(fault, catalogue) for fault in check_sources(spec, origins)]
     found += [Finding(fault, catalogue) for fault in check_prices(spec)]
     found += [Finding(fault, True) for fault in check_families(spec, families)]
@@ -235,6 +236,14 @@ def check_own_kernels(spec: Spec) -> Iterator[Fault]:
                     None,
                     f"at most exp({MOST_S:g})",
                 )
+
+
+def check_noise(spec: Spec) -> Iterator[Fault]:
+    """Kernels were measured on a machine that was quiet enough."""
+    for where, processor in processors_of(spec):
+        if processor.kernels and processor.kernels.measured.get("verdict") == "inconclusive":
+            wrong = "inconclusive: the machine was too noisy when it was calibrated"
+            yield Fault(wrong, f"{where}.kernels.measured", None, "moesim calibrate, on a quiet machine")
 
 
 def check_curves(kinds: Mapping[str, EfficiencySpec], where: str) -> Iterator[Fault]:

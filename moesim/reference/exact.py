@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from moesim.reference.layer import Case, IntArray
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.uint16]
+
+#: Normal numbers that inputs are drawn from, and how many are drawn at a time.
+DRAWN, PIECE = 2**16, 2**17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +47,17 @@ def bf16_bits(values: Float32) -> Bits:
     ['0x3f80', '0x3f80', '0x3f82']
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
-    # Rounding up could turn a NaN into infinity: it is made quiet instead.
-    nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(nan, (bits >> 16) | 0x40, rounded).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    found = rounded.astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():
+        # Rounding up could turn a NaN into infinity: it is made quiet instead.
+        found[nan] = (bits[nan] >> 16 | 0x40).astype(np.uint16)
+    return found
 
 
 def bf16_values(bits: Bits) -> Float32:
@@ -66,8 +77,8 @@ def bf16_round(values: Float32) -> Float32:
 def inputs(case: Case, weights: bool = True) -> LayerInputs:
     """Tokens and weights of a case, normal, scaled so that outputs are of order one.
 
-    Weights depend on shape, data type and seed, not on tokens or routing. They are drawn expert by expert in
-    float32: there is never a second copy of a big layer.
+    Weights depend on shape, data type and seed, not on tokens or routing. Numbers are drawn from `DRAWN`
+    normal ones, in pieces: big layers take seconds, and no second copy.
 
     Parameters
     ----------
@@ -77,24 +88,28 @@ def inputs(case: Case, weights: bool = True) -> LayerInputs:
         Whether experts are drawn; else ``gate_up`` and ``down`` have no experts.
     """
     shape = case.shape
-    E, H, F = shape.num_experts if weights else 0, shape.hidden, shape.width
+    E, H, F = shape.num_experts, shape.hidden, shape.width
     bits = case.dtype == "bf16"
-    kind = np.uint16 if bits else np.float32
+    normal = np.random.default_rng([case.seed, 3]).standard_normal(DRAWN, dtype=np.float32)
 
-    def draw(rng: np.random.Generator, out: npt.NDArray[np.uint16] | Float32, scale: float) -> None:
-        values = rng.standard_normal(out.shape, dtype=np.float32)
-        values *= np.float32(scale)
-        out[:] = bf16_bits(values) if bits else values
+    def draw(stream: Sequence[int], size: tuple[int, ...], scale: float) -> Float32 | Bits:
+        scaled = normal * np.float32(scale)
+        table: Float32 | Bits = bf16_bits(scaled) if bits else scaled
+        out = np.empty(size, table.dtype)
+        flat, rng = out.reshape(-1), np.random.default_rng([case.seed, *stream])
+        for start in range(0, flat.size, PIECE):
+            piece = flat[start : start + PIECE]
+            which = rng.integers(0, DRAWN, piece.size, dtype=np.uint16)
+            np.take(table, which, out=piece, mode="clip")  # none is outside, and "raise" makes copies
+        return out
 
-    x, router = np.empty((case.tokens, H), kind), np.empty((shape.num_experts, H), kind)
-    gate_up, down = np.empty((E, 2 * F, H), kind), np.empty((E, H, F), kind)
-    draw(np.random.default_rng([case.seed, 0, case.tokens, H]), x, 1.0)
-    draw(np.random.default_rng([case.seed, 1, shape.num_experts, H]), router, H**-0.5)
-    rng = np.random.default_rng([case.seed, 2, shape.num_experts, H, F])
-    for e in range(E):
-        draw(rng, gate_up[e], H**-0.5)
-        draw(rng, down[e], F**-0.5)
-    return LayerInputs(x, router, gate_up, down)
+    experts = E if weights else 0
+    return LayerInputs(
+        draw((0, case.tokens, H), (case.tokens, H), 1.0),
+        draw((1, E, H), (E, H), H**-0.5),
+        draw((2, E, H, F), (experts, 2 * F, H), H**-0.5),
+        draw((4, E, H, F), (experts, H, F), F**-0.5),
+    )
 
 
 def values(array: Float32 | Bits) -> Float32:

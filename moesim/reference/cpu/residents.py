@@ -58,3 +58,31 @@ def fixed(case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:  #
     missing[np.random.default_rng([case.seed, 3, experts]).permutation(experts)[:away]] = True
     runs = np.unique(ids).astype(np.int32)
     return Plan(runs, missing[runs])
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Experts stay as a cache with this rule has them, after other tokens of the same routing.
+
+    Decisions are those of the replay engine and its policy objects (`moesim.reference.placed`).
+
+    Parameters
+    ----------
+    rule
+        As for `moesim.reference.placed.placed_case`: ``lru``, ``on-demand``, ``static``...
+    spares
+        Slots that copies without a place in the cache pass through.
+    """
+
+    rule: str = "lru"
+    spares: int = 2
+
+    def __call__(self, case: Case, ids: IntArray, before: IntArray | None = None) -> Plan:
+        """Plan of one run."""
+        if not round(case.offloaded * case.shape.num_experts):
+            return fixed(case, ids)
+        from moesim.reference.placed import placed_case
+
+        rounds = placed_case(case, ids, before=before, rule=self.rule, spares=self.spares).cell.rounds
+        runs = np.concatenate([one.runs for one in rounds]).astype(np.int32)
+        return Plan(runs, np.isin(runs, [load.expert for one in rounds for load in one.loads]))

@@ -14,11 +14,13 @@ from moesim.reference.cpu.layer import CpuPrepared
 from moesim.reference.cpu.memory import Memory, Workspace, owned, pooled
 from moesim.reference.cpu.pool import PoolSize, choose
 from moesim.reference.cpu.residents import Residents, fixed
-from moesim.reference.layer import Case, IntArray
+from moesim.reference.layer import Case, IntArray, LayerShape
 from moesim.reference.machine import cpu_name
 
 DTYPES = ("fp32", "bf16")
 BACKINGS = ("memory", "file")
+#: Run first, so that no case waits for the compiler: some ten seconds, once on a machine.
+_TINY = Case(LayerShape("compiled", 2, 1, 8, 8), 1)
 
 
 class CpuRunner:
@@ -56,6 +58,7 @@ class CpuRunner:
         self._space = Workspace()
         self._pool: Memory | None = None
         self._own: list[Memory] = []
+        self._compiled = False
         _load_blas()
         limits = threadpool_limits(1, user_api="blas")
         self._restore = weakref.finalize(self, limits.restore_original_limits)
@@ -92,6 +95,9 @@ class CpuRunner:
             comes from them. None has them drawn.
         """
         _check(case, ids)
+        if not self._compiled:
+            self._compiled = True
+            self.prepare(_TINY, inputs=exact.inputs(_TINY)).run()
         if inputs is None:
             if self._pool is None:
                 self._pool = pooled(self.pool.bytes, self._backing)

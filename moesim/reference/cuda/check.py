@@ -31,7 +31,7 @@ SHAPES = (
     LayerShape("wide", num_experts=16, top_k=4, hidden=192, width=72),
     LayerShape("small", num_experts=8, top_k=2, hidden=128, width=64, renormalise=False),
 )
-BATCHES = ((1, "uniform"), (7, "zipf:1.2"), (64, "one-hot"), (33, "ragged"))
+BATCHES = ((1, "uniform"), (9, "zipf:1.2"), (40, "one-hot"), (23, "ragged"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from moesim.errors import ConfigError, Fault, MoesimError
 from moesim.reference.cuda import compile as nvrtc
 from moesim.reference.cuda.backend import Argument, Buffer, Event, Launch, Stream, TensorMap
 from moesim.reference.cuda.driver import Driver
-from moesim.reference.cuda.emulated import out_of_memory, rows_and_columns
+from moesim.reference.cuda.memory import address_of, out_of_memory, rows_and_columns
 
 #: Shared memory that a kernel gets without asking.
 _PLAIN_SHARED = 48 * 1024
@@ -123,7 +123,7 @@ class CudaBackend:
             (False, True): "cuMemcpyDtoHAsync",
             (True, True): "cuMemcpyDtoDAsync",
         }[sides]
-        self._driver(name, _address(to), _address(source), to.nbytes, self._on(stream))
+        self._driver(name, address_of(to), address_of(source), to.nbytes, self._on(stream))
 
     def fill(self, buffer: Buffer, byte: int = 0, stream: Stream = None) -> None:
         """Set every byte."""
@@ -296,10 +296,6 @@ class _Ready:
         self.function = function
         self.values = [_value(arg) for arg in args]
         self.pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, self.values))
-
-
-def _address(memory: Buffer | npt.NDArray[Any]) -> int:
-    return memory.address if isinstance(memory, Buffer) else memory.ctypes.data
 
 
 def _value(arg: Argument) -> Any:  # noqa: ANN401

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import InfeasibleError, MoesimError
+from moesim.errors import MoesimError
 from moesim.reference.cuda.backend import Argument, Buffer, Event, KernelError, Launch, Stream, TensorMap
 from moesim.reference.cuda.compile import Program
+from moesim.reference.cuda.memory import address_of, out_of_memory, rows_and_columns
 from moesim.reference.cuda.streams import HostEvent, HostStream, Queues
 
 _ALIGNMENT = 256
@@ -105,7 +106,7 @@ class EmulatedBackend:
         """Copy bytes, when the stream comes to it."""
         if to.nbytes != source.nbytes:
             raise MoesimError(f"a copy of {source.nbytes} bytes into {to.nbytes}")
-        self._add(lambda: ctypes.memmove(_address(to), _address(source), to.nbytes), stream)
+        self._add(lambda: ctypes.memmove(address_of(to), address_of(source), to.nbytes), stream)
 
     def fill(self, buffer: Buffer, byte: int = 0, stream: Stream = None) -> None:
         """Set every byte."""
@@ -237,29 +238,6 @@ class HostGraph:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-def rows_and_columns(buffer: Buffer) -> tuple[int, int]:
-    """Of a buffer whose axes but the last are rows.
-
-    >>> rows_and_columns(Buffer(0, (4, 16, 64), np.dtype(np.uint16)))
-    (64, 64)
-    """
-    return int(np.prod(buffer.shape[:-1], dtype=np.int64)), buffer.shape[-1]
-
-
-def out_of_memory(name: str, needed: int, free: int) -> InfeasibleError:
-    """Said when a buffer does not fit."""
-    return InfeasibleError(
-        f"memory of {name} is full: {needed / 1e9:.3g} GB more are needed, {free / 1e9:.3g} GB are free",
-        resource=f"memory of {name}",
-        needed=needed,
-        available=free,
-    )
-
-
-def _address(memory: Buffer | npt.NDArray[Any]) -> int:
-    return memory.address if isinstance(memory, Buffer) else memory.ctypes.data
 
 
 def _by_value(arg: Argument) -> Any:  # noqa: ANN401

@@ -143,6 +143,16 @@ class Workspace(Arena):
             raise
 
 
+def layer_bytes(routing: Routing, width: int) -> int:
+    """Device memory of a layer beside its experts: workspace, tokens and results.
+
+    >>> layer_bytes(Routing(1, 8, 2, 64, rows=8, multiprocessors=1), width=64) < 4096
+    True
+    """
+    arrays = [*routing.arrays().values(), ((routing.pairs, width), "uint16")]
+    return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in arrays)
+
+
 def routing_of(shape: LayerShape, tokens: int, variant: Variant, multiprocessors: int) -> Routing:
     """Sizes of a batch.
 
@@ -198,14 +208,20 @@ class Layer(Arena):
         super().__init__(space.backend)
         self.space = space
         arrays = space.routing.arrays()
-        self._arrays: dict[str, Argument] = {**space.shared, "null": np.uint64(0)}
-        self._arrays |= {"x": self.upload(x), "router": self.upload(router)}
-        if ids is not None:
-            self._arrays["forced"] = self.upload(ids.astype(np.int32))
-        self.ids, self.weights, self.out = (self.room(*arrays[name]) for name in ("ids", "weights", "out"))
-        self._arrays |= {"ids": self.ids, "weights": self.weights, "out": self.out}
-        self._before = space.routing.before(forced=ids is not None)
-        self.all = self.tiles()
+        try:
+            self._arrays: dict[str, Argument] = {**space.shared, "null": np.uint64(0)}
+            self._arrays |= {"x": self.upload(x), "router": self.upload(router)}
+            if ids is not None:
+                self._arrays["forced"] = self.upload(ids.astype(np.int32))
+            self.ids, self.weights, self.out = (
+                self.room(*arrays[name]) for name in ("ids", "weights", "out")
+            )
+            self._arrays |= {"ids": self.ids, "weights": self.weights, "out": self.out}
+            self._before = space.routing.before(forced=ids is not None)
+            self.all = self.tiles()
+        except BaseException:
+            self.close()
+            raise
 
     def tiles(self) -> Tiles:
         """Room for a list of tiles; with expert e in slot e."""

@@ -97,6 +97,7 @@ class OffloadedLayer:
             kernels.
         """
         backend, layer = self._backend, self._layer
+        self._reserve(2 * len(cell.rounds))
         for load in cell.fill:
             self._load(load.expert, load.slot)
         backend.synchronize()
@@ -174,13 +175,16 @@ class OffloadedLayer:
         self._backend.copy(pool.w2.rows(slot, slot + 1), self._host.w2[expert : expert + 1], stream)
         self._content[slot] = expert
 
-    def _experts(self, number: int, runs: IntArray, slot_of_expert: IntArray) -> None:
-        """Products of these experts, whose tiles are listed first."""
-        while number >= len(self._lists):
+    def _reserve(self, lists: int) -> None:
+        """Room for lists of tiles: memory is not asked for while the clock runs."""
+        while len(self._lists) < lists:
             tiles = self._layer.tiles()
             mask = self._backend.pinned(tiles.slot_of_expert.shape, np.int32)
             launches = [self._layer.list_tiles(tiles), *self._layer.experts(tiles, self._pool)]
             self._lists.append((tiles, mask, launches))
+
+    def _experts(self, number: int, runs: IntArray, slot_of_expert: IntArray) -> None:
+        """Products of these experts, whose tiles are listed first."""
         tiles, mask, launches = self._lists[number]
         mask[:] = -1
         mask[runs] = slot_of_expert[runs]

@@ -14,12 +14,15 @@ import numpy.typing as npt
 from moesim.errors import ConfigError, Fault, UnknownNameError
 from moesim.reference.cuda.backend import Backend, download, open_backend
 from moesim.reference.cuda.graph import Flush, Timed
-from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, routing_of
+from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, layer_bytes, routing_of
 from moesim.reference.cuda.layout import interleave
+from moesim.reference.cuda.memory import out_of_memory
 from moesim.reference.cuda.offload import HostExperts, OffloadedLayer
-from moesim.reference.cuda.variants import VARIANTS, Variant, by_name
+from moesim.reference.cuda.routing import Routing
+from moesim.reference.cuda.variants import VARIANTS, Variant, by_name, choose
 from moesim.reference.exact import LayerInputs, bf16_values, inputs
 from moesim.reference.layer import Case, IntArray, LayerShape, Timing
+from moesim.reference.routings import route
 
 PlacedCase: TypeAlias = Any
 
@@ -43,6 +46,8 @@ class CudaRunner:
         Whether the host plays the device: for tests of a few tokens.
     backend
         A device that is open already, and stays open.
+    ordinal
+        Which GPU is opened otherwise.
     variant
         Name of the experts' kernels for all cases; chosen for each case if absent.
     graph_tokens
@@ -59,13 +64,14 @@ class CudaRunner:
         emulated: bool = False,
         *,
         backend: Backend | None = None,
+        ordinal: int = 0,
         variant: str | None = None,
         graph_tokens: float = inf,
         alike: bool = False,
         rule: str = "lru",
     ) -> None:
         self._mine = backend is None
-        self.backend = open_backend(emulated=emulated) if backend is None else backend
+        self.backend = open_backend(emulated=emulated, ordinal=ordinal) if backend is None else backend
         self.device = self.backend.name
         if variant is not None and variant not in (names := [known.name for known in VARIANTS]):
             raise UnknownNameError("kernel variant", variant, names)
@@ -77,7 +83,12 @@ class CudaRunner:
         self.flush = Flush(self.backend)
 
     def prepare(
-        self, case: Case, ids: IntArray | None = None, *, given: LayerInputs | None = None
+        self,
+        case: Case,
+        ids: IntArray | None = None,
+        *,
+        given: LayerInputs | None = None,
+        before: IntArray | None = None,
     ) -> CudaPrepared:
         """Fill memory for a case.
 
@@ -89,6 +100,10 @@ class CudaRunner:
             Experts of each token, int32 ``[tokens, top_k]``, instead of the router's choice.
         given
             Tokens and weights to use; drawn from the case's seed if absent.
+        before
+            Experts of tokens that went through an offloaded layer before, ``[n, top_k]``: what is resident is
+            what they leave. If absent they are drawn by the case's law, or, of a trace, as often as `ids` has
+            them.
 
         Raises
         ------
@@ -97,12 +112,13 @@ class CudaRunner:
         InfeasibleError
             If memory is short.
         """
-        self._check(case, ids)
+        routing = self._check(case, ids)
         weights = self._weights_of(case, given)
+        self._fits(case, routing, weights)
         if given is None:
             drawn = inputs(case, weights=False)
             given = LayerInputs(drawn.x, drawn.router, weights.given.gate_up, weights.given.down)
-        made = CudaPrepared(self, case, ids, given, weights)
+        made = CudaPrepared(self, case, ids, given, weights, before)
         self._open.append(made)
         return made
 
@@ -184,10 +200,23 @@ class CudaRunner:
         self._spaces.clear()
         self._weights.clear()
 
-    def _check(self, case: Case, ids: IntArray | None) -> None:
+    def _fits(self, case: Case, routing: Routing, weights: _Weights) -> None:
+        """Say what the whole case needs, rather than its first array for which there is no room."""
+        shape = case.shape
+        away = round(case.offloaded * shape.num_experts)
+        slots = shape.num_experts - away if away or weights.pool is None else 0
+        needed = 2 * slots * shape.params + layer_bytes(routing, shape.width)
+        free, _ = self.backend.memory()
+        if needed > free:
+            raise out_of_memory(self.device, needed, free, case.name)
+
+    def _check(self, case: Case, ids: IntArray | None) -> Routing:
         shape, faults = case.shape, list[Fault]()
+        variant = self.variant or choose(
+            case.tokens * shape.top_k / shape.num_experts, self.backend.capability
+        )
         try:
-            routing_of(shape, case.tokens, self.variant or VARIANTS[0], self.backend.multiprocessors)
+            routing = routing_of(shape, case.tokens, variant, self.backend.multiprocessors)
         except ConfigError as error:
             faults += error.faults
         if case.dtype != "bf16":
@@ -198,6 +227,7 @@ class CudaRunner:
             faults.append(Fault("names an absent expert", "ids", allowed=f"0 to {shape.num_experts - 1}"))
         if faults:
             raise ConfigError(faults, case.name)
+        return routing
 
 
 class CudaPrepared:
@@ -218,7 +248,13 @@ class CudaPrepared:
     """
 
     def __init__(
-        self, runner: CudaRunner, case: Case, ids: IntArray | None, given: LayerInputs, weights: _Weights
+        self,
+        runner: CudaRunner,
+        case: Case,
+        ids: IntArray | None,
+        given: LayerInputs,
+        weights: _Weights,
+        before: IntArray | None = None,
     ) -> None:
         self._runner, self.case, self._given = runner, case, given
         self._backend = backend = runner.backend
@@ -239,7 +275,9 @@ class CudaPrepared:
             )
             if round(case.offloaded * shape.num_experts):
                 placed = importlib.import_module("moesim.reference.placed")
-                decided = placed.placed_case(case, self.ids, rule=runner.rule)
+                if before is None and not case.routing.startswith("trace:"):
+                    before = route(case, draw=1, tokens=placed.warm_up_tokens(case))
+                decided = placed.placed_case(case, self.ids, before=before, rule=runner.rule)
                 pool = Pool.empty(backend, decided.slots, shape)
                 self._held.callback(pool.free, backend)
                 made = OffloadedLayer(layer, pool, runner.host(weights))

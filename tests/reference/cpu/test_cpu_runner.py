@@ -136,4 +136,4 @@ def test_prepared_cases_share_the_pool():
         for one in cases:
             assert one.run().seconds > 0
             assert np.isfinite(one.output()).all()
-        assert runner._own == []
+        assert len(runner._own) == 1  # the tiny case that compiles
