@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "reference" / "cuda"))
 
 from grouped_products import Problem, emulation, error, run
-from test_compile_gemm import compiled
 
+from moesim.reference.cuda.compile import Program, compiled
 from moesim.reference.cuda.machine_code import disassembler, instructions, resources
 from moesim.reference.cuda.variants import VARIANTS
 
@@ -39,18 +39,21 @@ def main() -> int:
     )
     for variant in VARIANTS:
         for arch in variant.arch:
-            log, code = compiled(variant.name, arch)
-            counts = instructions(code, tool) if tool else {}
-            for kernel, used in sorted(resources(log).items()):
+            program = Program((variant.source,), variant.defines, tensor=variant.tensor_maps)
+            made = compiled(program, arch)
+            counts = instructions(made.cubin, tool) if tool else {}
+            for kernel, used in sorted(resources(made.log).items()):
                 shown = " ".join(f"{counts[kernel][name]:{len(name)}}" for name in SHOWN) if tool else ""
                 head = f"{variant.name:14} {arch:7} {kernel:13} {used.registers:4} {used.spilled_bytes:5}"
                 print(f"{head}  {shown}", flush=True)
-                failed |= used.spilled_bytes > 0 or "warning" in log
+                failed |= used.spilled_bytes > 0 or "warning" in made.log
     if "--no-emulation" not in sys.argv:
+        emulated = emulation({variant.name: variant for variant in VARIANTS})
         for variant in VARIANTS:
-            emulated = emulation(variant)
             worst = max(
-                error(run(emulated, variant, p, order=o), p.reference()) for p in PROBLEMS for o in (0, 1, 5)
+                error(run(emulated, variant.name, variant, p, order=o), p.reference())
+                for p in PROBLEMS
+                for o in (0, 1, 5)
             )
             print(f"{variant.name:14} emulated: largest relative error {worst:.1e}", flush=True)
             failed |= not worst < 1e-3

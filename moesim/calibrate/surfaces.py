@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[float, ...]] = {
     "mla_bmm": (1.5, 2.0, 4.0),
     "experts": (1.5, 2.0, 2.0),
     "experts_ep": (1.5, 2.0, 2.0),
-    "expert": (1.0, 1.5, 1.5),
+    "expert": (1.0, 1.0, 1.0),
     "top_k": (1.5, 1.5, 1.5),
     "weighted_sum": (1.5, 1.5, 1.5),
 }

@@ -37,6 +37,8 @@ class Copies:
         Of the line.
     residual
         Median error of the line, as a fraction.
+    log_error
+        Quantiles 5 %, 50 % and 95 % of ``ln(measured / line)``.
     loads
         Sizes that were measured.
     """
@@ -44,6 +46,7 @@ class Copies:
     latency_s: float
     bytes_per_s: float
     residual: float
+    log_error: tuple[float, float, float]
     loads: int
 
     @classmethod
@@ -54,8 +57,10 @@ class Copies:
         # A copy that seems to take no time is noise.
         size, seconds = size[seconds > 0], seconds[seconds > 0]
         latency, rate = line(size, seconds)
-        error = np.abs((latency + size / rate) / seconds - 1.0)
-        return cls(latency, rate, float(np.median(error)), len(size))
+        log = np.log(seconds / (latency + size / rate))
+        low, middle, high = (float(q) for q in np.quantile(log, (0.05, 0.5, 0.95)))
+        error = float(np.median(np.abs(np.expm1(-log))))
+        return cls(latency, rate, error, (low, middle, high), len(size))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

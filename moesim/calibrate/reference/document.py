@@ -177,6 +177,7 @@ def _measured(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
             for name, value in asdict(limits).items()
         },
         "copies": _copies(found.copies),
+        "copies_log_error": [_short(q) for q in found.copies.log_error],
         "file_reads": _copies(found.reads),
         "machine": dict(facts.machine),
         "anchors": [_anchor(trial, seconds) for trial, seconds in found.anchors],
@@ -184,7 +185,8 @@ def _measured(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
 
 
 def _copies(copies: Copies) -> dict[str, float]:
-    return {name: _short(value) for name, value in asdict(copies).items()}
+    names = ("latency_s", "bytes_per_s", "residual", "loads")
+    return {name: _short(getattr(copies, name)) for name in names}
 
 
 def _anchor(trial: Trial, seconds: float) -> dict[str, Any]:

@@ -90,19 +90,18 @@ def observe(trials: Sequence[Trial], measured: Measured, version: str) -> Observ
     version
         Of moesim.
     """
-    slower = pace(measured.seconds)[:, None]
-    parts = {name: steady(part / slower) for name, part in measured.parts.items()}
-    whole = steady(measured.seconds / slower)
-    counted = sum((parts[name] for name in ("router", "weighted_sum", "experts", "copy")), np.zeros(1))
+    slower, parts = pace(measured.seconds)[:, None], measured.parts
     # Whatever is done once a layer and has no name is done for the choice of experts.
-    ops = {"gemm": parts["router"], "top_k": whole - counted, "weighted_sum": parts["weighted_sum"]}
+    choice = measured.seconds - sum(parts[name] for name in ("router", "weighted_sum", "experts", "copy"))
+    timed = {"gemm": parts["router"], "top_k": choice, "weighted_sum": parts["weighted_sum"]}
+    ops = {kernel: steady(seconds / slower) for kernel, seconds in timed.items()}
     experts, loads = _experts(trials, measured, slower[:, 0])
     dtype = trials[0].case.dtype
     rows = {"expert": _expert_rows(experts, dtype, version)}
     for kernel, seconds in ops.items():
         rows[kernel] = _op_rows(kernel, trials, seconds, dtype, version)
     rows["gemm"] = _both(rows["gemm"], _products(rows["expert"]))
-    return Observed(rows, loads, whole)
+    return Observed(rows, loads, steady(measured.seconds / slower))
 
 
 def _experts(

@@ -163,7 +163,7 @@ def run_experts(
             copied[e] = now - begun
             begun = now
         for row in range(n):
-            rows[row, :] = x[tokens[first + row], :]
+            copy(x[tokens[first + row]], rows[row])
         up, down, end = starts[i], starts[i] + 2 * each, starts[i] + 3 * each
         product(rows, n, floats[up // 2 : down // 2], words[up:down], bf16, wide, both)
         swiglu(both[:n], inner[:n])
@@ -173,7 +173,7 @@ def run_experts(
         if bf16:
             round_bf16(y[:n])
         for row in range(n):
-            out[first + row, :] = y[row, :]
+            copy(y[row], out[first + row])
         now = thread_time_ns(clock)
         spent[e] = now - begun
         begun = now

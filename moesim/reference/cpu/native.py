@@ -75,9 +75,9 @@ def thread_time_ns(pair: Int64) -> Any:  # pragma: no cover - compiled
 
 
 @inside
-def copy(source: Words, to: Words) -> None:  # pragma: no cover - compiled
-    """Copy memory."""
-    _memmove(to.ctypes, source.ctypes, 2 * len(to))
+def copy(source: npt.NDArray[Any], to: npt.NDArray[Any]) -> None:  # pragma: no cover - compiled
+    """Copy an array, contiguous as its target is."""
+    _memmove(to.ctypes, source.ctypes, to.nbytes)
 
 
 @inside

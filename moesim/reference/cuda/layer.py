@@ -268,6 +268,13 @@ class Layer(Arena):
                 self.backend.launch(launch)
         return download(self.backend, self.ids), download(self.backend, self.weights)
 
+    def choose_instead(self, ids: IntArray) -> None:
+        """Give other experts to each token, ``[T, k]``, of a layer that was given some."""
+        forced = self._arrays["forced"]
+        assert isinstance(forced, Buffer)
+        self.backend.copy(forced, np.ascontiguousarray(ids, np.int32))
+        self.backend.synchronize()
+
     def _launch(self, step: Step, tiles: Tiles) -> Launch:
         named = {"slot_of_expert": tiles.slot_of_expert, "tiles": tiles.tiles, "num_tiles": tiles.number}
         known = self._arrays | named

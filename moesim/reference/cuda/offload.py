@@ -6,8 +6,9 @@ here it is done. Experts that are there run while copies are under way, those th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ from moesim.reference.cuda.layout import interleave
 from moesim.reference.exact import LayerInputs
 from moesim.reference.layer import IntArray, Timing
 
-Cell: TypeAlias = Any
-Load: TypeAlias = Any
+if TYPE_CHECKING:
+    from moesim.reference.slots import Cell, Load, Round
 
 
 class HostExperts:
@@ -45,34 +46,38 @@ class HostExperts:
         self._backend.release(self.w2)
 
 
-class OffloadedLayer:
-    """Runs cells of decisions on a layer whose pool has fewer slots than there are experts.
+class Offloaded:
+    """Runs decisions on layers whose pool has fewer slots than they have experts.
 
     Parameters
     ----------
-    layer
-        The layer.
+    layers
+        In order; cell c of the decisions is of layer ``c % len(layers)``.
+    hosts
+        Where all experts of each are.
     pool
-        As many slots as the decisions use.
-    host
-        Where all experts are.
+        As many slots as the decisions use, for all layers.
 
     Notes
     -----
-    Two streams: kernels on the first, copies on the second. A copy waits for the kernels of this run that
-    read its slot; kernels of an expert that comes wait for the copies of their round. Ids come to the host
-    before the first copy on demand, as a server could not know them earlier.
+    Two streams: kernels on the first, copies on the second. A copy waits for the kernels that read its slot;
+    kernels of experts that come wait for their copies, after those of experts that are there. Ids come to the
+    host before the first copy on demand, as a server could not know them earlier.
     """
 
-    def __init__(self, layer: Layer, pool: Pool, host: HostExperts) -> None:
-        self._layer, self._pool, self._host = layer, pool, host
-        self._backend = layer.space.backend
+    def __init__(self, layers: Sequence[Layer], hosts: Sequence[HostExperts], pool: Pool) -> None:
+        self._backend = layers[0].space.backend
+        self._layers, self._hosts, self._pool = layers, hosts, pool
+        self._experts = layers[0].space.shape.num_experts
         self._copies: Stream = self._backend.stream()
-        self._ids = self._backend.pinned(layer.ids.shape, np.int32)
+        self._ids = [self._backend.pinned(layer.ids.shape, np.int32) for layer in layers]
+        self._fixed = [(layer.before(), layer.combine()) for layer in layers]
         self._content = np.full(pool.w13.shape[0], -1, np.int64)
-        self._before, self._combine = layer.before(), layer.combine()
-        self._lists: list[tuple[Tiles, npt.NDArray[Any], list[Launch]]] = []
+        self._lists: list[list[_List]] = [[] for _ in layers]
         self._events: dict[str, Event] = {}
+        self._used: dict[int, Event] = {}
+        self._pending: dict[int, int] = {}
+        self._batches = 0
 
     def restore(self, resident: IntArray) -> None:
         """Bring experts where they are to lie before a run; not timed.
@@ -80,118 +85,138 @@ class OffloadedLayer:
         Parameters
         ----------
         resident
-            Slot of every expert, int32 ``[E]``; -1: nowhere.
+            Slot of every expert of every layer, int32 ``[layers * E]``; -1: nowhere.
         """
-        for expert, slot in enumerate(resident.tolist()):
+        for expert, slot in enumerate(resident.ravel().tolist()):
             if slot >= 0 and self._content[slot] != expert:
                 self._load(expert, slot)
         self._backend.synchronize()
 
-    def run(self, cell: Cell) -> Timing:
-        """Run the layer once, with the copies that were decided.
+    def run(self, cells: Sequence[Cell]) -> Timing:
+        """Run cells one after the other, with the copies that were decided.
 
         Returns
         -------
         Timing
-            ``experts`` holds waits for copies; ``copy`` is from the first copy to the end of the last, beside
-            kernels.
+            Of all cells. Parts are of the last: ``experts`` holds waits for copies. ``copy``, beside kernels,
+            is from the first copy of all to the end of the last.
         """
-        backend, layer = self._backend, self._layer
-        self._reserve(2 * len(cell.rounds))
-        for load in cell.fill:
+        backend = self._backend
+        self._used, self._pending, self._batches = {}, {}, 0
+        for number, cell in enumerate(cells):
+            self._reserve(number % len(self._layers), 2 * len(cell.rounds) + 1)
+        for load in cells[0].fill or ():
             self._load(load.expert, load.slot)
         backend.synchronize()
-        marks = [self._event(name) for name in ("start", "logits", "chosen")]
-        backend.record(marks[0])
-        backend.wait(marks[0], self._copies)
-        first, last = self._event("first copy"), marks[0]
-        backend.record(first, self._copies)
-        pending = self._begin(cell.ahead, {})
-        self._start(self._before["router"])
-        backend.record(marks[1])
-        self._start(self._before["top_k"])
-        backend.copy(self._ids, layer.ids)
-        backend.record(marks[2])
-        self._start(self._before["permute"])
-        backend.elapsed_s(marks[0], marks[2])  # the host waits for the ids
-        if not cell.ahead:
-            backend.record(first, self._copies)
-        used: dict[int, Event] = {}
-        lists = 0
-        for number, part in enumerate(cell.rounds):
-            pending |= self._begin(part.loads, used)
-            copied = self._event(f"copied {number}")
-            backend.record(copied, self._copies)
-            last = copied if part.loads or cell.ahead else last
-            slots = part.slot_of_expert[part.runs]
-            late = np.isin(slots, list(pending))
-            for index, runs in enumerate((part.runs[~late], part.runs[late])):
-                if not len(runs):
-                    continue
-                if index:
-                    backend.wait(copied)
-                self._experts(lists, runs, part.slot_of_expert)
-                lists += 1
-                done = self._event(f"done {lists}")
-                backend.record(done)
-                used |= dict.fromkeys(part.slot_of_expert[runs].tolist(), done)
-            pending.difference_update(slots[late].tolist())
-        ends = [self._event(name) for name in ("experts", "end")]
-        backend.record(ends[0])
-        self._start([self._combine])
-        backend.record(ends[1])
+        start = self._event("start")
+        backend.record(start)
+        backend.wait(start, self._copies)
+        self._begin(cells[0].ahead)
+        for number, cell in enumerate(cells):
+            self._cell(number % len(self._layers), cell)
+            if number + 1 < len(cells):
+                self._begin(cells[number + 1].ahead)
         backend.synchronize()
-        times = [
-            backend.elapsed_s(*pair) for pair in zip((*marks, ends[0]), (*marks[1:], *ends), strict=True)
-        ]
-        copy_s = 0.0 if last is marks[0] else backend.elapsed_s(first, last)
+        marks = [self._event(name) for name in ("gate", "logits", "chosen", "experts", "end")]
         names = ("router", "top_k", "experts", "weighted_sum")
-        return Timing(
-            backend.elapsed_s(marks[0], ends[1]),
-            {**dict(zip(names, times, strict=True)), "copy": copy_s},
-        )
+        pairs = itertools.pairwise(marks)
+        parts = {name: backend.elapsed_s(*pair) for name, pair in zip(names, pairs, strict=True)}
+        copies = self._event("first copy"), self._event(f"copied {self._batches}")
+        parts["copy"] = backend.elapsed_s(*copies) if self._batches else 0.0
+        return Timing(backend.elapsed_s(start, marks[-1]), parts)
 
     def close(self) -> None:
-        """Give back what is not the workspace's."""
+        """Give back what is not the layers'."""
         self._backend.synchronize()
-        for array in (self._ids, *(mask for _, mask, _ in self._lists)):
+        for array in (*self._ids, *(one.mask for lists in self._lists for one in lists)):
             self._backend.release(array)
+
+    def _cell(self, place: int, cell: Cell) -> None:
+        backend, layer, (before, combine) = self._backend, self._layers[place], self._fixed[place]
+        gate, chosen = self._event("gate"), self._event("chosen")
+        backend.record(gate)
+        self._start(before["router"])
+        backend.record(self._event("logits"))
+        self._start(before["top_k"])
+        backend.copy(self._ids[place], layer.ids)
+        backend.record(chosen)
+        self._start(before["permute"])
+        if cell.rounds:
+            backend.elapsed_s(gate, chosen)  # the host waits for the ids
+        lists = 0
+        for part in cell.rounds:
+            self._begin(part.loads)
+            for runs in self._groups(part):
+                self._products(place, lists, runs, part.slot_of_expert)
+                lists += 1
+                done = self._event(f"done {place} {lists}")
+                backend.record(done)
+                self._used |= dict.fromkeys(part.slot_of_expert[runs].tolist(), done)
+        backend.record(self._event("experts"))
+        self._start([combine])
+        backend.record(self._event("end"))
+
+    def _groups(self, part: Round) -> Iterator[IntArray]:
+        """Experts that are there; then those of each batch of copies, when that has been waited for."""
+        batch = np.array([self._pending.get(slot, 0) for slot in part.slot_of_expert[part.runs].tolist()])
+        for number in np.unique(batch).tolist():
+            if number:
+                self._backend.wait(self._event(f"copied {number}"))
+                # Batches are copied in order: those before are there as well.
+                self._pending = {slot: n for slot, n in self._pending.items() if n > number}
+            yield part.runs[batch == number]
+
+    def _begin(self, loads: Sequence[Load]) -> None:
+        """Start a batch of copies."""
+        if not loads:
+            return
+        if not self._batches:
+            self._backend.record(self._event("first copy"), self._copies)
+        self._batches += 1
+        for load in loads:
+            if load.slot in self._used:
+                self._backend.wait(self._used[load.slot], self._copies)
+            self._load(load.expert, load.slot, self._copies)
+            self._pending[load.slot] = self._batches
+        self._backend.record(self._event(f"copied {self._batches}"), self._copies)
+
+    def _load(self, expert: int, slot: int, stream: Stream = None) -> None:
+        place, row = divmod(expert, self._experts)
+        pool, host = self._pool, self._hosts[place]
+        self._backend.copy(pool.w13.rows(slot, slot + 1), host.w13[row : row + 1], stream)
+        self._backend.copy(pool.w2.rows(slot, slot + 1), host.w2[row : row + 1], stream)
+        self._content[slot] = expert
+
+    def _reserve(self, place: int, number: int) -> None:
+        """Room for lists of tiles: memory is not asked for while the clock runs."""
+        layer, lists = self._layers[place], self._lists[place]
+        while len(lists) < number:
+            tiles = layer.tiles()
+            mask = self._backend.pinned(tiles.slot_of_expert.shape, np.int32)
+            lists.append(_List(tiles, mask, [layer.list_tiles(tiles), *layer.experts(tiles, self._pool)]))
+
+    def _products(self, place: int, number: int, runs: IntArray, slot_of_expert: IntArray) -> None:
+        """Products of these experts, whose tiles are listed first."""
+        self._reserve(place, number + 1)
+        one = self._lists[place][number]
+        one.mask[:] = -1
+        one.mask[runs] = slot_of_expert[runs]
+        self._backend.copy(one.tiles.slot_of_expert, one.mask)
+        self._start(one.launches)
 
     def _start(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
             self._backend.launch(launch)
 
-    def _begin(self, loads: Sequence[Load], used: dict[int, Event]) -> set[int]:
-        """Start copies; the slots that they fill."""
-        for load in loads:
-            if load.slot in used:
-                self._backend.wait(used[load.slot], self._copies)
-            self._load(load.expert, load.slot, self._copies)
-        return {load.slot for load in loads}
-
-    def _load(self, expert: int, slot: int, stream: Stream = None) -> None:
-        pool = self._pool
-        self._backend.copy(pool.w13.rows(slot, slot + 1), self._host.w13[expert : expert + 1], stream)
-        self._backend.copy(pool.w2.rows(slot, slot + 1), self._host.w2[expert : expert + 1], stream)
-        self._content[slot] = expert
-
-    def _reserve(self, lists: int) -> None:
-        """Room for lists of tiles: memory is not asked for while the clock runs."""
-        while len(self._lists) < lists:
-            tiles = self._layer.tiles()
-            mask = self._backend.pinned(tiles.slot_of_expert.shape, np.int32)
-            launches = [self._layer.list_tiles(tiles), *self._layer.experts(tiles, self._pool)]
-            self._lists.append((tiles, mask, launches))
-
-    def _experts(self, number: int, runs: IntArray, slot_of_expert: IntArray) -> None:
-        """Products of these experts, whose tiles are listed first."""
-        tiles, mask, launches = self._lists[number]
-        mask[:] = -1
-        mask[runs] = slot_of_expert[runs]
-        self._backend.copy(tiles.slot_of_expert, mask)
-        self._start(launches)
-
     def _event(self, name: str) -> Event:
         if name not in self._events:
             self._events[name] = self._backend.event()
         return self._events[name]
+
+
+class _List(NamedTuple):
+    """A list of tiles, its slots in page-locked memory, and the kernels that make and use it."""
+
+    tiles: Tiles
+    mask: npt.NDArray[np.int32]
+    launches: list[Launch]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,16 @@ from moesim.reference.cuda.graph import Flush, Timed
 from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, layer_bytes, routing_of
 from moesim.reference.cuda.layout import interleave
 from moesim.reference.cuda.memory import out_of_memory
-from moesim.reference.cuda.offload import HostExperts, OffloadedLayer
+from moesim.reference.cuda.offload import HostExperts, Offloaded
 from moesim.reference.cuda.routing import Routing
 from moesim.reference.cuda.variants import VARIANTS, Variant, by_name, choose
 from moesim.reference.exact import LayerInputs, bf16_values, inputs
 from moesim.reference.layer import Case, IntArray, LayerShape, Timing
-from moesim.reference.routings import route
 
-PlacedCase: TypeAlias = Any
+if TYPE_CHECKING:
+    from moesim.reference.placed import PlacedCase
+
+    Decide: TypeAlias = Callable[[Case, IntArray], PlacedCase]
 
 
 @dataclass(slots=True)
@@ -57,6 +59,8 @@ class CudaRunner:
         Whether all experts have the weights of one, which are drawn soon: for timings only.
     rule
         What decides which experts stay, as for `moesim.reference.placed.placed_case`.
+    decide
+        Decides instead, given a case and the ids of its tokens.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class CudaRunner:
         graph_tokens: float = inf,
         alike: bool = False,
         rule: str = "lru",
+        decide: Decide | None = None,
     ) -> None:
         self._mine = backend is None
         self.backend = open_backend(emulated=emulated, ordinal=ordinal) if backend is None else backend
@@ -76,7 +81,7 @@ class CudaRunner:
         if variant is not None and variant not in (names := [known.name for known in VARIANTS]):
             raise UnknownNameError("kernel variant", variant, names)
         self.variant: Variant | None = None if variant is None else by_name(variant)
-        self.graph_tokens, self.alike, self.rule = graph_tokens, alike, rule
+        self.graph_tokens, self.alike, self.rule, self.decide = graph_tokens, alike, rule, decide
         self._weights: dict[tuple[LayerShape, int], _Weights] = {}
         self._spaces: dict[tuple[LayerShape, int], Workspace] = {}
         self._open: list[CudaPrepared] = []
@@ -102,8 +107,7 @@ class CudaRunner:
             Tokens and weights to use; drawn from the case's seed if absent.
         before
             Experts of tokens that went through an offloaded layer before, ``[n, top_k]``: what is resident is
-            what they leave. If absent they are drawn by the case's law, or, of a trace, as often as `ids` has
-            them.
+            what they leave. If absent they are drawn, as `moesim.reference.placed.placed_case` says.
 
         Raises
         ------
@@ -260,7 +264,7 @@ class CudaPrepared:
         self._backend = backend = runner.backend
         self._held = contextlib.ExitStack()
         self._timed: Timed | None = None
-        self._offloaded: tuple[OffloadedLayer, PlacedCase] | None = None
+        self._offloaded: tuple[Offloaded, PlacedCase] | None = None
         self.loads, self.graph = 0, False
         shape = case.shape
         with contextlib.ExitStack() as undo:
@@ -274,13 +278,15 @@ class CudaPrepared:
                 np.int32
             )
             if round(case.offloaded * shape.num_experts):
-                placed = importlib.import_module("moesim.reference.placed")
-                if before is None and not case.routing.startswith("trace:"):
-                    before = route(case, draw=1, tokens=placed.warm_up_tokens(case))
-                decided = placed.placed_case(case, self.ids, before=before, rule=runner.rule)
+                from moesim.reference.placed import placed_case  # loads the replay engine
+
+                if runner.decide is not None:
+                    decided = runner.decide(case, self.ids)
+                else:
+                    decided = placed_case(case, self.ids, before=before, rule=runner.rule)
                 pool = Pool.empty(backend, decided.slots, shape)
                 self._held.callback(pool.free, backend)
-                made = OffloadedLayer(layer, pool, runner.host(weights))
+                made = Offloaded([layer], [runner.host(weights)], pool)
                 self._held.callback(made.close)
                 self._offloaded, self.loads = (made, decided), decided.loads
             else:
@@ -303,7 +309,7 @@ class CudaPrepared:
             layer, decided = self._offloaded
             layer.restore(decided.resident)
             flush()
-            return layer.run(decided.cell)
+            return layer.run([decided.cell])
         assert self._timed is not None
         seconds = self._timed.run(flush)
         if not parts:

@@ -25,6 +25,7 @@ from moesim.layout import Parallelism
 from moesim.model import load_model
 from moesim.ops.table import OpTable
 from moesim.prediction import Workload, predict
+from moesim.reference.cpu import CpuRunner
 from moesim.reference.protocol import Floor, measure
 
 FACTS = Facts(
@@ -223,3 +224,16 @@ def test_faults_of_options_come_before_any_work(command, tmp_path):
     done = command(AssertionError(), "-o", tmp_path / "no" / "here.yaml")
     assert isinstance(done.exception, ConfigError)
     assert "folder does not exist" in str(done.exception)
+
+
+def test_a_real_core_gives_such_times():
+    names = ("spread-4x192x96", "short-256x96", "load-256x128")
+    layers = [trial for trial in trials("fp32") if trial.case.shape.name in names]
+    with CpuRunner(memory_bytes=48 * 2**20) as device:
+        prepared = [device.prepare(trial.case, trial.ids) for trial in layers]
+        seen = observe(layers, measure(prepared, 2, warm_up=1), "0")
+    assert len(layers) == len(names)
+    assert {kernel: len(rows) > 0 for kernel, rows in seen.rows.items()} == dict.fromkeys(seen.rows, True)
+    assert len(seen.loads) == 1
+    assert (seen.seconds > 0).all()
+    assert seen.rows["expert"].seconds.max() < 0.1

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.calibrate.reference.design import ANCHORS, ids_of, is_anchor, loads, trials
+from moesim.validate.reference.cases import frozen
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -44,3 +45,10 @@ def test_any_counts_can_be_dealt(data):
     assert ids.shape == (tokens, top_k)
     assert np.bincount(ids.ravel(), minlength=len(counts)).tolist() == counts
     assert all(len(set(row)) == top_k for row in ids.tolist())
+
+
+def test_no_layer_that_is_predicted_is_calibrated_on():
+    frozen_sizes = {(case.shape.hidden, case.shape.width) for case in frozen("cpu")}
+    designed = {(trial.case.shape.hidden, trial.case.shape.width) for trial in trials("fp32")}
+    # Sizes are not printed: the design must not be drawn after what it is tested on.
+    assert len(designed & frozen_sizes) == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from moesim.reference.cuda.cache import KERNELS
 from moesim.reference.cuda.emulate import POISON, Emulation, EmulationError, build
 from moesim.reference.cuda.variants import Variant
 
@@ -35,8 +38,29 @@ def encode(library: ctypes.CDLL, array, rows: int, columns: int, box: int, swizz
     return made
 
 
-def emulation(variant: Variant, **defines: int) -> Emulation:
-    return build(f'#include "{variant.source}"\n', dict(variant.defines) | defines)
+def emulation(
+    variants: Mapping[str, Variant], changes: Mapping[str, tuple[str, str]] | None = None
+) -> Emulation:
+    """Kernels of several variants, compiled together: each in a namespace, names with its key behind.
+
+    `changes` are texts of the sources, by key, and what is to stand there instead; only ``experts_up`` of
+    those is compiled.
+    """
+    text = '#include "prims_tensor.cuh"\n'
+    for key, variant in variants.items():
+        text += "".join(f"#undef {name}\n#define {name} {value}\n" for name, value in variant.defines)
+        code = "".join((KERNELS / name).read_text() for name in ("gemm_tiles.cuh", variant.source))
+        if changes and key in changes:
+            changed = code.replace(*changes[key])
+            assert changed != code, f"no such text: {changes[key][0]}"
+            code = changed[: changed.rindex('extern "C"')]
+        code = re.sub(r"^#(include.*|pragma once)$", "", code, flags=re.MULTILINE)
+        code, kernels = re.subn(r"\b(experts_up|experts_down)\(", rf"\1_{key}(", code)
+        doors = "".join(
+            f"using in_{key}::{name}_{key};\n" for name in ("experts_up", "experts_down")[:kernels]
+        )
+        text += f"namespace in_{key} {{\n{code}\n}}\n{doors}"
+    return build(text)
 
 
 @dataclass(frozen=True)
@@ -94,8 +118,8 @@ class Problem:
 GUARD = 1 << 18
 
 
-def run(emulated: Emulation, variant: Variant, problem: Problem, grid=3, order=0, kernel=None):
-    """What the kernel writes; rows it must not write to are watched."""
+def run(emulated: Emulation, key: str, variant: Variant, problem: Problem, grid=3, order=0):
+    """What the kernel of a key writes; rows it must not write to are watched."""
     tokens, weights = problem.inputs()
     shape = max(problem.pairs, 1), problem.width
     whole = np.full(2 * GUARD + 2 * shape[0] * shape[1], POISON, np.uint8)
@@ -110,7 +134,7 @@ def run(emulated: Emulation, variant: Variant, problem: Problem, grid=3, order=0
         ]
     tiles, num_tiles = problem.tiles(variant.rows)
     emulated.launch(
-        kernel or ("experts_up" if problem.gated else "experts_down"),
+        f"{'experts_up' if problem.gated else 'experts_down'}_{key}",
         grid,
         variant.threads,
         [*sides, out, tiles, num_tiles, problem.n, problem.k],
@@ -125,5 +149,5 @@ def run(emulated: Emulation, variant: Variant, problem: Problem, grid=3, order=0
 def error(got, expected) -> float:
     """Norm of the difference over the norm; NaN counts as infinite."""
     size = float(np.linalg.norm(expected))
-    distance = float(np.linalg.norm(got - expected))
+    distance = float(np.linalg.norm(got.astype(np.float64) - expected))  # what is wrong may be large
     return distance / size if np.isfinite(distance) else np.inf

@@ -28,6 +28,9 @@ def test_memory_copies_kernels_events_and_graphs():
 from moesim.reference.cuda.graph import Flush, time
 backend = open_backend()
 assert (backend.name, backend.capability, backend.multiprocessors) == ("Fake GPU", (9, 0), 3)
+facts = backend.facts()
+assert (facts["driver_cuda"], facts["capability"], facts["copy_engines"]) == ("13.0", [9, 0], 1)
+assert facts["memory_bytes"] == 2**30 and facts["nvrtc"][:2] in ("12", "13")
 array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 held = upload(backend, array)
 assert (download(backend, held) == array).all()

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 import pytest
-from grouped_products import Problem, emulation, error, run
+from grouped_products import Problem, emulation, error
+from grouped_products import run as run_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -21,18 +22,25 @@ ROUTINGS = {
     "skewed": (64, 32, 16, 8, 4, 2, 1, 1),
     "no tokens": (0, 0, 0),
 }
-built = functools.cache(emulation)
+
+
+@functools.cache
+def built():
+    return emulation({name: by_name(name) for name in TESTED})
+
+
+def run(name, problem, **options):
+    return run_kernel(built(), name, by_name(name), problem, **options)
 
 
 @pytest.mark.parametrize("name", TESTED)
 @pytest.mark.parametrize("routing", list(ROUTINGS))
 @pytest.mark.parametrize("gated", [True, False], ids=["up", "down"])
 def test_products_match_float64(name, routing, gated):
-    variant = by_name(name)
     problem = Problem(
         ROUTINGS[routing], n=272, k=200, gated=gated
     )  # neither is a whole number of tiles or steps
-    got = run(built(variant), variant, problem)
+    got = run(name, problem)
     if problem.pairs == 0:
         assert np.isnan(got).all()  # poison: nothing was written
     else:
@@ -44,9 +52,9 @@ def test_products_match_float64(name, routing, gated):
 @pytest.mark.parametrize("order", [1, 5])
 @pytest.mark.parametrize("grid", [1, 40])
 def test_any_order_of_threads_and_any_grid_give_the_same_bits(name, order, grid):
-    variant, problem = by_name(name), Problem((70, 0, 3), n=144, k=136, gated=True)
-    first = run(built(variant), variant, problem)
-    again = run(built(variant), variant, problem, grid=grid, order=order)
+    problem = Problem((70, 0, 3), n=144, k=136, gated=True)
+    first = run(name, problem)
+    again = run(name, problem, grid=grid, order=order)
     np.testing.assert_array_equal(first, again)
 
 
@@ -60,21 +68,21 @@ def test_any_order_of_threads_and_any_grid_give_the_same_bits(name, order, grid)
     grid=st.integers(1, 5),
 )
 def test_any_sizes_in_eights(name, counts, eighths, steps, gated, grid):
-    variant, problem = by_name(name), Problem(counts, n=8 * eighths * (1 + gated), k=8 * steps, gated=gated)
+    problem = Problem(counts, n=8 * eighths * (1 + gated), k=8 * steps, gated=gated)
     if problem.pairs:
-        assert error(run(built(variant), variant, problem, grid=grid), problem.reference()) < 1e-3
+        assert error(run(name, problem, grid=grid), problem.reference()) < 1e-3
 
 
 def test_more_tiles_than_are_walked_together():
-    variant = by_name("sm90_swap_8")
+    name = "sm90_swap_8"
     problem = Problem(tuple([1, 17, 0, 8] * 9), n=272, k=64, gated=False)
-    count = problem.tiles(variant.rows)[1]
+    count = problem.tiles(by_name(name).rows)[1]
     assert count[0] > 2 * 16  # GROUP
-    assert error(run(built(variant), variant, problem, grid=7), problem.reference()) < 1e-3
+    assert error(run(name, problem, grid=7), problem.reference()) < 1e-3
 
 
 def test_tiles_may_end_at_their_own_end_or_at_their_group_s(monkeypatch):
-    variant, problem = by_name("sm90_64x128"), Problem((100, 3), n=128, k=64, gated=False)
+    name, problem = "sm90_64x128", Problem((100, 3), n=128, k=64, gated=False)
     whole = Problem.tiles
 
     def cut(self, rows):
@@ -82,9 +90,9 @@ def test_tiles_may_end_at_their_own_end_or_at_their_group_s(monkeypatch):
         tiles[:, 2] = np.minimum(tiles[:, 2], tiles[:, 1] + rows)
         return tiles, count
 
-    before = run(built(variant), variant, problem)
+    before = run(name, problem)
     monkeypatch.setattr(Problem, "tiles", cut)
-    np.testing.assert_array_equal(run(built(variant), variant, problem), before)
+    np.testing.assert_array_equal(run(name, problem), before)
 
 
 def test_the_rule_covers_every_count_and_leaves_room():

@@ -5,7 +5,16 @@ import pytest
 
 from moesim.errors import ConfigError, InfeasibleError, UnknownNameError
 from moesim.reference.cuda import CudaRunner, runner
-from moesim.reference.cuda.check import BATCHES, LIMIT, SHAPES, check_case, check_kernels, distance, usable
+from moesim.reference.cuda.check import (
+    BATCHES,
+    LIMIT,
+    SHAPES,
+    check_case,
+    check_kernels,
+    check_paths,
+    distance,
+    usable,
+)
 from moesim.reference.cuda.emulated import EmulatedBackend
 from moesim.reference.cuda.variants import VARIANTS, by_name
 from moesim.reference.exact import bf16_round, bf16_values, router
@@ -87,6 +96,12 @@ def test_a_graph_and_repetitions_change_no_bit():
     assert all((output == outputs[0]).all() for output in outputs)
     # Router, best experts, plan, permutation, two products, sum; and what empties the cache.
     assert kernels == [8] * 4
+
+
+def test_every_way_to_run_a_layer_gives_the_same_bits():
+    checks = check_paths(EmulatedBackend(seed=3))
+    assert len(checks) == 8
+    assert all(check.passed for check in checks)
 
 
 def test_parts_are_those_of_the_contract():
@@ -183,6 +198,11 @@ for backend in (open_backend(), EmulatedBackend()):
         assert all(check.passed for check in check_case(prepared))
         timing = prepared.run()
         outputs.append(prepared.output())
+        away = device.prepare(Case(case.shape, 9, "zipf:1", 0.5, dtype="bf16"), prepared.ids)
+        for _ in range(2):
+            copied = away.run()
+            assert away.loads > 0 and copied.parts["copy"] > 0
+            assert (away.output() == outputs[-1]).all()
         if not backend.emulated:
             # The fake clock counts events: a microsecond from each to the next.
             assert abs(timing.seconds - 1e-6) < 1e-9

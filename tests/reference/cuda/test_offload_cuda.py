@@ -5,14 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from moesim.policy import Composition, Residency, Transfer
+from moesim.policy.batchers.gather import gather
+from moesim.policy.predictors import NoisyOracle
 from moesim.reference.cuda import CudaRunner
 from moesim.reference.cuda.backend import download
 from moesim.reference.cuda.emulated import EmulatedBackend
 from moesim.reference.cuda.layer import Layer, Pool, Workspace
-from moesim.reference.cuda.offload import HostExperts, OffloadedLayer
+from moesim.reference.cuda.layout import interleave
+from moesim.reference.cuda.offload import HostExperts, Offloaded
 from moesim.reference.exact import inputs
 from moesim.reference.layer import Case, LayerShape
+from moesim.reference.placed import placed, placed_case
 from moesim.reference.routings import route
+from moesim.trace.types import RoutingTrace
 
 SHAPE = LayerShape("eight", num_experts=8, top_k=2, hidden=64, width=64)
 
@@ -84,7 +90,7 @@ def test_any_decisions_give_the_same_bits(batches, slots, seed):
     given = inputs(case)
     layer = Layer(Workspace(backend, SHAPE, case.tokens), given.x, given.router, ids)
     host = HostExperts(backend, given)
-    offloaded = OffloadedLayer(layer, Pool.empty(backend, slots, SHAPE), host)
+    offloaded = Offloaded([layer], [host], Pool.empty(backend, slots, SHAPE))
     cells = Cells(slots, seed)
     offloaded.restore(cells.start)
     number = set()
@@ -92,7 +98,7 @@ def test_any_decisions_give_the_same_bits(batches, slots, seed):
         cell = cells.cell(ids)
         number.add(len(cell.rounds))
         backend.fill(layer.out, 0xFF)
-        timing = offloaded.run(cell)
+        timing = offloaded.run([cell])
         assert (download(backend, layer.out) == bits_of(wanted)).all()
         copied = bool(cell.ahead or any(part.loads for part in cell.rounds))
         assert (timing.parts["copy"] > 0) == copied
@@ -112,7 +118,7 @@ def outcomes(monkeypatch, method: str, batch) -> set[bool]:
         backend = EmulatedBackend((8, 0), seed=seed)
         given = inputs(case)
         layer = Layer(Workspace(backend, SHAPE, case.tokens), given.x, given.router, ids)
-        offloaded = OffloadedLayer(layer, Pool.empty(backend, 2, SHAPE), HostExperts(backend, given))
+        offloaded = Offloaded([layer], [HostExperts(backend, given)], Pool.empty(backend, 2, SHAPE))
         cells = Cells(2, 0)
         offloaded.restore(cells.start)
         real = backend.wait
@@ -123,7 +129,7 @@ def outcomes(monkeypatch, method: str, batch) -> set[bool]:
             real(event, stream)
 
         monkeypatch.setattr(backend, "wait", wait)
-        offloaded.run(cells.cell(ids))
+        offloaded.run([cells.cell(ids)])
         return bool((download(backend, layer.out) == bits_of(wanted)).all())
 
     return set(map(right, range(6)))
@@ -139,7 +145,7 @@ def test_residents_run_while_copies_are_under_way():
     case = Case(SHAPE, 6, dtype="bf16")
     given, ids = inputs(case), np.array([[0, 1]] * 6, np.int32)
     layer = Layer(Workspace(backend, SHAPE, 6), given.x, given.router, ids)
-    offloaded = OffloadedLayer(layer, Pool.empty(backend, 3, SHAPE), HostExperts(backend, given))
+    offloaded = Offloaded([layer], [HostExperts(backend, given)], Pool.empty(backend, 3, SHAPE))
     resident = np.full(8, -1, np.int32)
     resident[0] = 1
     offloaded.restore(resident)
@@ -159,7 +165,96 @@ def test_residents_run_while_copies_are_under_way():
     part = SimpleNamespace(
         loads=(SimpleNamespace(expert=1, slot=2),), slot_of_expert=slots, runs=np.array([0, 1], np.int32)
     )
-    offloaded.run(SimpleNamespace(fill=(), ahead=(), rounds=(part,)))
+    offloaded.run([SimpleNamespace(fill=(), ahead=(), rounds=(part,))])
     products = ["list_tiles", "experts_up", "experts_down"]
     before = ["copies wait", "router_logits", "route_small", "permute"]
     assert calls == [*before, *products, "wait", *products, "combine"]
+
+
+@pytest.mark.parametrize("rule", ["lru", "static", "on-demand", "lfu"])
+def test_a_case_is_run_as_the_policy_decides(rule):
+    outputs, loads = [], []
+    for offloaded in (0.0, 0.25, 0.75):
+        case = Case(SHAPE, 3, "zipf:0.5", offloaded=offloaded, dtype="bf16")
+        ids = route(Case(SHAPE, 3, "zipf:0.5", dtype="bf16"))
+        with CudaRunner(backend=EmulatedBackend((8, 0), seed=1), rule=rule) as device:
+            prepared = device.prepare(case, ids)
+            for _ in range(2):
+                timing = prepared.run()
+                outputs.append(prepared.output())
+            assert (timing.parts.get("copy", 0.0) > 0) == (prepared.loads > 0)
+            assert not prepared.graph or not offloaded
+            loads.append(prepared.loads)
+    assert all((output == outputs[0]).all() for output in outputs)
+    hit = len(np.unique(ids))
+    assert loads[0] == 0
+    assert loads[1:] == [hit, hit] if rule == "on-demand" else 0 <= loads[1] <= loads[2] <= hit
+
+
+def test_decisions_can_be_given():
+    case = Case(SHAPE, 3, "uniform", offloaded=0.5, dtype="bf16")
+    asked = []
+
+    def decide(of, ids):
+        asked.append(of)
+        return placed_case(of, ids, rule="on-demand")
+
+    with CudaRunner(backend=EmulatedBackend((8, 0)), decide=decide) as device:
+        prepared = device.prepare(case)
+        assert prepared.loads == len(np.unique(prepared.ids))
+    assert asked == [case]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_share_a_pool_and_fetch_ahead(seed):
+    """Three layers, six steps: copies for the next layer run beside the experts of this one."""
+    rng = np.random.default_rng(seed)
+    layers, steps, tokens = 3, 6, 2
+    rows = [
+        [[rng.permutation(8)[:2].tolist() for _ in range(tokens)] for _ in range(layers)]
+        for _ in range(steps)
+    ]
+    ids = np.array(rows, np.uint8)
+    trace_rows = ids.transpose(0, 2, 1, 3).reshape(steps * tokens, layers, 2)
+    numbers = np.arange(len(trace_rows), dtype=np.int32)
+    trace = RoutingTrace(trace_rows, numbers * 0, 8, (0, 1, 2), numbers, np.ones(len(numbers), np.int8))
+    of = gather(trace, numbers.astype(np.int64), np.arange(steps + 1) * tokens)
+    residency = Residency("lru", lookup="token_batch", start="random")
+    guess = NoisyOracle(recall=0.8, precision=0.7, wrap=True, seed=seed)
+    decided = placed(Composition(residency, Transfer(width=2), predictor=guess), of, 14, spares=2)
+    assert decided.counts["prefetched"].sum() > 0
+    given = [inputs(Case(SHAPE, tokens, dtype="bf16", seed=n)) for n in range(layers)]
+    resident = resident_outputs(given, ids, tokens)
+    backend = EmulatedBackend((8, 0), seed=seed)
+    space = Workspace(backend, SHAPE, tokens)
+    made = [Layer(space, one.x, one.router, ids[0, n].astype(np.int32)) for n, one in enumerate(given)]
+    hosts = [HostExperts(backend, one) for one in given]
+    offloaded = Offloaded(made, hosts, Pool.empty(backend, decided.slots, SHAPE))
+    for step in range(steps):
+        for n, layer in enumerate(made):
+            layer.choose_instead(ids[step, n].astype(np.int32))
+        offloaded.run(decided.cells[step * layers : (step + 1) * layers])
+        for n, layer in enumerate(made):
+            assert (download(backend, layer.out) == resident[step][n]).all(), (step, n)
+
+
+def resident_outputs(given, ids, tokens):
+    backend = EmulatedBackend((8, 0))
+    space = Workspace(backend, SHAPE, tokens)
+    outputs = []
+    pools = []
+    for one in given:
+        pool = Pool.empty(backend, 8, SHAPE)
+        backend.copy(pool.w13, interleave(one.gate_up))
+        backend.copy(pool.w2, one.down)
+        pools.append(pool)
+    for step in ids:
+        outputs.append([])
+        for one, pool, rows in zip(given, pools, step, strict=True):
+            layer = Layer(space, one.x, one.router, rows.astype(np.int32))
+            for launches in layer.parts(pool).values():
+                for launch in launches:
+                    backend.launch(launch)
+            outputs[-1].append(download(backend, layer.out))
+            layer.close()
+    return outputs

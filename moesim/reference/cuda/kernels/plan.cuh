@@ -154,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 }
 
 // The best experts and the plan in one block, for few tokens: at most as many pairs as it has threads.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     route_small(const f32* logits, const i32* forced, i32* ids, f32* weights, const i32* slot_of_expert, i32* rank,
                 i32* base, i32* counts, i32* offsets, int4* tiles, i32* num_tiles, i32 T, i32 E, i32 k, i32 slabs,
                 i32 renormalise, i32 BM) {

@@ -152,7 +152,7 @@ static __device__ __forceinline__ void choose(const f32* logits, const i32* forc
 }
 
 // A warp for each token.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 8)
     top_k(const f32* logits, const i32* forced, i32* ids, f32* weights, i32 T, i32 E, i32 k, i32 slabs,
           i32 renormalise) {
     const i32 token = (i32)((blockIdx.x * blockDim.x + threadIdx.x) / 32);
