@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,35 @@ def check_kernels(
                         worst[name] = Check(name, error, check.limit)
                     prepared.close()
     return list(worst.values())
+
+
+def check_paths(backend: Backend, shape: LayerShape = SHAPES[0], tokens: int = 23) -> list[Check]:
+    """Run a case in every way that a layer is run: all give the same bits.
+
+    Returns
+    -------
+    list
+        For graphs, repetitions, and half of the experts offloaded (kept by use, and none kept): values that
+        differ from those of kernels that are called one by one.
+    """
+    case = Case(shape, tokens, "ragged", dtype="bf16")
+    ids = route(case)
+    plain: npt.NDArray[np.float32] | None = None
+    found = []
+    for name, graph_tokens, offloaded, rule in (
+        ("calls", 0, 0.0, "lru"),
+        ("graph", tokens, 0.0, "lru"),
+        ("offloaded", 0, 0.5, "lru"),
+        ("on demand", 0, 0.5, "on-demand"),
+    ):
+        with CudaRunner(backend=backend, graph_tokens=graph_tokens, rule=rule) as runner:
+            prepared = runner.prepare(replace(case, offloaded=offloaded), ids)
+            for _ in range(2):
+                prepared.run()
+                output = prepared.output()
+                plain = output if plain is None else plain
+                found.append(Check(f"bits: {name}", float((output != plain).sum()), 0.0))
+    return found
 
 
 def usable(capability: tuple[int, int]) -> list[Variant]:

@@ -39,6 +39,10 @@ _FLAGS = (
 )  # fmt: skip
 
 
+#: A kernel under way has the process's handlers of bad accesses.
+_ONE_AT_A_TIME = threading.Lock()
+
+
 class EmulationError(RuntimeError):
     """A kernel does what it must not: waits for ever, or fails a check. A bug of the kernel."""
 
@@ -59,7 +63,6 @@ class Emulation:
         self.kernels = kernels
         self.library = ctypes.CDLL(str(path))
         self.library.emulate_error.restype = ctypes.c_char_p
-        self._one_at_a_time = threading.Lock()
 
     def launch(
         self, kernel: str, grid: int, threads: int, args: Sequence[object], smem: int = 0, order: int = 0
@@ -87,7 +90,7 @@ class Emulation:
         """
         values = [_value(argument) for argument in args]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        with self._one_at_a_time:
+        with _ONE_AT_A_TIME:
             self.library.emulate_order(ctypes.c_uint(order))
             code = self.library.emulate(kernel.encode(), *map(ctypes.c_uint, (grid, threads, smem)), pointers)
             if code:
@@ -126,7 +129,7 @@ def build(text: str, defines: Mapping[str, object] | None = None) -> Emulation:
     kernels = _kernels(text)
     flags = [*_FLAGS, f"-I{cache.KERNELS}", *(f"-D{name}={value}" for name, value in (defines or {}).items())]
     table = "".join(f"MOESIM_KERNEL({name})" for name in kernels)
-    unit = f'#include "prims.cuh"\n{text}\nMOESIM_DOORS({table})\n'
+    unit = f'#include "prims.cuh"\n{text}\n#include "fibers_run.hpp"\nMOESIM_DOORS({table})\n'
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     key = "\0".join([version, *flags, unit]).encode() + cache.kernels_digest()
 

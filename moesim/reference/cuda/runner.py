@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, UnknownNameError
-from moesim.reference.cuda.backend import Backend, download, open_backend
+from moesim.reference.cuda.backend import Backend, Launch, download, open_backend
 from moesim.reference.cuda.graph import Flush, Timed
 from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, layer_bytes, routing_of
 from moesim.reference.cuda.layout import interleave
@@ -24,6 +25,8 @@ from moesim.reference.layer import Case, IntArray, LayerShape, Timing
 
 if TYPE_CHECKING:
     from moesim.reference.placed import PlacedCase
+
+    Decide: TypeAlias = Callable[[Case, IntArray], PlacedCase]
 
 
 @dataclass(slots=True)
@@ -55,7 +58,9 @@ class CudaRunner:
     alike
         Whether all experts have the weights of one, which are drawn soon: for timings only.
     rule
-        What decides which experts stay, as for `moesim.reference.placed_case`.
+        What decides which experts stay, as for `moesim.reference.placed.placed_case`.
+    decide
+        Decides instead, given a case and the ids of its tokens.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class CudaRunner:
         graph_tokens: float = inf,
         alike: bool = False,
         rule: str = "lru",
+        decide: Decide | None = None,
     ) -> None:
         self._mine = backend is None
         self.backend = open_backend(emulated=emulated, ordinal=ordinal) if backend is None else backend
@@ -75,7 +81,7 @@ class CudaRunner:
         if variant is not None and variant not in (names := [known.name for known in VARIANTS]):
             raise UnknownNameError("kernel variant", variant, names)
         self.variant: Variant | None = None if variant is None else by_name(variant)
-        self.graph_tokens, self.alike, self.rule = graph_tokens, alike, rule
+        self.graph_tokens, self.alike, self.rule, self.decide = graph_tokens, alike, rule, decide
         self._weights: dict[tuple[LayerShape, int], _Weights] = {}
         self._spaces: dict[tuple[LayerShape, int], Workspace] = {}
         self._open: list[CudaPrepared] = []
@@ -274,7 +280,10 @@ class CudaPrepared:
             if round(case.offloaded * shape.num_experts):
                 from moesim.reference.placed import placed_case  # loads the replay engine
 
-                decided = placed_case(case, self.ids, before=before, rule=runner.rule)
+                if runner.decide is not None:
+                    decided = runner.decide(case, self.ids)
+                else:
+                    decided = placed_case(case, self.ids, before=before, rule=runner.rule)
                 pool = Pool.empty(backend, decided.slots, shape)
                 self._held.callback(pool.free, backend)
                 made = Offloaded([layer], [runner.host(weights)], pool)
@@ -311,6 +320,11 @@ class CudaPrepared:
     def output(self) -> npt.NDArray[np.float32]:
         """What the last run computed, ``[T, H]``."""
         return bf16_values(download(self._backend, self.layer.out))
+
+    def launches(self) -> list[Launch]:
+        """Kernels of one run in their order; none where experts are offloaded."""
+        parts = {} if self._timed is None else self._timed.parts
+        return [launch for launches in parts.values() for launch in launches]
 
     def inputs(self) -> LayerInputs:
         """Tokens and weights."""

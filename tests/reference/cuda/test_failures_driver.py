@@ -28,6 +28,9 @@ def test_memory_copies_kernels_events_and_graphs():
 from moesim.reference.cuda.graph import Flush, time
 backend = open_backend()
 assert (backend.name, backend.capability, backend.multiprocessors) == ("Fake GPU", (9, 0), 3)
+facts = backend.facts()
+assert (facts["driver_cuda"], facts["capability"], facts["copy_engines"]) == ("13.0", [9, 0], 1)
+assert facts["memory_bytes"] == 2**30 and facts["nvrtc"][:2] in ("12", "13")
 array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 held = upload(backend, array)
 assert (download(backend, held) == array).all()
@@ -131,6 +134,22 @@ report(lambda: backend.launch(big(101 * 1024)))
     assert found.startswith(
         "ConfigError: read_all needs more shared memory than a block of Fake GPU may have"
     )
+
+
+def test_a_call_that_is_refused():
+    code = (
+        REPORT
+        + """
+backend = open_backend()
+held = upload(backend, np.zeros((4, 64), np.uint16))
+report(lambda: backend.tensor_map(held, 257, 64))
+print(backend.tensor_map(held, 8, 64).words.shape, (download(backend, held) == 0).all())
+"""
+    )
+    assert said(code).splitlines() == [
+        "MoesimError: the CUDA driver refuses cuTensorMapEncodeTiled: CUDA_ERROR_INVALID_VALUE: it failed",
+        "(16,) True",
+    ]
 
 
 def test_a_capture_that_fails_is_ended():

@@ -2,10 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moesim.errors import ConfigError, InfeasibleError, UnknownNameError
 from moesim.reference.cuda import CudaRunner, runner
-from moesim.reference.cuda.check import BATCHES, LIMIT, SHAPES, check_case, check_kernels, distance, usable
+from moesim.reference.cuda.check import (
+    BATCHES,
+    LIMIT,
+    SHAPES,
+    check_case,
+    check_kernels,
+    check_paths,
+    distance,
+    usable,
+)
 from moesim.reference.cuda.emulated import EmulatedBackend
 from moesim.reference.cuda.variants import VARIANTS, by_name
 from moesim.reference.exact import bf16_round, bf16_values, router
@@ -89,11 +100,21 @@ def test_a_graph_and_repetitions_change_no_bit():
     assert kernels == [8] * 4
 
 
+def test_every_way_to_run_a_layer_gives_the_same_bits():
+    checks = check_paths(EmulatedBackend(seed=3))
+    assert len(checks) == 8
+    assert all(check.passed for check in checks)
+
+
 def test_parts_are_those_of_the_contract():
     ticks = iter(range(10_000))
     backend = EmulatedBackend(clock=lambda: float(next(ticks)))
     with CudaRunner(backend=backend) as device:
-        timing = device.prepare(Case(SMALL, 2, dtype="bf16")).run()
+        prepared = device.prepare(Case(SMALL, 2, dtype="bf16"))
+        timing = prepared.run()
+    assert [launch.kernel for launch in prepared.launches()] == [
+        "router_logits", "route_small", "permute", "experts_up", "experts_down", "combine",
+    ]  # fmt: skip
     names = ("router", "top_k", "permute", "up", "down", "weighted_sum")
     assert timing.parts == {**dict.fromkeys(names, 1.0), "experts": 3.0}
     assert timing.seconds == 1.0
@@ -200,3 +221,27 @@ print(prepared.variant)
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["sm90_swap_8"]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_layers_of_any_size_are_right(data):
+    """Sizes are the kernels' arguments: what is compiled once is right for all that are allowed."""
+    experts = data.draw(st.integers(1, 40))
+    shape = LayerShape(
+        "any",
+        num_experts=experts,
+        top_k=data.draw(st.integers(1, min(experts, 16))),
+        hidden=64 * data.draw(st.integers(1, 4)),
+        width=8 * data.draw(st.integers(1, 20)),
+        renormalise=data.draw(st.booleans()),
+    )
+    routing = data.draw(st.sampled_from(["uniform", "zipf:1", "one-hot"]))
+    case = Case(
+        shape, data.draw(st.integers(1, 40)), routing, dtype="bf16", seed=data.draw(st.integers(0, 99))
+    )
+    name = data.draw(st.sampled_from(["sm90_swap_8", "sm90_64x128", "mma_16x128"]))
+    backend = EmulatedBackend(multiprocessors=data.draw(st.integers(1, 5)), seed=data.draw(st.integers(0, 9)))
+    with CudaRunner(backend=backend, variant=name) as device:
+        checks = check_case(device.prepare(case, route(case)))
+    assert [check for check in checks if not check.passed] == []

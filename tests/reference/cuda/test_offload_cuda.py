@@ -16,7 +16,7 @@ from moesim.reference.cuda.layout import interleave
 from moesim.reference.cuda.offload import HostExperts, Offloaded
 from moesim.reference.exact import inputs
 from moesim.reference.layer import Case, LayerShape
-from moesim.reference.placed import placed
+from moesim.reference.placed import placed, placed_case
 from moesim.reference.routings import route
 from moesim.trace.types import RoutingTrace
 
@@ -189,6 +189,20 @@ def test_a_case_is_run_as_the_policy_decides(rule):
     hit = len(np.unique(ids))
     assert loads[0] == 0
     assert loads[1:] == [hit, hit] if rule == "on-demand" else 0 <= loads[1] <= loads[2] <= hit
+
+
+def test_decisions_can_be_given():
+    case = Case(SHAPE, 3, "uniform", offloaded=0.5, dtype="bf16")
+    asked = []
+
+    def decide(of, ids):
+        asked.append(of)
+        return placed_case(of, ids, rule="on-demand")
+
+    with CudaRunner(backend=EmulatedBackend((8, 0)), decide=decide) as device:
+        prepared = device.prepare(case)
+        assert prepared.loads == len(np.unique(prepared.ids))
+    assert asked == [case]
 
 
 @pytest.mark.parametrize("seed", range(4))

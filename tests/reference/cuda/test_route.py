@@ -24,7 +24,16 @@ from moesim.reference.cuda.routing import PROGRAM_FILES, Routing, Step
 
 LAWS = ("uniform", "skewed", "half empty", "one-hot")
 # tokens, experts, top-k, rows of a tile
-PLANS = [(1, 8, 2, 16), (1, 128, 8, 8), (13, 8, 1, 64), (37, 60, 4, 16), (67, 128, 8, 32), (301, 64, 6, 64)]
+PLANS = [
+    (1, 1, 1, 16),
+    (1, 8, 2, 16),
+    (19, 512, 16, 16),
+    (1, 128, 8, 8),
+    (13, 8, 1, 64),
+    (37, 60, 4, 16),
+    (67, 128, 8, 32),
+    (301, 64, 6, 64),
+]
 
 
 @pytest.fixture(scope="session")
