@@ -77,6 +77,8 @@ def cpu(
     else:
         show(found)
         typer.echo(f"hardware file: {target}")
+    if found.reads is None:
+        stderr("warning: no file of experts could be written, storage is left out; TMPDIR names a folder")
     if not found.floor.conclusive:
         stderr(
             f"warning: inconclusive: equal measurements differ by {found.floor.median:.0%} in the median,"
@@ -96,6 +98,7 @@ def show(found: CpuCalibration) -> None:
     rows += [
         [name, f"{c.latency_s * 1e6:.0f} us + {c.bytes_per_s / 1e9:.2f} GB/s (error {c.residual:.1%})"]
         for name, c in (("expert from memory", found.copies), ("expert from a file", found.reads))
+        if c is not None
     ]
     print_table(["one core", ""], rows)
     typer.echo("")

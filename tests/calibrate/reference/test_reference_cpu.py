@@ -140,7 +140,7 @@ def test_a_ceiling_that_experts_exceed_is_raised():
     rows = observe(layers, measure(runs, 2), "0").rows
     limits = raised(low, rows["expert"])
     assert limits.flops_per_s["fp32"] == pytest.approx(0.9 * PEAK, rel=0.1)
-    assert limits.flops_per_s["bf16"] == 5e9
+    assert limits.flops_per_s["bf16"] == limits.flops_per_s["fp32"]
     assert 0.7 * READ < limits.read_bytes_per_s < READ
     assert raised(limits, rows["expert"]) == limits
     assert raised(low, rows["gemm"]) == low
@@ -203,6 +203,29 @@ def test_without_a_name_it_writes_where_validation_looks(command, found, tmp_pat
     assert load_hardware(tmp_path / "cache" / "reference" / "cpu.yaml").kind == "cpu"
     assert "A/A noise of 12 rounds: 12.0%" in done.output
     assert "warning: inconclusive: equal measurements differ by 12%" in done.output
+
+
+def test_without_room_for_a_file_the_rest_is_kept(command, found, tmp_path):
+    path = tmp_path / "here.yaml"
+    done = command(replace(found, reads=None), "-o", path, "--json")
+    assert done.exit_code == 0, done.output
+    assert "storage is left out" in done.stderr
+    machine = load_hardware(path)
+    assert machine.host.storage is None
+    assert machine.host_link is not None
+
+
+def test_a_file_that_cannot_be_written_is_no_fault_of_the_rest(monkeypatch):
+    kept = {"read": "unset"}
+
+    def runner(backing):
+        if backing == "file":
+            raise ConfigError("no room")
+        return opened()(backing)
+
+    monkeypatch.setattr("moesim.calibrate.reference.cpu.learn", lambda *given: kept.update(read=given[-1]))
+    calibrate_cpu(runner, limit_s=0.0, best=lambda: CEILINGS)
+    assert kept == {"read": None}
 
 
 def test_a_calibration_can_be_interrupted():
