@@ -8,12 +8,14 @@ from typing import IO, Annotated, cast
 import typer
 
 from moesim.cli.calibrate_cpu import cpu
+from moesim.cli.calibrate_cuda import cuda
 from moesim.cli.calibrate_serving import serving
 from moesim.cli.common import Json, print_json, print_table, stderr
 
 app = typer.Typer(no_args_is_help=True, help="Fit what the cost model needs from measurements.")
 app.command()(serving)
 app.command()(cpu)
+app.command()(cuda)
 
 
 @app.command()
