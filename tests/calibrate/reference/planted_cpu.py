@@ -12,6 +12,8 @@ from moesim.reference.layer import Case
 
 PEAK, READ = 100e9, 15e9
 FLOOR_S = 5e-6
+#: The way into the loop over the experts: in their part, and in the time of none.
+GLUE_S = 30e-6
 #: Copies of experts.
 LATENCY_S, RATE = 20e-6, 7e9
 CEILINGS = Ceilings({"fp32": PEAK, "bf16": PEAK}, READ, 8e9, 9e9)
@@ -60,7 +62,7 @@ class PlantedRun:
         size = s.params * (4 if self.case.dtype == "fp32" else 2)
         copies = self._noisy(np.where(self.loaded, LATENCY_S + size / RATE, 0.0))
         parts = {name: float(self._noisy(seconds)) for name, seconds in parts_s(self.case).items()}
-        parts |= {"experts": float(experts.sum()), "copy": float(copies.sum())}
+        parts |= {"experts": float(experts.sum()) + GLUE_S * self.slow(), "copy": float(copies.sum())}
         return CpuTiming(sum(parts.values()), parts, 0.0, experts, copies, self.loaded)
 
     def output(self):
