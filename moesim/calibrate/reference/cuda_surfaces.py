@@ -78,11 +78,11 @@ def _fit(rows: Rows, device: Device, floor_s: float) -> Surface:
     knots = np.stack(
         np.meshgrid(*(2.0 ** (a.low + a.step * np.arange(a.knots)) for a in axes), indexing="ij"), axis=-1
     ).reshape(-1, len(axes))
-    per_term = _terms(rows, device, floor_s)
+    per_term = _terms(rows, floor_s)
     op = OPS[rows.kernel](*knots.T)
     processor = device.processor
-    compute = op.flops / peak_of(processor, rows.kind, rows.weights)
-    memory = op.bytes / processor.bandwidth_bytes_per_s[device.memory.name]
+    compute = np.asarray(op.flops) / peak_of(processor, rows.kind, rows.weights)
+    memory = np.asarray(op.bytes) / processor.bandwidth_bytes_per_s[device.memory.name]
     law = TERMS[rows.kernel](*knots.T) @ per_term
     values = np.log(law / bare(compute, memory, floor_s, SHARPNESS))
     between = interpolation(rows.sizes, axes) @ values
@@ -92,7 +92,7 @@ def _fit(rows: Rows, device: Device, floor_s: float) -> Surface:
     return Surface(rows.kernel, rows.dtype, rows.backend, rows.version, floor_s, SHARPNESS, axes, found)
 
 
-def _terms(rows: Rows, device: Device, floor_s: float) -> Array:
+def _terms(rows: Rows, floor_s: float) -> Array:
     """Seconds of each term with least relative error, none negative; never less than half a launch."""
     from scipy.optimize import nnls
 
