@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -11,11 +12,43 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Workers share the cores, and matrices are small: threads of linear algebra would only wait for each other.
+# Said before numpy is loaded; commands that tests start inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Machines differ in speed, and a check-in must not fail by chance: there the same cases are tried every time.
 settings.register_profile("moesim", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("moesim")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+#: Rooms of the second half of the tests; their loops, which take long to compile, are not the first half's.
+SECOND_HALF = frozenset(
+    "offload policy residency placement rebalancing near throughput overlap systems reporting trace model "
+    "cli".split()
+)
+#: Rooms that use every loop.
+LAST = frozenset({"docs", "cli"})
+
+
+def pytest_collection_modifyitems(items):
+    """Part the tests so that two workers, with half of them each at first, compile different loops.
+
+    What uses every loop comes last in each half, when the other worker has compiled its own.
+    """
+
+    def place(item):
+        room = item.path.relative_to(ROOT).parts[1].removesuffix(".py")
+        return room in SECOND_HALF, room in LAST
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish():
+    """Leave what has been imported out of later collections of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

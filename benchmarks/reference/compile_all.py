@@ -51,7 +51,9 @@ def main() -> int:
         emulated = emulation({variant.name: variant for variant in VARIANTS})
         for variant in VARIANTS:
             worst = max(
-                error(run(emulated, variant, p, order=o), p.reference()) for p in PROBLEMS for o in (0, 1, 5)
+                error(run(emulated, variant.name, variant, p, order=o), p.reference())
+                for p in PROBLEMS
+                for o in (0, 1, 5)
             )
             print(f"{variant.name:14} emulated: largest relative error {worst:.1e}", flush=True)
             failed |= not worst < 1e-3

@@ -44,7 +44,7 @@ def cpu(
     from moesim.calibrate.reference.cpu import calibrate_cpu
     from moesim.calibrate.reference.document import Facts, description, summary, text_of
     from moesim.cli.progress import Bars
-    from moesim.errors import ConfigError
+    from moesim.errors import ConfigError, Fault
     from moesim.files import atomic_write, check_writable
     from moesim.reference import machine
     from moesim.reference.cpu import CpuRunner
@@ -62,6 +62,9 @@ def cpu(
     except KeyboardInterrupt:
         stderr(f"interrupted: nothing was written to {target}")
         raise typer.Exit(130) from None
+    except MemoryError:
+        wrong = "not enough memory for weights that no cache holds"
+        raise ConfigError(Fault(wrong, allowed="about 1 GB of free memory; nothing was written")) from None
     command = " ".join(["moesim", *sys.argv[1:]])
     facts = Facts(
         state,
@@ -77,6 +80,8 @@ def cpu(
     else:
         show(found)
         typer.echo(f"hardware file: {target}")
+    if found.reads is None:
+        stderr("warning: no file of experts could be written, storage is left out; TMPDIR names a folder")
     if not found.floor.conclusive:
         stderr(
             f"warning: inconclusive: equal measurements differ by {found.floor.median:.0%} in the median,"
@@ -96,6 +101,7 @@ def show(found: CpuCalibration) -> None:
     rows += [
         [name, f"{c.latency_s * 1e6:.0f} us + {c.bytes_per_s / 1e9:.2f} GB/s (error {c.residual:.1%})"]
         for name, c in (("expert from memory", found.copies), ("expert from a file", found.reads))
+        if c is not None
     ]
     print_table(["one core", ""], rows)
     typer.echo("")

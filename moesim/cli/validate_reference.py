@@ -130,7 +130,11 @@ def _run(
         raise ConfigError(
             Fault("this machine is not calibrated", "--hardware", None, f"first: moesim calibrate {device}")
         )
-    load_hardware(path)
+    kind = load_hardware(path).kind
+    if (kind == "cpu") != (device == "cpu"):
+        wanted = "that of a CPU" if device == "cpu" else "that of a GPU"
+        raise ConfigError(Fault(f"is not the description of a {device} device", "--hardware", kind, wanted))
+    _warn_of_another_machine(path)
     if raw is None:
         raw = default_path(device).with_name(f"{device}-runs.json")
         raw.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +155,17 @@ def _run(
         progress=progress,
     )
     return runs, raw
+
+
+def _warn_of_another_machine(path: Path) -> None:
+    """Say so if a description was measured on another processor."""
+    from moesim.calibrate.reference import measured
+    from moesim.reference.machine import state
+
+    told = measured(path).get("machine")
+    then = told.get("cpu") if isinstance(told, dict) else None
+    if then is not None and then != (now := state()["cpu"]):
+        stderr(f"warning: the description is of {then}, and this is {now}")
 
 
 def _origin(runs: Runs) -> dict[str, Any]:

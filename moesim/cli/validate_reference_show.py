@@ -64,6 +64,8 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         )
     else:
         found.append("the description has no anchors: drift since calibration is not known")
+    if not summary["frozen"]:
+        found.append("these are not the frozen cases: the verdict is not one that compares with others'")
     if summary["beaten"]:
         found.append(f"{summary['beaten']} layers ran faster than their bound: a ceiling is too low")
     else:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from moesim.correction.process import Component, Process, tables
 from moesim.learning.covariance import covariance, slopes
@@ -113,16 +114,17 @@ class _Problem:
 
     def search(self, parameters: Array, iterations: int) -> Array:
         """Parameters of the highest posterior."""
-        return np.asarray(
-            minimize(
+        # A thousand products of matrices so small that threads would mostly wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            found = minimize(
                 self.objective,
                 parameters,
                 jac=True,
                 method="L-BFGS-B",
                 bounds=[(s - 6.0, s + 5.0) for s in self.start],
                 options={"maxiter": iterations},
-            ).x
-        )
+            )
+        return np.asarray(found.x)
 
     def solve(self, shared: Array, noise: float) -> tuple[Array, Array, Array]:
         """Weights of the rows, and residuals and variances when each is left out."""

@@ -15,6 +15,7 @@ from moesim.cost.roofline import soft_max
 from moesim.cost.surface import find_surface
 from moesim.hardware.curves import Axis, Surface
 from moesim.hardware.types import Device, Memory, Processor
+from moesim.placement.costs import slot_cost
 
 PEAK, BANDWIDTH = 50e9, 12e9
 AXES = (Axis(0.0, 1.0, 4), Axis(8.0, 1.0, 2), Axis(8.0, 1.0, 2))
@@ -105,3 +106,16 @@ def test_never_below_the_roofline_and_never_slower_on_a_faster_machine(tokens, v
     assert (seconds(tokens, law, peak=2 * PEAK) <= found * (1 + 1e-12)).all()
     # Where each expert's tokens are is no matter.
     assert seconds(tokens[:, ::-1], law) == pytest.approx(found)
+
+
+def test_fractions_of_tokens_and_huge_counts_are_timed_too():
+    law = surface()
+    assert seconds([0.5, 3.25], law) == pytest.approx(alone(0.5, law) + alone(3.25, law))
+    assert seconds([1e9, 0], law) == pytest.approx(alone(1e9, law))
+
+
+def test_placement_costs_are_the_sum_itself():
+    law, device = surface(), machine(surface())
+    tokens = np.random.default_rng(0).poisson(5.0, (6, 8)).astype(float)
+    cost = slot_cost(SHAPE, device, Choice("reference"), near=tokens)
+    assert cost(tokens).sum(axis=1) == pytest.approx(seconds(tokens, law))

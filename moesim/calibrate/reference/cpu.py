@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from moesim.calibrate.reference.design import Trial, is_anchor, loads, trials
 from moesim.calibrate.reference.laws import Ceilings, device_of, fit_law, line, raised
 from moesim.calibrate.reference.observed import Load, Observed, observe
 from moesim.calibrate.surfaces import Fitted
+from moesim.errors import ConfigError
 from moesim.reference.layer import Runner
 from moesim.reference.protocol import Floor, Measured, measure, measured
 
@@ -54,8 +56,6 @@ class Copies:
         """Fit the line."""
         size = np.array([load.size_bytes for load in loads])
         seconds = np.array([load.seconds for load in loads])
-        # A copy that seems to take no time is noise.
-        size, seconds = size[seconds > 0], seconds[seconds > 0]
         latency, rate = line(size, seconds)
         log = np.log(seconds / (latency + size / rate))
         low, middle, high = (float(q) for q in np.quantile(log, (0.05, 0.5, 0.95)))
@@ -74,7 +74,7 @@ class CpuCalibration:
     fits
         Surfaces of all kernels and data types.
     copies, reads
-        Loads of experts from memory and from a file.
+        Loads of experts from memory, and from a file; None where no file could be written.
     floor
         A/A noise of the layers.
     rounds
@@ -86,7 +86,7 @@ class CpuCalibration:
     ceilings: Ceilings
     fits: tuple[Fitted, ...]
     copies: Copies
-    reads: Copies
+    reads: Copies | None
     floor: Floor
     rounds: int
     anchors: tuple[tuple[Trial, float], ...]
@@ -121,7 +121,9 @@ def calibrate_cpu(
         progress("ceilings", 0, 1)
         limits = best()
         timed = _run(device, layers, limit_s * (1 - FILE_PART), seed, partial(progress, "layers"))
-    with runner("file") as device:
+    read: Measured | None = None
+    # Without room for a file the rest is still worth knowing.
+    with contextlib.suppress(ConfigError), runner("file") as device:
         read = _run(device, stored, limit_s * FILE_PART, seed, partial(progress, "loads from a file"))
     from threadpoolctl import threadpool_limits
 
@@ -144,7 +146,11 @@ def _run(
 
 
 def learn(
-    limits: Ceilings, layers: Sequence[Trial], timed: Measured, stored: Sequence[Trial], read: Measured
+    limits: Ceilings,
+    layers: Sequence[Trial],
+    timed: Measured,
+    stored: Sequence[Trial],
+    read: Measured | None,
 ) -> CpuCalibration:
     """Fit everything to timed rounds.
 
@@ -155,7 +161,7 @@ def learn(
     layers, timed
         What was run, and its times.
     stored, read
-        The same of layers with experts in a file.
+        The same of layers with experts in a file, if there are any.
     """
     seen: list[Observed] = []
     anchors: list[tuple[Trial, float]] = []
@@ -171,7 +177,7 @@ def learn(
         limits,
         tuple(fit_law(rows, device) for found in seen for rows in found.rows.values()),
         Copies.of([load for found in seen for load in found.loads]),
-        Copies.of(observe(stored, read, __version__).loads),
+        None if read is None else Copies.of(observe(stored, read, __version__).loads),
         timed.floor,
         timed.rounds,
         tuple(anchors),

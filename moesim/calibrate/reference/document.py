@@ -58,7 +58,7 @@ def summary(found: CpuCalibration) -> dict[str, Any]:
         "rounds": found.rounds,
         "ceilings": asdict(found.ceilings),
         "copies": asdict(found.copies),
-        "file_reads": asdict(found.reads),
+        "file_reads": asdict(found.reads) if found.reads else None,
         "surfaces": [
             {
                 "kernel": fit.surface.kernel,
@@ -127,13 +127,7 @@ def description(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
                 "sockets": 1,
                 "processor": {"cores": 1, "peak": {"fp32": peak["fp32"]}, "efficiency": "cpu-avx"},
                 "memory": memory,
-                "storage": {
-                    "capacity": {"value": _bytes(facts.storage_bytes), "source": "system", "status": "seen"},
-                    "bandwidth": {
-                        "value": _rate(found.reads.bytes_per_s),
-                        "note": "a file that the system has read before",
-                    },
-                },
+                **_storage(found.reads, facts),
             },
         },
     }
@@ -162,6 +156,14 @@ def _link(bandwidth: object, latency_s: float) -> dict[str, Any]:
     }
 
 
+def _storage(reads: Copies | None, facts: Facts) -> dict[str, Any]:
+    if reads is None:
+        return {}
+    capacity = {"value": _bytes(facts.storage_bytes), "source": "system", "status": "seen"}
+    bandwidth = {"value": _rate(reads.bytes_per_s), "note": "a file that the system has read before"}
+    return {"storage": {"capacity": capacity, "bandwidth": bandwidth}}
+
+
 def _measured(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
     """How the file came about."""
     limits = found.ceilings
@@ -178,7 +180,7 @@ def _measured(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
         },
         "copies": _copies(found.copies),
         "copies_log_error": [_short(q) for q in found.copies.log_error],
-        "file_reads": _copies(found.reads),
+        **({"file_reads": _copies(found.reads)} if found.reads else {}),
         "machine": dict(facts.machine),
         "anchors": [_anchor(trial, seconds) for trial, seconds in found.anchors],
     }

@@ -120,9 +120,11 @@ def _experts(
             found.append((layer, int(n), shape.hidden, shape.width, float(steady(alike))))
             away = ~here & (counts == n)
             if away.any():
-                more = (copies + seconds)[:, away].mean(axis=1) - alike
+                copied = copies[:, away].mean(axis=1)
+                more = float(steady(copied + seconds[:, away].mean(axis=1) - alike))
                 size = shape.params * (4.0 if trial.case.dtype == "fp32" else 2.0)
-                loads.append(Load(size, float(steady(more))))
+                # Less than nothing is noise.
+                loads.append(Load(size, more if more > 0 else float(steady(copied))))
     return found, tuple(loads)
 
 

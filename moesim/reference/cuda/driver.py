@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import ConfigError, Fault
+from moesim.errors import ConfigError, Fault, MoesimError
 from moesim.reference.cuda.backend import KernelError
 from moesim.reference.cuda.compile import missing_package
 
@@ -59,7 +59,9 @@ class Driver:
         Raises
         ------
         KernelError
-            If it fails. After a failed kernel the context is lost: the first failure is said again.
+            If a kernel has failed. The context is lost then: the first failure is said again by every call.
+        MoesimError
+            If the call fails.
         """
         code, *values = self.tried(name, *args)
         self.check(name, code)
@@ -121,7 +123,7 @@ class Driver:
             return
         said = _words(self.api, code)
         if code.name not in _STICKY:
-            raise KernelError(f"{name}: {said}")
+            raise MoesimError(f"the CUDA driver refuses {name}: {said}")
         blamed = ", ".join(dict.fromkeys(self.recent)) or "unknown"
         self._failure = KernelError(
             f"a kernel failed: {said}; started last: {blamed}; this process cannot use the GPU any more "

@@ -61,7 +61,7 @@ class Timed:
     """
 
     def __init__(self, backend: Backend, parts: Parts, *, graph: bool) -> None:
-        self._backend, self._parts = backend, parts
+        self._backend, self.parts = backend, parts
         self._ends = backend.event(), backend.event()
         self._marks: list[Event] = [backend.event() for _ in range(len(parts) + 1)]
         self._whole: Graph | None = None
@@ -106,7 +106,7 @@ class Timed:
             self._marked(None, external=False)
         self._backend.synchronize()
         pairs = zip(self._marks, self._marks[1:], strict=False)
-        return {name: self._backend.elapsed_s(*pair) for name, pair in zip(self._parts, pairs, strict=True)}
+        return {name: self._backend.elapsed_s(*pair) for name, pair in zip(self.parts, pairs, strict=True)}
 
     def close(self) -> None:
         """Give graphs back."""
@@ -116,13 +116,13 @@ class Timed:
         self._whole = self._split = None
 
     def _kernels(self, stream: Stream) -> None:
-        for launches in self._parts.values():
+        for launches in self.parts.values():
             for launch in launches:
                 self._backend.launch(launch, stream)
 
     def _marked(self, stream: Stream, *, external: bool) -> None:
         self._backend.record(self._marks[0], stream, external=external)
-        for mark, launches in zip(self._marks[1:], self._parts.values(), strict=True):
+        for mark, launches in zip(self._marks[1:], self.parts.values(), strict=True):
             for launch in launches:
                 self._backend.launch(launch, stream)
             self._backend.record(mark, stream, external=external)

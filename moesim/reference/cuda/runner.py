@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault, UnknownNameError
-from moesim.reference.cuda.backend import Backend, download, open_backend
+from moesim.reference.cuda.backend import Backend, Launch, download, open_backend
 from moesim.reference.cuda.graph import Flush, Timed
 from moesim.reference.cuda.layer import EXPERTS, Layer, Pool, Workspace, layer_bytes, routing_of
 from moesim.reference.cuda.layout import interleave
@@ -320,6 +320,11 @@ class CudaPrepared:
     def output(self) -> npt.NDArray[np.float32]:
         """What the last run computed, ``[T, H]``."""
         return bf16_values(download(self._backend, self.layer.out))
+
+    def launches(self) -> list[Launch]:
+        """Kernels of one run in their order; none where experts are offloaded."""
+        parts = {} if self._timed is None else self._timed.parts
+        return [launch for launches in parts.values() for launch in launches]
 
     def inputs(self) -> LayerInputs:
         """Tokens and weights."""

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.reference.layer import Case, IntArray, Runner
+from moesim.reference.layer import Case, IntArray, Prepared, Runner
 from moesim.validate.reference.execute import Open
 from moesim.validate.reference.predict import Work
+from moesim.validate.reference.works import RULE
+
+if TYPE_CHECKING:
+    from moesim.reference.cuda import CudaRunner
 
 
-def opener(device: str) -> Open:
-    """What opens ``cpu`` or ``cuda``."""
-    return _cpu if device == "cpu" else _cuda
+def opener(device: str, *, emulated: bool = False) -> Open:
+    """What opens ``cpu`` or ``cuda``; `emulated` has the host play a GPU, for tests of a few tokens."""
+
+    @contextlib.contextmanager
+    def gpu(played: Mapping[Case, Work]) -> Iterator[Runner]:
+        from moesim.reference.cuda import CudaRunner
+
+        # Only times are of interest, and drawing the weights of every expert takes longer than all runs.
+        with CudaRunner(emulated=emulated, alike=True, rule=RULE) as runner:
+            yield _Played(runner, played)
+
+    return _cpu if device == "cpu" else gpu
 
 
 @contextlib.contextmanager
@@ -33,8 +45,12 @@ def _cpu(played: Mapping[Case, Work]) -> Iterator[Runner]:
         yield runner
 
 
-@contextlib.contextmanager
-def _cuda(played: Mapping[Case, Work]) -> Iterator[Runner]:
-    room: Any = importlib.import_module("moesim.reference.cuda")
-    with room.CudaRunner(decide=lambda case, _ids: played[case].decided) as runner:
-        yield runner
+class _Played:
+    """A GPU whose experts are resident as the tokens before have left them."""
+
+    def __init__(self, runner: CudaRunner, played: Mapping[Case, Work]) -> None:
+        self._runner, self._played = runner, played
+        self.device = runner.device
+
+    def prepare(self, case: Case, ids: IntArray | None = None) -> Prepared:
+        return self._runner.prepare(case, ids, before=self._played[case].before)

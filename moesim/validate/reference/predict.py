@@ -26,7 +26,6 @@ from moesim.offload import Path as Way
 from moesim.ops import OpTable
 from moesim.ops.primitives import gemm, top_k, weighted_sum
 from moesim.reference.layer import Case, IntArray
-from moesim.reference.placed import PlacedCase
 
 CHOICE = Choice(backend="reference")
 #: Quantile 95 % over the median of the absolute value, of a normal law.
@@ -66,14 +65,15 @@ class Work:
         Tokens of each expert, int ``[experts]``.
     turns
         In their order; every expert with tokens is in one of them.
-    decided
-        What the device is to do, where experts are offloaded; not part of files.
+    before
+        Experts of the tokens that went before, int ``[n, top_k]``, where experts are offloaded; not part of
+        files.
     """
 
     case: Case
     counts: IntArray
     turns: tuple[Turn, ...]
-    decided: PlacedCase | None = None
+    before: IntArray | None = None
 
     @property
     def loads(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -143,6 +144,8 @@ class RunsFile(BaseModel):
             for i, row in enumerate(self.cases)
             if (fault := _fault(row, sizes[row.shape]))
         ]
+        if hashlib.sha256(self.hardware.encode("utf-8", "surrogatepass")).hexdigest() != self.hardware_sha256:
+            faults.append("hardware_sha256 is not the hash of the hardware")
         if all(row.anchor_s is not None for row in self.cases):
             faults.append("there is no held-out case")
         if faults:

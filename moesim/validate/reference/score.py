@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reference.protocol import INCONCLUSIVE, Floor, aa_floor
+from moesim.validate.reference.cases import frozen
 from moesim.validate.reference.described import Described
 from moesim.validate.reference.predict import Predicted, predict
 from moesim.validate.reference.runs import Runs
@@ -59,9 +60,9 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rows``: one a held-out case. ``summary``: ``n``, errors under the names of `errors_of` of the
-        headline statistic, which is ``statistic``; the same of the other under ``raw`` and ``paired``; of the
-        plain roofline under ``roofline``; ``by`` data type, routing, offloaded part and layer;
+        ``rows``: one a held-out case. ``summary``: ``n``, whether they are the ``frozen`` cases, errors under
+        the names of `errors_of` of the headline ``statistic``; those of either under ``raw`` and ``paired``,
+        of the plain roofline under ``roofline``, and ``by`` data type, routing, offloaded part and layer;
         ``floor`` and ``paired_floor`` (the noise without the drift), ``drift``, ``beaten``, ``gate`` and
         ``verdict``.
     """
@@ -79,6 +80,7 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
         "device": runs.device,
         "n": len(rows),
         "rounds": len(runs.seconds),
+        "frozen": {runs.works[i].case for i in held} == set(frozen(runs.device)),
         "statistic": statistic,
         **errors_of(row["error"] for row in rows),
         "coverage": float(np.mean([row["inside"] for row in rows])),

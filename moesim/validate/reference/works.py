@@ -31,8 +31,8 @@ def work_of(case: Case, ids: IntArray, recorded: Mapping[str, Recorded]) -> Work
     if not round(case.offloaded * case.shape.num_experts):
         return resident(case, ids)
     before = route(case, recorded, tokens=warm_up_tokens(case), draw=1)
-    decided = placed_case(case, ids, before=before, rule=RULE)
-    return Work(case, _counts(case, ids), tuple(_turns(decided.cell)), decided)
+    cell = placed_case(case, ids, before=before, rule=RULE).cell
+    return Work(case, _counts(case, ids), tuple(_turns(cell)), before)
 
 
 def resident(case: Case, ids: IntArray) -> Work:

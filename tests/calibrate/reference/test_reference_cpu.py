@@ -104,7 +104,8 @@ def test_loads_are_a_line(path, found):
 def test_predictions_come_from_it(path):
     result = predict(load_model("olmoe-1b-7b"), load_hardware(path), Parallelism(), Workload(64, 16, 1))
     assert result.feasible
-    assert result.tpot_s > 0
+    assert result.tpot_s >= result.bounds["tpot_s"] > 0
+    assert result.ttft_s >= result.bounds["ttft_s"] > 0
     assert not any("were not measured" in note for note in result.warnings)
 
 
@@ -140,7 +141,7 @@ def test_a_ceiling_that_experts_exceed_is_raised():
     rows = observe(layers, measure(runs, 2), "0").rows
     limits = raised(low, rows["expert"])
     assert limits.flops_per_s["fp32"] == pytest.approx(0.9 * PEAK, rel=0.1)
-    assert limits.flops_per_s["bf16"] == 5e9
+    assert limits.flops_per_s["bf16"] == limits.flops_per_s["fp32"]
     assert 0.7 * READ < limits.read_bytes_per_s < READ
     assert raised(limits, rows["expert"]) == limits
     assert raised(low, rows["gemm"]) == low
@@ -205,6 +206,29 @@ def test_without_a_name_it_writes_where_validation_looks(command, found, tmp_pat
     assert "warning: inconclusive: equal measurements differ by 12%" in done.output
 
 
+def test_without_room_for_a_file_the_rest_is_kept(command, found, tmp_path):
+    path = tmp_path / "here.yaml"
+    done = command(replace(found, reads=None), "-o", path, "--json")
+    assert done.exit_code == 0, done.output
+    assert "storage is left out" in done.stderr
+    machine = load_hardware(path)
+    assert machine.host.storage is None
+    assert machine.host_link is not None
+
+
+def test_a_file_that_cannot_be_written_is_no_fault_of_the_rest(monkeypatch):
+    kept = {"read": "unset"}
+
+    def runner(backing):
+        if backing == "file":
+            raise ConfigError("no room")
+        return opened()(backing)
+
+    monkeypatch.setattr("moesim.calibrate.reference.cpu.learn", lambda *given: kept.update(read=given[-1]))
+    calibrate_cpu(runner, limit_s=0.0, best=lambda: CEILINGS)
+    assert kept == {"read": None}
+
+
 def test_a_calibration_can_be_interrupted():
     with pytest.raises(KeyboardInterrupt):
         calibrate_cpu(opened(stop_after=5), limit_s=0.0, best=lambda: CEILINGS)
@@ -218,6 +242,13 @@ def test_an_interrupted_run_leaves_the_old_file(command, tmp_path):
     assert "interrupted: nothing was written" in done.output
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_too_little_memory_is_said(command, tmp_path):
+    done = command(MemoryError(), "-o", tmp_path / "here.yaml")
+    assert isinstance(done.exception, ConfigError)
+    assert "not enough memory" in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_faults_of_options_come_before_any_work(command, tmp_path):

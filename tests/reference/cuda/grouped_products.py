@@ -149,5 +149,5 @@ def run(emulated: Emulation, key: str, variant: Variant, problem: Problem, grid=
 def error(got, expected) -> float:
     """Norm of the difference over the norm; NaN counts as infinite."""
     size = float(np.linalg.norm(expected))
-    distance = float(np.linalg.norm(got - expected))
+    distance = float(np.linalg.norm(got.astype(np.float64) - expected))  # what is wrong may be large
     return distance / size if np.isfinite(distance) else np.inf

@@ -136,6 +136,22 @@ report(lambda: backend.launch(big(101 * 1024)))
     )
 
 
+def test_a_call_that_is_refused():
+    code = (
+        REPORT
+        + """
+backend = open_backend()
+held = upload(backend, np.zeros((4, 64), np.uint16))
+report(lambda: backend.tensor_map(held, 257, 64))
+print(backend.tensor_map(held, 8, 64).words.shape, (download(backend, held) == 0).all())
+"""
+    )
+    assert said(code).splitlines() == [
+        "MoesimError: the CUDA driver refuses cuTensorMapEncodeTiled: CUDA_ERROR_INVALID_VALUE: it failed",
+        "(16,) True",
+    ]
+
+
 def test_a_capture_that_fails_is_ended():
     code = """
 backend = open_backend()

@@ -59,6 +59,19 @@ extern "C" __global__ void fragments(const u16* a, const u16* b, f32* product, u
     for (int i = 0; i < 4; ++i) product[lane * 4 + i] = d[i];
     transposed[lane] = transpose_8x8(x[0]);
 }
+template <int LESS, int MORE>
+static __device__ void roles(i32* out) {
+    if (threadIdx.x < 128)
+        registers_give<LESS>();
+    else
+        registers_take<MORE>();
+    out[threadIdx.x] = 1;
+}
+extern "C" __global__ void registers_enough(i32* out) { roles<40, 232>(out); }
+extern "C" __global__ void registers_too_many(i32* out) { roles<40, 240>(out); }
+extern "C" __global__ void registers_by_half_a_warpgroup(i32* out) {
+    if (threadIdx.x < 64) registers_give<40>();
+}
 """
 #: Swizzles as descriptors number them: bytes, and how many address bits are mixed (CuTe: Swizzle<n, 4, 3>).
 MODES = {0: (16, 0), 1: (128, 3), 2: (64, 2), 3: (32, 1)}
@@ -196,3 +209,14 @@ def test_warps_multiply_and_transpose(emulated):
     expected = 2 * from_bf16(a).astype(float) @ from_bf16(b).astype(float).T
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(transposed.view(np.uint16).reshape(8, 8), a[:8, :8].T)
+
+
+def test_registers_are_taken_from_what_others_gave(emulated):
+    out = np.zeros(384, np.int32)
+    for order in (0, 1, 5):
+        emulated.launch("registers_enough", 1, 384, [out], order=order)
+    assert out.all()
+    with pytest.raises(EmulationError, match="wait for registers"):
+        emulated.launch("registers_too_many", 1, 384, [out])
+    with pytest.raises(EmulationError, match="setmaxnreg"):
+        emulated.launch("registers_by_half_a_warpgroup", 1, 384, [out])

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moesim.errors import ConfigError, InfeasibleError, UnknownNameError
 from moesim.reference.cuda import CudaRunner, runner
@@ -108,7 +110,11 @@ def test_parts_are_those_of_the_contract():
     ticks = iter(range(10_000))
     backend = EmulatedBackend(clock=lambda: float(next(ticks)))
     with CudaRunner(backend=backend) as device:
-        timing = device.prepare(Case(SMALL, 2, dtype="bf16")).run()
+        prepared = device.prepare(Case(SMALL, 2, dtype="bf16"))
+        timing = prepared.run()
+    assert [launch.kernel for launch in prepared.launches()] == [
+        "router_logits", "route_small", "permute", "experts_up", "experts_down", "combine",
+    ]  # fmt: skip
     names = ("router", "top_k", "permute", "up", "down", "weighted_sum")
     assert timing.parts == {**dict.fromkeys(names, 1.0), "experts": 3.0}
     assert timing.seconds == 1.0
@@ -184,6 +190,7 @@ def test_unknown_kernels():
 
 def test_the_device_and_its_emulation_compute_the_same():
     """The layer through the driver's interface, on a driver without a GPU."""
+    pytest.importorskip("cuda.bindings")
     code = """
 from moesim.reference.cuda import CudaRunner
 from moesim.reference.cuda.check import check_case
@@ -215,3 +222,27 @@ print(prepared.variant)
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["sm90_swap_8"]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_layers_of_any_size_are_right(data):
+    """Sizes are the kernels' arguments: what is compiled once is right for all that are allowed."""
+    experts = data.draw(st.integers(1, 40))
+    shape = LayerShape(
+        "any",
+        num_experts=experts,
+        top_k=data.draw(st.integers(1, min(experts, 16))),
+        hidden=64 * data.draw(st.integers(1, 4)),
+        width=8 * data.draw(st.integers(1, 20)),
+        renormalise=data.draw(st.booleans()),
+    )
+    routing = data.draw(st.sampled_from(["uniform", "zipf:1", "one-hot"]))
+    case = Case(
+        shape, data.draw(st.integers(1, 40)), routing, dtype="bf16", seed=data.draw(st.integers(0, 99))
+    )
+    name = data.draw(st.sampled_from(["sm90_swap_8", "sm90_64x128", "mma_16x128"]))
+    backend = EmulatedBackend(multiprocessors=data.draw(st.integers(1, 5)), seed=data.draw(st.integers(0, 9)))
+    with CudaRunner(backend=backend, variant=name) as device:
+        checks = check_case(device.prepare(case, route(case)))
+    assert [check for check in checks if not check.passed] == []

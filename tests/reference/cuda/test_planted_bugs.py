@@ -43,6 +43,7 @@ HOPPER = {
     "rows of a warp overlap": ("half * 64 + warp * 16;", "half * 64 + warp * 8;"),
     "tiles start one row late": ("step * STEP, item.first)", "step * STEP, item.first + 1)"),
     "barriers are used before they are made": ("__syncthreads();", ""),
+    "the copy engine is not told of barriers": ("mbarrier_init_done();", ""),
 }  # fmt: skip
 SHARED = {
     "rows behind a group are written": ("row < end && column < width", "column < width"),

@@ -22,7 +22,11 @@ devices:
         cores: 1
         peak: {fp32: 100 GFLOP/s, bf16: 100 GFLOP/s}
         kernels:
-          measured: {verdict: measured, floor: {median: 0.02, p95: 0.05}, copies: {residual: 0.03}}
+          measured:
+            verdict: measured
+            floor: {median: 0.02, p95: 0.05}
+            copies: {residual: 0.03}
+            machine: {cpu: An abacus}
           fits:
 @FITS@
     memories:

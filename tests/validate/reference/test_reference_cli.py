@@ -41,6 +41,9 @@ def test_it_runs_scores_and_keeps_the_runs(moesim, machine_file, tmp_path):
     assert "verdict: passed (gate: median <= 10%, p95 <= 20%)" in out
     assert "noise floor" in out
     assert "plain roofline" in out
+    assert "not the frozen cases" in out
+    # The description is of another processor than the one that runs.
+    assert "warning: the description is of" in err
     assert "running (30)" not in err
     code, out, _ = moesim("validate", "reference", "--from", raw, "--json")
     document = json.loads(out)
@@ -108,6 +111,9 @@ def test_mistakes(moesim, machine_file, tmp_path, monkeypatch):
     assert code == 2
     assert "not calibrated" in err
     assert "moesim calibrate cpu" in err
+    code, _, err = moesim("validate", "reference", "--device", "cuda", "--hardware", machine_file)
+    assert code == 2
+    assert "is not the description of a cuda device (got 'cpu'); allowed: that of a GPU" in err
     code, _, err = moesim("validate", "reference", "--from", tmp_path / "none.json")
     assert code == 2
     code, _, err = moesim("validate", "reference", "--hardware", machine_file, "--traces", tmp_path / "none")

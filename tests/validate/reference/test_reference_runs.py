@@ -72,8 +72,9 @@ def test_all_faults_at_once(kept, tmp_path):
         (lambda d: d["shapes"].append(d["shapes"][0]), "two shapes have the same name"),
         (lambda d: [row.update(anchor_s=1.0) for row in d["cases"]], "there is no held-out case"),
         (lambda d: d.update(hardware_sha256="x"), "hardware_sha256"),
+        (lambda d: d.update(hardware=d["hardware"] + " "), "hardware_sha256 is not the hash"),
     ],
-    ids="short-round short-part experts tokens idle copied waits shape twice anchors hash".split(),
+    ids="short-round short-part experts tokens idle copied waits shape twice anchors hash edited".split(),
 )
 def test_what_does_not_fit_together(kept, tmp_path, change, message):
     document = json.loads(kept[1].read_text())

@@ -24,6 +24,7 @@ def test_a_perfect_law_has_no_error(runs_of, machine):
     assert summary["n"] == 10 == len(found["rows"])
     assert summary["verdict"] == "passed"
     assert summary["statistic"] == "paired"
+    assert not summary["frozen"]
     for name in ("median", "p90", "p95", "max"):
         assert summary[f"{name}_abs_error"] == pytest.approx(0.0, abs=1e-12)
     assert summary["floor"]["median"] == 0.0

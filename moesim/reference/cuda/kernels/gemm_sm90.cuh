@@ -14,13 +14,15 @@ constexpr i32 STEP = 64;
 constexpr u32 ROW_BYTES = STEP * 2, TOKEN_BYTES = BM * ROW_BYTES, WEIGHT_BYTES = BN * ROW_BYTES;
 constexpr u32 STAGE_BYTES = TOKEN_BYTES + WEIGHT_BYTES;
 constexpr int WIDTH = SWAP ? BM : BM == 128 ? BN : BN / 2;  // N of wgmma
-constexpr int CONSUMER_WARPS = 8;
+constexpr int CONSUMER_WARPS = 8;  // one lane of each gives a stage back
 static_assert(SWAP ? BN == 128 && BM <= 64 : BM == 64 || BM == 128, "two warpgroups multiply, 64 rows each");
 
 // Matrix descriptor of PTX, "Matrix Descriptor Format" of wgmma: bits 0-13 start address / 16, 16-29 leading
 // dimension offset / 16 (unused with swizzled K-major, 1 by convention), 32-45 stride offset / 16 (8 rows to the next
 // 8: 1024 bytes), 49-51 base offset (0: boxes start at multiples of 1024), 62-63 swizzle (1: 128 bytes).
 // A step of 16 along k is 32 bytes, added to the start address: the swizzle is of address bits, so it goes along.
+// DeepGEMM and TensorRT-LLM fill the same fields of CUTLASS' GmmaDescriptor with the same numbers (stride 64,
+// layout 1, base 0).
 static __device__ __forceinline__ u64 matrix_descriptor(u32 address) {
     return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
@@ -82,7 +84,7 @@ static __device__ __forceinline__ void grouped(const TensorMap& tokens, const Te
     const i32 count = __ldg(num_tiles), columns = (n + BN - 1) / BN, steps = (k + STEP - 1) / STEP;
     Ring at;
     if (group == 0) {
-#if REGISTERS
+#if REGISTERS  // 40 and twice 232 are three times 168, what a block of 384 threads starts with
         registers_give<40>();
 #endif
         if (threadIdx.x != 0) return;

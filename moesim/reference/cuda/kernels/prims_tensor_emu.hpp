@@ -114,6 +114,11 @@ struct Phase {
 static_assert(sizeof(Phase) == 8, "a barrier is a word");
 constexpr u64 phase_mark = 0x5AFE;
 
+// Whether barriers were made that the copy engine was not yet told of.
+struct Fresh {
+    bool barriers = false;
+};
+
 static inline Phase* phase_at(u64* barrier) {
     shared_address(aligned(barrier, 8));
     Phase* p = reinterpret_cast<Phase*>(barrier);
@@ -140,8 +145,9 @@ static inline void mbarrier_init(u64* barrier, u32 count) {
     p.pending = p.expected = count;
     p.mark = emu::phase_mark;
     std::memcpy(barrier, &p, 8);
+    emu::block_state<emu::Fresh>()->barriers = true;
 }
-static inline void mbarrier_init_done() {}
+static inline void mbarrier_init_done() { emu::block_state<emu::Fresh>()->barriers = false; }
 static inline void mbarrier_arrive(u64* barrier) { emu::arrive(barrier); }
 static inline void mbarrier_expect(u64* barrier, u32 bytes) {
     emu::phase_at(barrier)->bytes += bytes;
@@ -180,6 +186,7 @@ static inline void tma_load(void* shared, const TensorMap* where, u64* barrier, 
     const u32 to = shared_address(emu::aligned(shared, 128));
     if (map.mark != 0x7E4504) emu::fail("a tensor map that was not encoded");
     emu::phase_at(barrier);
+    if (emu::block_state<emu::Fresh>()->barriers) emu::fail("the copy engine was not told of the barriers");
     emu::defer(1 + emu::some_turns(4), [map, to, barrier, column, row] {
         const u32 line = map.box[0] * 2;
         for (u32 r = 0; r < map.box[1]; ++r)
@@ -200,10 +207,31 @@ static inline void tma_load(void* shared, const TensorMap* where, u64* barrier, 
 }
 
 // --- sm_90a: registers of a warpgroup -----------------------------------------------------------------------------
+// Given and taken once by every warpgroup, all of its threads together; who takes waits until others have given.
+// At its start a thread has its share of the multiprocessor's 65536, in eights (one block, as launch bounds say).
+namespace emu {
+struct Registers {
+    i32 spare = 0;
+};
+static inline void change_registers(i32 to) {
+    const i32 start = 65536 / (i32)block().threads / 8 * 8;
+    meet(self().id / 128 * 128, 128, "its warpgroup (setmaxnreg)");
+    i32& spare = block_state<Registers>()->spare;
+    if (self().id % 128) return;
+    wait_until([&spare, to, start] { return spare >= to - start; }, "registers");
+    spare -= to - start;
+}
+}  // namespace emu
 template <int N>
-static inline void registers_give() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg"); }
+static inline void registers_give() {
+    static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg");
+    emu::change_registers(N);
+}
 template <int N>
-static inline void registers_take() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg"); }
+static inline void registers_take() {
+    static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg");
+    emu::change_registers(N);
+}
 
 // --- sm_90a: wgmma ----------------------------------------------------------------------------------------------
 namespace emu {
