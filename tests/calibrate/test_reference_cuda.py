@@ -23,7 +23,7 @@ from planted_gpu import (
     tile_of,
 )
 
-from moesim.calibrate.reference import anchors, cuda_ceilings, inconclusive
+from moesim.calibrate.reference import anchors, cuda_ceilings, inconclusive, measured
 from moesim.calibrate.reference.cuda import CalibratedCuda, calibrate_cuda
 from moesim.calibrate.reference.cuda_file import text_of
 from moesim.calibrate.reference.cuda_set import Sizes, points
@@ -186,3 +186,4 @@ def test_file_stands_alone(machine):
     assert {key[0] for key in machine.device.processor.kernels} == {"gemm", "top_k", "weighted_sum"}
     assert [anchor.case.shape.top_k for anchor in anchors(machine.path)] == [8] * 3
     assert not inconclusive(machine.path)
+    assert measured(machine.path)["copies"]["residual"] < 0.01

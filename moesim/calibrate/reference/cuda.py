@@ -153,6 +153,7 @@ def calibrate_cuda(
         "floor": {"median": floor.median, "p95": floor.p95},
         "ceilings": found.to_dict(),
         "contention": beside,
+        "copies": {"residual": found.host["h2d_pinned"].residual},
         "best_flops_per_s": _best_flops(runs),
         "left_out": {"products": waves.left_out.to_dict(), "experts": layers.to_dict()},
         "anchors": [_anchor(run) for run in runs if run.point.aim == "anchor"],

@@ -67,11 +67,19 @@ class Line:
             tuple((float(a), float(b)) for a, b in zip(size, seconds, strict=True)),
         )
 
+    @property
+    def residual(self) -> float:
+        """Median distance of the points from the line, as a fraction."""
+        size, seconds = np.array(self.points).T
+        modelled = self.latency_s + size / self.bandwidth_bytes_per_s
+        return float(np.median(np.abs(modelled / seconds - 1.0)))
+
     def to_dict(self) -> dict[str, Any]:
         """For files."""
         return {
             "latency_s": self.latency_s,
             "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
+            "residual": self.residual,
             "points": [list(point) for point in self.points],
         }
 
