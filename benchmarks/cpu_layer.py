@@ -3,7 +3,7 @@
     python benchmarks/cpu_layer.py [--rounds 7]
 
 Prints seconds of an expert against bare matrix products of the same shapes on cold weights, seconds of a
-layer without work, and how far apart equal measurements are.
+layer without work, whether times of experts add, and how far apart equal measurements are.
 """
 
 from __future__ import annotations
@@ -99,6 +99,23 @@ def overhead(runner: CpuRunner, rounds: int) -> None:
         )
 
 
+def additivity(runner: CpuRunner, rounds: int) -> None:
+    """The experts of a skewed layer as one layer, and the same tokens per expert as four layers."""
+    shape = LayerShape("whole", 64, 8, 512, 256)
+    whole = Case(shape, 128, "zipf:1.0")
+    ids = route(whole)
+    counts = np.sort(np.bincount(ids.ravel(), minlength=64))
+    prepared = [runner.prepare(whole, ids)]
+    for quarter in range(4):
+        pairs = np.repeat(np.arange(16), counts[quarter::4])
+        mixed = np.random.default_rng(quarter).permutation(pairs)[:, None].astype(np.int32)
+        prepared.append(runner.prepare(Case(LayerShape("part", 16, 1, 512, 256), len(mixed)), mixed))
+    found = measure(prepared, rounds=rounds)
+    seconds = np.array([[one.expert_s.sum() for one in row] for row in found.timings])
+    ratio = np.median(seconds[:, 1:].sum(axis=1) / seconds[:, 0])
+    print(f"experts of a layer, as four layers over as one: {ratio:.3f} (median of {rounds} pairs)")
+
+
 def noise(runner: CpuRunner, rounds: int) -> None:
     cases = [
         Case(shape, tokens, routing, offloaded, dtype)
@@ -122,6 +139,7 @@ def main() -> None:
         products(runner, rounds)
         print()
         overhead(runner, rounds)
+        additivity(runner, 3 * rounds)
         print()
         noise(runner, rounds)
 

@@ -44,7 +44,7 @@ def cpu(
     from moesim.calibrate.reference.cpu import calibrate_cpu
     from moesim.calibrate.reference.document import Facts, description, summary, text_of
     from moesim.cli.progress import Bars
-    from moesim.errors import ConfigError
+    from moesim.errors import ConfigError, Fault
     from moesim.files import atomic_write, check_writable
     from moesim.reference import machine
     from moesim.reference.cpu import CpuRunner
@@ -62,6 +62,9 @@ def cpu(
     except KeyboardInterrupt:
         stderr(f"interrupted: nothing was written to {target}")
         raise typer.Exit(130) from None
+    except MemoryError:
+        wrong = "not enough memory for weights that no cache holds"
+        raise ConfigError(Fault(wrong, allowed="about 1 GB of free memory; nothing was written")) from None
     command = " ".join(["moesim", *sys.argv[1:]])
     facts = Facts(
         state,

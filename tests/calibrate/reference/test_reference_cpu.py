@@ -104,7 +104,8 @@ def test_loads_are_a_line(path, found):
 def test_predictions_come_from_it(path):
     result = predict(load_model("olmoe-1b-7b"), load_hardware(path), Parallelism(), Workload(64, 16, 1))
     assert result.feasible
-    assert result.tpot_s > 0
+    assert result.tpot_s >= result.bounds["tpot_s"] > 0
+    assert result.ttft_s >= result.bounds["ttft_s"] > 0
     assert not any("were not measured" in note for note in result.warnings)
 
 
@@ -241,6 +242,13 @@ def test_an_interrupted_run_leaves_the_old_file(command, tmp_path):
     assert "interrupted: nothing was written" in done.output
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_too_little_memory_is_said(command, tmp_path):
+    done = command(MemoryError(), "-o", tmp_path / "here.yaml")
+    assert isinstance(done.exception, ConfigError)
+    assert "not enough memory" in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_faults_of_options_come_before_any_work(command, tmp_path):

@@ -86,6 +86,21 @@ def test_any_routing_is_exact(
     assert prepared.loads == timing.loaded.sum() <= (hit > 0).sum()
 
 
+def test_bf16_rounds_where_a_device_does(runner):
+    """Activations, outputs of experts, and sums: the same bits, but where float32 falls to another side."""
+    case = Case(SMALL, 50, dtype="bf16")
+    inputs = exact.inputs(case)
+    prepared = runner.prepare(case, inputs=inputs)
+    prepared.run()
+    x, wanted = exact.values(inputs.x).astype(np.float64), np.zeros((50, 64))
+    for (t, j), e in np.ndenumerate(prepared.ids):
+        gate, up = np.split(exact.values(inputs.gate_up[e]) @ x[t], 2)
+        inner = exact.bf16_round((gate / (1 + np.exp(-gate)) * up).astype(np.float32))
+        y = exact.values(inputs.down[e]).astype(np.float64) @ inner
+        wanted[t] += prepared.weights[t, j] * exact.bf16_round(y.astype(np.float32))
+    assert (prepared.output() == exact.bf16_round(wanted.astype(np.float32))).mean() > 0.98
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_router_chooses_as_in_float64(runner, dtype, renormalise):

@@ -190,6 +190,7 @@ def test_unknown_kernels():
 
 def test_the_device_and_its_emulation_compute_the_same():
     """The layer through the driver's interface, on a driver without a GPU."""
+    pytest.importorskip("cuda.bindings")
     code = """
 from moesim.reference.cuda import CudaRunner
 from moesim.reference.cuda.check import check_case
