@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from reference_laws import HELD
 
 from moesim.cost import ExpertShape, expert_times
+from moesim.cost.waves import wave_times
+from moesim.hardware.tiles import Tile, TileLaw
 from moesim.reference.layer import Case, LayerShape
 from moesim.reference.routings import route
 from moesim.validate.reference import Turn, Work, predict
@@ -72,6 +74,22 @@ def test_bound_roofline_and_interval(machine, case, seed):
         assert found.low < found.seconds < found.high
         # Residuals of single parts are 10 %; several parts together are surer.
         assert found.high <= found.seconds * np.exp(0.1) * (1 + 1e-9)
+
+
+def test_a_gpu_with_a_law_of_waves(machine):
+    law = TileLaw((Tile("t", 64, 64, 0.5, 1e-6, 2e-6),), 1e-6, 2, log_error=(-0.3, 0.0, 0.4))
+    core = replace(machine.device.processor, cores=8, tiles={"fp32": law})
+    gpu = replace(machine, kind="gpu", device=replace(machine.device, processors=(core,)))
+    one = resident(case := Case(SHAPE, 500), route(case))
+    found = predict(one, gpu)
+    shape = ExpertShape(256, 512, 3, "fp32")
+    waves = wave_times(one.counts[None].astype(float), shape, gpu.device, law).seconds[0]
+    assert found.parts["experts"] == pytest.approx(waves)
+    assert found.seconds == pytest.approx(sum(found.parts.values()))
+    # Nearly all of the time is the experts': so is the interval.
+    share = waves / found.seconds
+    assert found.high / found.seconds - 1 == pytest.approx(share * (np.exp(0.4) - 1), rel=0.01)
+    assert 1 - found.low / found.seconds == pytest.approx(share * (1 - np.exp(-0.3)), rel=0.01)
 
 
 def test_faster_machines_are_predicted_to_be_faster(machine):
