@@ -268,6 +268,13 @@ def together(backend: Backend, work: Callable[[], None], other: Stream) -> float
     return _median(np.array(found))
 
 
+def reading(backend: Backend, buffer: Buffer, sink: Buffer) -> Launch:
+    """A kernel that reads a buffer."""
+    words = buffer.nbytes // 16
+    grid = max(min(BLOCKS_PER_CORE * backend.multiprocessors, -(-words // THREADS)), 1)
+    return Launch(PROGRAM, "read_bytes", grid, THREADS, (buffer, sink, np.int64(words)))
+
+
 def contention(backend: Backend, kernel: Launch, size: int) -> dict[str, float]:
     """How much a kernel and copies from the host slow each other down: seconds together over seconds alone.
 

@@ -1,4 +1,4 @@
-"""What is run to learn a machine: layers chosen before any measurement, and not those that are predicted.
+"""What is run to learn a machine: layers that are not those that are predicted.
 
 Three families, all of whole layers, because a product inside a layer is slower than one repeated alone (its
 weights are cold, its tokens were just gathered):

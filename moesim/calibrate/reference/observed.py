@@ -91,8 +91,10 @@ def observe(trials: Sequence[Trial], measured: Measured, version: str) -> Observ
         Of moesim.
     """
     slower, parts = pace(measured.seconds)[:, None], measured.parts
-    # Whatever is done once a layer and has no name is done for the choice of experts.
-    choice = measured.seconds - sum(parts[name] for name in ("router", "weighted_sum", "experts", "copy"))
+    # What has no timer of its own is done once a layer, for the choice of experts: all that is fitted adds
+    # up to the layer. Times of single experts leave out the way into their loop.
+    alone = np.array([[_named(_cpu(timing)) for timing in row] for row in measured.timings])
+    choice = measured.seconds - parts["router"] - parts["weighted_sum"] - alone
     timed = {"gemm": parts["router"], "top_k": choice, "weighted_sum": parts["weighted_sum"]}
     ops = {kernel: steady(seconds / slower) for kernel, seconds in timed.items()}
     experts, loads = _experts(trials, measured, slower[:, 0])
@@ -126,6 +128,11 @@ def _experts(
                 # Less than nothing is noise.
                 loads.append(Load(size, more if more > 0 else float(steady(copied))))
     return found, tuple(loads)
+
+
+def _named(timing: CpuTiming) -> float:
+    """Seconds of experts and copies, by their own timers."""
+    return float(timing.expert_s.sum() + timing.copy_s.sum())
 
 
 def _cpu(timing: object) -> CpuTiming:

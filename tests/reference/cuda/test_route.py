@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routed_batch import (
     arrays,
+    check_layer,
     check_plan,
     expected_choice,
     expected_plan,
@@ -223,6 +224,22 @@ def test_from_tokens_to_the_plan(emulation, tokens, experts, top_k, hidden, forc
     np.testing.assert_array_equal(batch["ids"], ids)
     np.testing.assert_allclose(batch["weights"], weights, rtol=3e-6)
     check_plan(batch, routing)
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_a_batch_of_any_size(emulation, data):
+    experts = data.draw(st.integers(1, 140), "experts")
+    routing = Routing(
+        tokens=data.draw(st.integers(1, 40), "tokens"),
+        num_experts=experts,
+        top_k=data.draw(st.integers(1, min(16, experts)), "top_k"),
+        hidden=64 * data.draw(st.integers(1, 9), "hidden / 64"),
+        rows=data.draw(st.sampled_from([8, 16, 64, 128]), "rows"),
+        multiprocessors=data.draw(st.sampled_from([1, 3, 132]), "multiprocessors"),
+        renormalise=data.draw(st.booleans(), "renormalise"),
+    )
+    check_layer(emulation, routing, data.draw(st.integers(0, 3), "order"))
 
 
 def test_sizes_that_are_not_taken():
