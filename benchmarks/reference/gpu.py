@@ -34,7 +34,7 @@ from moesim.files import atomic_write
 from moesim.reference import machine
 from moesim.reference.cuda import CudaRunner, baselines
 from moesim.reference.cuda.backend import Backend, open_backend
-from moesim.reference.cuda.check import SHAPES, check_kernels
+from moesim.reference.cuda.check import SHAPES, check_kernels, check_paths
 from moesim.reference.cuda.variants import bounds
 from moesim.reference.layer import Case, LayerShape
 from moesim.reference.routings import route
@@ -136,10 +136,12 @@ def layer_s(plan: Plan, shape: LayerShape, tokens: int) -> tuple[float, dict[str
 
 
 def kernels(plan: Plan, *, few: bool = False) -> list[Figure]:
-    """Every kernel against float64."""
+    """Every kernel against float64, and every way to run a layer against the plainest."""
     chosen = [variant for variant, _ in bounds(plan.backend.capability)]
     some = {"shapes": SHAPES[1:], "batches": ((7, "zipf:1.2"),), "variants": chosen[::3]}
     checks = check_kernels(plan.backend, **(some if few or plan.tiny else {}))
+    if not few and not plan.tiny:
+        checks += check_paths(plan.backend)
     return [Figure(f"error of {c.name}", c.error, "", must=c.limit, most=True) for c in checks]
 
 

@@ -67,7 +67,10 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     if not summary["frozen"]:
         found.append("these are not the frozen cases: the verdict is not one that compares with others'")
     if summary["beaten"]:
-        found.append(f"{summary['beaten']} layers ran faster than their bound: a ceiling is too low")
+        found.append(
+            f"{summary['beaten']} of the layers beat their bound in some round, by up to "
+            f"{summary['beaten_by']:.1%}: a ceiling was measured too low"
+        )
     else:
         found.append("no run was faster than its bound")
     limits = ", ".join(f"{name} <= {limit:.0%}" for name, limit in gate.items())

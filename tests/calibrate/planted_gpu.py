@@ -120,7 +120,7 @@ class PlantedRunner:
 class PlantedBackend:
     """Streams, copies and kernels that take planted time; the host has a clock too (`perf_counter`)."""
 
-    emulated = True
+    emulated = False
     name = "Planted GPU"
     capability = (9, 0)
     multiprocessors = CORES

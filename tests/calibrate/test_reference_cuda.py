@@ -23,7 +23,7 @@ from planted_gpu import (
     tile_of,
 )
 
-from moesim.calibrate.reference import anchors, cuda_ceilings, inconclusive
+from moesim.calibrate.reference import anchors, cuda_ceilings, inconclusive, measured
 from moesim.calibrate.reference.cuda import CalibratedCuda, calibrate_cuda
 from moesim.calibrate.reference.cuda_file import text_of
 from moesim.calibrate.reference.cuda_set import Sizes, points
@@ -32,6 +32,7 @@ from moesim.hardware import load_hardware
 from moesim.hardware.describe import check_file
 from moesim.hardware.types import Hardware
 from moesim.reference.layer import Case, LayerShape
+from moesim.validate.reference.predict import Turn, Work, predict
 
 #: Less memory than on a GPU: the transfer's blocks are real.
 SIZES = replace(Sizes(), transfer_bytes=(1 << 12, 1 << 16, 1 << 20, 1 << 22), launches=20)
@@ -76,6 +77,7 @@ def machine(found, tmp_path_factory: pytest.TempPathFactory) -> Hardware:
     return load_hardware(path)
 
 
+NOTHING = np.zeros(0, np.int32)
 HELD_OUT = [
     (LayerShape("mixtral", 8, 2, 4096, 14336), (1, 16, 256, 4096)),
     (LayerShape("qwen3", 128, 8, 2048, 768), (1, 4, 64, 256, 1024, 4096)),
@@ -87,17 +89,23 @@ HELD_OUT = [
 @pytest.mark.parametrize("skew", [0.0, 0.8, 1.5])
 @pytest.mark.parametrize(("shape", "tokens"), HELD_OUT, ids=[shape.name for shape, _ in HELD_OUT])
 def test_the_file_predicts_layers_it_has_not_seen(machine, shape, tokens, skew):
-    popularity = np.arange(1.0, shape.num_experts + 1) ** -skew
+    popularity = -skew * np.log(np.arange(1.0, shape.num_experts + 1))
     for number in tokens:
-        drawn = np.random.default_rng(number).multinomial(number * shape.top_k, popularity / popularity.sum())
-        counts = np.minimum(drawn, number)
+        noise = np.random.default_rng(number).gumbel(size=(number, shape.num_experts))
+        ids = np.argsort(-popularity - noise, axis=1)[:, : shape.top_k]
+        counts = np.bincount(ids.ravel(), minlength=shape.num_experts)
         one = ExpertShape(shape.hidden, shape.width, 3, "bf16")
         predicted = expert_times(
             counts[None].astype(float), one, machine.device, Choice("reference")
         ).seconds[0]
-        parts = parts_s(Case(shape, number, dtype="bf16"), counts.tolist(), tile_of(counts.tolist()))
+        case = Case(shape, number, dtype="bf16")
+        parts = parts_s(case, counts.tolist(), tile_of(counts.tolist()))
         truth = sum(parts[name] for name in ("permute", "up", "down"))
         assert predicted == pytest.approx(truth, rel=0.02), (number, predicted / truth - 1)
+        # As validation predicts whole layers: with router, top-k and the weighted sum.
+        turn = Turn(np.flatnonzero(counts).astype(np.int32), NOTHING, NOTHING)
+        whole = predict(Work(case, counts.astype(np.int32), (turn,)), machine)
+        assert whole.seconds == pytest.approx(sum(parts.values()), rel=0.02), number
 
 
 def test_planted_numbers_come_back(found):
@@ -178,3 +186,4 @@ def test_file_stands_alone(machine):
     assert {key[0] for key in machine.device.processor.kernels} == {"gemm", "top_k", "weighted_sum"}
     assert [anchor.case.shape.top_k for anchor in anchors(machine.path)] == [8] * 3
     assert not inconclusive(machine.path)
+    assert measured(machine.path)["copies"]["residual"] < 0.01

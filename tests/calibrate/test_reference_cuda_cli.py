@@ -57,7 +57,7 @@ def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_ceilings, "clock", device)
     monkeypatch.setattr(backends, "open_backend", lambda **_: device)
     monkeypatch.setattr(variants, "bounds", lambda _: [(tile, tile.most) for tile in UNKNOWN])
-    monkeypatch.setattr(cuda_set, "TINY", few)
+    monkeypatch.setattr(cuda_set, "Sizes", lambda: few)
     monkeypatch.setattr(cuda, "CudaRunner", runner, raising=False)
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from moesim.errors import ConfigError, Fault
+from moesim.hardware import load_hardware
 from moesim.reference.cuda.compile import Program, compiled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +30,8 @@ def command() -> ModuleType:
 
 
 def test_dry_run(command, tmp_path, capsys):
-    steps = ["kernels", "sanitizer", "limits", "layer-128", "moves", "validate"]
-    assert command.main(["--emulated", "--out", str(tmp_path), "--steps", *steps]) == 0
+    steps = list(command.STEPS)
+    assert command.main(["--emulated", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "NOT met" not in printed
     assert "EMULATED on the host" in printed
@@ -38,6 +39,7 @@ def test_dry_run(command, tmp_path, capsys):
     assert "| 1190 us | - | 850 us | - |" in printed
     for name in steps:
         assert json.loads((tmp_path / f"step-{name}.json").read_text())["emulated"] is True
+    assert load_hardware(tmp_path / "gpu.yaml").device.processor.tiles["bf16"].tiles[0].name == "sm90_swap_8"
     # What is there is not run again.
     assert command.main(["--emulated", "--out", str(tmp_path), "--steps", "kernels"]) == 0
     assert "kept from" in capsys.readouterr().out

@@ -54,7 +54,8 @@ def document(rows, drift=True):
         "floor": {"median": 0.01, "p95": 0.04, "most": 0.1},
         "paired_floor": {"median": 0.01, "p95": 0.02} if drift else None,
         "drift": {"anchors": 5, "median": 1.02, "least": 0.98, "most": 1.1} if drift else None,
-        "beaten": 0,
+        "beaten": 1,
+        "beaten_by": 0.02,
         "by": {"dtype": {"fp32": {"n": len(rows), **errors, "coverage": 1.0}}},
     }
     return {
@@ -75,6 +76,7 @@ def test_page(tmp_path, drift):
     assert write_reference(document([_row(i) for i in range(5)], drift), path, seen).read_text() == text
     assert "<b>few</b>" not in text
     assert "A &amp; B &lt;CPU&gt;" in text
+    assert "beat their bound in some round: 1, by up to 2.0 %" in text
     assert text.count("</script>") == 1
     assert not re.search(r'(src|href)="(?!#)', text)
     assert text.count('role="img" aria-label="') == 2

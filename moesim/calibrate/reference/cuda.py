@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim._version import __version__
-from moesim.calibrate.reference.cuda_ceilings import Ceilings, Told, ceilings, contention, silent
+from moesim.calibrate.reference.cuda_ceilings import Ceilings, Told, ceilings, contention, reading, silent
 from moesim.calibrate.reference.cuda_file import bare_device, document
 from moesim.calibrate.reference.cuda_runs import (
     DTYPE,
@@ -153,6 +153,7 @@ def calibrate_cuda(
         "floor": {"median": floor.median, "p95": floor.p95},
         "ceilings": found.to_dict(),
         "contention": beside,
+        "copies": {"residual": found.host["h2d_pinned"].residual},
         "best_flops_per_s": _best_flops(runs),
         "left_out": {"products": waves.left_out.to_dict(), "experts": layers.to_dict()},
         "anchors": [_anchor(run) for run in runs if run.point.aim == "anchor"],
@@ -185,18 +186,28 @@ def _layers(runs: Sequence[Run], device: Device) -> Error:
     return Error.of(np.array(modelled), np.array(measured))
 
 
-def _contention(backend: Backend, make: MakeRunner, runs: Sequence[Run], sizes: Sizes) -> dict[str, float]:
-    """Of copies from the host with gate and up of the largest layer."""
+def _contention(backend: Backend, make: MakeRunner, runs: Sequence[Run], sizes: Sizes) -> dict[str, Any]:
+    """Of copies from the host with gate and up of the largest layer; with reading if it tells no kernels."""
     most = max((run for run in runs if run.point.aim == "experts"), key=lambda run: run.pairs)
     with ExitStack() as stack:
         runner = make(None)
         stack.callback(getattr(runner, "close", lambda: None))
         prepared = runner.prepare(most.point.case, most.point.ids())
         stack.callback(prepared.close)
-        prepared.run()
         launches: Sequence[Launch] = getattr(prepared, "launches", tuple)()
         up = [launch for launch in launches if launch.kernel == "experts_up"]
-        return contention(backend, up[0], sizes.transfer_bytes[-1]) if up else {}
+        if up:
+            prepared.run()
+            return {"with": "experts_up", **contention(backend, up[0], sizes.transfer_bytes[-1])}
+        free, _ = backend.memory()
+        size = max(n for n in sizes.memory_bytes if n <= free / 4 or n == min(sizes.memory_bytes))
+        buffer, sink = backend.empty((size,), np.uint8), backend.empty((16,), np.uint8)
+        stack.callback(backend.free, buffer)
+        stack.callback(backend.free, sink)
+        return {
+            "with": "read_bytes",
+            **contention(backend, reading(backend, buffer, sink), sizes.transfer_bytes[-1]),
+        }
 
 
 def _anchor(run: Run) -> dict[str, Any]:

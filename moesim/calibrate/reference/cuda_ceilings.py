@@ -67,11 +67,19 @@ class Line:
             tuple((float(a), float(b)) for a, b in zip(size, seconds, strict=True)),
         )
 
+    @property
+    def residual(self) -> float:
+        """Median distance of the points from the line, as a fraction."""
+        size, seconds = np.array(self.points).T
+        modelled = self.latency_s + size / self.bandwidth_bytes_per_s
+        return float(np.median(np.abs(modelled / seconds - 1.0)))
+
     def to_dict(self) -> dict[str, Any]:
         """For files."""
         return {
             "latency_s": self.latency_s,
             "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
+            "residual": self.residual,
             "points": [list(point) for point in self.points],
         }
 
@@ -266,6 +274,13 @@ def together(backend: Backend, work: Callable[[], None], other: Stream) -> float
         backend.synchronize()
         found.append(backend.elapsed_s(start, end))
     return _median(np.array(found))
+
+
+def reading(backend: Backend, buffer: Buffer, sink: Buffer) -> Launch:
+    """A kernel that reads a buffer."""
+    words = buffer.nbytes // 16
+    grid = max(min(BLOCKS_PER_CORE * backend.multiprocessors, -(-words // THREADS)), 1)
+    return Launch(PROGRAM, "read_bytes", grid, THREADS, (buffer, sink, np.int64(words)))
 
 
 def contention(backend: Backend, kernel: Launch, size: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from moesim.calibrate.reference.cuda_waves import Products
 from moesim.calibrate.rows import Array, IntArray, Rows
 from moesim.cost.expert_gemm import ExpertShape
 from moesim.cost.waves import moved_bytes, product_bytes, products
+from moesim.errors import InfeasibleError
 from moesim.hardware.tiles import Tile
 from moesim.hardware.types import Device
 from moesim.ops.primitives import gemm, top_k, weighted_sum
@@ -89,7 +90,7 @@ def run_points(
     Returns
     -------
     list of Run
-        In the order of the groups.
+        In the order of the groups; without those that do not fit in memory.
     Floor
         How far two equal measurements are apart.
     """
@@ -102,12 +103,20 @@ def run_points(
             runner = make(tile)
             stack.callback(getattr(runner, "close", lambda: None))
             prepared = []
+            fitting = []
             for point in members:
-                prepared.append(runner.prepare(point.case, point.ids()))
+                try:
+                    prepared.append(runner.prepare(point.case, point.ids()))
+                except InfeasibleError as error:
+                    told(f"left out: {point.case.name}: {error}")
+                    continue
+                fitting.append(point)
                 stack.callback(prepared[-1].close)
+            if not fitting:
+                continue
             found = measure(prepared, rounds, seed)
             kept.append(found.seconds)
-            for i, (point, one) in enumerate(zip(members, prepared, strict=True)):
+            for i, (point, one) in enumerate(zip(fitting, prepared, strict=True)):
                 parts = {name: float(np.median(found.parts[name][:, i])) for name in PARTS}
                 whole = float(np.median(found.seconds[:, i]))
                 runs.append(Run(point, np.array(one.counts), whole, _without_events(parts, whole)))

@@ -109,12 +109,12 @@ class Sizes:
 
 #: As small as an emulation bears: what it measures means nothing, that it runs does.
 TINY = Sizes(
-    inputs=(64, 128),
-    waves=(2, 3),
-    experts=((4, 64, 64), (2, 128, 64)),
-    per_expert=(1, 20),
+    inputs=(64,),
+    waves=(1, 2),
+    experts=((4, 64, 64),),
+    per_expert=(1,),
     hit=(1,),
-    skews=(0.0, inf),
+    skews=(inf,),
     skew_per_expert=(4,),
     moves=((4, 2, 64), (8, 1, 128)),
     tokens=(1, 9),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import log
 
@@ -10,11 +11,28 @@ import numpy as np
 from moesim.calibrate.fit import axes_of, bare, correction, interpolation
 from moesim.calibrate.reference.cuda_waves import FOLDS
 from moesim.calibrate.rows import Array, Rows
-from moesim.calibrate.surfaces import STEPS, Error, Fitted, times
+from moesim.calibrate.surfaces import Error, Fitted, times
+from moesim.cost.roofline import peak_of
 from moesim.hardware.curves import Curve, Surface
 from moesim.hardware.kernels import RESOLUTION
 from moesim.hardware.types import Device
+from moesim.ops.primitives import gemm, top_k, weighted_sum
+from moesim.ops.table import Op
 
+#: Distance of knots on each axis of a kernel, in doublings.
+STEPS = {"gemm": (1.0, 2.0, 2.0), "top_k": (1.0, 1.5, 1.5), "weighted_sum": (1.0, 1.5, 1.0)}
+#: What the time of a kernel is made of, by its sizes: once, by what it reads and writes, by what it computes.
+TERMS: dict[str, Callable[..., Array]] = {
+    "gemm": lambda t, n, k: np.stack([np.ones_like(t), t * k, n * k, t * n, t * n * k], axis=1),
+    "top_k": lambda t, e, k: np.stack([np.ones_like(t), t * e, t * k], axis=1),
+    "weighted_sum": lambda t, w, k: np.stack([np.ones_like(t), t * w, t * w * k], axis=1),
+}
+#: Work of a kernel by its sizes, as the simulator counts it.
+OPS: dict[str, Callable[..., Op]] = {
+    "gemm": lambda t, n, k: gemm("gemm", t, k, n),
+    "top_k": top_k,
+    "weighted_sum": weighted_sum,
+}
 #: Bytes at which the share of the bandwidth is told.
 KNOTS = (1e5, 1e6, 1e7, 1e8, 1e9)
 #: Exponent that joins arithmetic and memory.
@@ -55,11 +73,35 @@ def fit_small(rows: Rows, device: Device, floor_s: float) -> Fitted:
 
 
 def _fit(rows: Rows, device: Device, floor_s: float) -> Surface:
-    compute, memory = times(rows, device)
+    """A law of few terms at the knots, and what it leaves, smoothed."""
     axes = axes_of(rows.sizes, STEPS[rows.kernel])
-    found = correction(rows.sizes, axes, np.log(rows.seconds / bare(compute, memory, floor_s, SHARPNESS)))
-    values = tuple(float(step) * RESOLUTION for step in np.round(found / RESOLUTION))
-    return Surface(rows.kernel, rows.dtype, rows.backend, rows.version, floor_s, SHARPNESS, axes, values)
+    knots = np.stack(
+        np.meshgrid(*(2.0 ** (a.low + a.step * np.arange(a.knots)) for a in axes), indexing="ij"), axis=-1
+    ).reshape(-1, len(axes))
+    per_term = _terms(rows, floor_s)
+    op = OPS[rows.kernel](*knots.T)
+    processor = device.processor
+    compute = np.asarray(op.flops) / peak_of(processor, rows.kind, rows.weights)
+    memory = np.asarray(op.bytes) / processor.bandwidth_bytes_per_s[device.memory.name]
+    law = TERMS[rows.kernel](*knots.T) @ per_term
+    values = np.log(law / bare(compute, memory, floor_s, SHARPNESS))
+    between = interpolation(rows.sizes, axes) @ values
+    left = np.log(rows.seconds / bare(*times(rows, device), floor_s, SHARPNESS)) - between
+    values = np.round((values + correction(rows.sizes, axes, left)) / RESOLUTION) * RESOLUTION
+    found = tuple(float(value) for value in values)
+    return Surface(rows.kernel, rows.dtype, rows.backend, rows.version, floor_s, SHARPNESS, axes, found)
+
+
+def _terms(rows: Rows, floor_s: float) -> Array:
+    """Seconds of each term with least relative error, none negative; never less than half a launch."""
+    from scipy.optimize import nnls
+
+    design = TERMS[rows.kernel](*rows.sizes.T) / rows.seconds[:, None]
+    scale = np.maximum(design.max(axis=0), 1e-300)
+    found, _ = nnls(design / scale, np.ones(len(design)))
+    per_term = np.asarray(found / scale)
+    per_term[0] = max(per_term[0], floor_s / 2, 1e-9)
+    return per_term
 
 
 def _modelled(surface: Surface, rows: Rows, device: Device) -> Array:

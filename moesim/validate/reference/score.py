@@ -92,6 +92,7 @@ def scored(runs: Runs, machine: Described) -> dict[str, Any]:
         "paired_floor": _floor(aa_floor(runs.seconds / drift)) if paired else None,
         "drift": {"anchors": len(runs.works) - len(held), **_spread(drift)} if paired else None,
         "beaten": sum(row["beaten"] for row in rows),
+        "beaten_by": max(row["beaten_by"] for row in rows),
         "loads_as_predicted": sum(row["loads"] == row["predicted_loads"] for row in rows),
         "by": {
             name: _by(rows, key)
@@ -182,6 +183,7 @@ def _row(runs: Runs, i: int, answer: Predicted, drift: Array) -> dict[str, Any]:
         "inside": bool(answer.low <= measured <= answer.high),
         "bound_s": answer.bound_s,
         "beaten": bool(seconds.min() < answer.bound_s),
+        "beaten_by": max(0.0, 1.0 - float(seconds.min()) / answer.bound_s),
         "parts": {
             name: {
                 "predicted_s": answer.parts.get(name),

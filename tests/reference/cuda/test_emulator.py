@@ -99,6 +99,9 @@ extern "C" __global__ void stuck_barrier(i32 n) {
 extern "C" __global__ void stuck_spin(i32* flag) {
     while (*(volatile i32*)flag != 1) pause_thread();
 }
+extern "C" __global__ void divided(i32* out) {
+    out[threadIdx.x] = threadIdx.x % 2 ? __any_sync(0xFFFFFFFFu, 1) : __shfl_sync(0xFFFFFFFFu, 1, 0);
+}
 extern "C" __global__ void crooked(const u16* in, u16* out) { store16(out, load16(in + threadIdx.x)); }
 extern "C" __global__ void beyond(i32* out, i32 n) { out[n] = 1; }
 extern "C" __global__ void deep(i32* out) {
@@ -221,6 +224,10 @@ def test_a_deadlock_is_reported(emulation, kernel, args, says, order):
 def test_failed_checks_are_reported_and_the_next_launch_runs(emulation):
     with pytest.raises(EmulationError, match="crooked, block 0, thread 1: misaligned access"):
         emulation.launch("crooked", 1, 2, [np.zeros(64, np.uint16), np.zeros(64, np.uint16)])
+    with pytest.raises(
+        EmulationError, match="thread 1: __ballot_sync: other lanes of the warp are in __shfl_sync"
+    ):
+        emulation.launch("divided", 1, 32, [guarded(32, np.int32)])
     out = guarded(4, np.int32)
     with pytest.raises(EmulationError, match="beyond: writes outside of its argument 0"):
         emulation.launch("beyond", 1, 1, [out, -1])

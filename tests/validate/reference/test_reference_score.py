@@ -89,6 +89,7 @@ def test_faster_than_the_bound_is_reported(runs_of, machine):
     bounds = lambda work, _run: 0.9 * predict(work, machine).bound_s  # noqa: E731
     found = scored(runs_of(bounds, anchors=False), Described(machine))
     assert found["summary"]["beaten"] == 10
+    assert found["summary"]["beaten_by"] == pytest.approx(0.1)
     assert all(row["beaten"] for row in found["rows"])
 
 

@@ -58,6 +58,7 @@ struct Barrier {
 // Lanes of a warp that exchange values: two sets of slots, for a lane may be one exchange ahead of another.
 struct Meeting {
     unsigned mask = 0, arrived = 0, generation = 0;
+    const char* what = nullptr;  // the same for all of them
     alignas(64) unsigned char slots[2][32][64];
 };
 
@@ -298,6 +299,10 @@ __attribute__((noinline)) static const T* gather(unsigned mask, const T& mine, c
         m = known.back().get();
         m->mask = mask;
     }
+    if (!m->arrived)
+        m->what = what;
+    else if (m->what != what && std::strcmp(m->what, what))
+        fail("%s: other lanes of the warp are in %s", what, m->what);
     auto* slots = m->slots[m->generation & 1];
     // A slot is as wide as the value, so that the values of all lanes are an array.
     unsigned char* at = &slots[0][0] + t.lane * sizeof(T);
