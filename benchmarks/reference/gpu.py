@@ -103,11 +103,14 @@ class Plan:
         Folder of the results.
     folder
         Name below ``reports`` for `moesim validate reference --publish`.
+    traces
+        Recordings for it.
     """
 
     backend: Backend
     out: Path
     folder: str
+    traces: Sequence[Path] = ()
 
     @property
     def tiny(self) -> bool:
@@ -250,6 +253,7 @@ def validated(plan: Plan) -> list[Figure]:
         return [Figure(name, None, "", must, most=True, note="emulated") for name, must in limits.items()]
     words = ["validate", "reference", "--device", "cuda", "--hardware", str(plan.out / "gpu.yaml"), "--json"]
     words += ["--publish", "--reports", str(plan.out.parent), "--machine", plan.folder]
+    words += [word for path in plan.traces for word in ("--traces", str(path.resolve()))]
     summary = _moesim(words, plan.out / "validate.json", codes=(0, 1))["summary"]
     rows = [Figure(name, abs(summary[name]), "", must, most=True) for name, must in limits.items()]
     return [*rows, Figure("runs", summary["n"], "", must=100.0)]
@@ -317,6 +321,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, help="folder of the results; reports/<machine> if not given")
     parser.add_argument("--emulated", action="store_true", help="tiny, on the host; needs --out")
+    parser.add_argument(
+        "--traces", nargs="+", type=Path, default=[], help="recorded routing to validate with"
+    )
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--few", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(words)
@@ -330,7 +337,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     folder = slug(backend.name.removeprefix("NVIDIA "))
     out = asked.out or reports / folder
-    plan = Plan(backend, out, out.name)
+    plan = Plan(backend, out, out.name, asked.traces)
     if asked.few:
         return int(any(figure.met(figure.must) == "NOT met" for figure in kernels(plan, few=True)))
     out.mkdir(parents=True, exist_ok=True)

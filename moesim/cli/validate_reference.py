@@ -127,6 +127,11 @@ def _run(
 
     path = default_path(device) if hardware is None else find(hardware)
     if hardware is None and not path.exists():
+        if device == "cuda":
+            from moesim.reference.cuda.driver import Driver
+
+            # Without a GPU there is no use in saying that one is to be calibrated.
+            Driver()
         raise ConfigError(
             Fault("this machine is not calibrated", "--hardware", None, f"first: moesim calibrate {device}")
         )

@@ -15,7 +15,10 @@ from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.reference import cuda
 from moesim.reference.cuda import backend as backends
+from moesim.reference.cuda import runner as _runner  # noqa: F401
 from moesim.reference.cuda import variants
+
+# `_runner` takes `open_backend` as it is when it is first imported: not while another stands there.
 
 
 def invoke(*words: object, catch: bool = True):

@@ -31,6 +31,15 @@ class Ceilings:
     write_bytes_per_s: float
     copy_bytes_per_s: float
 
+    def best(self, other: Ceilings) -> Ceilings:
+        """The higher of two measurements, number by number."""
+        return Ceilings(
+            {dtype: max(peak, other.flops_per_s[dtype]) for dtype, peak in self.flops_per_s.items()},
+            max(self.read_bytes_per_s, other.read_bytes_per_s),
+            max(self.write_bytes_per_s, other.write_bytes_per_s),
+            max(self.copy_bytes_per_s, other.copy_bytes_per_s),
+        )
+
 
 def device_of(ceilings: Ceilings, capacity_bytes: float = 1e9) -> Device:
     """A core at its ceilings, without kernels: the roofline that fits start from."""
@@ -39,15 +48,11 @@ def device_of(ceilings: Ceilings, capacity_bytes: float = 1e9) -> Device:
     return Device("cpu", "one core", (core,), (Memory("ram", capacity_bytes, read),))
 
 
-def raised(ceilings: Ceilings, rows: Rows) -> Ceilings:
-    """Ceilings that experts do not exceed: a roofline that real runs beat would be no bound."""
-    if rows.kernel != "expert":
-        return ceilings
+def raised(ceilings: Ceilings, flops_per_s: float, bytes_per_s: float) -> Ceilings:
+    """Ceilings that no run exceeds: a roofline that real runs beat would be no bound."""
     # All data types are multiplied by the same units, in 32 bits.
-    reached = float((rows.flops / rows.seconds).max())
-    peaks = {dtype: max(peak, reached) for dtype, peak in ceilings.flops_per_s.items()}
-    read = max(ceilings.read_bytes_per_s, float((rows.data / rows.seconds).max()))
-    return replace(ceilings, flops_per_s=peaks, read_bytes_per_s=read)
+    peaks = {dtype: max(peak, flops_per_s) for dtype, peak in ceilings.flops_per_s.items()}
+    return replace(ceilings, flops_per_s=peaks, read_bytes_per_s=max(ceilings.read_bytes_per_s, bytes_per_s))
 
 
 def fit_law(rows: Rows, device: Device) -> Fitted:

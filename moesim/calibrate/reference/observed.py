@@ -61,6 +61,21 @@ class Observed:
     seconds: Array
 
 
+def best_round(layers: Sequence[Trial], timed: Measured) -> tuple[float, float]:
+    """Most FLOP/s, and most bytes/s of weights, that the experts of a layer reached in any round.
+
+    Layers with experts in slow memory are left out: what was just copied may still lie in a cache.
+    """
+    flops_per_s = bytes_per_s = 0.0
+    for seconds, trial in zip(timed.parts["experts"].min(axis=0), layers, strict=True):
+        shape, counts = trial.case.shape, np.array(trial.counts)
+        if trial.case.offloaded == 0.0:
+            expert = ExpertShape(shape.hidden, shape.width, 3, trial.case.dtype)
+            flops_per_s = max(flops_per_s, float(counts.sum() * expert.flops_per_pair / seconds))
+            bytes_per_s = max(bytes_per_s, float((counts > 0).sum() * expert.weight_bytes / seconds))
+    return flops_per_s, bytes_per_s
+
+
 def steady(seconds: Array) -> Array:
     """Mean of the middle half of the rounds, ``[rounds, ...] -> [...]``.
 

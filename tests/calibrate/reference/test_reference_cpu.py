@@ -26,7 +26,7 @@ from moesim.calibrate.reference.cpu import calibrate_cpu
 from moesim.calibrate.reference.design import trials
 from moesim.calibrate.reference.document import Facts, description, summary, text_of
 from moesim.calibrate.reference.laws import Ceilings, raised
-from moesim.calibrate.reference.observed import observe, op_of, pace, steady
+from moesim.calibrate.reference.observed import best_round, observe, op_of, pace, steady
 from moesim.cli.app import app
 from moesim.cost import Choice, ExpertShape, Rates, expert_times, op_times
 from moesim.errors import ConfigError
@@ -150,13 +150,16 @@ def test_a_ceiling_that_experts_exceed_is_raised():
     low = Ceilings({"fp32": 5e9, "bf16": 5e9}, 1e9, 1e9, 1e9)
     layers = trials("fp32")[:12]
     runs = [PlantedRunner(noise=0.0).prepare(trial.case, trial.ids) for trial in layers]
-    rows = observe(layers, measure(runs, 2), "0").rows
-    limits = raised(low, rows["expert"])
-    assert limits.flops_per_s["fp32"] == pytest.approx(0.9 * PEAK, rel=0.1)
+    timed = measure(runs, 2)
+    reached = best_round(layers, timed)
+    limits = raised(low, *reached)
+    assert 0.5 * PEAK < limits.flops_per_s["fp32"] < PEAK
     assert limits.flops_per_s["bf16"] == limits.flops_per_s["fp32"]
-    assert 0.7 * READ < limits.read_bytes_per_s < READ
-    assert raised(limits, rows["expert"]) == limits
-    assert raised(low, rows["gemm"]) == low
+    assert 0.5 * READ < limits.read_bytes_per_s < READ
+    assert raised(limits, *reached) == limits
+    # Of noisy rounds the fastest counts.
+    noisy = [PlantedRunner(noise=0.3).prepare(trial.case, trial.ids) for trial in layers]
+    assert min(np.array(best_round(layers, measure(noisy, 9))) / reached) > 1.05
 
 
 def test_slow_rounds_are_taken_out():
