@@ -155,7 +155,7 @@ def test_a_ceiling_that_experts_exceed_is_raised():
     limits = raised(low, *reached)
     assert 0.5 * PEAK < limits.flops_per_s["fp32"] < PEAK
     assert limits.flops_per_s["bf16"] == limits.flops_per_s["fp32"]
-    assert 0.5 * READ < limits.read_bytes_per_s < READ
+    assert 0.2 * READ < limits.read_bytes_per_s < READ
     assert raised(limits, *reached) == limits
     # Of noisy rounds the fastest counts.
     noisy = [PlantedRunner(noise=0.3).prepare(trial.case, trial.ids) for trial in layers]
