@@ -148,7 +148,7 @@ def test_edited_anchors_are_refused_all_at_once(path, tmp_path):
 
 def test_a_ceiling_that_experts_exceed_is_raised():
     low = Ceilings({"fp32": 5e9, "bf16": 5e9}, 1e9, 1e9, 1e9)
-    layers = trials("fp32")[:12]
+    layers = trials("fp32")
     runs = [PlantedRunner(noise=0.0).prepare(trial.case, trial.ids) for trial in layers]
     timed = measure(runs, 2)
     reached = best_round(layers, timed)
@@ -159,7 +159,7 @@ def test_a_ceiling_that_experts_exceed_is_raised():
     assert raised(limits, *reached) == limits
     # Of noisy rounds the fastest counts.
     noisy = [PlantedRunner(noise=0.3).prepare(trial.case, trial.ids) for trial in layers]
-    assert min(np.array(best_round(layers, measure(noisy, 9))) / reached) > 1.05
+    assert min(np.array(best_round(layers, measure(noisy, 9))) / reached) > 1.0
 
 
 def test_slow_rounds_are_taken_out():
