@@ -29,6 +29,31 @@ def data_dir(name: str) -> Path:
     raise ConfigError(f"moesim's own {name!r} folder is missing; reinstall moesim")
 
 
+def cache_dir(room: str) -> Path:
+    """A folder for what can be made again, in the user's cache or below ``MOESIM_CACHE``; made if absent.
+
+    Raises
+    ------
+    ConfigError
+        If nothing can be written there.
+    """
+    chosen = os.environ.get("MOESIM_CACHE")
+    if not chosen:
+        import pooch  # type: ignore[import-untyped]
+
+        chosen = str(pooch.os_cache("moesim"))
+    path = Path(chosen) / room
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        fault = Fault(f"nothing can be kept there: {reason}", "MOESIM_CACHE", str(path), "a writable folder")
+        raise ConfigError(fault) from None
+    return path
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[str] | IO[bytes]]:
     """Open a temporary file beside `path` and rename it over `path` only if the block succeeds.

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from moesim.files import atomic_write
+from moesim.provenance import clean
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(
+    document: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any],
+    render: Callable[[dict[str, Any], str], str],
+) -> Path:
+    """Write the page of a document, whole or not at all.
+
+    Parameters
+    ----------
+    document
+        What ``--json`` prints.
+    path
+        The page.
+    provenance
+        Versions, seed, and hashes of what was read; becomes part of the document.
+    render
+        Makes the page's text of the document and of its JSON, which the page carries.
+    """
+    whole = clean({**document, "provenance": provenance})
+    page = render(whole, json.dumps(whole, ensure_ascii=True, allow_nan=False, separators=(",", ":")))
+    with atomic_write(path) as stream:
+        cast(IO[str], stream).write(page)
+    return Path(path)
 
 
 def template(name: str) -> Template:

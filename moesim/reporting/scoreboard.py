@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from moesim._version import __version__
-from moesim.files import atomic_write
-from moesim.provenance import clean
-from moesim.reporting.pages import inside, template
+from moesim.reporting.pages import inside, template, write_page
 from moesim.reporting.svg import GREY, Figure, render
 
 if TYPE_CHECKING:
@@ -44,12 +41,7 @@ def write_scoreboard(
     provenance
         Versions and seed.
     """
-    whole = clean({**document, "provenance": provenance})
-    data = json.dumps(whole, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    page = render_scoreboard(whole, data)
-    with atomic_write(path) as stream:
-        cast(IO[str], stream).write(page)
-    return Path(path)
+    return write_page(document, path, provenance, render_scoreboard)
 
 
 def render_scoreboard(document: Mapping[str, Any], data: str) -> str:

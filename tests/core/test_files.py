@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moesim.errors import ConfigError
-from moesim.files import atomic_write, check_writable
+from moesim.files import atomic_write, cache_dir, check_writable
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
@@ -30,3 +30,13 @@ def test_unwritable_is_a_config_error(tmp_path):
     assert check_writable(tmp_path / "missing" / "x", "--out")
     assert check_writable(tmp_path, "--out")
     assert not check_writable(tmp_path / "x", "--out")
+
+
+def test_the_cache_is_where_it_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path / "new"))
+    assert cache_dir("room") == tmp_path / "new" / "room"
+    assert cache_dir("room").is_dir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="MOESIM_CACHE: nothing can be kept there"):
+        cache_dir("room")

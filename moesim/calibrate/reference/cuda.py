@@ -27,6 +27,7 @@ from moesim.calibrate.reference.cuda_runs import (
 from moesim.calibrate.reference.cuda_set import Sizes, points
 from moesim.calibrate.reference.cuda_surfaces import fit_small, moves_curve
 from moesim.calibrate.reference.cuda_waves import FittedWaves, Machine, fit_waves
+from moesim.calibrate.reference.written import anchor_entry
 from moesim.calibrate.surfaces import Error, Fitted
 from moesim.cost.waves import wave_times
 from moesim.hardware.tiles import Tile
@@ -156,7 +157,11 @@ def calibrate_cuda(
         "copies": {"residual": found.host["h2d_pinned"].residual},
         "best_flops_per_s": _best_flops(runs),
         "left_out": {"products": waves.left_out.to_dict(), "experts": layers.to_dict()},
-        "anchors": [_anchor(run) for run in runs if run.point.aim == "anchor"],
+        "anchors": [
+            anchor_entry(run.point.case, run.counts.tolist(), run.seconds)
+            for run in runs
+            if run.point.aim == "anchor"
+        ],
         "run_columns": COLUMNS,
         "runs": [_kept(run) for run in runs],
     }
@@ -208,23 +213,6 @@ def _contention(backend: Backend, make: MakeRunner, runs: Sequence[Run], sizes: 
             "with": "read_bytes",
             **contention(backend, reading(backend, buffer, sink), sizes.transfer_bytes[-1]),
         }
-
-
-def _anchor(run: Run) -> dict[str, Any]:
-    shape = run.shape
-    return {
-        "shape": {
-            "name": shape.name,
-            "num_experts": shape.num_experts,
-            "top_k": shape.top_k,
-            "hidden": shape.hidden,
-            "width": shape.width,
-        },
-        "tokens": run.point.case.tokens,
-        "dtype": DTYPE,
-        "counts": run.counts.tolist(),
-        "seconds": run.seconds,
-    }
 
 
 def _kept(run: Run) -> str:

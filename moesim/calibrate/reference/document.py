@@ -10,7 +10,7 @@ from typing import Any
 from moesim._version import __version__
 from moesim.calibrate.kernel_file import fit_entry
 from moesim.calibrate.reference.cpu import Copies, CpuCalibration
-from moesim.calibrate.reference.design import Trial
+from moesim.calibrate.reference.written import anchor_entry
 
 #: Experts are copied by the core itself: what is measured is all there is.
 _WHOLE = {"value": 1, "note": "what was measured is all there is"}
@@ -182,30 +182,13 @@ def _measured(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
         "copies_log_error": [_short(q) for q in found.copies.log_error],
         **({"file_reads": _copies(found.reads)} if found.reads else {}),
         "machine": dict(facts.machine),
-        "anchors": [_anchor(trial, seconds) for trial, seconds in found.anchors],
+        "anchors": [anchor_entry(t.case, t.counts, _short(seconds)) for t, seconds in found.anchors],
     }
 
 
 def _copies(copies: Copies) -> dict[str, float]:
     names = ("latency_s", "bytes_per_s", "residual", "loads")
     return {name: _short(getattr(copies, name)) for name in names}
-
-
-def _anchor(trial: Trial, seconds: float) -> dict[str, Any]:
-    case, shape = trial.case, trial.case.shape
-    return {
-        "shape": {
-            "name": shape.name,
-            "num_experts": shape.num_experts,
-            "top_k": shape.top_k,
-            "hidden": shape.hidden,
-            "width": shape.width,
-        },
-        "tokens": case.tokens,
-        "dtype": case.dtype,
-        "counts": list(trial.counts),
-        "seconds": _short(seconds),
-    }
 
 
 def _short(value: float) -> float:

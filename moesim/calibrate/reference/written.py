@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moesim.calibrate.reference.design import ids_of
 from moesim.errors import ConfigError, Fault
+from moesim.files import cache_dir
 from moesim.reference.layer import Case, IntArray, LayerShape
 
 
@@ -41,14 +43,25 @@ def default_path(device: str) -> Path:
 
     It is in the user's cache, or below ``MOESIM_CACHE``.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moesim"
-    folder = Path(os.environ.get("MOESIM_CACHE") or cache) / "reference"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(Fault(f"cannot be made: {reason}", "MOESIM_CACHE", str(folder))) from None
-    return folder / f"{device}.yaml"
+    return cache_dir("reference") / f"{device}.yaml"
+
+
+def anchor_entry(case: Case, counts: Sequence[int], seconds: float) -> dict[str, Any]:
+    """An anchor as files keep it; `anchors` reads it."""
+    shape = case.shape
+    return {
+        "shape": {
+            "name": shape.name,
+            "num_experts": shape.num_experts,
+            "top_k": shape.top_k,
+            "hidden": shape.hidden,
+            "width": shape.width,
+        },
+        "tokens": case.tokens,
+        "dtype": case.dtype,
+        "counts": list(counts),
+        "seconds": seconds,
+    }
 
 
 def measured(path: str | os.PathLike[str]) -> dict[str, Any]:

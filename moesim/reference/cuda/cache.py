@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -11,35 +10,15 @@ from pathlib import Path
 
 import filelock
 
-from moesim.errors import ConfigError, Fault
+from moesim.files import cache_dir
 
 #: Sources of the kernels.
 KERNELS = Path(__file__).resolve().parent / "kernels"
 
 
 def folder() -> Path:
-    """Where compiled kernels are kept: ``MOESIM_CACHE_DIR``, or the user's cache folder; made if absent."""
-    chosen = os.environ.get("MOESIM_CACHE_DIR")
-    if chosen:
-        path = Path(chosen)
-    else:
-        import pooch  # type: ignore[import-untyped]
-
-        path = Path(pooch.os_cache("moesim")) / "kernels"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        fault = Fault(
-            f"compiled kernels cannot be kept there: {reason}",
-            "MOESIM_CACHE_DIR",
-            str(path),
-            "a writable folder",
-        )
-        raise ConfigError(fault) from None
-    return path
+    """Where compiled kernels are kept."""
+    return cache_dir("kernels")
 
 
 @cache

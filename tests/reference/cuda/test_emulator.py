@@ -275,7 +275,7 @@ def test_a_portable_switch_of_fibers_does_the_same(emulation):
 
 
 def test_compiled_once_and_found_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOESIM_CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path / "kept"))
     made = []
 
     def make(path):
@@ -294,7 +294,7 @@ def test_compiled_once_and_found_again(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         cache.built("thing.so", b"third", broken)
-    assert sorted(p.suffix for p in (tmp_path / "kept").iterdir()) == [
+    assert sorted(p.suffix for p in (tmp_path / "kept" / "kernels").iterdir()) == [
         ".lock",
         ".lock",
         ".lock",
@@ -314,13 +314,13 @@ def test_no_compiler_no_folder_bad_text(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"allowed: g\+\+ or clang\+\+ on the PATH"):
         build("")
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MOESIM_CACHE_DIR", str(tmp_path / "file" / "folder"))
-    with pytest.raises(ConfigError, match="MOESIM_CACHE_DIR: compiled kernels cannot be kept there"):
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path / "file" / "folder"))
+    with pytest.raises(ConfigError, match="MOESIM_CACHE: nothing can be kept there"):
         cache.folder()
 
 
 def test_two_processes_build_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOESIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path))
     code = (
         "from pathlib import Path; from moesim.reference.cuda import cache\n"
         "print(cache.built('a.txt', b'k', lambda p: p.write_text('one')))"
@@ -330,4 +330,4 @@ def test_two_processes_build_at_once(tmp_path, monkeypatch):
     ]
     outputs = [child.communicate()[0] for child in children]
     assert outputs[0] == outputs[1]
-    assert len(list(tmp_path.glob("a-*.txt"))) == 1
+    assert len(list(tmp_path.glob("kernels/a-*.txt"))) == 1

@@ -69,7 +69,7 @@ def test_architectures():
 
 
 def test_a_program_is_compiled_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("MOESIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path))
     first = nvrtc.compiled(FLUSH, "sm_80")
     assert first.cubin[:4] == b"\x7fELF"
     assert first.registers > 0
@@ -79,11 +79,11 @@ def test_a_program_is_compiled_once(monkeypatch, tmp_path):
 
 
 def test_a_source_that_does_not_compile_leaves_nothing(monkeypatch, tmp_path):
-    monkeypatch.setenv("MOESIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("MOESIM_CACHE", str(tmp_path))
     with pytest.raises(MoesimError, match="does not compile") as caught:
         nvrtc.compiled(Program(("flush.cuh", "absent.cuh")), "sm_80")
     assert 'cannot open source file "absent.cuh"' in str(caught.value)
-    assert not list(tmp_path.glob("*.cubin"))
+    assert not list(tmp_path.rglob("*.cubin"))
 
 
 def test_few_programs_are_kept(tmp_path):
