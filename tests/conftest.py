@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,8 @@ SECOND_HALF = frozenset(
 )
 #: Rooms that use every loop.
 LAST = frozenset({"docs", "cli"})
+#: What a GPU can be played with; see `moesim.reference.cuda.emulate`.
+COMPILERS = (os.environ["CXX"],) if os.environ.get("CXX") else ("g++", "clang++", "c++")
 
 
 def pytest_collection_modifyitems(items):
@@ -43,6 +46,11 @@ def pytest_collection_modifyitems(items):
         return room in SECOND_HALF, room in LAST
 
     items.sort(key=place)
+    if not (sys.platform == "linux" and any(map(shutil.which, COMPILERS))):
+        absent = pytest.mark.skip(reason="a GPU is played on Linux with g++ or clang++ alone; install one")
+        for item in items:
+            if item.get_closest_marker("emulation"):
+                item.add_marker(absent)
 
 
 def pytest_collection_finish():

@@ -13,6 +13,8 @@ from moesim.errors import ConfigError, Fault
 from moesim.hardware import load_hardware
 from moesim.reference.cuda.compile import Program, compiled
 
+pytestmark = pytest.mark.emulation
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -12,6 +12,8 @@ from moesim.errors import ConfigError
 from moesim.reference.cuda import cache
 from moesim.reference.cuda.emulate import EmulationError, build, guarded, intact
 
+pytestmark = pytest.mark.emulation
+
 ORDERS = (0, 1, 7)
 TEXT = """
 extern "C" __global__ void __launch_bounds__(256) reverse(const f32* in, f32* out, i32 n) {

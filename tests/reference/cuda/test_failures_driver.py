@@ -4,6 +4,8 @@ import pytest
 
 from tests.reference.cuda.fake_gpu import run
 
+pytestmark = pytest.mark.emulation
+
 pytest.importorskip("cuda.bindings")
 
 

@@ -12,6 +12,8 @@ from scipy import stats
 
 from moesim.reference.cuda.variants import VARIANTS, bounds, by_name, choose
 
+pytestmark = pytest.mark.emulation
+
 #: One of each shape of code: both orientations, tokens or weight rows split between warpgroups, warps on one
 #: or both sides. `benchmarks/reference/compile_all.py` runs all of them.
 TESTED = ("sm90_swap_8", "sm90_swap_32", "sm90_64x128", "sm90_128x256", "mma_16x128", "mma_64x128")

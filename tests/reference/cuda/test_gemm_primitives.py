@@ -8,6 +8,8 @@ from grouped_products import Map, encode, from_bf16, to_bf16
 
 from moesim.reference.cuda.emulate import EmulationError, build, guarded
 
+pytestmark = pytest.mark.emulation
+
 TEXT = """
 #include "prims_tensor.cuh"
 // One product of a warpgroup, with the bytes of both matrices given.

@@ -24,6 +24,8 @@ from moesim.reference.layer import Case, LayerShape
 from moesim.reference.routings import route
 from tests.reference.cuda.fake_gpu import run
 
+pytestmark = pytest.mark.emulation
+
 SMALL = LayerShape("small", num_experts=8, top_k=2, hidden=128, width=64)
 OLDER = (8, 0)
 

@@ -9,6 +9,8 @@ from moesim.reference.cuda.emulated import EmulatedBackend
 from moesim.reference.cuda.graph import Flush, Timed, time
 from moesim.reference.cuda.streams import HostEvent, HostStream, Queues
 
+pytestmark = pytest.mark.emulation
+
 
 def orders(wait: bool) -> set[str]:
     """What two streams of two pieces of work each can become."""

@@ -20,6 +20,8 @@ from moesim.reference.placed import placed, placed_case
 from moesim.reference.routings import route
 from moesim.trace.types import RoutingTrace
 
+pytestmark = pytest.mark.emulation
+
 SHAPE = LayerShape("eight", num_experts=8, top_k=2, hidden=64, width=64)
 
 

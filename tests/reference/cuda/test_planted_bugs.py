@@ -13,6 +13,8 @@ from grouped_products import Problem, emulation, error, run
 from moesim.reference.cuda.emulate import EmulationError
 from moesim.reference.cuda.variants import Variant, by_name
 
+pytestmark = pytest.mark.emulation
+
 #: What is wrong: text of the source, and what stands there instead.
 HOPPER = {
     "consumer waits for the other parity": ("(full + at.stage, at.parity)", "(full + at.stage, at.parity ^ 1)"),

@@ -23,6 +23,8 @@ from moesim.errors import ConfigError
 from moesim.reference.cuda.emulate import build, guarded, source
 from moesim.reference.cuda.routing import PROGRAM_FILES, Routing, Step
 
+pytestmark = pytest.mark.emulation
+
 LAWS = ("uniform", "skewed", "half empty", "one-hot")
 # tokens, experts, top-k, rows of a tile
 PLANS = [

@@ -9,6 +9,8 @@ from routed_batch import check_layer, sizes
 from moesim.reference.cuda.emulate import EmulationError
 from moesim.reference.cuda.routing import PROGRAM_FILES
 
+pytestmark = pytest.mark.emulation
+
 BUGS = [
     # a slab of the router begins where the first does
     ("(begin + step) * ROUTER_STEP", "step * ROUTER_STEP"),

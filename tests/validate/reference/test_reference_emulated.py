@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from moesim.reference.layer import Case, LayerShape
 from moesim.reference.routings import route
 from moesim.validate.reference import Anchor, Described, execute, read_runs, scored, write_runs
 from moesim.validate.reference.devices import opener
+
+pytestmark = pytest.mark.emulation
 
 
 def test_runs_of_a_gpu_that_is_played(machine, machine_file, tmp_path):
