@@ -126,8 +126,8 @@ def run_points(
 def _without_events(parts: dict[str, float], whole: float) -> dict[str, float]:
     """Parts that add up to the whole, none less than half of what it took.
 
-    >>> _without_events({"up": 6e-6, "down": 4e-6}, 9e-6)
-    {'up': 5.5e-06, 'down': 3.5e-06}
+    >>> {name: round(1e6 * s, 3) for name, s in _without_events({"up": 6e-6, "down": 4e-6}, 9e-6).items()}
+    {'up': 5.5, 'down': 3.5}
     """
     each = (sum(parts.values()) - whole) / len(parts)
     return {name: max(seconds - each, seconds / 2) for name, seconds in parts.items()}
