@@ -8,7 +8,7 @@ shape beside torch and cuBLAS; a layer of 128 experts; bandwidth of permutation 
 calibrate cuda`; `moesim validate reference --device cuda`. Each step writes a file when it is done, and is
 not run again while that file is there. A figure is printed beside what it must reach and what is aimed at.
 
-    python benchmarks/reference/gpu.py --emulated --out /tmp/dry    # tiny, on the host: times mean nothing
+    python benchmarks/reference/gpu.py --emulated --out ../dry    # tiny, on the host: times mean nothing
 """
 
 from __future__ import annotations
