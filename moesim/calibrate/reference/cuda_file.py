@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from moesim.calibrate.kernel_file import fit_entry
 from moesim.calibrate.reference.cuda_ceilings import Ceilings
+from moesim.calibrate.reference.written import yaml_of
 from moesim.calibrate.surfaces import Fitted
 from moesim.hardware.tiles import TileLaw
 from moesim.hardware.types import Device, Memory, Processor
@@ -201,15 +201,8 @@ def tiles_document(law: TileLaw) -> dict[str, Any]:
 
 def text_of(whole: Mapping[str, Any]) -> str:
     """A description as YAML, the same for the same document."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.width = 110
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(_plain(whole), stream)
-    return "# Written by moesim calibrate cuda; pass its path: --hardware this.yaml\n" + stream.getvalue()
+    comment = "# Written by moesim calibrate cuda; pass its path: --hardware this.yaml\n"
+    return comment + yaml_of(_plain(whole))
 
 
 def _plain(item: Any) -> Any:  # noqa: ANN401 - whatever YAML has

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from moesim._version import __version__
 from moesim.calibrate.kernel_file import fit_entry
 from moesim.calibrate.reference.cpu import Copies, CpuCalibration
-from moesim.calibrate.reference.written import anchor_entry
+from moesim.calibrate.reference.written import anchor_entry, yaml_of
 
 #: Experts are copied by the core itself: what is measured is all there is.
 _WHOLE = {"value": 1, "note": "what was measured is all there is"}
@@ -135,15 +134,7 @@ def description(found: CpuCalibration, facts: Facts) -> dict[str, Any]:
 
 def text_of(document: Mapping[str, Any], command: str) -> str:
     """The document as YAML, with a comment on top."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 120
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return _COMMENT.format(command=command) + stream.getvalue()
+    return _COMMENT.format(command=command) + yaml_of(document)
 
 
 def _link(bandwidth: object, latency_s: float) -> dict[str, Any]:

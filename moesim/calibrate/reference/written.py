@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def anchor_entry(case: Case, counts: Sequence[int], seconds: float) -> dict[str,
         "counts": list(counts),
         "seconds": seconds,
     }
+
+
+def yaml_of(document: Mapping[str, Any]) -> str:
+    """A description as YAML, in its own order, the same for the same document."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
 
 
 def measured(path: str | os.PathLike[str]) -> dict[str, Any]:
