@@ -1,0 +1,118 @@
+"""One figure: what it shows, of how many values, the data behind it, and how to draw it anywhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from moesim.files import atomic_write
+from moesim.reporting.figures.theme import PRINT, THEMES, Theme
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.figure import Figure as Canvas
+
+_NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figure:
+    """One figure, not drawn yet.
+
+    Parameters
+    ----------
+    name
+        Of the function that made it, as in ``latency_cdf``.
+    title
+        What it shows.
+    caption
+        How to read it: sentences.
+    metric, unit
+        What the axis measures, in the field's words, and its unit.
+    n
+        How many values are in it, in words: ``"1,000 requests"``.
+    seed
+        None where nothing was random.
+    data
+        Columns of equal length: everything that is drawn.
+    draw
+        Draws on a `matplotlib.figure.Figure` with the colours of a theme.
+    width_in, height_in
+        Inches.
+    alt
+        What the figure says, with its main values, for those who do not see it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    metric: str
+    unit: str
+    n: str
+    seed: int | None
+    data: Mapping[str, Sequence[Any]]
+    draw: Callable[[Canvas, Theme], None] = field(repr=False)
+    width_in: float = 9.0
+    height_in: float = 3.1
+    alt: str = ""
+
+    @property
+    def facts(self) -> str:
+        """Metric, unit, n and seed, as every figure states them."""
+        seed = "no randomness" if self.seed is None else f"seed {self.seed}"
+        return f"{self.metric} [{self.unit}]; n = {self.n}; {seed}"
+
+    def svg(self, key: str = "figure", theme: Theme = PRINT) -> str:
+        """The bare ``<svg>`` element; every id in it begins with `key`."""
+        stream = io.StringIO()
+        self._save(stream, "svg", theme)
+        return _inline(stream.getvalue(), key, self.alt or f"{self.title}. {self.caption}")
+
+    def save(self, path: str | os.PathLike[str], theme: str = "print") -> Path:
+        """Write the figure as ``.svg``, ``.png`` or ``.pdf``, whole or not at all."""
+        with atomic_write(path, "wb") as stream:
+            self._save(stream, Path(path).suffix.lstrip("."), THEMES[theme])
+        return Path(path)
+
+    def csv(self) -> str:
+        """The data as text, a column each."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.data)
+        writer.writerows(zip(*self.data.values(), strict=True))
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        return f"<figure>{self.svg(self.name)}<figcaption>{escape(self.caption)}</figcaption></figure>"
+
+    def _save(self, stream: IO[Any], kind: str, theme: Theme) -> None:
+        from matplotlib import style
+        from matplotlib.figure import Figure as Canvas
+
+        with style.context(["default", theme.settings()]), warnings.catch_warnings():
+            # The browser has the glyphs that the measuring font lacks.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            canvas = Canvas(figsize=(self.width_in, self.height_in), layout="constrained")
+            self.draw(canvas, theme)
+            canvas.savefig(
+                cast("IO[bytes]", stream), format=kind, metadata=_NO_METADATA if kind == "svg" else None
+            )
+
+
+def _inline(text: str, key: str, label: str) -> str:
+    """The bare element: unique ids, no prologue, scaled by the page."""
+    body = text[text.index("<svg") :].strip()
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r"url\(#", f"url(#{key}-", body)
+    body = re.sub(r'href="#', f'href="#{key}-', body)
+    head, rest = body.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(label)}">{rest}'

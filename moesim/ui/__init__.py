@@ -1,0 +1,1 @@
+"""The what-if page: a local server, an answer for every slider."""
