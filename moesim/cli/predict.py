@@ -123,11 +123,11 @@ def predict(
         )
     except InfeasibleError as error:
         if json:
-            print_json(infeasible(error), inputs=inputs, seed=seed)
+            print_json(infeasible(error), kind="prediction", inputs=inputs, seed=seed)
         raise
     notes = [*(routing.warnings if routing is not None else ()), *answer.warnings]
     if json:
-        print_json(answer.to_dict() | {"warnings": notes}, inputs=inputs, seed=seed)
+        print_json(answer.to_dict() | {"warnings": notes}, kind="prediction", inputs=inputs, seed=seed)
         return
     show(answer)
     for note in notes:
