@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moesim.reporting import load_figures, tables, time_figures, words
+from moesim.reporting import load_figures, tables, tiles, time_figures, words
 from moesim.reporting.documents import (
     PRICED,
     Details,
@@ -15,6 +15,7 @@ from moesim.reporting.documents import (
 )
 from moesim.reporting.svg import Figure, shorten
 from moesim.reporting.tables import Table
+from moesim.reporting.tiles import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Section:
         Empty if the page has only one section.
     missing
         What is not shown, and why.
+    tiles
+        The key numbers.
     """
 
     title: str
@@ -35,6 +38,7 @@ class Section:
     tables: tuple[Table, ...]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    tiles: tuple[Tile, ...] = ()
 
 
 def sections(report: ReportDocument) -> list[Section]:
@@ -95,6 +99,7 @@ def _predictions(answers: list[PredictionDocument], labels: list[str], several: 
         tuple(found),
         tuple(missing),
         _unique(warning for answer in answers for warning in answer.warnings),
+        tiles.of_predictions(answers, labels),
     )
 
 
@@ -153,6 +158,7 @@ def _placement(document: PlacementDocument, title: str, key: str) -> Section:
         tuple(found),
         tuple(missing),
         _unique(document.warnings),
+        tiles.of_placement(document),
     )
 
 

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from moesim.files import atomic_write
 from moesim.provenance import clean
+from moesim.reporting.figures import DARK, PRINT, Theme
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -55,7 +56,19 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["css"] = css
     return environment.get_template(name)
+
+
+def css() -> Markup:
+    """The colours of figures as CSS variables, light and dark."""
+    from markupsafe import Markup
+
+    def block(theme: Theme) -> str:
+        names = ("ink", "dim", "grid", "paper")
+        return ":root { " + " ".join(f"--{name}: {getattr(theme, name)};" for name in names) + " }"
+
+    return Markup(f"{block(PRINT)}\n@media screen and (prefers-color-scheme: dark) {{ {block(DARK)} }}")
 
 
 def inside(data: str) -> Markup:

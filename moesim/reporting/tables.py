@@ -27,12 +27,15 @@ class Table:
         Headings, with units.
     folded
         Whether it is shown only when asked for.
+    compares
+        Whether every row is a property, and every column but the first a result: rows that differ are marked.
     """
 
     title: str
     columns: Row
     rows: tuple[Row, ...]
     folded: bool = False
+    compares: bool = False
 
     @property
     def numeric(self) -> tuple[bool, ...]:
@@ -173,9 +176,8 @@ def compared(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Ta
         ("interval of TTFT, ms", [_span(a, "ttft_s") for a in answers]),
         ("interval of TPOT, ms", [_span(a, "tpot_s") for a in answers]),
     ]
-    return Table(
-        "Predictions", ("", *labels), tuple((name, *cells) for name, cells in lines if set(cells) != {"-"})
-    )
+    rows = tuple((name, *cells) for name, cells in lines if set(cells) != {"-"})
+    return Table("Predictions", ("", *labels), rows, compares=True)
 
 
 def broken_down(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Table:

@@ -1,0 +1,87 @@
+"""What a report shows, before it is known whether as a page, a PDF or an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moesim.reporting import words
+from moesim.reporting.documents import (
+    HardwareSources,
+    PlacementDocument,
+    PredictionDocument,
+    Provenance,
+    ReportDocument,
+)
+from moesim.reporting.page import Section, labels_of, sections
+
+#: Sections whose tiles stand on the first screen; of more, only the sentences.
+MOST_TILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the numbers of a machine come from.
+
+    Parameters
+    ----------
+    unsure, rows
+        ``(number, how it is known, source)``: those that were not read from a source, and all.
+    """
+
+    name: str
+    title: str
+    unsure: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything of a report in the order it is shown.
+
+    Parameters
+    ----------
+    doubts
+        How much of the machines is not from a source.
+    no_sources
+        Whether a machine is behind the numbers, and nothing says where its numbers are from.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+    sections: tuple[Section, ...]
+    doubts: tuple[str, ...]
+    machines: tuple[Machine, ...]
+    no_sources: bool
+    provenance: Provenance
+
+    @property
+    def tiled(self) -> bool:
+        """Whether all tiles stand on the first screen."""
+        return len(self.sections) <= MOST_TILED
+
+
+def view_of(document: ReportDocument) -> View:
+    """What a report shows."""
+    return View(
+        title=document.title or _title(document),
+        notes=tuple(document.notes),
+        sections=tuple(sections(document)),
+        doubts=tuple(words.of_hardware(document.hardware)),
+        machines=tuple(map(_machine, document.hardware)),
+        no_sources=not document.hardware
+        and any(isinstance(r, PredictionDocument) or r.predicted for r in document.results),
+        provenance=document.provenance,
+    )
+
+
+def _machine(machine: HardwareSources) -> Machine:
+    rows = tuple((path, words.status(source), source) for path, source in machine.sources.items())
+    return Machine(machine.name, machine.title, tuple(row for row in rows if row[1] in words.UNSURE), rows)
+
+
+def _title(document: ReportDocument) -> str:
+    labels = labels_of(document.results)
+    if len(document.results) == 1:
+        kind = "Expert placement" if isinstance(document.results[0], PlacementDocument) else "Prediction"
+        return f"{kind}: {labels[0]}"
+    return f"{len(document.results)} results side by side"
