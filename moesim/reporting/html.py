@@ -18,10 +18,9 @@ from moesim.hardware.types import Hardware
 from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
-from moesim.reporting import words
 from moesim.reporting.gather import compact, placement_document, prediction_document
-from moesim.reporting.page import labels_of, sections
 from moesim.reporting.pages import inside, template
+from moesim.reporting.sections import sections, sources, title_of
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
@@ -160,10 +159,10 @@ def render_page(document: doc.ReportDocument) -> str:
     data = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     link = base64.b64encode(data.encode("ascii")).decode("ascii") if len(data) <= _MOST_LINKED_BYTES else ""
     return template("report.html.j2").render(
-        title=document.title or _title(document),
+        title=document.title or title_of(document.results),
         version=__version__,
         notes=document.notes,
-        doubts=words.of_hardware(document.hardware),
+        doubts=sources.of_hardware(document.hardware),
         sections=sections(document),
         machines=[_machine_rows(machine) for machine in document.hardware],
         no_sources=not document.hardware
@@ -194,21 +193,13 @@ def _machine(result: Prediction | Placed) -> Hardware | None:
 
 
 def _machine_rows(machine: doc.HardwareSources) -> dict[str, Any]:
-    rows = [(path, words.status(source), source) for path, source in machine.sources.items()]
+    rows = [(path, sources.status(source), source) for path, source in machine.sources.items()]
     return {
         "name": machine.name,
         "title": machine.title,
-        "unsure": [row for row in rows if row[1] in words.UNSURE],
+        "unsure": [row for row in rows if row[1] in sources.UNSURE],
         "rows": rows,
     }
-
-
-def _title(document: doc.ReportDocument) -> str:
-    labels = labels_of(document.results)
-    if len(document.results) == 1:
-        kind = "Expert placement" if isinstance(document.results[0], doc.PlacementDocument) else "Prediction"
-        return f"{kind}: {labels[0]}"
-    return f"{len(document.results)} results side by side"
 
 
 def _with_provenance(document: Any, provenance: doc.Provenance) -> Any:  # noqa: ANN401 - either document
