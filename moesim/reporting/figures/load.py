@@ -98,8 +98,8 @@ def expert_load_map(
     if idle < layers:
         row, expert = divmod(int(np.nanargmax(share)), experts)
         notes.append(
-            f"The busiest expert, {expert} of decoder layer {layer_ids[row]}, takes {share[row, expert]:.1f} times "
-            "its layer's mean."
+            f"The busiest expert, {expert} of decoder layer {layer_ids[row]}, takes "
+            f"{share[row, expert]:.1f} times its layer's mean."
         )
     caption = (
         "Token-expert selections of each expert over the mean of its layer (1 = even), logarithmic colours."
