@@ -15,9 +15,9 @@ from moesim.reporting import svg
 from moesim.reporting.canvas import png
 from moesim.reporting.documents import ReportDocument
 from moesim.reporting.downloads import Download, csv_download, json_download, lightened
-from moesim.reporting.figures import PRINT, Figure
-from moesim.reporting.page import Section
+from moesim.reporting.figures import PAGE, PRINT, Figure
 from moesim.reporting.pages import inside, template
+from moesim.reporting.sections import Section
 from moesim.reporting.tiles import grouped
 from moesim.reporting.view import View, view_of
 
@@ -117,7 +117,7 @@ def _of_section(section: Section, key: str, room: _Room) -> Iterator[Drawn]:
             yield Drawn(figure, Markup(figure.svg), True, None, "")
             continue
         name = f"{key}-{figure.name}-{nth}"
-        drawn, pixels = figure.svg(name, PRINT), False
+        drawn, pixels = figure.svg(name, PAGE), False
         if len(drawn) > min(_ONE_SVG_BYTES, room.pictures):
             drawn, pixels = _pixels(figure), True
         download = csv_download(figure, f"{name}.csv", room.tables)

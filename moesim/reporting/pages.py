@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from moesim.files import atomic_write
 from moesim.provenance import clean
-from moesim.reporting.figures import DARK, PRINT, Theme
+from moesim.reporting.figures import css
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,6 +48,7 @@ def write_page(
 def template(name: str) -> Template:
     """A template of this package; text put into it is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -56,19 +57,9 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["css"] = css
+    # The colours of figures: variables that follow the reader's light or dark.
+    environment.globals["css"] = Markup(css())
     return environment.get_template(name)
-
-
-def css() -> Markup:
-    """The colours of figures as CSS variables, light and dark."""
-    from markupsafe import Markup
-
-    def block(theme: Theme) -> str:
-        names = ("ink", "dim", "grid", "paper")
-        return ":root { " + " ".join(f"--{name}: {getattr(theme, name)};" for name in names) + " }"
-
-    return Markup(f"{block(PRINT)}\n@media screen and (prefers-color-scheme: dark) {{ {block(DARK)} }}")
 
 
 def inside(data: str) -> Markup:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.reporting import words
 from moesim.reporting.documents import (
     HardwareSources,
-    PlacementDocument,
-    PredictionDocument,
     Provenance,
     ReportDocument,
 )
-from moesim.reporting.page import Section, labels_of, sections
+from moesim.reporting.sections import Section, sections, sources, title_of
 
 #: Sections whose tiles stand on the first screen; of more, only the sentences.
 MOST_TILED = 3
@@ -63,25 +60,17 @@ class View:
 def view_of(document: ReportDocument) -> View:
     """What a report shows."""
     return View(
-        title=document.title or _title(document),
+        title=document.title or title_of(document.results),
         notes=tuple(document.notes),
         sections=tuple(sections(document)),
-        doubts=tuple(words.of_hardware(document.hardware)),
+        doubts=tuple(sources.of_hardware(document.hardware)),
         machines=tuple(map(_machine, document.hardware)),
         no_sources=not document.hardware
-        and any(isinstance(r, PredictionDocument) or r.predicted for r in document.results),
+        and any(getattr(r, "hardware", "") or getattr(r, "predicted", None) for r in document.results),
         provenance=document.provenance,
     )
 
 
 def _machine(machine: HardwareSources) -> Machine:
-    rows = tuple((path, words.status(source), source) for path, source in machine.sources.items())
-    return Machine(machine.name, machine.title, tuple(row for row in rows if row[1] in words.UNSURE), rows)
-
-
-def _title(document: ReportDocument) -> str:
-    labels = labels_of(document.results)
-    if len(document.results) == 1:
-        kind = "Expert placement" if isinstance(document.results[0], PlacementDocument) else "Prediction"
-        return f"{kind}: {labels[0]}"
-    return f"{len(document.results)} results side by side"
+    rows = tuple((path, sources.status(source), source) for path, source in machine.sources.items())
+    return Machine(machine.name, machine.title, tuple(row for row in rows if row[1] in sources.UNSURE), rows)

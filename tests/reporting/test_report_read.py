@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from page_reader import Page
 
 from moesim.errors import ConfigError
-from moesim.reporting import read_documents, tables, words
+from moesim.reporting import read_documents
 from moesim.reporting.documents import PlacementDocument
 from moesim.reporting.gather import plain
-from moesim.reporting.page import labels_of
 from moesim.reporting.read import MAX_BYTES
+from moesim.reporting.sections import labels_of, placements
+from moesim.reporting.sections import predictions as predicted
 from tests.program import run_here
 
 
@@ -150,10 +151,10 @@ def test_any_change_is_refused_by_name_or_shown(data, printed, tmp_path):
     except ConfigError:
         return
     if isinstance(found, PlacementDocument):
-        assert words.of_placement(found).lead
-        assert tables.imbalance(found).rows
-        assert tables.layers(found).rows
+        assert placements.answer(found).lead
+        assert placements.imbalance(found).rows
+        assert placements.layers(found).rows
     else:
-        assert words.of_predictions([found], labels_of([found])).lead
-        assert tables.compared([found], ["a"]).rows
-        assert tables.broken_down([found], ["a"]).columns
+        assert predicted.answer([found], labels_of([found])).lead
+        assert predicted.compared([found], ["a"]).rows
+        assert predicted.broken_down([found], ["a"]).columns
