@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 #: Cells of an axis; of the points of a group in one cell, one is drawn.
-_CELLS = 150
-#: From so many points on, intervals are not drawn one by one.
-_BARS = 300
+_CELLS = 80
+#: Of more points than this, those that lie over another are not drawn, nor are intervals.
+_MANY = 300
 _GROUPS = 8
 
 
@@ -145,7 +145,7 @@ def predicted_against_measured(
             rows = np.array([name in kinds[kind] for name in names])
             at = np.flatnonzero(rows)[_apart(m[rows], p[rows], ends / scale)]
             colour = theme.series[i % len(theme.series)]
-            if lows is not None and highs is not None and len(p) <= _BARS:
+            if lows is not None and highs is not None and len(p) <= _MANY:
                 # Residuals need not lie around nothing: an end may be on the other side of the prediction.
                 bars = np.nan_to_num(np.maximum([p[at] - lows[at], highs[at] - p[at]], 0.0))
                 axes.errorbar(
@@ -181,7 +181,7 @@ def predicted_against_measured(
     return Figure(
         "predicted_against_measured",
         f"Predicted and measured {as_drawn.words}",
-        f"{said} Above the line the prediction is too {'slow' if as_drawn.less else 'fast'}. Of points that "
+        f"{said} Above the line the prediction is too {'slow' if as_drawn.less else 'fast'}. "
         f"coincide, one is drawn.{gone}",
         as_drawn.words,
         as_drawn.unit or "1",
@@ -215,10 +215,12 @@ def _kinds(names: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _apart(x: F8, y: F8, ends: F8) -> npt.NDArray[np.int64]:
-    """Places of points that are not drawn over another: one of each cell of a logarithmic grid."""
+    """Places of points that are drawn: of very many, one of each cell of a logarithmic grid."""
     with np.errstate(invalid="ignore", divide="ignore"):
         cell = np.log(np.stack([x, y]) / ends[0]) / np.log(ends[1] / ends[0]) * _CELLS
     fine = np.flatnonzero(np.isfinite(cell).all(axis=0))
+    if len(x) <= _MANY:
+        return fine
     _, first = np.unique(np.floor(cell[:, fine]), axis=1, return_index=True)
     return np.sort(fine[first])
 

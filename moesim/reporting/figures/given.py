@@ -100,9 +100,9 @@ def percent(share: float) -> str:
     ('50 %', '99.5 %', '99.999 %', '100 %', '0.04 %')
     """
     near = min(share, 1 - share)
-    places = 0 if near >= 0.1 or near <= 0 else min(max(int(np.ceil(-np.log10(near) - 1.0001)), 0), 6)
-    text = f"{share:.{places}%}"
-    return text.replace("%", " %")
+    places = 0 if near >= 0.1 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
+    text = f"{100 * share:.{places}f}"
+    return (text.rstrip("0").rstrip(".") if places else text) + " %"
 
 
 def count(n: int, what: str) -> str:

@@ -59,20 +59,22 @@ def latency_cdf(
         checks.numbers("limit_s", [limit_s], low=0.0)
     if attainment is not None:
         checks.numbers("attainment", [attainment], low=0.0, high=1.0)
-    drawn: dict[str, Quantiles] = {}
-    within: dict[str, float] = {}
-    for name, sample in samples.items():
-        if isinstance(sample, Quantiles):
-            drawn[name] = sample
-        else:
-            values = checks.numbers(f"samples.{label(name)}", sample, low=0.0, gaps=True)
-            if np.isfinite(values).any():
-                drawn[name] = Quantiles.of(values)
-                if limit_s is not None:
-                    within[name] = float((values[np.isfinite(values)] <= limit_s).mean())
+    values = {
+        name: checks.numbers(f"samples.{label(name)}", sample, low=0.0, gaps=True)
+        for name, sample in samples.items()
+        if not isinstance(sample, Quantiles)
+    }
     checks.done()
+    drawn = {
+        name: sample if isinstance(sample, Quantiles) else Quantiles.of(values[name])
+        for name, sample in samples.items()
+    }
+    within: dict[str, float] = {}
     if limit_s is not None:
-        within = {name: within.get(name, one.share_within(limit_s)) for name, one in drawn.items()}
+        within = {name: one.share_within(limit_s) for name, one in drawn.items()}
+        # Where every value is at hand, they are counted.
+        for name, sample in values.items():
+            within[name] = float((sample[np.isfinite(sample)] <= limit_s).mean())
     as_drawn = quantity(metric)
     scale = as_drawn.scale
 

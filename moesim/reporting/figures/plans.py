@@ -149,9 +149,7 @@ def pareto_front(
     """
     checks = Checks()
     checks.some("points", points)
-    table = np.array(
-        [[_value(checks, p, name) for name in (x, y)] for p in points], dtype=np.float64
-    ).reshape(-1, 2)
+    table = np.array([[p.values.get(name) for name in (x, y)] for p in points], np.float64).reshape(-1, 2)
     for p in points:
         if p.status not in STATUS:
             checks.unknown(f"points.{label(p.name)}.status", p.status, STATUS)
@@ -164,7 +162,9 @@ def pareto_front(
     drawn = [p for p, k in zip(points, known, strict=True) if k]
     xs, ys = table[known].T
     as_x, as_y = quantity(x), quantity(y)
-    front = front_of(xs, ys, as_x.less, as_y.less)
+    # What the simulator refuted does not do what it says.
+    holds = np.flatnonzero([p.status != "refuted" for p in drawn])
+    front = [int(holds[i]) for i in front_of(xs[holds], ys[holds], as_x.less, as_y.less)]
     on_front = set(front)
     groups = list(dict.fromkeys(p.group for p in drawn))
     words = {"confirmed": "simulation agrees", "refuted": "simulation does not agree", "": "not simulated"}
@@ -263,8 +263,8 @@ def pareto_front(
         "pareto_front",
         f"{as_y.words.capitalize() if as_y.words.islower() else as_y.words[0].upper() + as_y.words[1:]} "
         f"against {as_x.words}",
-        f"Better is {better}. On the line: what no other beats in both. Faint: what another beats. "
-        f"{listing}{more}.{missing}",
+        f"Better is {better}. On the line: what no other beats in both, of those not refuted. Faint: the "
+        f"others. {listing}{more}.{missing}",
         f"{as_y.words} against {as_x.words}",
         f"{as_y.unit or '1'} against {as_x.unit or '1'}",
         n or count(len(drawn), "configuration"),
@@ -283,16 +283,6 @@ def pareto_front(
         4.4,
         f"{len(front)} of {len(drawn)} configurations are beaten by no other in both: {listing}{more}.",
     )
-
-
-def _value(checks: Checks, point: PlanPoint, name: str) -> float:
-    value = point.values.get(name)
-    found = (
-        checks.numbers(f"points.{label(point.name)}.{name}", [value], gaps=True)
-        if value is not None
-        else [np.nan]
-    )
-    return float(found[0]) if len(found) else np.nan
 
 
 def sensitivity_tornado(
