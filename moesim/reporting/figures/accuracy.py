@@ -9,19 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import (
-    F8,
-    LINES,
-    MARKERS,
-    Checks,
-    Quantity,
-    count,
-    label,
-    listed,
-    percent,
-    quantity,
-)
+from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, quantity
+from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
+from moesim.reporting.figures.theme import LINES, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +81,7 @@ def predicted_against_measured(
         for name, end in (("low", low), ("high", high))
     ]
     beside = {
-        name: checks.numbers(f"others.{label(name)}", values, shape=(len(p),), gaps=True)
+        name: checks.numbers(f"others.{shorten(name)}", values, shape=(len(p),), gaps=True)
         for name, values in (others or {}).items()
     }
     names = ["all"] * len(p) if groups is None else [str(g) for g in groups]
@@ -139,7 +130,7 @@ def predicted_against_measured(
                 "x+1234"[i % 6],
                 color=theme.dim,
                 markersize=4,
-                label=label(name),
+                label=shorten(name),
             )
         for i, kind in enumerate(kinds):
             rows = np.array([name in kinds[kind] for name in names])
@@ -158,7 +149,9 @@ def predicted_against_measured(
                 color=colour,
                 markersize=4,
                 markerfacecolor=colour if i % 2 == 0 else "none",
-                label=f"{label(kind)} ({int(rows.sum()):,})" if groups is not None else f"rows ({len(p):,})",
+                label=f"{shorten(kind)} ({int(rows.sum()):,})"
+                if groups is not None
+                else f"rows ({len(p):,})",
             )
         for set_scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
             set_scale("log")
@@ -171,6 +164,7 @@ def predicted_against_measured(
         axes.set_ylabel("predicted" + (f", {as_drawn.unit}" if as_drawn.unit else ""))
         canvas.legend(loc="outside right upper", fontsize="small")
 
+    hidden = " Of points that coincide, one is drawn." if len(p) > _MANY else ""
     claimed = f" {percent(level)}" if level is not None else ""
     covered = "" if inside is None else f" The{claimed} intervals hold {percent(inside)} of the measurements."
     gone = f" Left out: {count(lost, 'row')} without two positive values." if lost else ""
@@ -181,8 +175,7 @@ def predicted_against_measured(
     return Figure(
         "predicted_against_measured",
         f"Predicted and measured {as_drawn.words}",
-        f"{said} Above the line the prediction is too {'slow' if as_drawn.less else 'fast'}. "
-        f"coincide, one is drawn.{gone}",
+        f"{said} Above the line the prediction is too {'slow' if as_drawn.less else 'fast'}.{hidden}{gone}",
         as_drawn.words,
         as_drawn.unit or "1",
         n or count(len(p), "row"),
@@ -257,7 +250,7 @@ def error_cdf(
     checks.some("errors", errors)
     at = checks.numbers("marks", marks, low=0.0, empty=True)
     rows = {
-        name: np.abs(checks.numbers(f"errors.{label(name)}", values, gaps=True))
+        name: np.abs(checks.numbers(f"errors.{shorten(name)}", values, gaps=True))
         for name, values in errors.items()
     }
     checks.done()
@@ -279,7 +272,7 @@ def error_cdf(
                 [0.0, *one.levels],
                 color=colour,
                 linestyle=LINES[i % len(LINES)],
-                label=f"{label(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}",
+                label=f"{shorten(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}",
             )
             axes.plot(
                 [one.at(0.5), one.at(0.9)], [0.5, 0.9], MARKERS[i % len(MARKERS)], color=colour, markersize=5
@@ -288,12 +281,12 @@ def error_cdf(
         axes.set_ylim(0, 1)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        axes.set_xlabel(label(metric, 60))
+        axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("rows off by no more")
         canvas.legend(loc="outside lower center", ncols=min(len(drawn), 2), fontsize="small")
 
     said = "; ".join(
-        f"{label(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}"
+        f"{shorten(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}"
         + "".join(f", {percent(float((known[name] <= mark).mean()))} within {percent(mark)}" for mark in at)
         for name, one in drawn.items()
     )
@@ -303,7 +296,7 @@ def error_cdf(
         "How far predictions are off",
         "Share of rows whose error is no larger; marks at the median and at 90 %; the axis ends at the "
         f"largest 99th percentile. {said}.{gone}",
-        label(metric, 60),
+        shorten(metric, 60),
         "fraction",
         n or " + ".join(count(len(values), "row") for values in known.values()),
         seed,
@@ -382,14 +375,14 @@ def signed_errors(
                 MARKERS[i % len(MARKERS)],
                 color=theme.series[i % len(theme.series)],
                 markersize=5,
-                label=label(kind),
+                label=shorten(kind),
             )
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         most = max(float(np.abs(off).max()), noise or 0.0, 0.05) * 1.1
         axes.set_ylim(-most, most)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        axes.set_xlabel(label(metric, 60))
+        axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("error")
         if groups is not None:
             canvas.legend(loc="outside lower center", ncols=min(len(kinds), 4), fontsize="small")
@@ -403,7 +396,7 @@ def signed_errors(
     )
     return Figure(
         "signed_errors",
-        f"Signed error by {label(metric, 60)}",
+        f"Signed error by {shorten(metric, 60)}",
         f"Above zero the prediction is too slow. {said}{beside}{gone}",
         "predicted over measured, less one",
         "fraction",

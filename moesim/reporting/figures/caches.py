@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, LINES, MARKERS, Checks, count, label, listed, percent, thin
+from moesim.reporting.figures.given import F8, Checks, listed, percent, thin
+from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.theme import LINES, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -57,7 +59,7 @@ def hit_ratio_curves(
     checks.some("curves", curves)
     rows = {
         name: checks.numbers(
-            f"curves.{label(name)}", values, shape=(len(sizes),), low=0.0, high=1.0 + 1e-9, gaps=True
+            f"curves.{shorten(name)}", values, shape=(len(sizes),), low=0.0, high=1.0 + 1e-9, gaps=True
         )
         for name, values in curves.items()
     }
@@ -102,7 +104,7 @@ def hit_ratio_curves(
                 marker=MARKERS[i % len(MARKERS)],
                 markersize=4,
                 markevery=max(1, len(at) // 8),
-                label=label(name),
+                label=shorten(name),
             )
         axes.set_ylim(0, 1)
         axes.set_xlim(float(sizes[0]), float(sizes[-1]) if len(sizes) > 1 else None)
@@ -122,7 +124,7 @@ def hit_ratio_curves(
                 gap = np.where(both, best - values, -np.inf)
                 at = int(gap.argmax())
                 said.append(
-                    f"{label(name)} stays up to {100 * max(gap[at], 0.0):.1f} points below the bound "
+                    f"{shorten(name)} stays up to {100 * max(gap[at], 0.0):.1f} points below the bound "
                     f"(at {sizes[at]:g} slots: {percent(values[at])} against {percent(best[at])})"
                 )
     gaps = "; ".join(said)
@@ -138,10 +140,10 @@ def hit_ratio_curves(
         {
             "slots": sizes.tolist(),
             **({} if objects is None else {"share_of_experts": (sizes / objects).tolist()}),
-            **{label(name, 60): listed(values) for name, values in rows.items()},
+            **{shorten(name, 60): listed(values) for name, values in rows.items()},
         },
         draw,
         7.5,
         4.0,
-        f"Curves of {', '.join(map(label, rows))} over {sizes[0]:g} to {sizes[-1]:g} slots. {gaps}".strip(),
+        f"Curves of {', '.join(map(shorten, rows))} over {sizes[0]:g} to {sizes[-1]:g} slots. {gaps}".strip(),
     )

@@ -10,12 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault
+from moesim.reporting.figures.labels import number, shorten
 
 F8 = npt.NDArray[np.float64]
-
-#: Told apart without colour, in this order.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (8, 2, 2, 2, 2, 2)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +42,12 @@ class Quantity:
         return f"{self.words}, {self.unit}" if self.unit else self.words
 
     def text(self, value: float) -> str:
-        """An SI value with its unit, to three digits.
+        """An SI value with its unit, as `labels.number` has it.
 
         >>> quantity("ttft_s").text(0.1234), quantity("usd_per_hour").text(31.84)
-        ('123 ms', '31.8 USD/h')
+        ('123.4 ms', '31.84 USD/h')
         """
-        return f"{digits(value * self.scale)} {self.unit}".rstrip()
+        return f"{number(value * self.scale)} {self.unit}".rstrip()
 
 
 _QUANTITIES = {
@@ -81,16 +78,7 @@ def quantity(name: str) -> Quantity:
     if name in _QUANTITIES:
         return _QUANTITIES[name]
     stem, seconds = name.removesuffix("_s"), name.endswith("_s")
-    return Quantity(label(stem.replace("_", " "), 60), "s" if seconds else "")
-
-
-def digits(value: float) -> str:
-    """Three digits, thousands in groups.
-
-    >>> digits(1234567.8), digits(123.456), digits(0.0123456), digits(0.0)
-    ('1,234,568', '123', '0.0123', '0')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return Quantity(shorten(stem.replace("_", " "), 60), "s" if seconds else "")
 
 
 def percent(share: float) -> str:
@@ -103,25 +91,6 @@ def percent(share: float) -> str:
     places = 0 if near >= 0.1 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
     text = f"{100 * share:.{places}f}"
     return (text.rstrip("0").rstrip(".") if places else text) + " %"
-
-
-def count(n: int, what: str) -> str:
-    """So many of something.
-
-    >>> count(1, "request"), count(12345, "request")
-    ('1 request', '12,345 requests')
-    """
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def label(text: object, most: int = 28) -> str:
-    r"""A name from a file as one line that leaves room for the figure.
-
-    >>> label("a very long name", 6), label("two\nlines")
-    ('a ver…', 'two lines')
-    """
-    shown = "".join(c if c.isprintable() else " " for c in str(text))
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 class Checks:

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import LINES, Checks, count, label, listed, percent, quantity
+from moesim.reporting.figures.given import Checks, listed, percent, quantity
+from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
+from moesim.reporting.figures.theme import LINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +62,7 @@ def latency_cdf(
     if attainment is not None:
         checks.numbers("attainment", [attainment], low=0.0, high=1.0)
     values = {
-        name: checks.numbers(f"samples.{label(name)}", sample, low=0.0, gaps=True)
+        name: checks.numbers(f"samples.{shorten(name)}", sample, low=0.0, gaps=True)
         for name, sample in samples.items()
         if not isinstance(sample, Quantiles)
     }
@@ -90,7 +92,7 @@ def latency_cdf(
                 linestyle=LINES[i % len(LINES)],
                 marker="o" if len(one.levels) <= _FEW else "none",
                 markersize=4,
-                label=label(name) + said,
+                label=shorten(name) + said,
             )
             if one.low_s is not None and one.high_s is not None:
                 axes.fill_betweenx(
@@ -139,17 +141,17 @@ def latency_cdf(
 
     missing = {name: one.missing for name, one in drawn.items() if one.missing}
     said = [
-        f"{label(name)}: {', '.join(f'p{100 * p:g} {as_drawn.text(one.at(p))}' for p in (0.5, 0.9, 0.99))}"
+        f"{shorten(name)}: {', '.join(f'p{100 * p:g} {as_drawn.text(one.at(p))}' for p in (0.5, 0.9, 0.99))}"
         for name, one in drawn.items()
     ]
     promise = ""
     if limit_s is not None:
-        shares = "; ".join(f"{label(name)} {percent(share)}" for name, share in within.items())
+        shares = "; ".join(f"{shorten(name)} {percent(share)}" for name, share in within.items())
         promise = f" Within the limit of {as_drawn.text(limit_s)}: {shares}."
         if attainment is not None:
-            kept = [label(name) for name, share in within.items() if share >= attainment]
+            kept = [shorten(name) for name, share in within.items() if share >= attainment]
             promise += f" Promised for {percent(attainment)}: kept by {', '.join(kept) or 'none'}."
-    gone = " Left out, without a value: " + "; ".join(f"{label(k)} {v:,}" for k, v in missing.items()) + "."
+    gone = " Left out, without a value: " + "; ".join(f"{shorten(k)} {v:,}" for k, v in missing.items()) + "."
     band = " Bands: from the least to the most of what other runs give." * any(
         one.low_s is not None for one in drawn.values()
     )

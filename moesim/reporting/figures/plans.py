@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import (
-    F8,
-    LINES,
-    MARKERS,
-    Checks,
-    count,
-    digits,
-    label,
-    listed,
-    quantity,
-)
+from moesim.reporting.figures.given import F8, Checks, listed, quantity
+from moesim.reporting.figures.labels import count, number, shorten
+from moesim.reporting.figures.theme import LINES, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +144,7 @@ def pareto_front(
     table = np.array([[p.values.get(name) for name in (x, y)] for p in points], np.float64).reshape(-1, 2)
     for p in points:
         if p.status not in STATUS:
-            checks.unknown(f"points.{label(p.name)}.status", p.status, STATUS)
+            checks.unknown(f"points.{shorten(p.name)}.status", p.status, STATUS)
     if limit is not None:
         checks.numbers("limit", [limit])
     known = np.asarray(np.isfinite(table).all(axis=1))
@@ -238,7 +230,11 @@ def pareto_front(
         if len(groups) > 1:
             handles += [
                 Line2D(
-                    [], [], linewidth=5, color=theme.series[i % len(theme.series)], label=label(g or "other")
+                    [],
+                    [],
+                    linewidth=5,
+                    color=theme.series[i % len(theme.series)],
+                    label=shorten(g or "other"),
                 )
                 for i, g in enumerate(groups)
             ]
@@ -252,7 +248,7 @@ def pareto_front(
         )
 
     listing = "; ".join(
-        f"{nth} {label(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
+        f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
         for nth, i in enumerate(front[:_NAMED], 1)
     )
     more = f"; and {len(front) - _NAMED} more" if len(front) > _NAMED else ""
@@ -317,7 +313,7 @@ def sensitivity_tornado(
     checks.some("effects", effects)
     checks.numbers("base", [base])
     for effect in effects:
-        checks.numbers(f"effects.{label(effect.name)}", [effect.low, effect.high], gaps=True)
+        checks.numbers(f"effects.{shorten(effect.name)}", [effect.low, effect.high], gaps=True)
     checks.done()
     as_drawn = quantity(metric)
     ordered = sorted(effects, key=lambda effect: (-effect.swing(base), effect.name))
@@ -346,7 +342,7 @@ def sensitivity_tornado(
                 )
                 right = value > base or (value == base and side == "high")
                 axes.annotate(
-                    label(words, 20),
+                    shorten(words, 20),
                     (value * as_drawn.scale, row),
                     xytext=(4 if right else -4, 0),
                     textcoords="offset points",
@@ -358,7 +354,7 @@ def sensitivity_tornado(
         span = (max(ends) - min(ends)) * as_drawn.scale or abs(base) * as_drawn.scale or 1.0
         axes.set_xlim(min(ends) * as_drawn.scale - 0.18 * span, max(ends) * as_drawn.scale + 0.18 * span)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_yticks(range(len(shown)), [label(effect.name) for effect in shown])
+        axes.set_yticks(range(len(shown)), [shorten(effect.name) for effect in shown])
         axes.grid(False, axis="y")
         axes.set_xlabel(as_drawn.axis)
         handles, names = axes.get_legend_handles_labels()
@@ -369,8 +365,8 @@ def sensitivity_tornado(
     most = ", ".join(
         f"{words or side} gives {as_drawn.text(value)}"
         for side, value, words in (
-            ("low", first.low, label(first.low_input, 20)),
-            ("high", first.high, label(first.high_input, 20)),
+            ("low", first.low, shorten(first.low_input, 20)),
+            ("high", first.high, shorten(first.high_input, 20)),
         )
         if value is not None
     )
@@ -380,7 +376,7 @@ def sensitivity_tornado(
         if rest
         else ""
     )
-    said = f"{as_drawn.text(base)} as it is; {label(first.name)} tells most: {most}."
+    said = f"{as_drawn.text(base)} as it is; {shorten(first.name)} tells most: {most}."
     return Figure(
         "sensitivity_tornado",
         f"What {as_drawn.words} depends on",
@@ -439,7 +435,7 @@ def load_curve(
     drawn: dict[str, F8] = {}
     lost = 0
     for name, points in curves.items():
-        where = f"curves.{label(name)}"
+        where = f"curves.{shorten(name)}"
         rows = [[p.concurrency, p.tpot_s, p.output_throughput] for p in points]
         table = checks.numbers(where, rows, shape=(None, 3), low=0.0, gaps=True) if rows else np.zeros((0, 3))
         fits = np.isfinite(table).all(axis=1)
@@ -465,7 +461,7 @@ def load_curve(
                 linestyle=LINES[i % len(LINES)],
                 marker=marker,
                 markersize=5,
-                label=label(name),
+                label=shorten(name),
             )
             _loads(axes, table, tpot.scale, rate.scale)
         if limit_s is not None:
@@ -488,9 +484,9 @@ def load_curve(
         canvas.legend(loc="outside lower center", ncols=min(len(drawn), 3), fontsize="small")
 
     said = "; ".join(
-        f"{label(name)} {rate.text(row[0, 2])} at {digits(row[0, 0])} requests ({tpot.text(row[0, 1])})"
+        f"{shorten(name)} {rate.text(row[0, 2])} at {number(row[0, 0])} requests ({tpot.text(row[0, 1])})"
         if len(row)
-        else f"{label(name)} no load"
+        else f"{shorten(name)} no load"
         for name, row in best.items()
     )
     within = "at the largest load" if limit_s is None else f"within {tpot.text(limit_s)}"
@@ -522,7 +518,7 @@ def _loads(axes: Axes, table: F8, x: float, y: float) -> None:
     """Loads written beside some points."""
     for at in range(0, len(table), max(1, -(-len(table) // 8))):
         axes.annotate(
-            digits(table[at, 0]),
+            number(table[at, 0]),
             (table[at, 1] * x, table[at, 2] * y),
             xytext=(5, -9),
             textcoords="offset points",

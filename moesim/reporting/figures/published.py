@@ -10,7 +10,8 @@ import numpy as np
 
 from moesim.reporting.figures.accuracy import tick_ratios
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, count, label, percent
+from moesim.reporting.figures.given import Checks, percent
+from moesim.reporting.figures.labels import count, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -100,7 +101,7 @@ def scoreboard(
                 )
             axes.plot(_place(row.ratio or 1.0), at, marker, color=theme.series[nth], markersize=5, zorder=3)
         tick_ratios(axes, _REACH)
-        axes.set_yticks(range(len(order)), [label(row.system) for row in order], fontsize="small")
+        axes.set_yticks(range(len(order)), [shorten(row.system) for row in order], fontsize="small")
         axes.set_ylim(len(order) - 0.3, -0.7)
         axes.grid(True, axis="y", linewidth=0.4)
         axes.set_xlabel("ours over published")
@@ -217,7 +218,7 @@ def _known(rows: Sequence[ScoreRow], tolerance: float) -> tuple[list[ScoreRow], 
     checks.numbers("tolerance", [tolerance], low=0.0, high=0.99)
     for row in rows:
         if row.verdict not in VERDICTS:
-            checks.unknown(f"rows.{label(row.system)}.verdict", row.verdict, VERDICTS)
+            checks.unknown(f"rows.{shorten(row.system)}.verdict", row.verdict, VERDICTS)
     known = [row for row in rows if row.ratio is not None and np.isfinite(row.ratio) and row.ratio > 0]
     if rows and not known:
         checks.numbers("rows.ratio, positive", [np.nan], gaps=True)

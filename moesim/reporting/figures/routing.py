@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, count, listed, percent
+from moesim.reporting.figures.given import Checks, listed, percent
+from moesim.reporting.figures.labels import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -66,15 +67,13 @@ def expert_affinity(
     first, second = layers
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib import colormaps
         from matplotlib.colors import LogNorm
         from matplotlib.ticker import NullFormatter
 
         axes = canvas.add_subplot()
-        colours = colormaps.get_cmap(theme.diverging).with_extremes(bad=theme.grid)
         shown = np.ma.masked_invalid(np.clip(table[:, order], 1 / _REACH, _REACH))
         image = axes.imshow(
-            shown, cmap=colours, norm=LogNorm(1 / _REACH, _REACH), interpolation="none", aspect="auto"
+            shown, cmap=theme.diverging, norm=LogNorm(1 / _REACH, _REACH), interpolation="none", aspect="auto"
         )
         axes.grid(False)
         axes.set_ylabel(f"expert of layer {first}")
