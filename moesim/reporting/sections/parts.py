@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moesim.reporting.svg import Figure
+    from moesim.reporting.tiles import Tile
 
 Row = tuple[str, ...]
 Points = tuple[tuple[str, tuple[str, ...]], ...]
@@ -67,6 +68,8 @@ class Section:
         Empty if the page has only one section.
     missing
         What is not shown, and why.
+    tiles
+        The key numbers.
     """
 
     key: str
@@ -76,6 +79,7 @@ class Section:
     tables: tuple[Table, ...]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    tiles: tuple[Tile, ...] = ()
 
 
 def filled(*points: tuple[str, Iterable[str]]) -> Points:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moesim.reporting import load_figures, time_figures
+from moesim.reporting import load_figures, tiles, time_figures
 from moesim.reporting.documents import (
     PLACEMENTS,
     PRICED,
@@ -86,6 +86,7 @@ def section(document: PlacementDocument, title: str, key: str) -> Section:
         tuple(found),
         tuple(missing),
         unique(document.warnings),
+        tiles.of_placement(document),
     )
 
 

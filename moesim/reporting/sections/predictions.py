@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moesim.reporting import time_figures
+from moesim.reporting import tiles, time_figures
 from moesim.reporting.documents import PredictionDocument
 from moesim.reporting.sections.parts import (
     Answer,
@@ -56,6 +56,7 @@ def section(answers: Sequence[PredictionDocument], labels: Sequence[str], title:
         tuple(found),
         tuple(missing),
         unique(warning for answer in answers for warning in answer.warnings),
+        tiles.of_predictions(answers, labels),
     )
 
 
