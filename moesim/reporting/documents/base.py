@@ -59,6 +59,11 @@ class Document(Part):
         """What may tell it apart from others of its kind, the most telling first: labels are made of it."""
         return ()
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Hardware behind the numbers."""
+        return ()
+
 
 class HardwareSources(Part):
     """Where the numbers of a machine come from."""

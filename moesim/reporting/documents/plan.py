@@ -78,9 +78,7 @@ class Apart(Part):
     decode: Workers
 
     def __str__(self) -> str:
-        return (
-            f"{self.prefill.workers} prefill {self.prefill} + {self.decode.workers} decode {self.decode}"
-        )
+        return f"{self.prefill.workers} prefill {self.prefill} + {self.decode.workers} decode {self.decode}"
 
 
 class Assessed(Part):

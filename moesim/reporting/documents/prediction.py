@@ -162,3 +162,8 @@ class PredictionDocument(Document):
             f"{self.input_len:g} in, {self.output_len:g} out",
             f"{self.request_rate:g} requests/s" if self.request_rate else f"{self.concurrency:g} requests",
         )
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What it was predicted for."""
+        return (self.hardware,)

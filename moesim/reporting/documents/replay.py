@@ -28,8 +28,8 @@ Counts = Annotated[list[Count], Field(max_length=MAX_LAYERS)]
 def last_part(path: str) -> str:
     """A file's name without its folders.
 
-    >>> last_part("/a/b.npz"), last_part("C:\\\\b.npz")
-    ('b.npz', 'b.npz')
+    >>> last_part("/a/b.npz")
+    'b.npz'
     """
     return PurePosixPath(path.replace("\\", "/")).name
 
@@ -44,10 +44,10 @@ class Conditions(Part):
     start: Text = ""
 
     def __str__(self) -> str:
-        words = (f"a pool per {self.pool}" if self.pool != "global" else "one pool of all layers", *(
-            f"{name} {value}" for name in ("lookup", "cold", "reset", "start") if (value := getattr(self, name))
-        ))  # fmt: skip
-        return ", ".join(words)
+        names = ("lookup", "cold", "reset", "start")
+        said = (f"{name} {value}" for name in names if (value := getattr(self, name)))
+        pool = "one pool of all layers" if self.pool == "global" else f"a pool per {self.pool or 'layer'}"
+        return ", ".join([pool, *said])
 
 
 class Hits(Part):
@@ -75,7 +75,7 @@ class Hits(Part):
 
 
 class ReplayDocument(Hits, Document):
-    """What `moesim replay --json` prints: the first rule's own fields, and those of all it was compared with."""
+    """What `moesim replay --json` prints: the first rule's own fields, and those of all rules."""
 
     title: ClassVar[str] = "Replay of a cache of experts"
 
@@ -220,5 +220,3 @@ class SystemsDocument(Document):
     def machines(self) -> tuple[str, ...]:
         """What it was replayed on."""
         return (self.hardware,)
-
-
