@@ -25,6 +25,7 @@ from moesim.reporting.documents.simulation import Ends
 Nested = Annotated[dict[Text, Signed | None], Field(max_length=50)]
 Values = Annotated[dict[Text, Signed | Nested | None], Field(max_length=200)]
 Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
+Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
 NestedEnds = Annotated[dict[Text, Ends], Field(max_length=50)]
 
 #: Experts of a layer whose pairs are shown one by one, at most.
@@ -62,9 +63,7 @@ class StatisticsDocument(Document):
     layers: Annotated[list[Values], Field(max_length=MAX_LAYERS)]
     reasons: Annotated[dict[Text, Text], Field(max_length=200)] = {}
     interval: Annotated[dict[Text, Signed | Ends | NestedEnds | None], Field(max_length=200)] | None = None
-    loads: Annotated[
-        list[Annotated[list[Count], Field(max_length=MAX_EXPERTS)]], Field(max_length=MAX_LAYERS)
-    ] = []
+    loads: Annotated[list[Loads], Field(max_length=MAX_LAYERS)] = []
     affinity: Affinity | None = None
 
     @model_validator(mode="after")

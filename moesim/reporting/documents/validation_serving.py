@@ -49,6 +49,11 @@ class MetricScores(Part):
         return raw
 
 
+Plain = Annotated[dict[Text, Signed | None], Field(max_length=50)]
+Split = Annotated[dict[Text, Plain], Field(max_length=10)]
+Splits = Annotated[dict[Text, Split], Field(max_length=20)]
+
+
 class Calibrated(Part):
     """The calibration in use, and what it says of itself."""
 
@@ -57,25 +62,8 @@ class Calibrated(Part):
     digest: Text | None = None
     seen: Number = 0
     warning: Text | None = None
-    held_out: (
-        Annotated[
-            dict[
-                Text,
-                Annotated[
-                    dict[
-                        Text,
-                        Annotated[
-                            dict[Text, Annotated[dict[Text, Signed | None], Field(max_length=50)]],
-                            Field(max_length=10),
-                        ],
-                    ],
-                    Field(max_length=20),
-                ],
-            ],
-            Field(max_length=50),
-        ]
-        | None
-    ) = None
+    #: By family, kind of split, metric.
+    held_out: Annotated[dict[Text, Splits], Field(max_length=50)] | None = None
 
 
 class ServingSummary(Part):
