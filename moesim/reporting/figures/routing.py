@@ -66,13 +66,16 @@ def expert_affinity(
     """
     checks = Checks()
     table = checks.numbers("matrix", matrix, shape=(None, None), low=0.0, gaps=True)
-    ids = [np.arange(size) for size in table.shape]
-    if experts is not None:
-        named = zip(("experts[0]", "experts[1]"), experts, table.shape, strict=True)
-        ids = [checks.numbers(name, some, shape=(size,), low=0).astype(int) for name, some, size in named]
-    elif table.shape[0] != table.shape[1]:
-        checks.numbers("matrix, square", table, shape=(len(table), len(table)), gaps=True)
+    size = len(table)
+    if experts is None and table.shape[1] != size:
+        checks.numbers("matrix, square", table, shape=(size, size), gaps=True)
+    given = experts or [range(side) for side in table.shape]
+    both = [
+        checks.numbers(f"experts[{axis}]", given[axis], shape=(side,), low=0, empty=True)
+        for axis, side in enumerate(table.shape)
+    ]
     checks.done()
+    ids = [some.astype(np.int64) for some in both]
     filled = np.nan_to_num(table, nan=-1.0)
     order = np.arange(table.shape[1])
     if not by_id:
