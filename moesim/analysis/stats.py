@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.affinity import Affinity, affinity_of
 from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
@@ -43,6 +44,9 @@ class Statistics:
         What the trace is of; `tokens` is None for load counts.
     warnings
         What had to be assumed.
+    affinity
+        Of the two neighbouring layers that depend most on each other; None without ``coupling``, or with one
+        MoE layer.
     """
 
     overall: dict[str, Any]
@@ -54,6 +58,7 @@ class Statistics:
     top_k: int | None = None
     tokens: int | None = None
     warnings: tuple[str, ...] = ()
+    affinity: Affinity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts, lists and dictionaries, without NaN."""
@@ -66,6 +71,7 @@ class Statistics:
             "layers": self.layers,
             "reasons": self.reasons,
             "interval": self.interval,
+            "affinity": None if self.affinity is None else self.affinity.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -141,7 +147,9 @@ def statistics(
             source = source.read()
         part = sum_source(source, spec, phase, rows, scheduler, progress)
     overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
-    return _of(header, overall, layers, reasons | too_large, interval, part.tokens)
+    joint = part.sums.get("joint")
+    affinity = None if joint is None else affinity_of(joint.sum(1), header.moe_layer_ids)
+    return _of(header, overall, layers, reasons | too_large, interval, part.tokens, affinity)
 
 
 def _of(
@@ -151,12 +159,15 @@ def _of(
     reasons: dict[str, str],
     interval: dict[str, Any] | None = None,
     tokens: int | None = None,
+    affinity: Affinity | None = None,
 ) -> Statistics:
     experts, top_k, warnings = header.num_experts, header.top_k, tuple(header.warnings)
     blank = {name: None for name in reasons if name not in overall}
     layers = [layer | {name: None for name in blank if name not in WHOLE} for layer in layers]
     overall = overall | blank
-    return Statistics(overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings)
+    return Statistics(
+        overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings, affinity
+    )
 
 
 def open_trace(path: str | os.PathLike[str], hints: dict[str, Any]) -> Routing | TraceReader:
