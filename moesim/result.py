@@ -13,6 +13,7 @@ from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.parallelism import Parallelism
 from moesim.metrics import DEFINITIONS
 from moesim.shown import bars, block, span, table
+from moesim.tabular import Tabular
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class Prediction(Tabular):
     """One configuration's answer. Names and units are those of `moesim.metrics.DEFINITIONS`.
 
     Parameters
@@ -176,6 +177,18 @@ class Prediction:
         if not self.decode.groups:
             return 0.0
         return float(self.decode.expert_mean("experts_s")[0] - self.decode.expert_mean("balanced_s")[0])
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A row per metric: value, interval and bound, in the metric's unit."""
+        spans = [(self.interval or {}).get(name, (None, None)) for name in DEFINITIONS]
+        return {
+            "metric": list(DEFINITIONS),
+            "unit": [unit for unit, _ in DEFINITIONS.values()],
+            "value": [getattr(self, name) for name in DEFINITIONS],
+            "low": [low for low, _ in spans],
+            "high": [high for _, high in spans],
+            "bound": [self.bounds.get(name) for name in DEFINITIONS],
+        }
 
     def _repr_html_(self) -> str:
         interval = self.interval or {}

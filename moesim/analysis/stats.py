@@ -13,6 +13,8 @@ import numpy as np
 from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
+from moesim.shown import block, span, table
+from moesim.tabular import Tabular, rows_to_columns
 from moesim.trace import Header, LoadCounts, Routing, RoutingTrace
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _TABLE_BYTES = 2e9
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Tabular):
     """Statistics of a trace.
 
     Parameters
@@ -55,6 +57,26 @@ class Statistics:
     tokens: int | None = None
     warnings: tuple[str, ...] = ()
 
+    def columns(self) -> dict[str, Any]:
+        """A row per MoE layer; a statistic of several numbers has a column for each."""
+        return rows_to_columns([_flat(layer) for layer in self.layers])
+
+    def _repr_html_(self) -> str:
+        overall, spans = _flat(self.overall), _flat(self.interval or {})
+        rows = [
+            (name.replace("_", " "), value, _ends(spans.get(name)))
+            for name, value in overall.items()
+            if isinstance(value, int | float)
+        ]
+        what = f"{self.tokens:,} tokens" if self.tokens is not None else "load counts"
+        k = f", top {self.top_k}" if self.top_k is not None else ""
+        unsaid = [f"{name}: {why}" for name, why in self.reasons.items()]
+        return block(
+            f"{self.model or 'trace'}: {what}, {len(self.layers)} layers of {self.num_experts} experts{k}",
+            table(["statistic", "mean of layers", "95 % interval"], rows),
+            notes=[*self.warnings, *unsaid],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts, lists and dictionaries, without NaN."""
         return {
@@ -68,6 +90,21 @@ class Statistics:
             "interval": self.interval,
             "warnings": list(self.warnings),
         }
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers by name; those of a statistic of several by its name and theirs."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}_{inner}": one for inner, one in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _ends(interval: Any) -> str | None:  # noqa: ANN401 - of a statistic
+    return span(interval) if isinstance(interval, list | tuple) and None not in interval else None
 
 
 def statistics(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from moesim.hardware.curves import Efficiency, Surfaces
 from moesim.hardware.tiles import TileLaws
+from moesim.shown import block, table
 
 #: What an energy constant counts: the memory or circuit alone, its interface too, or the whole board.
 SCOPES = ("device", "device+phy", "board")
@@ -449,6 +450,16 @@ class Hardware:
     def domain(self) -> int:
         """Accelerators that share one scale-up domain, at most those there are."""
         return min(self.scale_up.domain, self.num_devices)
+
+    def _repr_html_(self) -> str:
+        from moesim.hardware.describe import COLUMNS, row
+
+        said = [(name, value) for name, value in zip(COLUMNS, row(self), strict=True) if name != "name"]
+        return block(
+            f"{self.name}: {self.title}",
+            table(["", "device and links"], said, words=2),
+            notes=[f"{len(self.sources):,} numbers with a source: .sources"] if self.sources else [],
+        )
 
     def with_nodes(self, nodes: int) -> Hardware:
         """The same machine with another number of nodes."""
