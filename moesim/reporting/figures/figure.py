@@ -71,10 +71,14 @@ class Figure:
         return f"{self.metric} [{self.unit}]; n = {self.n}; {seed}"
 
     def svg(self, key: str = "figure", theme: Theme = PRINT) -> str:
-        """The bare ``<svg>`` element; every id in it begins with `key`."""
+        """The bare ``<svg>`` element; every id in it begins with `key`.
+
+        With the theme `PAGE` its colours are variables, which `moesim.reporting.figures.css` defines.
+        """
         stream = io.StringIO()
         self._save(stream, "svg", theme)
-        return _inline(stream.getvalue(), key, self.alt or f"{self.title}. {self.caption}")
+        text = theme.follow(stream.getvalue()) if theme.name == "page" else stream.getvalue()
+        return _inline(text, key, self.alt or f"{self.title}. {self.caption}")
 
     def save(self, path: str | os.PathLike[str], theme: str = "print") -> Path:
         """Write the figure as ``.svg``, ``.png`` or ``.pdf``, whole or not at all."""
@@ -110,9 +114,12 @@ class Figure:
 def _inline(text: str, key: str, label: str) -> str:
     """The bare element: unique ids, no prologue, scaled by the page."""
     body = text[text.index("<svg") :].strip()
+    # A rule for "*" would reach all over the page.
+    body = re.sub(r"<style[^>]*>[^<]*</style>", "", body)
     body = re.sub(r'\bid="', f'id="{key}-', body)
     body = re.sub(r"url\(#", f"url(#{key}-", body)
     body = re.sub(r'href="#', f'href="#{key}-', body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(label)}">{rest}'
+    lines = "stroke-linejoin: round; stroke-linecap: butt"
+    return f'{head} style="{lines}" role="img" aria-label="{escape(label)}">{rest}'
