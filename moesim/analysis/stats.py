@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 ROWS = 65536
+#: What a notebook shows at once, in words.
+_SHOWN = {
+    "max_over_mean": "largest over mean expert load",
+    "entropy_normalised": "entropy of the load, 1 is even",
+    "gini": "Gini coefficient of the load",
+    "rank_max_over_mean_8": "largest over mean load of 8 ranks, experts in order",
+    "consecutive_overlap": "experts kept from one token to the next",
+    "random_pair_overlap": "experts that two random tokens share",
+    "distinct_fraction_8": "distinct experts in 8 tokens, share of all",
+    "distinct_fraction_32": "distinct experts in 32 tokens, share of all",
+    "distinct_fraction_128": "distinct experts in 128 tokens, share of all",
+    "next_layer_information_bits": "what a layer says of the next, bits",
+    "lru_hit_ratio_0.25": "hits of a least-recently-used cache of a quarter",
+    "lru_hit_ratio_0.5": "hits of a least-recently-used cache of half",
+    "drift": "movement of the load over time",
+    "drift_noise": "as much movement by chance alone",
+}
 #: The most memory of one kind of sums.
 _TABLE_BYTES = 2e9
 
@@ -64,17 +81,18 @@ class Statistics(Tabular):
     def _repr_html_(self) -> str:
         overall, spans = _flat(self.overall), _flat(self.interval or {})
         rows = [
-            (name.replace("_", " "), value, _ends(spans.get(name)))
-            for name, value in overall.items()
-            if isinstance(value, int | float)
+            (words, overall[name], _ends(spans.get(name)))
+            for name, words in _SHOWN.items()
+            if isinstance(overall.get(name), int | float)
         ]
+        rest = len(overall) - len(rows)
         what = f"{self.tokens:,} tokens" if self.tokens is not None else "load counts"
         k = f", top {self.top_k}" if self.top_k is not None else ""
         unsaid = [f"{name}: {why}" for name, why in self.reasons.items()]
         return block(
             f"{self.model or 'trace'}: {what}, {len(self.layers)} layers of {self.num_experts} experts{k}",
             table(["statistic", "mean of layers", "95 % interval"], rows),
-            notes=[*self.warnings, *unsaid],
+            notes=[*self.warnings, *unsaid, *([f"{rest} more: .overall, .to_pandas()"] if rest else [])],
         )
 
     def to_dict(self) -> dict[str, Any]:

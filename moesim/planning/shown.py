@@ -25,7 +25,11 @@ def html_of(result: PlanResult) -> str:
     """The plan as HTML; see `moesim.shown`."""
     best = result.best
     rows: list[tuple[Cell, ...]] = [
-        (words, best.metrics[name] * scale, span(best.interval.get(name), scale))
+        (
+            words,
+            best.metrics[name] * scale,
+            span(best.interval.get(name) or best.interval.get(f"model_{name}"), scale),
+        )
         for words, name, scale in _METRICS
         if name in best.metrics
     ]
