@@ -181,7 +181,7 @@ def step_timeline(
     ... )
     >>> prefill, decode = step_timeline(*question).steps
     >>> answer = ms.predict(*question)
-    >>> decode.unrolled.seconds == answer.decode.seconds[0]
+    >>> bool(decode.unrolled.seconds == answer.decode.seconds[0])
     True
     >>> sorted({s.track for s in decode.slices()})
     ['compute', 'host', 'scale-up']
