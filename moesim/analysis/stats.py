@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.affinity import Affinity, affinity_of
 from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
@@ -62,6 +63,9 @@ class Statistics(Tabular):
         What the trace is of; `tokens` is None for load counts.
     warnings
         What had to be assumed.
+    affinity
+        Of the two neighbouring layers that depend most on each other; None without ``coupling``, or with one
+        MoE layer.
     """
 
     overall: dict[str, Any]
@@ -73,6 +77,7 @@ class Statistics(Tabular):
     top_k: int | None = None
     tokens: int | None = None
     warnings: tuple[str, ...] = ()
+    affinity: Affinity | None = None
 
     def columns(self) -> dict[str, Any]:
         """A row per MoE layer; a statistic of several numbers has a column for each."""
@@ -106,6 +111,7 @@ class Statistics(Tabular):
             "layers": self.layers,
             "reasons": self.reasons,
             "interval": self.interval,
+            "affinity": None if self.affinity is None else self.affinity.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -196,7 +202,9 @@ def statistics(
             source = source.read()
         part = sum_source(source, spec, phase, rows, scheduler, progress)
     overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
-    return _of(header, overall, layers, reasons | too_large, interval, part.tokens)
+    joint = part.sums.get("joint")
+    affinity = None if joint is None else affinity_of(joint.sum(1), header.moe_layer_ids)
+    return _of(header, overall, layers, reasons | too_large, interval, part.tokens, affinity)
 
 
 def _of(
@@ -206,12 +214,15 @@ def _of(
     reasons: dict[str, str],
     interval: dict[str, Any] | None = None,
     tokens: int | None = None,
+    affinity: Affinity | None = None,
 ) -> Statistics:
     experts, top_k, warnings = header.num_experts, header.top_k, tuple(header.warnings)
     blank = {name: None for name in reasons if name not in overall}
     layers = [layer | {name: None for name in blank if name not in WHOLE} for layer in layers]
     overall = overall | blank
-    return Statistics(overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings)
+    return Statistics(
+        overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings, affinity
+    )
 
 
 def open_trace(path: str | os.PathLike[str], hints: dict[str, Any]) -> Routing | TraceReader:
