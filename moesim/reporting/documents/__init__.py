@@ -30,7 +30,7 @@ from moesim.reporting.documents.report import AnyDocument, ReportDocument
 from moesim.reporting.documents.scoreboard import ScoreboardDocument, ScoreboardRow
 from moesim.reporting.documents.simulation import (
     Distribution,
-    RequestDetails,
+    OverTime,
     SimulationDocument,
     Spread,
     Window,
@@ -68,6 +68,7 @@ __all__ = [
     "Layout",
     "LowerBound",
     "Objective",
+    "OverTime",
     "PlacementDocument",
     "PlanDocument",
     "PredictionDocument",
@@ -80,7 +81,6 @@ __all__ = [
     "ReferenceValidation",
     "ReplayDocument",
     "ReportDocument",
-    "RequestDetails",
     "RunsValidation",
     "ScoreboardDocument",
     "ScoreboardRow",
