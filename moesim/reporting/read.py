@@ -120,15 +120,15 @@ def _read(path: Path, tables: list[Path], joined: set[Path]) -> Document | Repor
     raw = load(path)
     if raw.get("kind") == "report":
         return checked(ReportDocument, raw, path)
+    if raw.get("feasible") is False:
+        reason = str(raw.get("reason", ""))[:200]
+        raise ConfigError(Fault(f"says that the configuration is infeasible ({reason})", "feasible"), path)
     kind = kind_of(raw)
     named = last_part(str(raw.get("table", "")))
     if kind == "study" and "rows" not in raw and named in {table.name for table in tables}:
         return None
     if not kind or (kind == "study" and "rows" not in raw):
         raise ConfigError(fault_of(raw), path)
-    if raw.get("feasible") is False:
-        reason = str(raw.get("reason", ""))[:200]
-        raise ConfigError(Fault(f"says that the configuration is infeasible ({reason})", "feasible"), path)
     found = checked(KINDS[kind], raw, path)
     if isinstance(found, SimulationDocument) and (table := _own(found, path, tables)) is not None:
         joined.add(table)

@@ -120,7 +120,7 @@ def levels_of(n: int) -> F8:
     """Levels that a sample is told by: all of a small one; of a large one every percent, and its tail.
 
     >>> levels_of(3).tolist(), len(levels_of(1_000_000))
-    ([0.0, 0.5, 1.0], 123)
+    ([0.0, 0.5, 1.0], 122)
     """
     if n <= _LEVELS:
         return np.linspace(0.0, 1.0, n) if n > 1 else np.array([0.5])

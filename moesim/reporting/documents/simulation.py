@@ -133,8 +133,8 @@ class OverTime(Part):
 
     @model_validator(mode="after")
     def _spans(self) -> OverTime:
-        series = [self.running, self.waiting, *([self.kv_share] if self.kv_share is not None else [])]
-        if {len(values) for values in series} != {self.spans}:
+        lengths = {len(self.running), len(self.waiting), len(self.kv_share or self.running)}
+        if lengths != {self.spans}:
             raise ValueError("running, waiting and kv_share have not one value for every span")
         if not self.to_s > self.from_s:
             raise ValueError("to_s is not after from_s")
