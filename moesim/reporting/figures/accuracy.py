@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, quantity, shares
+from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, plain, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -155,7 +155,7 @@ def predicted_against_measured(
             )
         for set_scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
             set_scale("log")
-            axis.set_major_formatter("{x:g}")
+            plain(axis)
             axis.set_minor_formatter("")
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
@@ -373,7 +373,7 @@ def signed_errors(
                 label=shorten(kind),
             )
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
+        plain(axes.xaxis)
         most = max(float(np.abs(off).max()), noise or 0.0, 0.05) * 1.1
         axes.set_ylim(-most, most)
         shares(axes.yaxis)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,13 +76,22 @@ _QUANTITIES = {
 def quantity(name: str) -> Quantity:
     """How a metric is written; a name that is not known stands for itself, in SI.
 
-    >>> quantity("tpot_s").axis, quantity("stall_s").axis, quantity("gpu_hours").axis
-    ('time per output token (TPOT), ms', 'stall, s', 'gpu hours')
+    >>> quantity("tpot_p99_s").axis, quantity("stall_s").axis, quantity("gpu_hours").axis
+    ('p99 of time per output token (TPOT), ms', 'stall, s', 'gpu hours')
     """
     if name in _QUANTITIES:
         return _QUANTITIES[name]
+    percentile = re.fullmatch(r"([a-z0-9]+)_(p\d+)_s", name)
+    if percentile:
+        mean = quantity(f"{percentile[1]}_s")
+        return replace(mean, words=f"{percentile[2]} of {mean.words}")
     stem, seconds = name.removesuffix("_s"), name.endswith("_s")
     return Quantity(shorten(stem.replace("_", " "), 60), "s" if seconds else "")
+
+
+def plain(axis: Axis) -> None:
+    """Write an axis of numbers without powers of ten, thousands in groups."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def shares(axis: Axis) -> None:
@@ -96,9 +106,8 @@ def percent(share: float) -> str:
     ('50 %', '99.5 %', '99.999 %', '100 %', '0.04 %')
     """
     near = min(share, 1 - share)
-    places = 0 if near >= 0.1 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
-    text = f"{100 * share:.{places}f}"
-    return (text.rstrip("0").rstrip(".") if places else text) + " %"
+    places = 1 if near >= 0.01 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
+    return f"{100 * share:.{places}f}".rstrip("0").rstrip(".") + " %"
 
 
 class Checks:

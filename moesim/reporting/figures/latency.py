@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, listed, percent, quantity, shares
+from moesim.reporting.figures.given import Checks, listed, percent, plain, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -126,7 +126,7 @@ def latency_cdf(
         for axes in (left, right):
             if spread and most > 30 * min(spread):
                 axes.set_xscale("log")
-                axes.xaxis.set_major_formatter("{x:g}")
+                plain(axes.xaxis)
             axes.set_xlabel(as_drawn.axis)
         if limit_s is not None:
             left.annotate(
@@ -247,7 +247,7 @@ def serving_over_time(
         top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         top.set_ylabel("requests")
         if cache is not None:
-            panels[1].stairs(np.nan_to_num(cache), edges, color=theme.role["balanced"], fill=True, alpha=0.5)
+            panels[1].stairs(cache, edges, color=theme.role["balanced"], fill=True, alpha=0.5)
             panels[1].set_ylim(0, 1)
             shares(panels[1].yaxis)
             panels[1].set_ylabel("cache in use")

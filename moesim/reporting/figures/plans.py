@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, quantity
+from moesim.reporting.figures.given import F8, Checks, listed, plain, quantity
 from moesim.reporting.figures.labels import count, number, shorten
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -222,7 +222,7 @@ def pareto_front(
         ):
             if values.min() > 0 and values.max() > 20 * values.min():
                 set_scale("log")
-            axis.set_major_formatter("{x:,g}")
+            plain(axis)
             axis.set_label_text(quantity_.axis)
         used = [s for s in STATUS if any(p.status == s for p in drawn)]
         handles = [
@@ -481,7 +481,7 @@ def load_curve(
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.margins(0.08)
-        axes.yaxis.set_major_formatter("{x:,g}")
+        plain(axes.yaxis)
         axes.set_xlabel(tpot.axis)
         axes.set_ylabel(rate.axis)
         canvas.legend(loc="outside lower center", ncols=min(len(drawn), 3), fontsize="small")
