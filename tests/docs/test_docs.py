@@ -24,7 +24,7 @@ import pytest
 from tests.program import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n+)?^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MATCH = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -33,14 +33,14 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
     return [(m[2], m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8")) if not m[1]]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_page(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     names: dict[str, object] = {"__name__": "docs"}
     for kind, text in _blocks(page):
         if kind == "console":
-            _replay(text, _process if page.name == "README.md" else run_here)
+            _replay(text, _process if page == ROOT / "README.md" else run_here)
             continue
         exec(compile(text, str(page), "exec"), names)
         printed = capsys.readouterr().out.splitlines()
