@@ -2,7 +2,8 @@
 
 What a line like ``print(x)  # 3`` promises is what it prints.
 
-A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
+A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything. A line
+that ends in a backslash goes on, and ``> FILE`` keeps what a command prints on stdout.
 Those of the README are run as processes of their own, as a newcomer runs them, the others in this one.
 Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
 preceded by ``<!-- not run: reason -->`` is skipped.
@@ -61,12 +62,15 @@ def _process(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _replay(text: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, expected = part.partition("\n")
+        command, _, expected = re.sub(r" *\\\n *", " ", part).partition("\n")
         words = shlex.split(command)
         if words[:1] != ["moesim"]:
             continue
+        words, kept = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, None)
         done = run(*words[1:])
-        printed = done.stdout + done.stderr
+        if kept is not None:
+            Path(kept).write_text(done.stdout, encoding="utf-8")
+        printed = (done.stdout if kept is None else "") + done.stderr
         assert doctest.OutputChecker().check_output(expected, printed, MATCH), f"$ {command}\n{printed}"
 
 
