@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -18,15 +16,9 @@ from moesim.hardware.types import Hardware
 from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
-from moesim.reporting import words
-from moesim.reporting.gather import compact, placement_document, prediction_document
-from moesim.reporting.page import labels_of, sections
-from moesim.reporting.pages import inside, template
+from moesim.reporting.gather import placement_document, prediction_document
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
-
-#: A page with more data than this has it inside, but no link to save it: the link holds it once more.
-_MOST_LINKED_BYTES = 1_000_000
 
 
 def report(
@@ -146,35 +138,12 @@ def write_placement_report(
 
 def write_page(document: doc.ReportDocument, path: str | os.PathLike[str]) -> Path:
     """Render a page and write it whole or not at all."""
+    from moesim.reporting.export_html import render_page
+
     page = render_page(document)
     with atomic_write(path) as stream:
         cast(IO[str], stream).write(page)
     return Path(path)
-
-
-def render_page(document: doc.ReportDocument) -> str:
-    """The page as text."""
-    from markupsafe import Markup
-
-    values = compact(document.model_dump(mode="json"))
-    data = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    link = base64.b64encode(data.encode("ascii")).decode("ascii") if len(data) <= _MOST_LINKED_BYTES else ""
-    return template("report.html.j2").render(
-        title=document.title or _title(document),
-        version=__version__,
-        notes=document.notes,
-        doubts=words.of_hardware(document.hardware),
-        sections=sections(document),
-        machines=[_machine_rows(machine) for machine in document.hardware],
-        no_sources=not document.hardware
-        and any(
-            isinstance(result, doc.PredictionDocument) or result.predicted for result in document.results
-        ),
-        provenance=document.provenance,
-        data=inside(data),
-        link=link,
-        svg=Markup,
-    )
 
 
 def sources_of(hardware: Hardware) -> doc.HardwareSources:
@@ -191,24 +160,6 @@ def _machine(result: Prediction | Placed) -> Hardware | None:
         answer = result.predicted.get("after")
         return None if answer is None else answer.decode.hardware
     return result.decode.hardware
-
-
-def _machine_rows(machine: doc.HardwareSources) -> dict[str, Any]:
-    rows = [(path, words.status(source), source) for path, source in machine.sources.items()]
-    return {
-        "name": machine.name,
-        "title": machine.title,
-        "unsure": [row for row in rows if row[1] in words.UNSURE],
-        "rows": rows,
-    }
-
-
-def _title(document: doc.ReportDocument) -> str:
-    labels = labels_of(document.results)
-    if len(document.results) == 1:
-        kind = "Expert placement" if isinstance(document.results[0], doc.PlacementDocument) else "Prediction"
-        return f"{kind}: {labels[0]}"
-    return f"{len(document.results)} results side by side"
 
 
 def _with_provenance(document: Any, provenance: doc.Provenance) -> Any:  # noqa: ANN401 - either document

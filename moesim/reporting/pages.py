@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from moesim.files import atomic_write
 from moesim.provenance import clean
+from moesim.reporting.figures import css
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,6 +48,7 @@ def write_page(
 def template(name: str) -> Template:
     """A template of this package; text put into it is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -55,6 +57,8 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The colours of figures: variables that follow the reader's light or dark.
+    environment.globals["css"] = Markup(css())
     return environment.get_template(name)
 
 

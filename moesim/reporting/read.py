@@ -17,7 +17,7 @@ from moesim.reporting.documents import (
     ReportDocument,
     checked,
 )
-from moesim.reporting.page import labels_of
+from moesim.reporting.sections import labels_of
 
 MAX_BYTES = 32_000_000
 _KINDS = "the JSON that moesim predict, moesim place or the data link of a report gives"

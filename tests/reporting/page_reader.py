@@ -52,5 +52,6 @@ class Page(HTMLParser):
     @property
     def linked(self):
         """The document behind the link that saves it."""
-        (link,) = (a["href"] for tag, a in self.tags if tag == "a" and "download" in a)
-        return json.loads(base64.b64decode(link.removeprefix("data:application/json;base64,")))
+        start = "data:application/json;base64,"
+        (link,) = (a["href"] for tag, a in self.tags if tag == "a" and a["href"].startswith(start))
+        return json.loads(base64.b64decode(link.removeprefix(start)))

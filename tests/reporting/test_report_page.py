@@ -57,7 +57,7 @@ def test_page_is_well_formed_and_loads_nothing(page_path):
 def test_figures_are_xml_with_ids_of_their_own(page_path):
     text = page_path.read_text(encoding="utf-8")
     figures = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(figures) == text.count("<figure>") >= 2
+    assert len(figures) == text.count("<figure ") >= 2
     for figure in figures:
         root = ET.fromstring(figure)
         assert root.get("role") == "img"
@@ -153,7 +153,7 @@ def test_one_and_three_predictions(predictions, tmp_path):
     side = Page(report(predictions, tmp_path / "three.html").read_text(encoding="utf-8"))
     assert len(side.data["results"]) == 3
     # They differ in nothing a label is made of, so they are numbered.
-    assert [t for tag, t in side.text if tag == "th"][:4] == ["1", "2", "3", "operation"]
+    assert [t for tag, t in side.text if tag == "th" and t in "123"] == ["1", "2", "3"] * 3
     for prediction in predictions:
         assert f"{prediction.output_throughput:,.0f}" in side.words
 

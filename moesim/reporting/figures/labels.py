@@ -1,0 +1,91 @@
+"""Words in figures: names that fit, numbers with their unit, and the faults of what cannot be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import ConfigError, Fault
+
+
+def shorten(text: str, most: int = 34) -> str:
+    """A name in one line that leaves room for the figure.
+
+    >>> shorten("a very long name", 6)
+    'a ver…'
+    """
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def count(n: int, what: str) -> str:
+    """A number of things.
+
+    >>> count(1, "request"), count(12000, "request")
+    ('1 request', '12,000 requests')
+    """
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def number(value: float) -> str:
+    """A number as it is written beside a mark: four digits, thousands apart.
+
+    >>> [number(x) for x in (0.000123456, 12.3456, 123456.0, 1e12, float("nan"))]
+    ['0.0001235', '12.35', '123,456', '1e+12', 'unknown']
+    """
+    if math.isnan(value):
+        return "unknown"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e8 else f"{value:.4g}"
+
+
+def time_unit(seconds: Iterable[float]) -> tuple[float, str]:
+    """What to multiply seconds by, and the unit, so that the largest has few digits.
+
+    >>> time_unit([0.02, 0.5]), time_unit([3e-6]), time_unit([])
+    ((1000.0, 'ms'), (1000000.0, 'us'), (1000.0, 'ms'))
+    """
+    finite = [abs(s) for s in seconds if math.isfinite(s) and s != 0]
+    largest = max(finite, default=1e-2)
+    return (1.0, "s") if largest >= 10 else (1e3, "ms") if largest >= 1e-4 else (1e6, "us")
+
+
+def numbers(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Values as an array, NaN where there is none."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def check_lengths(**columns: Sized) -> None:
+    """Refuse columns that are empty or of different lengths.
+
+    Raises
+    ------
+    ConfigError
+        Naming every column.
+    """
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        allowed = "as many of each, at least one"
+        raise ConfigError([Fault("has this many values", name, n, allowed) for name, n in lengths.items()])
+
+
+def check_curves(curves: Mapping[str, Sized], points: int, what: str) -> None:
+    """Refuse curves with other than one value for each of the points.
+
+    Raises
+    ------
+    ConfigError
+        Naming every such curve; or that there is none.
+    """
+    if not curves or not points:
+        raise ConfigError(Fault("there is nothing to draw", what, allowed="one curve and one point at least"))
+    faults = [
+        Fault("has this many values", name, len(values), f"{points}, one for each of {what}")
+        for name, values in curves.items()
+        if len(values) != points
+    ]
+    if faults:
+        raise ConfigError(faults)

@@ -1,0 +1,186 @@
+"""Predictions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.reporting import tiles, time_figures
+from moesim.reporting.documents import PredictionDocument
+from moesim.reporting.sections.parts import (
+    Answer,
+    Section,
+    Table,
+    duration,
+    each,
+    filled,
+    fixed,
+    in_ms,
+    short,
+    unique,
+)
+from moesim.reporting.svg import shorten
+
+#: Resources of a bottleneck, as a reader calls them.
+RESOURCES = {
+    "compute": "computing",
+    "memory": "reading device memory",
+    "near-compute": "computing beside the memory",
+    "near-memory": "reading memory from beside it",
+    "scale-up": "the link between devices",
+    "scale-out": "the network between nodes",
+    "launch": "fixed cost of launching operations",
+    "imbalance": "waiting for the slowest rank",
+    "prefill": "prefills of other requests",
+    "draft": "drafting tokens",
+    "host": "waiting for the host",
+}
+
+
+def section(answers: Sequence[PredictionDocument], labels: Sequence[str], title: str = "") -> Section:
+    """What a page says of predictions."""
+    brief = [shorten(label, 34) for label in labels]
+    figures, missing = [], []
+    if any(answer.breakdown for answer in answers):
+        figures.append(time_figures.breakdown("predictions-time", answers, brief))
+    else:
+        missing.append("The time breakdown: no document holds a 'breakdown'.")
+    figures.append(time_figures.against_bounds("predictions-bounds", answers, brief))
+    found = [compared(answers, labels)]
+    if figures and any(answer.breakdown for answer in answers):
+        found.append(broken_down(answers, labels))
+    return Section(
+        "predictions",
+        title,
+        answer(answers, labels),
+        tuple(figures),
+        tuple(found),
+        tuple(missing),
+        unique(warning for answer in answers for warning in answer.warnings),
+        tiles.of_predictions(answers, labels),
+    )
+
+
+def answer(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Answer:
+    """What predictions say, side by side where there are several."""
+    best = max(range(len(answers)), key=lambda i: answers[i].output_throughput)
+    fast = min(range(len(answers)), key=lambda i: answers[i].tpot_s)
+    first = answers[best]
+    if len(answers) == 1:
+        lead = (
+            f"{first.model} on {first.num_devices} devices of {first.hardware} ({first.layout_text}) gives "
+            f"{first.output_throughput:,.0f} output tokens/s to {first.traffic_text}"
+            f": TTFT {duration(first.ttft_s)}, TPOT {duration(first.tpot_s)}."
+        )
+    else:
+        whose = "" if fast == best else f"{labels[fast]} "
+        lead = (
+            f"Of {len(answers)} predictions, {labels[best]} has the highest output throughput "
+            f"({first.output_throughput:,.0f} tokens/s) and {whose}the lowest TPOT "
+            f"({duration(answers[fast].tpot_s)})."
+        )
+
+    pairs = list(zip(answers, labels if len(answers) > 1 else [""], strict=True))
+    limits = [each(limit(a), label) for a, label in pairs if a.bottleneck]
+    proofs = [
+        each(
+            f"No schedule on this hardware has a TPOT below {duration(low)}; the prediction is "
+            f"{a.tpot_s / low:.3g} times that.",
+            label,
+        )
+        for a, label in pairs
+        if (low := a.bounds.get("tpot_s"))
+    ]
+    doubts = [each(sentence, label) for a, label in pairs for sentence in span(a)]
+    doubts += bases(answers)
+    waiting = [
+        each(
+            f"Only {a.running:,.5g} of {a.concurrency:,.5g} requests run at once; the rest wait for memory.",
+            label,
+        )
+        for a, label in pairs
+        if a.running < a.concurrency * (1 - 1e-9)
+    ]
+    return Answer(
+        lead, filled(("What limits it", limits + waiting), ("Proven", proofs), ("Uncertain", doubts))
+    )
+
+
+def limit(answer: PredictionDocument, lower: bool = False) -> str:
+    """What an output token's time goes to."""
+    parts = [f"{RESOURCES.get(b.resource, b.resource)} {b.share:.0%}" for b in answer.bottleneck[:3]]
+    text = f"An output token's time goes to {', '.join(parts)}."
+    return text[0].lower() + text[1:] if lower else text
+
+
+def bases(answers: Sequence[PredictionDocument]) -> list[str]:
+    """What the intervals rest on."""
+    found = dict.fromkeys(a.interval.basis for a in answers if a.interval is not None and a.interval.basis)
+    return [f"Basis of the interval: {basis}." for basis in found]
+
+
+def span(answer: PredictionDocument) -> list[str]:
+    """Where a measured run is expected."""
+    if answer.interval is None:
+        return []
+    (low, high), (first, last) = answer.interval.tpot_s, answer.interval.ttft_s
+    return [
+        f"A measured TPOT is expected between {duration(low)} and {duration(high)}, and TTFT between "
+        f"{duration(first)} and {duration(last)}, at a level of {answer.interval.level:.0%}."
+    ]
+
+
+def compared(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Table:
+    """Predictions side by side, one column each."""
+    lines: list[tuple[str, list[str]]] = [
+        ("model", [a.model for a in answers]),
+        ("hardware", [f"{a.num_devices} devices of {a.hardware}" for a in answers]),
+        ("layout", [a.layout_text for a in answers]),
+        ("tokens in / out", [f"{a.input_len:,.6g} / {a.output_len:,.6g}" for a in answers]),
+        ("requests/s that arrive", [short(a.request_rate) for a in answers]),
+        ("concurrent requests", [f"{a.concurrency:,.6g}" for a in answers]),
+        ("running at once", [f"{a.running:,.6g}" for a in answers]),
+        ("TTFT, ms", [in_ms(a.ttft_s) for a in answers]),
+        ("TPOT, ms", [in_ms(a.tpot_s) for a in answers]),
+        ("end to end, s", [f"{a.e2el_s:,.4g}" for a in answers]),
+        ("requests/s", [f"{a.request_throughput:,.4g}" for a in answers]),
+        ("output tokens/s", [f"{a.output_throughput:,.0f}" for a in answers]),
+        ("output tokens/s per device", [f"{a.output_throughput_per_device:,.0f}" for a in answers]),
+        ("all tokens/s", [f"{a.total_token_throughput:,.0f}" for a in answers]),
+        (
+            "memory per device, GB",
+            [f"{a.memory_bytes / 1e9:.4g} of {a.memory_capacity_bytes / 1e9:.4g}" for a in answers],
+        ),
+        ("expert load, largest over mean rank", [fixed(a.load_imbalance, 3) for a in answers]),
+        (
+            "distinct experts per layer and step",
+            [short(a.experts.get("distinct_experts")) for a in answers],
+        ),
+        ("expert slots hit per rank", [short(a.experts.get("hit_slots_per_rank")) for a in answers]),
+        ("bound of TPOT, ms", [in_ms(a.bounds.get("tpot_s")) for a in answers]),
+        ("interval of TTFT, ms", [_span(a, "ttft_s") for a in answers]),
+        ("interval of TPOT, ms", [_span(a, "tpot_s") for a in answers]),
+    ]
+    rows = tuple((name, *cells) for name, cells in lines if set(cells) != {"-"})
+    return Table("Predictions", ("", *labels), rows, compares=len(answers) > 1)
+
+
+def broken_down(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Table:
+    """Milliseconds per output token of every operation."""
+    parts = [{line.op: line for line in answer.breakdown} for answer in answers]
+    order = {op: max(abs(p[op].seconds) for p in parts if op in p) for part in parts for op in part}
+    rows = tuple(
+        (
+            op,
+            next(part[op].bound_by for part in reversed(parts) if op in part),
+            *(f"{part[op].seconds * 1e3:.4f}" if op in part else "-" for part in parts),
+        )
+        for op in sorted(order, key=lambda op: (-order[op], op))
+    )
+    return Table("Time per output token, ms", ("operation", "bound by", *labels), rows, folded=len(rows) > 8)
+
+
+def _span(answer: PredictionDocument, name: str) -> str:
+    if answer.interval is None:
+        return "-"
+    low, high = getattr(answer.interval, name)
+    return f"{in_ms(low)} to {in_ms(high)}"

@@ -1,0 +1,182 @@
+// Charts as SVG: widths in per cent or measured, text that stays text, values in words for those who cannot see them.
+
+import { el, say, svg } from "./dom.js";
+
+/** Whole decades that hold all of `values`: a scale that rarely moves while a slider does. */
+export function decades(values) {
+  const known = values.filter((x) => Number.isFinite(x) && x > 0);
+  if (!known.length) return [1, 10];
+  const low = 10 ** Math.floor(Math.log10(Math.min(...known)) + 1e-9);
+  const high = 10 ** Math.ceil(Math.log10(Math.max(...known)) - 1e-9);
+  return high > low ? [low, high] : [low, low * 10];
+}
+
+/** Like `decades`, to the nearest 1, 2 or 5 outside. */
+export function rungs(values) {
+  const known = values.filter((x) => Number.isFinite(x) && x > 0);
+  if (!known.length) return [1, 10];
+  const steps = (x) => [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10(x)));
+  const low = steps(Math.min(...known)).findLast((m) => m <= Math.min(...known) * (1 + 1e-9));
+  const high = steps(Math.max(...known)).find((m) => m >= Math.max(...known) * (1 - 1e-9));
+  return high > low ? [low, high] : [low, low * 2];
+}
+
+export const logAt = (x, [low, high]) => Math.min(1, Math.max(0, Math.log(x / low) / Math.log(high / low)));
+
+/** One value with its interval, its bound and its limit on a logarithmic scale; each has a shape of its own. */
+export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false }) {
+  const height = small ? 14 : 34;
+  const middle = small ? 7 : 11;
+  const x = (v) => `${2 + 96 * logAt(v, domain)}%`;
+  const wide = (a, b) => `${Math.max(0.5, 96 * (logAt(b, domain) - logAt(a, domain)))}%`;
+  const marks = [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })];
+  for (let d = domain[0]; d <= domain[1] * 1.001; d *= 10) {
+    marks.push(svg("line", { class: "axis", x1: x(d), x2: x(d), y1: middle - 3, y2: middle + 3 }));
+  }
+  if (interval) marks.push(svg("rect", { class: "interval", x: x(interval[0]), width: wide(interval[0], interval[1]), y: middle - 4, height: 8, rx: 2 }));
+  if (bound) marks.push(svg("line", { class: "bound", x1: x(bound), x2: x(bound), y1: middle - 7, y2: middle + 7 }));
+  if (limit) marks.push(svg("line", { class: "limit", x1: x(limit), x2: x(limit), y1: middle - 9, y2: middle + 9 }));
+  if (value) marks.push(svg("circle", { class: "value", cx: x(value), cy: middle, r: small ? 3.5 : 4.5 }));
+  if (!small) {
+    marks.push(svg("text", { class: "tick", x: "1%", y: 31 }, format(domain[0])));
+    marks.push(svg("text", { class: "tick end", x: "99%", y: 31 }, format(domain[1])));
+  }
+  return svg("svg", { class: "bar", width: "100%", height, role: "img", "aria-label": text }, marks);
+}
+
+/** Parts of a whole, side by side. `parts` are `{label, share, slot, text}`; small ones keep a hairline. */
+export function stackedBar(parts, text, height = 30) {
+  const whole = parts.reduce((sum, p) => sum + p.share, 0) || 1;
+  let at = 0;
+  const marks = parts.map((part) => {
+    const share = part.share / whole;
+    const left = at;
+    at += share;
+    const wide = share > 0.12 && part.short;
+    return svg("g", { class: `part ${part.slot}` },
+      svg("rect", { x: `${left * 100}%`, width: `${share * 100}%`, y: 0, height }),
+      svg("title", {}, part.text),
+      wide && svg("text", { x: `${(left + share / 2) * 100}%`, y: height / 2 + 4 }, part.short));
+  });
+  return svg("svg", { class: "stack", width: "100%", height, role: "img", "aria-label": text }, marks);
+}
+
+const MARKS = {
+  circle: (x, y, r) => svg("circle", { cx: x, cy: y, r }),
+  square: (x, y, r) => svg("rect", { x: x - r, y: y - r, width: 2 * r, height: 2 * r }),
+  up: (x, y, r) => svg("path", { d: `M${x - r},${y + r}L${x},${y - r}L${x + r},${y + r}Z` }),
+  down: (x, y, r) => svg("path", { d: `M${x - r},${y - r}L${x},${y + r}L${x + r},${y - r}Z` }),
+  diamond: (x, y, r) => svg("path", { d: `M${x - r},${y}L${x},${y - r}L${x + r},${y}L${x},${y + r}Z` }),
+  bar: (x, y, r) => svg("rect", { x: x - r, y: y - r / 2, width: 2 * r, height: r }),
+};
+const SHAPES = Object.keys(MARKS);
+export const shape = (k, x, y, r) => MARKS[SHAPES[k % SHAPES.length]](x, y, r);
+
+/**
+ * Curves on two logarithmic axes. One stop for the keyboard: arrows walk the points of the first curve, and say them.
+ *
+ * `curves` are `{name, slot, points: [{x, y, text, faint, current}]}`; `verticals` are `{x, text}`.
+ */
+export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFormat, yFormat, text, onpick }) {
+  const readout = el("output", { class: "readout" });
+  const note = "Arrow keys or the pointer read the points; Enter takes one.";
+  let draw = { curves, verticals, xLabel, yLabel, xFormat, yFormat, text, onpick };
+  let at = null;
+  let places = [];
+  const plot = svg("svg", { class: "chart", width: "100%", height: 300, role: "application", tabindex: 0, "aria-describedby": "curve-readout" });
+  readout.id = "curve-readout";
+  say(readout, note);
+  holder.replaceChildren(plot, readout);
+
+  function paint() {
+    const width = Math.max(280, plot.clientWidth || 640);
+    const height = 300;
+    const [left, right, top, bottom] = [54, 14, 24, 40];
+    const all = draw.curves.flatMap((c) => c.points);
+    const xs = rungs([...all.map((p) => p.x), ...draw.verticals.map((v) => v.x)]);
+    const ys = rungs(all.map((p) => p.y));
+    const X = (v) => left + (width - left - right) * logAt(v, xs);
+    const Y = (v) => height - bottom - (height - top - bottom) * logAt(v, ys);
+    const ticks = (domain, few) => {
+      const out = [];
+      for (let d = 10 ** Math.floor(Math.log10(domain[0])); d <= domain[1] * 1.001; d *= 10) out.push(...[1, 2, 5].map((m) => m * d));
+      const inside = out.filter((t) => t >= domain[0] * 0.999 && t <= domain[1] * 1.001);
+      return inside.length > few ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-6) : inside;
+    };
+    const marks = [];
+    for (const t of ticks(xs, width < 500 ? 6 : 12)) {
+      marks.push(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }), svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)));
+    }
+    for (const t of ticks(ys, 8)) {
+      marks.push(svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(t), y2: Y(t) }), svg("text", { class: "tick end", x: left - 6, y: Y(t) + 4 }, draw.yFormat(t)));
+    }
+    marks.push(svg("text", { class: "label mid", x: (left + width - right) / 2, y: height - 6 }, draw.xLabel));
+    for (const v of draw.verticals) {
+      marks.push(svg("line", { class: "limit", x1: X(v.x), x2: X(v.x), y1: top, y2: height - bottom }));
+      const flip = X(v.x) > width - 130;
+      marks.push(svg("text", { class: `tick ${flip ? "end" : ""}`, x: X(v.x) + (flip ? -5 : 5), y: top + 10 }, v.text));
+    }
+    places = [];
+    // The current curve is drawn last, above the others.
+    for (const [k, curve] of [...draw.curves.entries()].reverse()) {
+      const inner = [];
+      const line = curve.points.map((p, i) => `${i ? "L" : "M"}${X(p.x).toFixed(1)},${Y(p.y).toFixed(1)}`).join("");
+      if (line) inner.push(svg("path", { class: "line", d: line }));
+      for (const p of curve.points) {
+        const spot = svg("g", { class: `point${p.faint ? " faint" : ""}${p.current ? " current" : ""}` }, shape(k, X(p.x), Y(p.y), p.current ? 6 : 3.5));
+        inner.push(spot);
+        places.push({ x: X(p.x), y: Y(p.y), curve: k, point: p });
+      }
+      const end = curve.points.at(-1);
+      if (end) inner.push(svg("text", { class: "name", x: Math.min(X(end.x) + 7, width - right - 12), y: Y(end.y) - 7 }, curve.name));
+      marks.push(svg("g", { class: `curve ${curve.slot}` }, inner));
+    }
+    marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel));
+    plot.replaceChildren(...marks);
+    plot.setAttribute("aria-label", draw.text);
+    ring();
+  }
+  function ring() {
+    plot.querySelector(".ring")?.remove();
+    const place = at && places.find((p) => p.curve === at.curve && p.point.key === at.key);
+    if (!place) return;
+    plot.append(svg("circle", { class: "ring", cx: place.x, cy: place.y, r: 9 }));
+    say(readout, place.point.text);
+  }
+  const go = (place) => {
+    at = place ? { curve: place.curve, key: place.point.key } : null;
+    if (!at) say(readout, note);
+    ring();
+  };
+  const pick = () => {
+    const place = at && places.find((p) => p.curve === at.curve && p.point.key === at.key);
+    if (place && place.curve === 0) draw.onpick?.(place.point);
+  };
+  plot.addEventListener("pointermove", (event) => {
+    const box = plot.getBoundingClientRect();
+    const far = (p) => Math.hypot(p.x - event.clientX + box.left, p.y - event.clientY + box.top);
+    const place = places.toSorted((a, b) => far(a) - far(b))[0];
+    go(place && far(place) < 40 ? place : null);
+  });
+  plot.addEventListener("pointerleave", () => go(null));
+  plot.addEventListener("click", pick);
+  plot.addEventListener("blur", () => go(null));
+  plot.addEventListener("keydown", (event) => {
+    const walk = places.toSorted((a, b) => a.curve - b.curve || a.point.key - b.point.key);
+    const here = walk.findIndex((p) => at && p.curve === at.curve && p.point.key === at.key);
+    const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+    if (event.key in steps && walk.length) {
+      const start = here < 0 ? walk.findIndex((p) => p.point.current) : here + steps[event.key];
+      go(walk[Math.min(walk.length - 1, Math.max(0, start))]);
+    } else if (event.key === "Enter") pick();
+    else if (event.key === "Escape") go(null);
+    else return;
+    event.preventDefault();
+  });
+  new ResizeObserver(paint).observe(plot);
+  paint();
+  return (next) => {
+    draw = next;
+    paint();
+  };
+}
