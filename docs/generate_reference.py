@@ -18,9 +18,10 @@ from docs.reference_parts.program import Command, Parameter, commands, groups
 FOLDER = Path(__file__).parent / "reference"
 COMMAND = "python -m docs.generate_reference"
 _CLI = """
-    Every command, as `moesim COMMAND --help` has it. All exit with 0 (ok), 1 (infeasible, or a failed check)
-    or 2 (wrong input, every fault named). `--json` prints one JSON document on stdout
-    ([documents](documents.md)); progress and warnings go to stderr. An option marked + is given again, or takes several values in a row.
+    Every command, as `moesim COMMAND --help` has it. All exit with 0 (ok), 1 (infeasible, or a failed
+    check) or 2 (wrong input, every fault named). `--json` prints one JSON document on stdout
+    ([documents](documents.md)); progress and warnings go to stderr. An option marked + is given again, or
+    takes several values in a row.
     """
 _HEAD = f"<!-- Written by `{COMMAND}`: change the code, not this page. -->\n\n"
 

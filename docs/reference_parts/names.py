@@ -26,17 +26,23 @@ def page() -> Iterator[str]:
         have more, in the docstrings of their `__init__`.
         """
     )
-    names = [name for name in ms.__all__ if name != "__version__"]
-    sections = {title: [n for n in names if _kind(getattr(ms, n)) == title] for title in ORDER}
-    rows = [[f"[`{n}`](#{n.lower()})", _summary(getattr(ms, n))] for title in ORDER for n in sections[title]]
-    yield table(["name", "what it is"], rows)
-    for title, members in sections.items():
+    members = {name: getattr(ms, name) for name in ms.__all__ if name != "__version__"}
+    rooms = {name: members.pop(name) for name, found in [*members.items()] if inspect.ismodule(found)}
+    sections = {title: [n for n, found in members.items() if _kind(found) == title] for title in ORDER}
+    rows = [[f"[`{n}`](#{n.lower()})", _summary(members[n])] for title in ORDER for n in sections[title]]
+    yield table(["name", "what it is"], rows + [[f"[`{n}`](#{n})", _summary(r)] for n, r in rooms.items()])
+    for title, names in sections.items():
         yield f"## {title.capitalize()}"
-        for name in members:
-            yield from described(name, getattr(ms, name))
+        for name in names:
+            yield from described(name, members[name])
+    for name, room in rooms.items():
+        yield f"## {name}\n\n{_summary(room)}"
+        for inner in room.__all__:
+            if inspect.isfunction(getattr(room, inner)):
+                yield from described(f"{name}.{inner}", getattr(room, inner))
 
 
-def described(name: str, member: Any) -> Iterator[str]:  # noqa: ANN401 - any public name
+def described(name: str, member: Any) -> Iterator[str]:
     """A section about one name: signature, what it does, parameters, errors, example."""
     yield f"### {name}"
     yield f"```py\n{signature(name, member)}\n```"
@@ -52,7 +58,7 @@ def described(name: str, member: Any) -> Iterator[str]:  # noqa: ANN401 - any pu
         yield f"```pycon\n{text['Examples'].strip()}\n```"
 
 
-def signature(name: str, member: Any) -> str:  # noqa: ANN401 - any public name
+def signature(name: str, member: Any) -> str:
     """The line that calls a function or makes a value, with types as they are written."""
     if isinstance(member, type) and issubclass(member, BaseException):
         return f"class {name}({', '.join(base.__name__ for base in member.__bases__)})"
@@ -83,7 +89,7 @@ def _default(value: object) -> str:
     return repr(value)
 
 
-def numpydoc(member: Any) -> Mapping[str, str]:  # noqa: ANN401 - any public name
+def numpydoc(member: Any) -> Mapping[str, str]:
     """Sections of a docstring by title; what comes before the first is under an empty one.
 
     >>> sorted(numpydoc(ms.Workload))[:2]
@@ -126,7 +132,7 @@ def _members(member: type) -> list[list[str]]:
     return found
 
 
-def _kind(member: Any) -> str:  # noqa: ANN401 - any public name
+def _kind(member: Any) -> str:
     if not isinstance(member, type):
         return "functions"
     if issubclass(member, BaseException):
@@ -134,7 +140,7 @@ def _kind(member: Any) -> str:  # noqa: ANN401 - any public name
     return "results" if member.__name__ in ("Placed", "Prediction") else "values"
 
 
-def _summary(member: Any) -> str:  # noqa: ANN401 - any public name
+def _summary(member: Any) -> str:
     return code(cleandoc(member.__doc__ or "").split("\n\n")[0].replace("\n", " "))
 
 

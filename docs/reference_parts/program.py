@@ -109,7 +109,7 @@ def _command(callback: Callable[..., Any], words: tuple[str, ...], text: str | N
     return Command(words, inspect.cleandoc(text or callback.__doc__ or ""), tuple(made))
 
 
-def _split(hint: Any) -> tuple[Any, ParameterInfo | None]:  # noqa: ANN401 - any type expression
+def _split(hint: Any) -> tuple[Any, ParameterInfo | None]:
     if typing.get_origin(hint) is not typing.Annotated:
         return hint, None
     kind, *notes = typing.get_args(hint)
@@ -118,7 +118,7 @@ def _split(hint: Any) -> tuple[Any, ParameterInfo | None]:  # noqa: ANN401 - any
 
 def _parameter(
     name: str,
-    hint: Any,  # noqa: ANN401 - any type expression
+    hint: Any,
     info: ParameterInfo,
     default: object,
     words: tuple[str, ...],
@@ -145,7 +145,7 @@ def _range(low: float | None, high: float | None) -> str:
     return f" from {low:g}" if high is None else f" from {low:g} to {high:g}"
 
 
-def _kind(hint: Any) -> tuple[str, bool]:  # noqa: ANN401 - any type expression
+def _kind(hint: Any) -> tuple[str, bool]:
     """What a value is, and whether there may be several.
 
     >>> _kind(int | None), _kind(list[str]), _kind(bool)

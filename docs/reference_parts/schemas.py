@@ -141,7 +141,7 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _words(annotation: Any, notes: Sequence[Any] = ()) -> str:  # noqa: ANN401 - any type expression
+def _words(annotation: Any, notes: Sequence[Any] = ()) -> str:
     """What a value may be, in words, with a link for every model."""
     quantity = next((q for note in notes if (q := _quantity(note))), None)
     if quantity is not None:
@@ -165,7 +165,7 @@ def _words(annotation: Any, notes: Sequence[Any] = ()) -> str:  # noqa: ANN401 -
     return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation))) + _limits(notes)
 
 
-def _quantity(note: Any) -> str | None:  # noqa: ANN401 - any annotation
+def _quantity(note: Any) -> str | None:
     """What a validator of `moesim.hardware.quantity` reads, by its example."""
     kind = getattr(getattr(note, "func", None), "keywords", {}).get("kind")
     reads = getattr(getattr(getattr(note, "func", None), "func", None), "__name__", "")
@@ -213,7 +213,7 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _inside(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
+def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):

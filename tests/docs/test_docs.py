@@ -2,8 +2,8 @@
 
 What a line like ``print(x)  # 3`` promises is what it prints.
 
-A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything. A line
-that ends in a backslash goes on, and ``> FILE`` keeps what a command prints on stdout.
+A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
+A line that ends in a backslash goes on, and ``> FILE`` keeps what a command prints on stdout.
 Those of the README are run as processes of their own, as a newcomer runs them, the others in this one.
 Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
 preceded by ``<!-- not run: reason -->`` is skipped.
