@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 F8 = npt.NDArray[np.float64]
 
+#: Groups that are told apart.
+_GROUPS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
@@ -217,3 +220,44 @@ def thin(n: int, most: int) -> npt.NDArray[np.int64]:
     if n <= most:
         return np.arange(n)
     return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))
+
+
+def apart(x: F8, y: F8, cells: int = 80, few: int = 300) -> npt.NDArray[np.int64]:
+    """Places of points to draw: of more than a few, those that do not lie over another.
+
+    Parameters
+    ----------
+    x, y
+        Points ``[points]``, in what their axes are even in.
+    cells
+        Of each axis; of the points in one cell the first is drawn.
+    few
+        So many are all drawn.
+
+    Examples
+    --------
+    >>> apart(np.array([0.0, 0.001, 1.0]), np.zeros(3), few=2).tolist()
+    [0, 2]
+    """
+    if len(x) <= few:
+        return np.arange(len(x))
+    places = np.stack([x, y])
+    low, high = places.min(axis=1, keepdims=True), places.max(axis=1, keepdims=True)
+    cell = np.floor((places - low) / np.where(high > low, high - low, 1.0) * cells)
+    return np.sort(np.unique(cell, axis=1, return_index=True)[1])
+
+
+def kinds_of(names: Sequence[str]) -> dict[str, set[str]]:
+    """Groups as they are drawn, largest first; the smallest of many are one.
+
+    >>> list(kinds_of("aab")), list(kinds_of("abcdefghijj"))[-1]
+    (['a', 'b'], '3 others')
+    """
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    if len(order) <= _GROUPS:
+        return {name: {name} for name in order}
+    kept, rest = order[: _GROUPS - 1], order[_GROUPS - 1 :]
+    return {name: {name} for name in kept} | {f"{len(rest)} others": set(rest)}
