@@ -18,7 +18,7 @@ export function question(scenario, catalogue) {
 
 /** The answer in a sentence. */
 export function sentence(answer) {
-  if (!answer.feasible) return `Not possible. ${answer.reason ?? ""}`.trim();
+  if (!answer.feasible) return answer.shortage?.resource === "request rate" ? "It does not keep up." : "It does not fit.";
   const p = answer.prediction;
   const most = resourcesOf(p)[0];
   return `The first token after ${joined(time(p.ttft_s))}, then one every ${joined(time(p.tpot_s))}; ${digits(p.output_throughput)} tokens/s.` +
@@ -32,7 +32,7 @@ const badge = (name, verdict) =>
 /** What is said aloud when the slider rests. */
 export function spoken(answer) {
   const verdicts = metricsOf(answer).map((m) => [m, judged(m)]).filter(([, v]) => v);
-  return [sentence(answer), ...verdicts.map(([m, v]) => `${m.label} limit ${v.text}.`)].join(" ");
+  return [sentence(answer), answer.reason, ...verdicts.map(([m, v]) => `${m.label} limit ${v.text}.`)].filter(Boolean).join(" ");
 }
 
 /** Draw an answer. `take` is told changes that a suggestion asks for. */
@@ -48,25 +48,19 @@ export function drawAnswer(answer, catalogue, take) {
 
 function drawVerdict(answer, metrics, catalogue, take) {
   const verdicts = metrics.map((m) => [m.label, judged(m)]).filter(([, v]) => v);
-  const offers = answer.feasible ? [] : offered(answer);
   byId("verdict").classList.toggle("impossible", !answer.feasible);
   redraw(byId("verdict"),
     el("p", { class: "asked" }, question(answer.scenario, catalogue)),
     el("h2", { class: "lead" }, sentence(answer)),
+    answer.reason && el("p", { class: "reason" }, answer.reason),
     verdicts.length > 0 && el("ul", { class: "badges" }, verdicts.map(([name, v]) => badge(name, v))),
-    offers.length > 0 && el("div", { class: "offers" }, el("p", {}, "Nearest that is possible:"),
-      offers.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message))),
-  );
+    offers(answer.suggestions, take));
 }
 
-/** Changes that may make it possible: the server's, else the most requests at once that are. */
-function offered(answer) {
-  if (answer.suggestions?.length) return answer.suggestions;
-  const out = [];
-  const crowd = (answer.curve?.concurrency ?? []).filter((c, k) => answer.curve.feasible[k] && c < answer.scenario.concurrency).at(-1);
-  if (crowd) out.push({ change: { concurrency: crowd }, message: `${digits(crowd)} requests at once` });
-  return out;
-}
+/** What may be changed to make it possible, as the server says. */
+const offers = (suggestions, take) =>
+  suggestions?.length > 0 && el("div", { class: "offers", role: "group", "aria-label": "What is possible" }, el("span", { class: "dim" }, "Instead:"),
+    suggestions.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message)));
 
 function card(m) {
   const [number, unit] = m.format(m.value);
@@ -120,7 +114,18 @@ function drawMemory(answer) {
         p.running < p.concurrency * 0.999 ? ` The cache holds ${digits(p.running)} of ${digits(p.concurrency)} requests; the others wait.` : "",
         p.load_imbalance ? ` The busiest rank has ${digits(p.load_imbalance)} times the mean load of experts.` : "",
       ].join("")),
-    ] : el("p", { class: "dim" }, answer.reason ?? "–"));
+    ] : short(answer.shortage));
+}
+
+/** What is missing where it does not fit. */
+function short(shortage) {
+  if (!shortage?.resource?.startsWith("memory")) return el("p", { class: "dim" }, "–");
+  const { needed, available } = shortage;
+  const parts = [
+    { key: "there", label: "to use", share: available, slot: "s2" },
+    { key: "short", label: "missing", share: Math.max(0, needed - available), slot: "s1" },
+  ].map((p) => ({ ...p, short: p.label, text: `${p.label}: ${joined(bytes(p.share))}` }));
+  return [stackedBar(parts, parts.map((p) => p.text).join("; ")), legend(parts, (p) => joined(bytes(p.share)))];
 }
 
 function drawWarnings(answer) {
@@ -129,9 +134,10 @@ function drawWarnings(answer) {
   redraw(byId("warnings"), el("h2", { id: "warnings-h" }, "To know"), el("ul", {}, texts.map((t) => el("li", {}, t))));
 }
 
-/** What stands there before the first answer, or where there is none. */
-export function drawRefused(text) {
+/** What stands there where a question was refused: its faults are beside their fields. */
+export function drawRefused(error, take) {
   byId("verdict").classList.add("impossible");
-  redraw(byId("verdict"), el("h2", { class: "lead" }, text));
-  say(byId("spoken"), text);
+  const lines = error.faults.map((f) => `${[f.where, f.message].filter(Boolean).join(": ")}${f.allowed ? `; allowed: ${f.allowed}` : ""}`);
+  redraw(byId("verdict"), el("h2", { class: "lead" }, "This cannot be asked."), el("ul", {}, (lines.length ? lines : [error.message]).map((t) => el("li", {}, t))), offers(error.suggestions, take));
+  say(byId("spoken"), ["This cannot be asked.", ...lines].join(" "));
 }

@@ -11,6 +11,14 @@ export function decades(values) {
   return high > low ? [low, high] : [low, low * 10];
 }
 
+/** From 0 to a round number, and the steps between: `[top, step]`. */
+export function linear(values) {
+  const most = Math.max(...values.filter(Number.isFinite), 0) || 1;
+  const size = 10 ** Math.floor(Math.log10(most / 4));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * size).find((m) => m * 5 >= most) ?? 10 * size;
+  return [Math.ceil(most / step - 1e-9) * step, step];
+}
+
 /** Like `decades`, to the nearest 1, 2 or 5 outside. */
 export function rungs(values) {
   const known = values.filter((x) => Number.isFinite(x) && x > 0);
@@ -72,8 +80,26 @@ const MARKS = {
 const SHAPES = Object.keys(MARKS);
 export const shape = (k, x, y, r) => MARKS[SHAPES[k % SHAPES.length]](x, y, r);
 
+/** 1, 2, 5, 10, ... in a domain; whole decades alone where those are too many. */
+function ticks([low, high], few) {
+  const out = [];
+  for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10) out.push(...[1, 2, 5].map((m) => m * d));
+  const inside = out.filter((t) => t >= low * 0.999 && t <= high * 1.001);
+  return inside.length > few ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-6) : inside;
+}
+
+/** Names beside the ends of curves, moved apart where they would lie on each other. */
+function apart(names, most) {
+  const placed = [];
+  for (const name of names.toSorted((a, b) => a.y - b.y)) {
+    while (placed.some((p) => Math.abs(p.y - name.y) < 12 && Math.abs(p.x - name.x) < 46)) name.y += 3;
+    placed.push({ ...name, y: Math.min(name.y, most) });
+  }
+  return placed.map(({ x, y, text }) => svg("text", { class: "name", x, y }, text));
+}
+
 /**
- * Curves on two logarithmic axes. One stop for the keyboard: arrows walk the points of the first curve, and say them.
+ * Curves over a logarithmic axis. One stop for the keyboard: arrows walk the points of the first curve, and say them.
  *
  * `curves` are `{name, slot, points: [{x, y, text, faint, current}]}`; `verticals` are `{x, text}`.
  */
@@ -93,21 +119,20 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     const height = 300;
     const [left, right, top, bottom] = [54, 14, 24, 40];
     const all = draw.curves.flatMap((c) => c.points);
+    if (!all.length) {
+      places = [];
+      plot.replaceChildren(svg("text", { class: "label mid", x: "50%", y: height / 2 }, "Nothing to draw: no load fits."));
+      return;
+    }
     const xs = rungs([...all.map((p) => p.x), ...draw.verticals.map((v) => v.x)]);
-    const ys = rungs(all.map((p) => p.y));
+    const [most, step] = linear(all.map((p) => p.y));
     const X = (v) => left + (width - left - right) * logAt(v, xs);
-    const Y = (v) => height - bottom - (height - top - bottom) * logAt(v, ys);
-    const ticks = (domain, few) => {
-      const out = [];
-      for (let d = 10 ** Math.floor(Math.log10(domain[0])); d <= domain[1] * 1.001; d *= 10) out.push(...[1, 2, 5].map((m) => m * d));
-      const inside = out.filter((t) => t >= domain[0] * 0.999 && t <= domain[1] * 1.001);
-      return inside.length > few ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-6) : inside;
-    };
+    const Y = (v) => height - bottom - (height - top - bottom) * (v / most);
     const marks = [];
     for (const t of ticks(xs, width < 500 ? 6 : 12)) {
       marks.push(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }), svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)));
     }
-    for (const t of ticks(ys, 8)) {
+    for (let t = 0; t <= most * 1.001; t += step) {
       marks.push(svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(t), y2: Y(t) }), svg("text", { class: "tick end", x: left - 6, y: Y(t) + 4 }, draw.yFormat(t)));
     }
     marks.push(svg("text", { class: "label mid", x: (left + width - right) / 2, y: height - 6 }, draw.xLabel));
@@ -117,6 +142,7 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
       marks.push(svg("text", { class: `tick ${flip ? "end" : ""}`, x: X(v.x) + (flip ? -5 : 5), y: top + 10 }, v.text));
     }
     places = [];
+    const names = [];
     // The current curve is drawn last, above the others.
     for (const [k, curve] of [...draw.curves.entries()].reverse()) {
       const inner = [];
@@ -128,11 +154,11 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
         places.push({ x: X(p.x), y: Y(p.y), curve: k, point: p });
       }
       const end = curve.points.at(-1);
-      if (end) inner.push(svg("text", { class: "name", x: Math.min(X(end.x) + 7, width - right - 12), y: Y(end.y) - 7 }, curve.name));
+      if (end && curve.name) names.push({ x: Math.min(X(end.x) + 7, width - right - 7 * curve.name.length), y: Math.max(top - 2, Y(end.y) - 7), text: curve.name });
       marks.push(svg("g", { class: `curve ${curve.slot}` }, inner));
     }
-    marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel));
-    plot.replaceChildren(...marks);
+    marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel), apart(names, height - bottom));
+    plot.replaceChildren(...marks.flat());
     plot.setAttribute("aria-label", draw.text);
     ring();
   }

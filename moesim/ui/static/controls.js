@@ -20,7 +20,7 @@ const SLIDERS = {
 };
 const CHOICES = {
   backend: ["Engine", { vllm: "vLLM", sglang: "SGLang", trtllm: "TensorRT-LLM" }],
-  dtype: ["Weights", { auto: "as the checkpoint" }],
+  dtype: ["Weights", { auto: "checkpoint's" }],
   kv_cache_dtype: ["KV cache", { auto: "16 bits" }],
   overlap: ["Overlap", { none: "none", "two-batch": "two batches", streams: "streams" }],
   routing: ["Assumed routing", {}],
@@ -60,7 +60,7 @@ export function controls(form, catalogue, change, askTrace) {
 
   const number = (field) => {
     const [label, unit] = SLIDERS[field];
-    const part = slider({ id: field, label, unit, onvalue: (value, settled) => set(field, value, settled) });
+    const part = slider({ id: field, label, unit, bare: field === "seed", onvalue: (value, settled) => set(field, value, settled) });
     parts[field] = () => part.show(scenario[field] ?? usual[field], range(field, catalogue, scenario));
     return part;
   };

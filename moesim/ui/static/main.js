@@ -28,7 +28,7 @@ const asker = new Asker({
     form.clear();
     if (body.faults?.length) form.fault(body.faults);
     draw();
-    say(byId("served"), `answered in ${digits(body.server_ms, 2)} ms, ${digits(trip, 2)} ms with the way here`);
+    say(byId("served"), `answered in ${digits(body.server_ms, 2)} ms (${digits(trip, 2)} ms with the way)`);
     document.body.dataset.answered = String(Number(document.body.dataset.answered ?? 0) + 1);
     clearTimeout(quiet);
     // Heard once the slider rests, not at every move.
@@ -39,7 +39,7 @@ const asker = new Asker({
     notice("gone", "");
     form.clear();
     form.fault(error.faults.length ? error.faults : [{ message: error.message }]);
-    if (!answers.has("")) drawRefused(error.message);
+    drawRefused(error, (changes) => change(changes, true));
     byId("answer").classList.add("stale");
     askOthers(asked);
   },
@@ -83,7 +83,10 @@ function put(next, { field = "", settled = true, travelled = false } = {}) {
   const current = next.current !== state?.current;
   state = next;
   form.show(state.current);
-  if (current) asker.ask(state.current);
+  if (current) {
+    others.control?.abort();
+    asker.ask(state.current);
+  }
   if (settled && !travelled) record(field);
   if (pins) {
     drawKept();
@@ -137,7 +140,7 @@ function askOthers(scenario) {
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof Gone) && !(error instanceof Refused)) throw error;
     }
-  }, 250);
+  }, 400);
 }
 
 /** Ask for pinned scenarios that have no answer yet, one after the other. */
