@@ -12,6 +12,9 @@ from typing import Any
 
 from moesim._version import __version__
 
+#: Of the JSON documents that commands print.
+SCHEMA_VERSION = 1
+
 
 def provenance(inputs: Iterable[str | os.PathLike[str]], seed: int | None) -> dict[str, Any]:
     """Versions, seed and the SHA-256 of each input that is a file."""

@@ -23,6 +23,7 @@ from moesim.cli.report import report
 from moesim.cli.reproduce import reproduce
 from moesim.cli.simulate import simulate
 from moesim.cli.train import train
+from moesim.cli.ui import ui
 from moesim.errors import ConfigError, InfeasibleError, MoesimError, TraceError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command()(replay)
 app.command()(reproduce)
 app.command()(report)
 app.command()(demo)
+app.command()(ui)
 app.add_typer(trace.app, name="trace")
 app.add_typer(requests.app, name="requests")
 app.add_typer(hardware.app, name="hardware")

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from moesim.provenance import SCHEMA_VERSION as SCHEMA_VERSION
 from moesim.provenance import clean, provenance
-
-SCHEMA_VERSION = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]

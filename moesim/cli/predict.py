@@ -151,16 +151,15 @@ def placement_of(
         What else is wrong with the question, to be said at once.
     """
     from moesim.errors import ConfigError, Fault
-    from moesim.layout import ExpertMap
+    from moesim.prediction.spares import spare_faults, with_spares
 
     faults = list(beside)
-    if (path is not None or redundant) and not model.moe:
-        faults.append(Fault(f"{model.name} has no experts to place", "--model"))
     if path is not None and redundant:
         faults.append(Fault("comes with the plan", "--redundant", redundant, "--plan or --redundant"))
-    elif model.moe and redundant > (most := max(0, model.num_experts * (layout.ep - 1))):
-        allowed = f"0 to {most} with this --ep" if most else "0 with this --ep"
-        faults.append(Fault("no expert goes twice on a rank", "--redundant", redundant, allowed))
+    elif path is not None and not model.moe:
+        faults.append(Fault(f"{model.name} has no experts to place", "--model"))
+    else:
+        faults += spare_faults(model, layout, redundant)
     plan = None
     if path is not None and model.moe:
         # With it comes scipy's optimisation, which is slow to load.
@@ -172,9 +171,7 @@ def placement_of(
             faults += [Fault(f"{error.source}: {fault}") for fault in error.faults]
     if faults:
         raise ConfigError(faults)
-    if plan is not None or not redundant:
-        return plan
-    return ExpertMap.contiguous(len(model.moe_layer_ids), model.num_experts, layout.ep, redundant)
+    return plan if plan is not None else with_spares(model, layout, redundant)
 
 
 def pools_of(

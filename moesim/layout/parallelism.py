@@ -100,8 +100,7 @@ class Parallelism:
 
     def _model_faults(self, model: Model, redundant: int) -> list[Fault]:
         found = []
-        heads = {_heads(layer.attention) for layer in model.layers}
-        for n in sorted(h for h in heads if h % self.tp):
+        for n in sorted(h for h in heads_of(model) if h % self.tp):
             found.append(
                 Fault(
                     f"does not divide the {n} attention heads of {model.name}", "--tp", self.tp, _divisors(n)
@@ -136,6 +135,16 @@ class Parallelism:
                 )
             )
         return found
+
+
+def heads_of(model: Model) -> set[int]:
+    """Attention heads of the layers, which tensor parallelism must divide.
+
+    >>> from moesim.model import load_model
+    >>> heads_of(load_model("deepseek-v3"))
+    {128}
+    """
+    return {_heads(layer.attention) for layer in model.layers}
 
 
 def _heads(attention: object) -> int:

@@ -111,4 +111,6 @@ def widened(one: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]
 
 
 def _at(values: Array | float, row: int) -> float:
-    return float(np.asarray(values).reshape(-1)[row])
+    """One of several values, or the one that is all rows'."""
+    flat = np.asarray(values).reshape(-1)
+    return float(flat[row if len(flat) > 1 else 0])
