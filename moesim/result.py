@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.engine.roofline import Roofline, roofline_of
 from moesim.engine.step import RESOURCES, StepTimes
 from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.parallelism import Parallelism
@@ -159,6 +160,11 @@ class Prediction:
         return tuple(sorted(shares, key=lambda item: -item[1]))
 
     @property
+    def roofline(self) -> Roofline:
+        """Operations of a mean decode step on one rank, under the roofs of the device."""
+        return roofline_of(self.decode)
+
+    @property
     def _waiting_s(self) -> float:
         """Seconds of a step in which ranks wait for the one with most expert work."""
         if not self.decode.groups:
@@ -196,6 +202,7 @@ class Prediction:
             "breakdown": [
                 {"op": line.op, "seconds": line.seconds, "bound_by": line.bound_by} for line in self.breakdown
             ],
+            "roofline": self.roofline.to_dict(),
             "warnings": list(self.warnings),
         }
 
