@@ -137,7 +137,7 @@ def answered(page):
 
 @contextlib.contextmanager
 def next_answer(page):
-    """Wait for the answer that what is done here leads to."""
+    """Wait for the answer that what is done here leads to, the last one of it."""
     before = answered(page)
     yield
-    page.wait_for_selector(f'body:not([data-answered="{before}"])')
+    page.wait_for_selector(f'body:not([data-answered="{before}"])[data-settled="yes"]')

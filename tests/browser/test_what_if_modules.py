@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-CATALOGUE = """{
-  models: [
-    {name: "moe", title: "moe", moe: true, num_experts: 32, top_k: 4, layers: 24, moe_layers: 24, heads: [64], expert_width: 2880},
-    {name: "dense", title: "dense", moe: false, num_experts: 0, top_k: 0, layers: 80, moe_layers: 0, heads: [64], expert_width: null},
-  ],
-  hardware: [
-    {name: "eight", devices_per_node: 8, max_nodes: 16, memory_bytes: 8e10, usd_per_device_hour: 2},
-    {name: "one", devices_per_node: 1, max_nodes: 1, memory_bytes: 2e10, usd_per_device_hour: null},
-  ],
-  traces: [{id: "t", name: "t", model: "moe", num_experts: 32, top_k: 4, layers: 24}],
-  defaults: {scenario: {model: "moe", hardware: "eight", nodes: 1, tp: 1, pp: 1, dp: 8, ep: 8, redundant: 0, input_len: 1024,
-    output_len: 256, concurrency: 64, request_rate: null, dtype: "auto", kv_cache_dtype: "auto", backend: "vllm", overlap: "none",
-    trace: null, routing: "typical", ttft_limit_ms: null, tpot_limit_ms: null, seed: 0}},
-  limits: Object.fromEntries(Object.entries({nodes: 128, redundant: 4096, input_len: 1e6, output_len: 1e6, concurrency: 1e6,
-    request_rate: 1e5, ttft_limit_ms: 1e7, tpot_limit_ms: 1e5, seed: 2147483647}).map(([name, max]) =>
-    [name, {min: ["redundant", "seed"].includes(name) ? 0 : name === "request_rate" ? 0.001 : name === "tpot_limit_ms" ? 0.1 : 1, max, step: 1, scale: "log", unit: "", label: name}])),
-  choices: {dtype: ["auto", "fp8"], kv_cache_dtype: ["auto", "fp8"], backend: ["vllm", "sglang"], overlap: ["none"], routing: ["typical", "uniform"]},
-}"""
+CATALOGUE = (Path(__file__).parent / "catalogue.js").read_text()
 MODULES = ("state", "layout", "permalink", "slider", "metrics", "units")
 
 
@@ -43,8 +28,12 @@ def run(blank):
 
     def call(body, given=None):
         return blank.evaluate(
-            f"async (given) => {{ const [{names}] = await Promise.all([{loads}]); const catalogue = {CATALOGUE};"
-            f" const start = state.initial(catalogue); {body} }}",
+            f"""async (given) => {{
+              const [{names}] = await Promise.all([{loads}]);
+              const catalogue = {CATALOGUE};
+              const start = state.initial(catalogue);
+              {body}
+            }}""",
             given,
         )
 
@@ -54,7 +43,8 @@ def run(blank):
 def test_a_link_holds_the_whole_state_and_gives_it_back(run):
     found = run(
         """
-        let s = state.changed(start, {input_len: 3000, ttft_limit_ms: 250, backend: "sglang", trace: "t"}, catalogue);
+        const changes = {input_len: 3000, ttft_limit_ms: 250, backend: "sglang", trace: "t"};
+        let s = state.changed(start, changes, catalogue);
         s = state.pinned(s, "one ~ & = # % é <b>");
         s = state.changed(s, {tp: 4, request_rate: 2.5}, catalogue);
         s = state.pinned(s);
@@ -71,15 +61,19 @@ def test_a_link_holds_the_whole_state_and_gives_it_back(run):
 @pytest.mark.parametrize(
     "junk",
     [
-        "", "#", "#answer", "%%%", "model=<script>&tp=-1&dp=1e99", "pin=", "pin=A~x", "pin=Z~~model=moe", "__proto__=1&constructor=2",
-        "tp=NaN&ep=Infinity&input_len=0x10", "model=moe&model=dense", "pin=A~%25E0%25A4%25A~model%3Dmoe", "a" * 30_000,
-        "&".join(["pin=A~~tp%3D1"] * 50), "trace=../../etc/passwd", "request_rate=-3", "nodes=1.5", "concurrency=",
+        "", "#", "#answer", "%%%", "model=<script>&tp=-1&dp=1e99", "pin=", "pin=A~x", "pin=Z~~model=moe",
+        "__proto__=1&constructor=2", "tp=NaN&ep=Infinity&input_len=0x10", "model=moe&model=dense",
+        "pin=A~%25E0%25A4%25A~model%3Dmoe", "a" * 30_000, "&".join(["pin=A~~tp%3D1"] * 50),
+        "trace=../../etc/passwd", "request_rate=-3", "nodes=1.5", "concurrency=",
     ],
 )  # fmt: skip
 def test_no_link_breaks_the_state(run, junk):
     found, problems, fits = run(
-        "const back = permalink.decode(given, catalogue);"
-        "return [back.state, back.problems, [back.state.current, ...back.state.pins.map(p => p.scenario)].every(s => layout.lies(s, catalogue))];",
+        """
+        const {state: s, problems} = permalink.decode(given, catalogue);
+        const all = [s.current, ...s.pins.map((p) => p.scenario)];
+        return [s, problems, all.every((one) => layout.lies(one, catalogue))];
+        """,
         junk,
     )
     assert fits
@@ -104,7 +98,8 @@ def test_what_cannot_be_laid_out_in_a_link_is_said_and_replaced(run):
 def test_a_change_keeps_a_layout_that_can_be_laid_out(run, nodes, changes):
     after, lies, devices = run(
         """
-        const s = state.changed(state.changed(start, {nodes: given[0]}, catalogue), given[1], catalogue).current;
+        const larger = state.changed(start, {nodes: given[0]}, catalogue);
+        const s = state.changed(larger, given[1], catalogue).current;
         return [s, layout.lies(s, catalogue), layout.devicesOf(s, catalogue)];
         """,
         [nodes, changes],
@@ -137,7 +132,8 @@ def test_pins_take_the_first_free_letter_and_six_are_most(run):
         for (let k = 0; k < 8; k++) s = state.pinned(s);
         const full = s.pins.map((p) => p.label);
         s = state.pinned(state.unpinned(s, "C"), "again");
-        return [full, s.pins.map((p) => p.label), s.pins.find((p) => p.label === "C").name, state.pinned(s) === s];
+        const again = s.pins.find((p) => p.label === "C").name;
+        return [full, s.pins.map((p) => p.label), again, state.pinned(s) === s];
         """
     )
     assert found == [list("ABCDEF"), list("ABCDEF"), "again", True]
@@ -160,8 +156,9 @@ def test_a_slider_reaches_its_ends_and_steps_never_stand_still(run):
     found = run(
         """
         const range = {min: 1, max: 1000000, step: 1, scale: "log"};
-        const ups = [1]; while (ups.at(-1) < range.max) ups.push(slider.stepped(ups.at(-1), true, range));
-        const downs = [range.max]; while (downs.at(-1) > range.min) downs.push(slider.stepped(downs.at(-1), false, range));
+        const [ups, downs] = [[range.min], [range.max]];
+        while (ups.at(-1) < range.max) ups.push(slider.stepped(ups.at(-1), true, range));
+        while (downs.at(-1) > range.min) downs.push(slider.stepped(downs.at(-1), false, range));
         const places = Array.from({length: 1001}, (_, k) => slider.valueAt(k / 1000, range));
         return {ups, downs, places, back: slider.valueAt(slider.position(4096, range), range)};
         """
@@ -179,14 +176,17 @@ def test_a_slider_reaches_its_ends_and_steps_never_stand_still(run):
     [
         ((1.0, [0.9, 1.1]), (2.0, [1.8, 2.2]), True, True, "50 % shorter"),
         ((1.0, [0.5, 2.5]), (2.0, [1.8, 2.2]), False, True, "50 % shorter"),
-        ((3.0, [2.9, 3.1]), (1.0, [0.9, 1.1]), True, False, "3.0 × as long"),
+        ((3.0, [2.9, 3.1]), (1.0, [0.9, 1.1]), True, False, "3.0 \u00d7 as long"),
         ((1.0, None), (2.0, None), False, True, "50 % shorter"),
         ((1.0, None), (1.0, None), True, False, "equal"),
     ],
 )
 def test_what_two_values_say_is_decided_only_where_intervals_part(run, one, other, decided, better, text):
     found = run(
-        "const of = ([value, interval]) => ({key: 'ttft', lower: true, value, interval}); return metrics.compared(of(given[0]), of(given[1]))",
+        """
+        const of = ([value, interval]) => ({key: "ttft", lower: true, value, interval});
+        return metrics.compared(of(given[0]), of(given[1]));
+        """,
         [one, other],
     )
     assert found == {"better": better, "decided": decided, "text": text}
@@ -195,9 +195,13 @@ def test_what_two_values_say_is_decided_only_where_intervals_part(run, one, othe
 def test_the_cost_of_an_interval_is_turned_around(run):
     rows = run(
         """
-        const p = {ttft_s: 1, tpot_s: 0.1, output_throughput: 100, output_throughput_per_device: 50, devices: 2,
-          bounds: {output_throughput: 400}, interval: {output_throughput: [50, 200], output_throughput_per_device: [25, 100]}};
-        return metrics.metricsOf({prediction: p, scenario: start.current, usd_per_million_output_tokens: 8, meets: {}});
+        const prediction = {
+          ttft_s: 1, tpot_s: 0.1, output_throughput: 100, output_throughput_per_device: 50, devices: 2,
+          bounds: {output_throughput: 400},
+          interval: {output_throughput: [50, 200], output_throughput_per_device: [25, 100]},
+        };
+        const answer = {prediction, scenario: start.current, usd_per_million_output_tokens: 8, meets: {}};
+        return metrics.metricsOf(answer);
         """
     )
     cost = next(row for row in rows if row["key"] == "cost")
@@ -209,9 +213,11 @@ def test_the_cost_of_an_interval_is_turned_around(run):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        ("units.time(0.0123)", "12.3 ms"), ("units.time(0.9999)", "1,000 ms"), ("units.time(7.05)", "7.05 s"), ("units.time(2e-6)", "2 µs"),
-        ("units.rate(13538)", "13.5 k tokens/s"), ("units.rate(2e6)", "2 M tokens/s"), ("units.money(2.6)", "2.60 USD"),
-        ("units.bytes(141e9)", "141 GB"), ("units.time(null)", "–"), ("units.rate(NaN)", "–"),
+        ("units.time(0.0123)", "12.3 ms"), ("units.time(0.9999)", "1,000 ms"), ("units.time(7.05)", "7.05 s"),
+        ("units.time(2e-6)", "2 \u00b5s"), ("units.rate(13538)", "13.5 k tokens/s"),
+        ("units.rate(2e6)", "2 M tokens/s"), ("units.money(2.6)", "2.60 USD"),
+        ("units.bytes(141e9)", "141 GB"),
+        ("units.time(null)", "\u2013"), ("units.rate(NaN)", "\u2013"),
     ],
 )  # fmt: skip
 def test_numbers_have_three_digits_and_their_unit(run, call, text):

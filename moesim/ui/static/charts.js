@@ -45,7 +45,7 @@ export function intervalBar({ value, interval, bound, limit, domain, text, forma
   if (bound) marks.push(svg("line", { class: "bound", x1: x(bound), x2: x(bound), y1: middle - 7, y2: middle + 7 }));
   if (limit) marks.push(svg("line", { class: "limit", x1: x(limit), x2: x(limit), y1: middle - 9, y2: middle + 9 }));
   if (value) marks.push(svg("circle", { class: "value", cx: x(value), cy: middle, r: small ? 3.5 : 4.5 }));
-  if (!small) {
+  if (!small && (value || bound)) {
     marks.push(svg("text", { class: "tick", x: "1%", y: 31 }, format(domain[0])));
     marks.push(svg("text", { class: "tick end", x: "99%", y: 31 }, format(domain[1])));
   }
@@ -116,12 +116,13 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
 
   function paint() {
     const width = Math.max(280, plot.clientWidth || 640);
-    const height = 300;
-    const [left, right, top, bottom] = [54, 14, 24, 40];
     const all = draw.curves.flatMap((c) => c.points);
+    const height = all.length ? 300 : 60;
+    plot.setAttribute("height", height);
+    const [left, right, top, bottom] = [54, 14, 24, 40];
     if (!all.length) {
       places = [];
-      plot.replaceChildren(svg("text", { class: "label mid", x: "50%", y: height / 2 }, "Nothing to draw: no load fits."));
+      plot.replaceChildren(svg("text", { class: "label mid", x: "50%", y: 34 }, "Nothing to draw: no load fits."));
       return;
     }
     const xs = rungs([...all.map((p) => p.x), ...draw.verticals.map((v) => v.x)]);

@@ -42,19 +42,20 @@ const LAYOUT = {
 export function controls(form, catalogue, change, askTrace) {
   let scenario = null;
   const parts = {};
-  const problems = {};
+  // What is wrong with a field: as it is written here, and as the server says.
+  const problems = { here: {}, there: {} };
 
   const set = (field, raw, settled) => {
     const [value, problem] = read(field, raw, catalogue);
-    if (problem) return faultAt(field, problem.replace(`${field}: `, ""));
-    faultAt(field, "");
-    change({ [field]: value }, settled);
+    faultAt("here", field, problem ? problem.replace(`${field}: `, "") : "");
+    if (!problem) change({ [field]: value }, settled);
   };
-  const faultAt = (field, text) => {
+  const faultAt = (whose, field, text) => {
     const spot = form.querySelector(`#${CSS.escape(field)}-fault`);
-    if (spot) say(spot, text);
-    form.querySelector(`#${CSS.escape(field)}`)?.setAttribute("aria-invalid", text ? "true" : "false");
-    problems[field] = text;
+    problems[whose][field] = text;
+    const all = [problems.here[field], problems.there[field]].filter(Boolean).join("\n");
+    if (spot) say(spot, all);
+    form.querySelector(`#${CSS.escape(field)}`)?.setAttribute("aria-invalid", String(Boolean(all)));
     return Boolean(spot);
   };
 
@@ -165,6 +166,9 @@ export function controls(form, catalogue, change, askTrace) {
   return {
     /** Put a scenario into the fields. */
     show(next) {
+      for (const field of Object.keys(problems.here)) {
+        if (scenario && next[field] !== scenario[field]) faultAt("here", field, "");
+      }
       scenario = next;
       for (const draw of Object.values(parts)) draw();
       const m = model();
@@ -190,13 +194,13 @@ export function controls(form, catalogue, change, askTrace) {
         const name = String(where).replace(/^-+/, "").replaceAll("-", "_");
         const field = Object.hasOwn(FIELDS, name) || name === "layout" ? name : { tensor_parallel_size: "tp" }[name];
         const text = allowed ? `${message}; allowed: ${allowed}` : message;
-        if (!field || !faultAt(field, text)) rest.push(where ? `${where}: ${text}` : text);
+        if (!field || !faultAt("there", field, text)) rest.push(where ? `${where}: ${text}` : text);
       }
       say(form.querySelector("#other-fault"), rest.join("\n"));
     },
-    /** Take the faults away. */
+    /** Take the server's faults away. */
     clear() {
-      for (const field of [...Object.keys(FIELDS), "layout"]) if (problems[field]) faultAt(field, "");
+      for (const field of Object.keys(problems.there)) faultAt("there", field, "");
       say(form.querySelector("#other-fault"), "");
     },
   };

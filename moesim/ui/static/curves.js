@@ -80,6 +80,11 @@ export function drawCurve(state, answers, pick) {
         : el("td", { colspan: 3, class: "dim" }, "not possible")))));
 }
 
+const counted = (rows, done) => {
+  const fit = rows.filter((r) => r.feasible).length;
+  return done ? `${fit || "None"} of ${rows.length} fit${fit ? "; the most throughput first" : ""}.` : "Looking ...";
+};
+
 /** Other layouts of the same devices, the most throughput first; `found` is `{layouts, done}`, `take` is told a click. */
 export function drawLayouts(found, scenario, take) {
   const rows = found.layouts.toSorted((a, b) => b.feasible - a.feasible || (b.output_throughput ?? 0) - (a.output_throughput ?? 0));
@@ -90,10 +95,10 @@ export function drawLayouts(found, scenario, take) {
   byId("layouts").classList.toggle("old", !found.done);
   redraw(byId("layouts"),
     el("h2", { id: "layouts-h" }, `Other layouts of the same ${scenario.tp * scenario.pp * scenario.dp} devices`),
-    el("p", { class: "dim" }, found.done ? `${rows.filter((r) => r.feasible).length} of ${rows.length} fit; the most throughput first.` : "Looking ..."),
+    el("p", { class: "dim" }, counted(rows, found.done)),
     rows.length > 0 && el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Layouts", "data-key": "layouts" }, el("table", { class: "layouts" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layout"), ["tokens/s", "TPOT", "TTFT"].map((t) => el("th", { scope: "col", class: "n" }, t)), el("th", { scope: "col" }, "limits"), el("td", {}))),
-      el("tbody", {}, rows.slice(0, 40).map((r) => el("tr", { class: here(r) ? "here" : "", "aria-current": here(r) ? "true" : null },
+      el("tbody", {}, rows.map((r) => el("tr", { class: here(r) ? "here" : "", "aria-current": here(r) ? "true" : null },
         el("th", { scope: "row" }, layoutText(r)),
         r.feasible
           ? [el("td", { class: "n" }, el("span", { class: "length", style: { "--share": r.output_throughput / best.output_throughput } }), digits(r.output_throughput)), el("td", { class: "n" }, joined(time(r.tpot_s))), el("td", { class: "n" }, joined(time(r.ttft_s))), el("td", {}, fine(r) ? "✓ met" : "✗ not met")]

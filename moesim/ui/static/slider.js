@@ -92,8 +92,9 @@ export function slider({ id, label, unit, bare = false, onvalue }) {
   function show(value, given = range) {
     range = given;
     shown = value;
-    // A fraction of what is written may be under the writer's hands.
-    if (document.activeElement !== field || Number(field.value.replaceAll(",", "")) !== value) field.value = plain(value);
+    // What is being written stays as it is, as long as it means this or nothing yet.
+    const written = field.value === "" ? NaN : Number(field.value.replaceAll(",", ""));
+    if (document.activeElement !== field || (written !== value && Number.isFinite(written))) field.value = plain(value);
     bar.value = Math.round(position(value, range) * STEPS);
     mark(value);
   }
