@@ -27,16 +27,23 @@ _COLUMNS = ("topk_ids", "request", "position", "phase", "topk_weights", "token_i
 
 
 class Inbox:
-    """A private folder for uploads, removed at the end."""
+    """A private folder for uploads, removed at the end.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="moesim-ui-")
+        self._owner = tempfile.TemporaryDirectory(prefix="moesim-ui-")
+        self.folder = Path(self._owner.name)
         self._count = 0
 
     async def store(self, parts: AsyncIterator[bytes]) -> Path:
         """Write what comes to a new file; nothing stays of what breaks off."""
         self._count += 1
-        path = Path(self._folder.name) / f"{self._count}"
+        path = self.folder / f"{self._count}"
         try:
             with path.open("xb") as stream:
                 async for part in parts:
@@ -48,7 +55,7 @@ class Inbox:
 
     def close(self) -> None:
         """Remove everything."""
-        self._folder.cleanup()
+        self._owner.cleanup()
 
 
 async def tried(path: Path) -> None:
