@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import SMALL, answered, metric, next_answer
+from pages import SMALL, answered, metric, next_answer
 
 
 def served_ms(page):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, metric, next_answer
+from pages import SMALL, metric, next_answer
 from program import run_here
 
 from moesim.trace import load_trace, write_trace

@@ -19,13 +19,16 @@ export function linear(values) {
   return [Math.ceil(most / step - 1e-9) * step, step];
 }
 
-/** Like `decades`, to the nearest 1, 2 or 5 outside. */
+const RUNGS = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
+
+/** Like `decades`, closer: to the next of `RUNGS`. */
 export function rungs(values) {
   const known = values.filter((x) => Number.isFinite(x) && x > 0);
   if (!known.length) return [1, 10];
-  const steps = (x) => [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10(x)));
-  const low = steps(Math.min(...known)).findLast((m) => m <= Math.min(...known) * (1 + 1e-9));
-  const high = steps(Math.max(...known)).find((m) => m >= Math.max(...known) * (1 - 1e-9));
+  const near = (x) => RUNGS.map((m) => m * 10 ** Math.floor(Math.log10(x)));
+  const [least, most] = [Math.min(...known), Math.max(...known)];
+  const low = near(least).findLast((m) => m <= least * (1 + 1e-9));
+  const high = near(most).find((m) => m >= most * (1 - 1e-9));
   return high > low ? [low, high] : [low, low * 2];
 }
 
@@ -80,12 +83,15 @@ const MARKS = {
 const SHAPES = Object.keys(MARKS);
 export const shape = (k, x, y, r) => MARKS[SHAPES[k % SHAPES.length]](x, y, r);
 
-/** 1, 2, 5, 10, ... in a domain; whole decades alone where those are too many. */
-function ticks([low, high], few) {
-  const out = [];
-  for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10) out.push(...[1, 2, 5].map((m) => m * d));
-  const inside = out.filter((t) => t >= low * 0.999 && t <= high * 1.001);
-  return inside.length > few ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-6) : inside;
+/** Round numbers in a domain, as many as are easily read. */
+function ticks([low, high], most) {
+  const inside = (steps) => {
+    const out = [];
+    for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10) out.push(...steps.map((m) => m * d));
+    return out.filter((t) => t >= low * 0.999 && t <= high * 1.001);
+  };
+  const choices = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]].map(inside);
+  return choices.find((found) => found.length <= most) ?? choices.at(-1);
 }
 
 /** Names beside the ends of curves, moved apart where they would lie on each other. */
@@ -130,7 +136,7 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     const X = (v) => left + (width - left - right) * logAt(v, xs);
     const Y = (v) => height - bottom - (height - top - bottom) * (v / most);
     const marks = [];
-    for (const t of ticks(xs, width < 500 ? 6 : 12)) {
+    for (const t of ticks(xs, width < 500 ? 6 : 9)) {
       marks.push(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }), svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)));
     }
     for (let t = 0; t <= most * 1.001; t += step) {

@@ -38,6 +38,15 @@ const LAYOUT = {
   ep: ["EP", "expert parallel: ranks that experts are spread over"],
 };
 
+/** What each group says of itself while it is folded. */
+const briefs = (s) => ({
+  "g-model": `${s.model}, ${s.nodes} × ${s.hardware}`,
+  "g-layout": layoutText(s),
+  "g-traffic": `${digits(s.input_len, 6)} in, ${digits(s.output_len, 6)} out, ${s.request_rate === null ? digits(s.concurrency, 6) : `${digits(s.request_rate)}/s`}`,
+  "g-limits": [["TTFT", s.ttft_limit_ms], ["TPOT", s.tpot_limit_ms]].map(([name, ms]) => (ms === null ? "" : `${name} ${digits(ms)} ms`)).filter(Boolean).join(", ") || "none",
+  "g-engine": [s.backend, s.dtype === "auto" ? "" : s.dtype].filter(Boolean).join(", "),
+});
+
 /** Build the form. `change(changes, settled)` is told every change; returns `{show, fault, clear}`. */
 export function controls(form, catalogue, change, askTrace) {
   let scenario = null;
@@ -97,7 +106,7 @@ export function controls(form, catalogue, change, askTrace) {
   const used = facts("layout-facts");
   const chips = el("div", { class: "chips", role: "group", "aria-label": "Layouts by name" });
   const group = (title, id, ...children) =>
-    el("details", { class: "group", open: true, id }, el("summary", {}, el("h2", {}, title)), el("div", { class: "fields" }, ...children));
+    el("details", { class: "group", open: true, id }, el("summary", {}, el("h2", {}, title), el("span", { class: "brief", id: `${id}-brief` })), el("div", { class: "fields" }, ...children));
 
   const kinds = [...new Set(catalogue.hardware.map((h) => h.kind ?? ""))];
   const machines = kinds.map((kind) => [kind, catalogue.hardware.filter((h) => (h.kind ?? "") === kind).map((h) => [h.name, h.title || h.name])]);
@@ -161,7 +170,8 @@ export function controls(form, catalogue, change, askTrace) {
     el("p", { class: "fault", id: "other-fault", role: "alert" }),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
-  if (window.matchMedia("(max-width: 60rem)").matches) form.querySelector("#g-engine").open = false;
+  // Where the answer is below the form, the form is folded and says what is in it.
+  if (window.matchMedia("(max-width: 60rem)").matches) for (const one of form.querySelectorAll(".group")) one.open = false;
 
   return {
     /** Put a scenario into the fields. */
@@ -176,6 +186,7 @@ export function controls(form, catalogue, change, askTrace) {
       const h = catalogue.hardware.find((one) => one.name === scenario.hardware);
       const price = h?.usd_per_device_hour;
       say(machineFacts, h ? `${h.devices_per_node} × ${joined(bytes(h.memory_bytes))} per node${price ? `; ${price.toFixed(2)} USD per device and hour` : "; no price known"}` : "");
+      for (const [id, text] of Object.entries(briefs(scenario))) say(form.querySelector(`#${id}-brief`), text);
       say(used, `${scenario.tp * scenario.pp * scenario.dp} of ${devicesOf(scenario, catalogue)} devices`);
       for (const button of traffic.children) {
         const [, input, output] = TRAFFIC.find(([name]) => name === button.dataset.key);
