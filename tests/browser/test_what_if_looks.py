@@ -65,7 +65,7 @@ def test_nothing_is_wider_than_the_screen(what_if, width):
     # On a phone the numbers stay in sight while a slider is moved.
     if page.locator("#concurrency").is_hidden():
         page.locator("#g-traffic > summary").click()
-    page.locator("#concurrency").scroll_into_view_if_needed()
+    page.locator("#concurrency").evaluate("(e) => e.scrollIntoView({block: 'center'})")
     box = page.locator("#strip").bounding_box()
     assert (box is not None and 0 <= box["y"] < 100) == (width < 900)
 
@@ -80,7 +80,7 @@ def test_every_control_has_a_name_and_every_drawing_words(what_if):
     )
     assert nameless == []
     assert page.locator("h1").count() == 1
-    assert page.locator("svg:not([aria-label])").count() == 0
+    assert page.locator("svg:not([aria-label], [aria-hidden])").count() == 0
     ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
     referred = page.evaluate(

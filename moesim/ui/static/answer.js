@@ -13,7 +13,10 @@ export function question(scenario, catalogue) {
   const machine = catalogue.hardware.find((h) => h.name === scenario.hardware);
   const devices = scenario.tp * scenario.pp * scenario.dp;
   const load = scenario.request_rate === null ? `${digits(scenario.concurrency, 6)} requests at once` : `${digits(scenario.request_rate)} requests/s`;
-  return `${scenario.model} on ${devices} × ${machine?.name ?? scenario.hardware} (${layoutText(scenario)}), ${load}, ${digits(scenario.input_len, 6)} tokens in, ${digits(scenario.output_len, 6)} out`;
+  const trace = catalogue.traces.find((t) => t.id === scenario.trace);
+  const model = catalogue.models.find((m) => m.name === scenario.model);
+  const routing = trace ? `; routing of ${trace.name}` : model?.moe ? `; routing assumed (${scenario.routing})` : "";
+  return `${scenario.model} on ${devices} × ${machine?.name ?? scenario.hardware} (${layoutText(scenario)}), ${load}, ${digits(scenario.input_len, 6)} tokens in, ${digits(scenario.output_len, 6)} out${routing}`;
 }
 
 /** The answer in a sentence. */
@@ -22,7 +25,7 @@ export function sentence(answer) {
   const p = answer.prediction;
   const most = resourcesOf(p)[0];
   return `The first token after ${joined(time(p.ttft_s))}, then one every ${joined(time(p.tpot_s))}; ${digits(p.output_throughput)} tokens/s.` +
-    (most ? ` Most of a token's time goes to ${most.label} (${percent(most.share)}).` : "");
+    (most ? ` ${most.share > 0.5 ? "Most" : "The largest part"} of a token's time goes to ${most.label} (${percent(most.share)}).` : "");
 }
 
 const badge = (name, verdict) =>
@@ -39,7 +42,7 @@ export function spoken(answer) {
 export function drawAnswer(answer, catalogue, take) {
   const metrics = metricsOf(answer);
   drawVerdict(answer, metrics, catalogue, take);
-  redraw(byId("metrics"), metrics.map((m) => card(m)));
+  redraw(byId("metrics"), metrics.map((m) => card(m)), key());
   redraw(byId("strip"), metrics.slice(0, 3).map((m) => el("span", {}, el("small", {}, m.key === "throughput" ? "tokens/s" : m.label), " ", el("b", {}, m.key === "throughput" ? bare(m, m.value) : shown(m)))));
   drawLimits(answer);
   drawMemory(answer);
@@ -61,6 +64,13 @@ function drawVerdict(answer, metrics, catalogue, take) {
 const offers = (suggestions, take) =>
   suggestions?.length > 0 && el("div", { class: "offers", role: "group", "aria-label": "What is possible" }, el("span", { class: "dim" }, "Instead:"),
     suggestions.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message)));
+
+/** What the marks of the bars mean. */
+const key = () =>
+  el("p", { class: "key" }, [["value", "predicted"], ["interval", "90 % interval"], ["bound", "bound: no schedule beats it"], ["limit", "limit"]].map(([kind, text]) => {
+    const domain = [1, 100];
+    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, bare: true, text: "" }), text);
+  }));
 
 function card(m) {
   const [number, unit] = m.format(m.value);
