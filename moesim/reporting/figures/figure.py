@@ -110,11 +110,14 @@ class Figure:
         return Path(path)
 
     def csv(self) -> str:
-        """The data as text, a column each."""
+        """The data as text, a column each.
+
+        A name that a spreadsheet would run as a formula begins with an apostrophe.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.data)
-        writer.writerows(zip(*self.data.values(), strict=True))
+        writer.writerow(_harmless(name) for name in self.data)
+        writer.writerows([_harmless(cell) for cell in row] for row in zip(*self.data.values(), strict=True))
         return text.getvalue()
 
     def _repr_html_(self) -> str:
@@ -130,6 +133,10 @@ class Figure:
             canvas = Canvas(figsize=(self.width_in, self.height_in), layout="constrained")
             self.draw(canvas, theme)
             canvas.savefig(cast("IO[bytes]", stream), format=kind, metadata=_METADATA[kind])
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _inline(text: str, key: str, label: str) -> str:

@@ -104,7 +104,7 @@ def gain_by_batch(
         right.set_ylim(low, high + 0.35 * (high - low))
         for axes in (left, right):
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=8, loc="upper left")
+                axes.legend(fontsize="small", loc="upper left")
 
     spoken = "".join(
         f" The plan {'becomes' if better else 'stops being'} the fastest between {low:g} and {high:g} tokens "

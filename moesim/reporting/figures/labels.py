@@ -58,6 +58,21 @@ def numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
+def log_ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers between two others for a logarithmic axis: as many as have room, and evenly apart.
+
+    >>> log_ticks(90.0, 3000.0), log_ticks(0.2, 8.0), log_ticks(1.0, 1e9)
+    ([100.0, 1000.0], [0.2, 0.5, 1.0, 2.0, 5.0], [1.0, 1000.0, 1000000.0, 1000000000.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for parts, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), *(((1,), step) for step in range(2, 400))):
+        ticks = [float(f"{part}e{ten}") for ten in range(first, last + 1, step) for part in parts]
+        ticks = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+        if len(ticks) <= most:
+            break
+    return ticks
+
+
 def check_lengths(**columns: Sized) -> None:
     """Refuse columns that are empty or of different lengths.
 

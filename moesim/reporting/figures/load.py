@@ -276,7 +276,7 @@ def imbalance_by_layer(
         for axes in (whole, *others):
             axes.ticklabel_format(axis="y", useOffset=False)
         handles, names = whole.get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize="small")
 
     means = ", ".join(
         f"{np.nanmean(v):.3f} with {name}" for name, v in drawn.items() if not np.isnan(v).all()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.labels import check_lengths, count, number, numbers, shorten, time_unit
+from moesim.reporting.figures.labels import (
+    check_lengths,
+    count,
+    log_ticks,
+    number,
+    numbers,
+    shorten,
+    time_unit,
+)
 from moesim.reporting.figures.theme import HATCHES
 
 if TYPE_CHECKING:
@@ -99,7 +107,7 @@ def time_breakdown(
         # Room for the number at the end of the longest bar.
         axes.set_xlim(float(left.min()) - 0.02 * reach * (left.min() < 0), float(right.max()) + 0.16 * reach)
         axes.set_xlabel(f"{metric}, {unit}")
-        canvas.legend(loc="outside lower center", ncols=5, fontsize=8)
+        canvas.legend(loc="outside lower center", ncols=5, fontsize="small")
 
     lost = sum(len(part) for part in parts) - sum(len(part) for part in kept)
     notes = ["'expert_imbalance' is waiting for the slowest rank."] if "expert_imbalance" in order else []
@@ -207,7 +215,7 @@ def bounds_and_intervals(
                 continue
             axes.plot(value, row, "o", color=theme.role["after"], markersize=6, label="predicted")
             axes.annotate(number(value), (value, row), xytext=(0, 8), textcoords="offset points",
-                          ha="center", fontsize=8)  # fmt: skip
+                          ha="center", fontsize="small")  # fmt: skip
         _scale(axes, np.concatenate(columns) * scale, short=not is_time)
         axes.set_ylim(-0.6, len(values) - 0.3)
         axes.set_yticks(rows, [shorten(label) for label in labels])
@@ -220,7 +228,9 @@ def bounds_and_intervals(
         for nth, axes in enumerate(found):
             panel(axes, nth, theme)
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
+        canvas.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize="small"
+        )
 
     title = "Prediction, interval and bound"
     bar = f" Bar: {level:.0%} interval." if level is not None and any(intervals) else ""
@@ -252,15 +262,15 @@ def bounds_and_intervals(
 
 def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
     """An axis that holds all values: logarithmic where they lie far apart."""
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
     if high > 8 * low:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=5))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(low / 1.7, high * 1.7)
+        axes.set_xticks(log_ticks(low / 1.7, high * 1.7))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, high * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(4))
