@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import atomic_write
+from moesim.reporting.figures.labels import printable
 from moesim.reporting.figures.theme import PRINT, THEMES, Theme
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _inline(text: str, key: str, label: str) -> str:
     body = re.sub(r"<[^<>]*>", lambda tag: _shorter(tag[0], key), body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} style="{_COMMON}" role="img" aria-label="{escape(label)}">{rest}'
+    return f'{head} style="{_COMMON}" role="img" aria-label="{escape(printable(label))}">{rest}'
 
 
 def _shorter(tag: str, key: str) -> str:

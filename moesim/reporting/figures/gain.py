@@ -115,9 +115,10 @@ def gain_by_batch(
         f"Predicted time per output token at {count(len(tokens), 'batch size')}; right: TPOT of the "
         f"alternative over TPOT of the plan, minus one; below zero the plan loses.{spoken}"
     )
+    title = "TPOT by batch size: when the plan pays"
     return Figure(
         name="gain_by_batch",
-        title="TPOT by batch size: when the plan pays",
+        title=title,
         caption=caption,
         metric="time per output token (TPOT)",
         unit=unit,
@@ -133,6 +134,7 @@ def gain_by_batch(
         },
         draw=draw,
         height_in=3.2,
+        alt=f"{title}.{spoken or ' The order of the placements is the same at all of them.'}",
     )
 
 

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Point = tuple[float, float]
 
-#: Where a number is tried, in points from the middle of its mark, the nearest first.
-_AROUND = [
-    (r * math.cos(turn), r * math.sin(turn))
-    for r in (9, 13, 18, 24, 31, 40, 52)
-    for turn in np.arange(16) * math.pi / 8
-]
+#: Where a number is tried, in points of type from the middle of its mark; and how far that is.
+_AROUND = np.array(
+    [
+        (r * math.cos(turn), r * math.sin(turn))
+        for r in (9, 13, 18, 24, 31, 40, 52)
+        for turn in np.arange(16) * math.pi / 8
+    ]
+)
+_DISTANCE = np.hypot(*_AROUND.T).round(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,9 @@ class Label:
 
     def put(self, place: tuple[Point, Point], renderer: RendererBase) -> Bbox:
         """Move it there; its rectangle, in pixels."""
-        from matplotlib.text import Text
-
         self.text.xy, offset = place
         self.text.set_position(offset)
-        # Without its line, which goes as far as the mark.
-        self.text.update_positions(renderer)
-        return Text.get_window_extent(self.text, renderer)
+        return _box(self.text, renderer)
 
 
 def _name_roofs(axes: Axes, roofs: Sequence[Roof]) -> list[Label]:
@@ -88,52 +87,74 @@ def place_labels(axes: Axes, roofs: Sequence[Roof], points: Array, radii: Array,
     numbered
         How many marks have a number.
     """
-    ends = np.geomspace(*axes.get_xlim(), 300)
-    on_roofs = np.array([(x, roof.at(x)) for roof in roofs for x in ends])
+    named, ends = _name_roofs(axes, roofs), np.geomspace(*axes.get_xlim(), 300)
+    along = np.array([(x, roof.at(x)) for roof in roofs for x in ends])
     line = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0}
-    named, numbers = _name_roofs(axes, roofs), []
-    for nth, (x, y) in enumerate(points[:numbered].tolist()):
-        text = _write(axes, str(nth + 1), "center", line | {"color": axes.xaxis.label.get_color()})
-        numbers.append(Label(text, [((x, y), offset) for offset in _AROUND]))
+    line["color"] = axes.xaxis.label.get_color()
+    numbers = [_write(axes, str(nth + 1), "center", line) for nth in range(min(numbered, len(points)))]
 
     def place(renderer: RendererBase) -> None:
-        frame, taken = axes.get_window_extent(), list[Bbox]()
-        marks = axes.transData.transform(points)
-        reach = np.asarray(radii)[:, None] * float(np.asarray(renderer.points_to_pixels(1.0)))
-        for roof in named:
-            if roof.along:
-                (x, y), _ = roof.places[0]
-                (x0, y0), (x1, y1) = axes.transData.transform([(x, y), (2 * x, 2 * y)])
-                roof.text.set(rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)), rotation_mode="anchor")
-        lines = axes.transData.transform(on_roofs)
-        flat = [axes.transData.transform(roof.places[0][0])[1] for roof in named if not roof.along]
-
-        def on_roof(label: Label, place: tuple[Point, Point]) -> float:
-            box = label.put(place, renderer)
-            crossed = 0 if label.along else sum(box.y0 < y < box.y1 for y in flat)
-            return 2 * sum(box.overlaps(other) for other in taken) + crossed
-
-        def at_mark(label: Label, place: tuple[Point, Point]) -> tuple[float, float]:
-            box = label.put(place, renderer)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            low, high = np.array(box.min), np.array(box.max)
-            hidden = ((low - reach < marks) & (marks < high + reach)).all(axis=1).sum()
-            hidden += ((low < lines) & (lines < high)).all(axis=1).any()
-            covered = sum(box.overlaps(other) for other in taken)
-            return 100 * (not inside) + 10 * covered + int(hidden), math.hypot(*place[1])
-
-        for label in named:
-            costs = [on_roof(label, place) for place in label.places]
-            taken.append(label.put(label.places[int(np.argmin(costs))], renderer))
-        for label, radius in zip(numbers, radii, strict=False):
-            _, best = min((at_mark(label, place), place) for place in label.places)
-            taken.append(label.put(best, renderer))
-            if label.text.arrow_patch is not None:
-                label.text.arrow_patch.set_visible(math.hypot(*best[1]) > 12 + radius)
-
-    from matplotlib.transforms import Bbox
+        pixels = float(np.asarray(renderer.points_to_pixels(1.0)))
+        marks, lines = axes.transData.transform(points), axes.transData.transform(along)
+        taken = _place_names(axes, named, renderer)
+        for nth, text in enumerate(numbers):
+            middles = marks[nth] + _AROUND * pixels
+            half = np.array(_box(text, renderer).size) / 2
+            boxes = np.stack([middles - half, middles + half], axis=1)
+            reach = (radii * pixels)[:, None]
+            cost = (
+                100 * (~_inside(boxes, np.array(axes.get_window_extent().get_points())))
+                + 10 * _overlaps(boxes, np.array(taken))
+                + _overlaps(boxes, np.stack([marks - reach, marks + reach], axis=1))
+                + (_overlaps(boxes, np.stack([lines, lines], axis=1)) > 0)
+            )
+            best = int(np.lexsort((_DISTANCE, cost))[0])
+            text.xy = points[nth].tolist()
+            text.set_position(tuple(_AROUND[best].tolist()))
+            taken.append(boxes[best])
+            if text.arrow_patch is not None:
+                text.arrow_patch.set_visible(bool(_DISTANCE[best] > 12 + radii[nth]))
 
     when_drawn(axes, place)
+
+
+def _place_names(axes: Axes, named: Sequence[Label], renderer: RendererBase) -> list[Array]:
+    """Each name where it covers least of those before it and crosses no roof; their corners, in pixels."""
+    for label in named:
+        if label.along:
+            (x, y), _ = label.places[0]
+            (x0, y0), (x1, y1) = axes.transData.transform([(x, y), (2 * x, 2 * y)])
+            label.text.set(rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)), rotation_mode="anchor")
+    flat = np.array([axes.transData.transform(n.places[0][0])[1] for n in named if not n.along])
+    taken: list[Array] = []
+    for label in named:
+        boxes = np.array([label.put(place, renderer).get_points() for place in label.places])
+        crossed = (boxes[:, :1, 1] < flat) & (flat < boxes[:, 1:, 1])
+        cost = 2 * _overlaps(boxes, np.array(taken)) + (0 if label.along else crossed.sum(axis=1))
+        best = int(np.argmin(cost))
+        label.put(label.places[best], renderer)
+        taken.append(boxes[best])
+    return taken
+
+
+def _overlaps(boxes: Array, others: Array) -> NDArray[np.int64]:
+    """How many of the others, ``[others, 2, 2]`` corners, each of the boxes touches."""
+    if not len(others):
+        return np.zeros(len(boxes), dtype=np.int64)
+    low, high = np.maximum(boxes[:, None, 0], others[:, 0]), np.minimum(boxes[:, None, 1], others[:, 1])
+    return np.asarray((low <= high).all(axis=2).sum(axis=1))
+
+
+def _inside(boxes: Array, frame: Array) -> NDArray[np.bool_]:
+    return np.asarray(((boxes[:, 0] >= frame[0]) & (boxes[:, 1] <= frame[1])).all(axis=1))
+
+
+def _box(text: Annotation, renderer: RendererBase) -> Bbox:
+    """The rectangle of a text, in pixels, without its line, which goes as far as the mark."""
+    from matplotlib.text import Text
+
+    text.update_positions(renderer)
+    return Text.get_window_extent(text, renderer)
 
 
 def _write(axes: Axes, text: str, side: str, line: dict[str, object] | None = None) -> Annotation:

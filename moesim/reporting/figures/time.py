@@ -11,6 +11,7 @@ import numpy as np
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.labels import (
     check_lengths,
+    columns,
     count,
     log_ticks,
     number,
@@ -81,6 +82,8 @@ def time_breakdown(
     scale, unit = time_unit(totals)
     shown = [*named, _OTHER] if len(order) > len(named) else named
 
+    wide = columns([shorten(op, 24) for op in shown])
+
     def of(part: Mapping[str, float], op: str) -> float:
         if op == _OTHER:
             return sum(seconds for name, seconds in part.items() if name not in named)
@@ -107,7 +110,7 @@ def time_breakdown(
         # Room for the number at the end of the longest bar.
         axes.set_xlim(float(left.min()) - 0.02 * reach * (left.min() < 0), float(right.max()) + 0.16 * reach)
         axes.set_xlabel(f"{metric}, {unit}")
-        canvas.legend(loc="outside lower center", ncols=5, fontsize="small")
+        canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
 
     lost = sum(len(part) for part in parts) - sum(len(part) for part in kept)
     notes = ["'expert_imbalance' is waiting for the slowest rank."] if "expert_imbalance" in order else []
@@ -137,7 +140,7 @@ def time_breakdown(
             "seconds": [row[2] for row in rows],
         },
         draw=draw,
-        height_in=1.35 + len(kept) * (0.42 if len(kept) <= 12 else 0.28) + 0.18 * -(-len(shown) // 5),
+        height_in=1.35 + len(kept) * (0.42 if len(kept) <= 12 else 0.28) + 0.18 * -(-len(shown) // wide),
         alt=f"{title}. {spoken}.",
     )
 
@@ -201,10 +204,10 @@ def bounds_and_intervals(
 
     def panel(axes: Axes, nth: int, theme: Theme) -> None:
         _, title, is_time = _PANELS[nth]
-        columns = [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
-        scale, unit = time_unit(np.concatenate(columns)) if is_time else (1.0, "")
+        found = [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
+        scale, unit = time_unit(np.concatenate(found)) if is_time else (1.0, "")
         rows = np.arange(len(values))[::-1]
-        for row, value, bound, low, high in zip(rows, *(column * scale for column in columns), strict=True):
+        for row, value, bound, low, high in zip(rows, *(column * scale for column in found), strict=True):
             if low <= high:
                 axes.plot([low, high], [row, row], color=theme.role["after"], linewidth=5, alpha=0.35,
                           solid_capstyle="butt", label="interval")  # fmt: skip
@@ -216,7 +219,7 @@ def bounds_and_intervals(
             axes.plot(value, row, "o", color=theme.role["after"], markersize=6, label="predicted")
             axes.annotate(number(value), (value, row), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize="small")  # fmt: skip
-        _scale(axes, np.concatenate(columns) * scale, short=not is_time)
+        _scale(axes, np.concatenate(found) * scale, short=not is_time)
         axes.set_ylim(-0.6, len(values) - 0.3)
         axes.set_yticks(rows, [shorten(label) for label in labels])
         axes.grid(False, axis="y")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.fitting import when_drawn
-from moesim.reporting.figures.labels import count, number, shorten, time_unit
+from moesim.reporting.figures.labels import columns, count, number, shorten, time_unit
 from moesim.reporting.figures.theme import HATCHES
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def timeline(
     dense = len(seen) > _MOST_SLICES
     drawn = _shares(seen, edges) if dense else seen
     scale, unit = time_unit([end - start])
+    wide = columns([shorten(kind, 24) for kind in kinds])
+    lane_in = 0.5 if dense and len(lanes) <= 12 else 0.3
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.add_subplot()
@@ -112,7 +114,7 @@ def timeline(
         axes.set_xlim(start * scale, end * scale)
         axes.set_xlabel(f"{metric}, {unit}")
         axes.grid(False, axis="y")
-        canvas.legend(loc="outside lower center", ncols=5, fontsize="small")
+        canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
 
     busy = dict.fromkeys(lanes, 0.0)
     for s in seen:
@@ -145,9 +147,7 @@ def timeline(
             "seconds": [s.seconds for s in drawn],
         },
         draw=draw,
-        height_in=1.1
-        + (0.5 if dense and len(lanes) <= 12 else 0.3) * len(lanes)
-        + 0.18 * -(-len(kinds) // 5),
+        height_in=1.1 + lane_in * len(lanes) + 0.18 * -(-len(kinds) // wide),
         alt=f"{title}: {number((end - start) * scale)} {unit}. Busy: {shares}.",
     )
 
