@@ -17,6 +17,7 @@ from moesim.reporting.figures.sensitivity import Effect, sensitivity_tornado
 from moesim.reporting.figures.theme import DARK, PAGE, PRINT, THEMES, Theme, css
 from moesim.reporting.figures.throughput import LoadPoint, load_curve
 from moesim.reporting.figures.time import bounds_and_intervals, time_breakdown
+from moesim.reporting.figures.timeline import Slice, timeline
 
 __all__ = [
     "DARK",
@@ -32,6 +33,7 @@ __all__ = [
     "Roof",
     "RooflinePoint",
     "ScoreRow",
+    "Slice",
     "Theme",
     "bounds_and_intervals",
     "break_even",
@@ -54,5 +56,6 @@ __all__ = [
     "serving_over_time",
     "signed_errors",
     "time_breakdown",
+    "timeline",
     "token_reuse",
 ]
