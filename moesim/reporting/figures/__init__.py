@@ -2,7 +2,7 @@
 
 from moesim.engine.roofline import Roof, RooflinePoint
 from moesim.reporting.figures.accuracy import predicted_against_measured
-from moesim.reporting.figures.caches import hit_ratio_curves
+from moesim.reporting.figures.caches import hit_ratio_curves, hits_by_layer
 from moesim.reporting.figures.errors import error_cdf, signed_errors
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.gain import PLACED, break_even, gain_by_batch
@@ -43,6 +43,7 @@ __all__ = [
     "expert_load_map",
     "gain_by_batch",
     "hit_ratio_curves",
+    "hits_by_layer",
     "imbalance_by_layer",
     "latency_cdf",
     "load_curve",
