@@ -21,6 +21,7 @@ from moesim.reporting.figures.roofline import roofline
 from moesim.reporting.figures.routing import expert_affinity, token_reuse
 from moesim.reporting.figures.theme import DARK, PAGE, PRINT, THEMES, Theme, css
 from moesim.reporting.figures.time import bounds_and_intervals, time_breakdown
+from moesim.reporting.figures.timeline import Slice, timeline
 
 __all__ = [
     "DARK",
@@ -36,6 +37,7 @@ __all__ = [
     "Roof",
     "RooflinePoint",
     "ScoreRow",
+    "Slice",
     "Theme",
     "bounds_and_intervals",
     "break_even",
@@ -58,5 +60,6 @@ __all__ = [
     "serving_over_time",
     "signed_errors",
     "time_breakdown",
+    "timeline",
     "token_reuse",
 ]
