@@ -51,6 +51,12 @@ def hit_ratio_curves(
     ------
     ConfigError
         If capacities do not ascend, nothing is drawn, or ratios are none.
+
+    Examples
+    --------
+    >>> hit_ratio_curves([0, 1, 2], {"lru": [0, 0.4, 1], "belady": [0, 0.7, 1]}, objects=2).alt
+    'Curves of lru, belady over 0 to 2 slots. lru stays up to 30.0 points below the bound
+    (at 1 slots: 40 % against 70 %)'
     """
     checks = Checks()
     sizes = checks.numbers("capacities", capacities, low=0.0)
