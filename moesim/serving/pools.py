@@ -239,7 +239,8 @@ class ReadyPools:
         return PoolsOutcome(
             requests, merged(prefill.state, decode.state), decode.rules, self.about,
             handed_s=pools.handed_s, waited_s=pools.waited_s, arrived_s=pools.arrived_s,
-            crossed_bytes=pools.crossed, links=self.wires, carried_bytes=pools.links.carried, pools=(prefill, decode), down=down,
+            crossed_bytes=pools.crossed, links=self.wires, carried_bytes=pools.links.carried,
+            pools=(prefill, decode), down=down,
         )  # fmt: skip
 
 
