@@ -100,6 +100,7 @@ def prediction_document(asked: Asked, found: Prediction, library: Library) -> di
     assumed = asked.routing.warnings if asked.routing is not None else ()
     return {
         "schema_version": SCHEMA_VERSION,
+        "kind": "prediction",
         **found.to_dict(),
         "warnings": [*assumed, *found.warnings],
         "provenance": _provenance(tuple((f, *_stamp(f)) for f in files if f), asked.scenario.seed),

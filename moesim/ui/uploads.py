@@ -27,16 +27,23 @@ _COLUMNS = ("topk_ids", "request", "position", "phase", "topk_weights", "token_i
 
 
 class Inbox:
-    """A private folder for uploads, removed at the end."""
+    """A private folder for uploads, removed at the end.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="moesim-ui-")
+        self._owner = tempfile.TemporaryDirectory(prefix="moesim-ui-")
+        self.folder = Path(self._owner.name)
         self._count = 0
 
     async def store(self, parts: AsyncIterator[bytes]) -> Path:
         """Write what comes to a new file; nothing stays of what breaks off."""
         self._count += 1
-        path = Path(self._folder.name) / f"{self._count}"
+        path = self.folder / f"{self._count}"
         try:
             with path.open("xb") as stream:
                 async for part in parts:
@@ -48,7 +55,7 @@ class Inbox:
 
     def close(self) -> None:
         """Remove everything."""
-        self._folder.cleanup()
+        self._owner.cleanup()
 
 
 async def tried(path: Path) -> None:
@@ -59,12 +66,19 @@ async def tried(path: Path) -> None:
     TraceError
         With what is wrong with it, or that it took too much.
     """
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    # Beside what is imported here, and nothing that lies where the file does.
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "moesim.ui.uploads", str(path),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        env=environment, cwd=path.parent,
-    )  # fmt: skip
+        *(sys.executable, "-P", "-m", "moesim.ui.uploads", str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment,
+    )
     try:
         async with asyncio.timeout(SECONDS):
             output, _ = await process.communicate()
@@ -77,7 +91,7 @@ async def tried(path: Path) -> None:
     try:
         faults = json.loads(output)
     except ValueError:
-        raise TraceError(Fault("cannot be read within the memory that an upload may take")) from None
+        raise TraceError(Fault("reading it broke off: it takes too much memory, or is broken")) from None
     if faults:
         raise TraceError([Fault(**fault) for fault in faults])
 

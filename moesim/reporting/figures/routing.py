@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, listed, percent, thin
+from moesim.reporting.figures.given import Checks, listed, percent, shares, thin
 from moesim.reporting.figures.labels import count
 
 if TYPE_CHECKING:
@@ -181,8 +181,6 @@ def token_reuse(
     several = len(table) > 1
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import PercentFormatter
-
         axes = canvas.add_subplot()
         if several:
             axes.fill_between(
@@ -203,7 +201,7 @@ def token_reuse(
         axes.set_xticks(steps, [f"{step:g}" for step in steps])
         axes.minorticks_off()
         axes.set_ylim(0, max(float(high.max()), level or 0.0) * 1.12 or 1.0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        shares(axes.yaxis)
         axes.set_xlabel("tokens between the two, of one request")
         axes.set_ylabel("experts in common")
         axes.legend()
