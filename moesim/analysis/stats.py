@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis.affinity import Affinity, affinity_of
-from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
+from moesim.analysis.finish import NAMES, NOT_ASKED, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
 from moesim.shown import block, span, table
@@ -96,7 +96,8 @@ class Statistics(Tabular):
         rest = len(overall) - len(rows)
         what = f"{self.tokens:,} tokens" if self.tokens is not None else "load counts"
         k = f", top {self.top_k}" if self.top_k is not None else ""
-        unsaid = [f"{name}: {why}" for name, why in self.reasons.items()]
+        # What was left out by choice needs no words.
+        unsaid = [f"{name}: {why}" for name, why in self.reasons.items() if not why.endswith(NOT_ASKED)]
         return block(
             f"{self.model or 'trace'}: {what}, {len(self.layers)} layers of {self.num_experts} experts{k}",
             table(["statistic", "mean of layers", "95 % interval"], rows),

@@ -24,6 +24,7 @@ class Outputs:
     output: Path | None
     timeline: Path | None
     timeline_requests: int
+    timeline_window: tuple[float, float]
     aiperf: Path | None
     bench: Path | None
 
@@ -61,7 +62,7 @@ class Outputs:
             else:
                 write_table(outcome, self.output)
         if self.timeline is not None:
-            write_timeline(outcome, self.timeline, self.timeline_requests)
+            write_timeline(outcome, self.timeline, self.timeline_requests, self.timeline_window)
         if self.aiperf is not None:
             write_aiperf(outcome, self.aiperf, window_of(outcome, *cuts), limits)
         if self.bench is not None:
