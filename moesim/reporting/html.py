@@ -20,6 +20,9 @@ from moesim.reporting.gather import placement_document, prediction_document
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
 
+#: What a report can be, by suffix.
+FORMATS = (".html", ".pdf", ".png")
+
 
 def report(
     results: Sequence[Prediction | Placed] | Prediction | Placed,
@@ -136,13 +139,41 @@ def write_placement_report(
     )
 
 
-def write_page(document: doc.ReportDocument, path: str | os.PathLike[str]) -> Path:
-    """Render a page and write it whole or not at all."""
-    from moesim.reporting.export_html import render_page
+def write_page(document: doc.ReportDocument, path: str | os.PathLike[str], theme: str = "light") -> Path:
+    """Write a report whole or not at all, as what the suffix says.
 
-    page = render_page(document)
-    with atomic_write(path) as stream:
-        cast(IO[str], stream).write(page)
+    Parameters
+    ----------
+    path
+        ``.html``, ``.pdf`` or ``.png``: one of `FORMATS`.
+    theme
+        Of an image: ``light`` or ``dark``. Pages follow their reader, and PDFs are for print.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is of no format, or there is too much for a page.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(Fault("has a suffix of no report", value=str(path), allowed=", ".join(FORMATS)))
+    if suffix == ".html":
+        from moesim.reporting.export_html import render_page
+
+        page = render_page(document)
+        with atomic_write(path) as stream:
+            cast("IO[str]", stream).write(page)
+        return Path(path)
+    with atomic_write(path, "wb") as stream:
+        if suffix == ".pdf":
+            from moesim.reporting.export_pdf import write_pdf
+
+            write_pdf(document, cast("IO[bytes]", stream))
+        else:
+            from moesim.reporting.export_png import write_png
+            from moesim.reporting.figures import DARK, PRINT
+
+            write_png(document, cast("IO[bytes]", stream), DARK if theme == "dark" else PRINT)
     return Path(path)
 
 
