@@ -1,8 +1,22 @@
 """Figures: one function per metric, each from plain values."""
 
+from moesim.reporting.figures.accuracy import error_cdf, predicted_against_measured, signed_errors
+from moesim.reporting.figures.caches import hit_ratio_curves
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.gain import PLACED, break_even, gain_by_batch
+from moesim.reporting.figures.latency import latency_cdf, serving_over_time
 from moesim.reporting.figures.load import expert_load_map, imbalance_by_layer, rank_loads
+from moesim.reporting.figures.plans import (
+    Effect,
+    LoadPoint,
+    PlanPoint,
+    load_curve,
+    pareto_front,
+    sensitivity_tornado,
+)
+from moesim.reporting.figures.published import ScoreRow, ratio_histogram, scoreboard
+from moesim.reporting.figures.quantiles import Quantiles
+from moesim.reporting.figures.routing import expert_affinity, token_reuse
 from moesim.reporting.figures.theme import DARK, PAGE, PRINT, THEMES, Theme, css
 from moesim.reporting.figures.time import bounds_and_intervals, time_breakdown
 
@@ -12,14 +26,32 @@ __all__ = [
     "PLACED",
     "PRINT",
     "THEMES",
+    "Effect",
     "Figure",
+    "LoadPoint",
+    "PlanPoint",
+    "Quantiles",
+    "ScoreRow",
     "Theme",
     "bounds_and_intervals",
     "break_even",
     "css",
+    "error_cdf",
+    "expert_affinity",
     "expert_load_map",
     "gain_by_batch",
+    "hit_ratio_curves",
     "imbalance_by_layer",
+    "latency_cdf",
+    "load_curve",
+    "pareto_front",
+    "predicted_against_measured",
     "rank_loads",
+    "ratio_histogram",
+    "scoreboard",
+    "sensitivity_tornado",
+    "serving_over_time",
+    "signed_errors",
     "time_breakdown",
+    "token_reuse",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import Colormap
 
 #: Beside the colours, in the same order: nothing is told by colour alone.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
@@ -93,7 +93,7 @@ class Theme:
         }
 
     @property
-    def diverging(self) -> LinearSegmentedColormap:
+    def diverging(self) -> Colormap:
         """From less (blue) over even (the background) to more (vermilion); what is missing is grey.
 
         The middle is transparent: one image lies on white and on black.
@@ -103,8 +103,7 @@ class Theme:
         less, more = (to_rgba(PRINT.series[nth]) for nth in (0, 1))
         ends = ((0.0, less), (0.5 - 1e-9, (*less[:3], 0.0)), (0.5 + 1e-9, (*more[:3], 0.0)), (1.0, more))
         found = LinearSegmentedColormap.from_list("moesim-diverging", ends, N=255)
-        found.set_bad("#8b949e", 0.55)
-        return found
+        return found.with_extremes(bad=to_rgba("#8b949e", 0.55))
 
     def line(self, name: str, nth: int = 0) -> dict[str, Any]:
         """Colour, marker and line of a curve: of its role where `name` has one, else of place `nth`.

@@ -1,0 +1,222 @@
+"""Figures of routing: which experts follow which, and how soon a token's experts come again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.reporting.figures.figure import Figure
+from moesim.reporting.figures.given import Checks, listed, percent
+from moesim.reporting.figures.labels import count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+    from moesim.reporting.figures.theme import Theme
+
+#: The colour scale of the affinity map reaches from 1 / this to this times independence.
+_REACH = 8.0
+
+
+def expert_affinity(
+    matrix: npt.ArrayLike,
+    layers: tuple[int, int],
+    *,
+    by_id: bool = False,
+    n: str | None = None,
+    seed: int | None = None,
+) -> Figure:
+    """How much likelier an expert of a later layer is, given one of an earlier layer.
+
+    Parameters
+    ----------
+    matrix
+        ``[experts, experts]``: of the selections of layer ``m`` that follow expert ``i`` of layer ``l``, the
+        share of expert ``j``, over its share of all. 1 is independence; NaN where ``i`` or ``j`` is never
+        chosen.
+    layers
+        Decoder indices ``l`` and ``m``.
+    by_id
+        Keep experts in order of their ids. By default the later layer's are put in order of the expert that
+        they follow most, so that what belongs together lies on the diagonal.
+    n
+        What was counted, in words.
+    seed
+        Of the routing, where it was drawn.
+
+    Raises
+    ------
+    ConfigError
+        If the matrix is not square, is empty or holds what is no ratio.
+    """
+    checks = Checks()
+    table = checks.numbers("matrix", matrix, shape=(None, None), low=0.0, gaps=True)
+    if table.size and table.shape[0] != table.shape[1]:
+        table = checks.numbers("matrix", table, shape=(table.shape[0], table.shape[0]), gaps=True)
+    checks.done()
+    experts = len(table)
+    filled = np.nan_to_num(table, nan=-1.0)
+    order = np.arange(experts)
+    if not by_id:
+        order = np.lexsort((np.arange(experts), -filled.max(axis=0), filled.argmax(axis=0)))
+    i, j = (part.ravel() for part in np.mgrid[:experts, :experts])
+    known = table[np.isfinite(table)]
+    first, second = layers
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.colors import LogNorm
+        from matplotlib.ticker import NullFormatter
+
+        axes = canvas.add_subplot()
+        shown = np.ma.masked_invalid(np.clip(table[:, order], 1 / _REACH, _REACH))
+        image = axes.imshow(
+            shown, cmap=theme.diverging, norm=LogNorm(1 / _REACH, _REACH), interpolation="none", aspect="auto"
+        )
+        axes.grid(False)
+        axes.set_ylabel(f"expert of layer {first}")
+        if experts <= 32:
+            axes.set_xticks(
+                range(experts),
+                [str(e) for e in order],
+                fontsize="x-small",
+                rotation=90 if experts > 16 else 0,
+            )
+            axes.set_yticks(range(experts), [str(e) for e in range(experts)], fontsize="x-small")
+        elif not by_id:
+            axes.set_xticks([])
+        axes.set_xlabel(f"expert of layer {second}" + ("" if by_id else ", by the expert it follows most"))
+        bar = canvas.colorbar(image, ax=axes, extend="both", label="over independence")
+        ticks = [0.125, 0.25, 0.5, 1, 2, 4, 8]
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+        bar.outline.set_edgecolor(theme.ink)
+
+    top = np.argsort(-filled, axis=None, kind="stable")[: min(3, len(known))]
+    strongest = ", ".join(f"{i[at]} and {j[at]} ({table[i[at], j[at]]:.2g} times)" for at in top)
+    twice = float((known >= 2).mean())
+    gaps = table.size - len(known)
+    left = f" Grey: {gaps:,} pairs with an expert that was never chosen." if gaps else ""
+    return Figure(
+        "expert_affinity",
+        f"Which experts of layer {second} follow those of layer {first}",
+        "How often two experts serve the same token, over how often they would if layers did not depend on "
+        f"each other; 1 is independence, colours end at {_REACH:g} and its inverse. {percent(twice)} of "
+        f"pairs come at least twice as often.{left}",
+        "pairs of experts over independence",
+        "ratio",
+        n or f"{experts:,} x {experts:,} pairs of experts",
+        seed,
+        {
+            f"expert_layer_{first}": i.tolist(),
+            f"expert_layer_{second}": j.tolist(),
+            "over_independence": listed(table.ravel()),
+        },
+        draw,
+        7.0,
+        5.6,
+        f"Map of {experts} by {experts} experts of layers {first} and {second}. Most above independence: "
+        f"{strongest}. {percent(twice)} of pairs come at least twice as often as by chance.",
+    )
+
+
+def token_reuse(
+    lags: Sequence[int],
+    overlap: npt.ArrayLike,
+    *,
+    random: float | None = None,
+    n: str | None = None,
+    seed: int | None = None,
+) -> Figure:
+    """What share of a token's experts is that of the token so many before it.
+
+    Parameters
+    ----------
+    lags
+        Tokens between the two, ascending ``[lags]``.
+    overlap
+        Share of experts in common, ``[lags]``, or of each layer, ``[layers, lags]``; NaN where no request is
+        long enough.
+    random
+        The same of two tokens at random.
+    n
+        What was counted, in words.
+    seed
+        Of the routing, where it was drawn.
+
+    Raises
+    ------
+    ConfigError
+        If lags do not ascend or shares are none.
+    """
+    checks = Checks()
+    steps = checks.numbers("lags", lags, low=1)
+    rows = np.ndim(overlap)
+    shape = (len(steps),) if rows < 2 else (None, len(steps))
+    table = np.atleast_2d(checks.numbers("overlap", overlap, shape=shape, low=0.0, high=1.0, gaps=True))
+    level = None if random is None else float(checks.numbers("random", [random], low=0.0, high=1.0)[0])
+    if (np.diff(steps) <= 0).any():
+        checks.numbers("lags, ascending", np.diff(steps), low=1)
+    checks.done()
+    seen = np.isfinite(table).any(axis=0)
+    steps, table = steps[seen], table[:, seen]
+    missing = int((~seen).sum())
+    mean, low, high = np.nanmean(table, 0), np.nanmin(table, 0), np.nanmax(table, 0)
+    several = len(table) > 1
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import PercentFormatter
+
+        axes = canvas.add_subplot()
+        if several:
+            axes.fill_between(
+                steps, low, high, color=theme.role["after"], alpha=0.2, linewidth=0, label="over layers"
+            )
+        axes.plot(
+            steps,
+            mean,
+            marker="o",
+            color=theme.role["after"],
+            label="mean of layers" if several else "tokens",
+        )
+        if level is not None:
+            axes.axhline(
+                level, color=theme.role["bound"], linestyle=(0, (5, 2)), label="two tokens at random"
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(steps, [f"{step:g}" for step in steps])
+        axes.minorticks_off()
+        axes.set_ylim(0, max(float(high.max()), level or 0.0) * 1.12 or 1.0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        axes.set_xlabel("tokens between the two, of one request")
+        axes.set_ylabel("experts in common")
+        axes.legend()
+
+    against = "" if level is None else f", against {percent(level)} of two tokens at random"
+    short = f" Left out: {count(missing, 'lag')} that no request is long enough for." if missing else ""
+    return Figure(
+        "token_reuse",
+        "How many of its experts a token shares with an earlier one",
+        f"The share of a token's experts that the token so many before it chose as well{against}."
+        f"{' Band: from the least to the most of all layers.' if several else ''}{short}",
+        "experts in common with an earlier token",
+        "share",
+        n or (count(len(table), "layer") if several else count(len(steps), "lag")),
+        seed,
+        {
+            "lag_tokens": steps.tolist(),
+            "mean": mean.tolist(),
+            **({"least": low.tolist(), "most": high.tolist()} if several else {}),
+            **({} if level is None else {"random": [level] * len(steps)}),
+        },
+        draw,
+        7.0,
+        3.1,
+        f"Experts in common fall from {percent(float(mean[0]))} at a distance of {steps[0]:g} to "
+        f"{percent(float(mean[-1]))} at {steps[-1]:g}{against}."
+        if mean[-1] < mean[0]
+        else f"Experts in common: {percent(float(mean[0]))} at a distance of {steps[0]:g}, "
+        f"{percent(float(mean[-1]))} at {steps[-1]:g}{against}.",
+    )

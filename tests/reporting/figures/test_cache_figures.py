@@ -1,0 +1,60 @@
+"""What is drawn of caches is what was replayed."""
+
+import numpy as np
+import pytest
+from drawing import EVIL, curve, drawn, sound
+
+from moesim.errors import ConfigError
+from moesim.reporting.figures import hit_ratio_curves
+
+SIZES = np.arange(33)
+BEST = np.sqrt(SIZES / 32)
+
+
+def test_curves_are_the_data_and_belady_bounds_them():
+    rules = {"belady": BEST, "lru": SIZES / 32}
+    figure = hit_ratio_curves(SIZES, rules, objects=32)
+    sound(figure, "2 rules at 33 capacities")
+    canvas = drawn(figure)
+    for name, ratio in rules.items():
+        x, y = curve(canvas, name)
+        assert x.tolist() == figure.data["slots"] == SIZES.tolist()
+        assert y.tolist() == ratio.tolist() == figure.data[name]
+    assert figure.data["share_of_experts"][16] == 0.5
+    # The square root is furthest above the line at a quarter.
+    assert "25.0 points below the bound (at 8 slots: 25 % against 50 %)" in figure.caption
+    shade = canvas.axes[0].collections[0].get_paths()[0].vertices
+    assert shade[:, 1].max() == 1.0
+    assert curve(canvas, "lru")[0].size == 33
+    lines = {line.get_linestyle() + str(line.get_marker()) for line in canvas.axes[0].lines}
+    assert len(lines) == 2
+
+
+def test_a_pool_of_all_layers_is_drawn_by_some_of_its_capacities():
+    sizes = np.arange(20_001)
+    figure = hit_ratio_curves(sizes, {"lru": sizes / 20_000})
+    x, y = curve(drawn(figure), "lru")
+    assert len(x) <= 300
+    assert (x[0], x[-1]) == (0, 20_000)
+    assert np.allclose(y, x / 20_000)
+    assert len(figure.data["slots"]) == 20_001
+
+
+def test_rules_that_were_not_replayed_everywhere_have_gaps():
+    figure = hit_ratio_curves([0, 4, 8], {"belady": [0, 0.5, 1], "fifo": [None, 0.4, None]})
+    sound(figure)
+    x, y = curve(drawn(figure), "fifo")
+    assert (x.tolist(), y.tolist()) == ([4], [0.4])
+    assert figure.data["fifo"] == [None, 0.4, None]
+
+
+def test_hostile_rules_are_text():
+    figure = hit_ratio_curves(SIZES, {EVIL: BEST, "belady": BEST})
+    sound(figure)
+    assert "\x00" not in figure.svg()
+
+
+def test_what_is_no_curve_is_refused():
+    for sizes, rules in (([], {"a": []}), ([0, 1], {}), ([1, 0], {"a": [0, 1]}), ([0, 1], {"a": [0, 2]})):
+        with pytest.raises(ConfigError):
+            hit_ratio_curves(sizes, rules)
