@@ -16,9 +16,17 @@ from moesim.hardware.types import Hardware
 from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
+from moesim.reporting.documents.base import Part, Texts
 from moesim.reporting.gather import placement_document, prediction_document
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
+
+
+class _Labels(Part):
+    """Names, checked as all text is."""
+
+    labels: Texts
+
 
 #: What a report can be, by suffix.
 FORMATS = (".html", ".pdf", ".png")
@@ -34,18 +42,18 @@ def report(
     routing: RoutingTrace | LoadCounts | None = None,
     seed: int | None = None,
     inputs: Iterable[str | os.PathLike[str]] = (),
+    theme: str = "light",
 ) -> Path:
-    """Write one self-contained HTML page about predictions and placements.
+    """Write one self-contained report: a page, a PDF, or an image of the first screen.
 
-    Predictions are compared side by side; each placement has a section of its own. The same results give
-    the same bytes.
+    Results of a kind are compared side by side. The same results give the same bytes.
 
     Parameters
     ----------
     results
         What to show, at least one.
     path
-        The page to write.
+        What to write: ``.html``, ``.pdf`` or ``.png``.
     title
         Its heading; made from the results if not given.
     labels
@@ -58,6 +66,8 @@ def report(
         The seed that was used, for the provenance.
     inputs
         Files that were read; their SHA-256 goes into the provenance.
+    theme
+        Of an image: ``light`` or ``dark``.
 
     Returns
     -------
@@ -106,6 +116,7 @@ def report(
             provenance=provenance,
         ),
         path,
+        theme,
     )
 
 
@@ -175,6 +186,24 @@ def write_page(document: doc.ReportDocument, path: str | os.PathLike[str], theme
 
             write_png(document, cast("IO[bytes]", stream), DARK if theme == "dark" else PRINT)
     return Path(path)
+
+
+def relabelled(document: doc.ReportDocument, labels: Sequence[str]) -> doc.ReportDocument:
+    """A report whose results have other names.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many as results, or one is empty, too long, or there twice.
+    """
+    wrong = []
+    if len(labels) != len(document.results):
+        wrong.append(Fault(f"{len(labels)} for {len(document.results)} results", "labels"))
+    if len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+        wrong.append(Fault("are not all different and not empty", "labels", ", ".join(labels)[:80]))
+    if wrong:
+        raise ConfigError(wrong)
+    return document.model_copy(update={"labels": doc.checked(_Labels, {"labels": list(labels)}).labels})
 
 
 def sources_of(hardware: Hardware) -> doc.HardwareSources:
