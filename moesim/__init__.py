@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from moesim.placement import Placed, place
     from moesim.planning import plan
     from moesim.prediction import Engine, Workload, predict, sweep
-    from moesim.reporting import report
+    from moesim.reporting import figures, report
     from moesim.requests import load_requests
     from moesim.result import Prediction
     from moesim.serving.simulate import simulate
@@ -52,6 +52,7 @@ _HOME = {
     "Workload": "prediction",
     "check_trace": "analysis",
     "compare_traces": "analysis",
+    "figures": "reporting",
     "load_hardware": "hardware",
     "load_model": "model",
     "load_requests": "requests",
@@ -87,6 +88,7 @@ __all__ = [
     "__version__",
     "check_trace",
     "compare_traces",
+    "figures",
     "load_hardware",
     "load_model",
     "load_requests",

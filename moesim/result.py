@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from moesim.engine.roofline import Roofline, roofline_of
 from moesim.engine.step import RESOURCES, StepTimes
 from moesim.layout.disaggregated import Disaggregated
 from moesim.layout.parallelism import Parallelism
 from moesim.metrics import DEFINITIONS
+from moesim.shown import bars, block, span, table
+from moesim.tabular import Tabular
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class Prediction(Tabular):
     """One configuration's answer. Names and units are those of `moesim.metrics.DEFINITIONS`.
 
     Parameters
@@ -104,6 +107,17 @@ class Prediction:
         return self.layout.world if self.pools is None else self.pools.world
 
     @property
+    def title(self) -> str:
+        """What was asked, in words."""
+        requests = f"{self.concurrency:g} requests"
+        if self.request_rate is not None:
+            requests = f"{self.request_rate:g} requests/s ({self.concurrency:.4g} at once)"
+        return (
+            f"{self.model} on {self.devices} devices of {self.hardware}, {self.pools or self.layout}, "
+            f"{requests} of {self.input_len:g} in and {self.output_len:g} out"
+        )
+
+    @property
     def breakdown(self) -> tuple[Line, ...]:
         """Where the time of an output token goes, longest first; the lines sum to `tpot_s`."""
         step_s = float(self.decode.seconds[0])
@@ -159,11 +173,49 @@ class Prediction:
         return tuple(sorted(shares, key=lambda item: -item[1]))
 
     @property
+    def roofline(self) -> Roofline:
+        """Operations of a mean decode step on one rank, under the roofs of the device."""
+        return roofline_of(self.decode)
+
+    @property
     def _waiting_s(self) -> float:
         """Seconds of a step in which ranks wait for the one with most expert work."""
         if not self.decode.groups:
             return 0.0
         return float(self.decode.expert_mean("experts_s")[0] - self.decode.expert_mean("balanced_s")[0])
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A row per metric: value, interval and bound, in the metric's unit."""
+        spans = [(self.interval or {}).get(name, (None, None)) for name in DEFINITIONS]
+        return {
+            "metric": list(DEFINITIONS),
+            "unit": [unit for unit, _ in DEFINITIONS.values()],
+            "value": [getattr(self, name) for name in DEFINITIONS],
+            "low": [low for low, _ in spans],
+            "high": [high for _, high in spans],
+            "bound": [self.bounds.get(name) for name in DEFINITIONS],
+        }
+
+    def _repr_html_(self) -> str:
+        interval = self.interval or {}
+        level = f"{interval['level']:.0%} interval" if interval else "no interval"
+        rows = [
+            (
+                words,
+                getattr(self, name) * scale,
+                span(interval.get(name), scale),
+                self.bounds[name] * scale if name in self.bounds else None,
+            )
+            for words, name, scale in _SHOWN
+        ]
+        spent = [(line.op, line.seconds * 1e3) for line in self.breakdown if line.seconds > 0]
+        few = spent[:6] + ([("the rest", sum(ms for _, ms in spent[6:]))] if spent[6:] else [])
+        return block(
+            self.title,
+            table(["metric", "predicted", level, "bound"], rows),
+            bars(few, "ms of TPOT"),
+            notes=self.warnings,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -196,8 +248,20 @@ class Prediction:
             "breakdown": [
                 {"op": line.op, "seconds": line.seconds, "bound_by": line.bound_by} for line in self.breakdown
             ],
+            "roofline": self.roofline.to_dict(),
             "warnings": list(self.warnings),
         }
+
+
+#: Words, metric and scale of what is shown at once.
+_SHOWN = (
+    ("TTFT, ms", "ttft_s", 1e3),
+    ("TPOT, ms", "tpot_s", 1e3),
+    ("end to end, s", "e2el_s", 1.0),
+    ("output tokens/s", "output_throughput", 1.0),
+    ("output tokens/s per device", "output_throughput_per_device", 1.0),
+    ("memory per device, GB", "memory_bytes", 1e-9),
+)
 
 
 def _degrees(layout: Parallelism) -> dict[str, int]:

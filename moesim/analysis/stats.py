@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.affinity import Affinity, affinity_of
 from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
+from moesim.shown import block, span, table
+from moesim.tabular import Tabular, rows_to_columns
 from moesim.trace import Header, LoadCounts, Routing, RoutingTrace
 
 if TYPE_CHECKING:
@@ -20,12 +23,29 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 ROWS = 65536
+#: What a notebook shows at once, in words.
+_SHOWN = {
+    "max_over_mean": "largest over mean expert load",
+    "entropy_normalised": "entropy of the load, 1 is even",
+    "gini": "Gini coefficient of the load",
+    "rank_max_over_mean_8": "largest over mean load of 8 ranks, experts in order",
+    "consecutive_overlap": "experts kept from one token to the next",
+    "random_pair_overlap": "experts that two random tokens share",
+    "distinct_fraction_8": "distinct experts in 8 tokens, share of all",
+    "distinct_fraction_32": "distinct experts in 32 tokens, share of all",
+    "distinct_fraction_128": "distinct experts in 128 tokens, share of all",
+    "next_layer_information_bits": "what a layer says of the next, bits",
+    "lru_hit_ratio_0.25": "hits of a least-recently-used cache of a quarter",
+    "lru_hit_ratio_0.5": "hits of a least-recently-used cache of half",
+    "drift": "movement of the load over time",
+    "drift_noise": "as much movement by chance alone",
+}
 #: The most memory of one kind of sums.
 _TABLE_BYTES = 2e9
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Tabular):
     """Statistics of a trace.
 
     Parameters
@@ -43,6 +63,9 @@ class Statistics:
         What the trace is of; `tokens` is None for load counts.
     warnings
         What had to be assumed.
+    affinity
+        Of the two neighbouring layers that depend most on each other; None without ``coupling``, or with one
+        MoE layer.
     """
 
     overall: dict[str, Any]
@@ -54,6 +77,28 @@ class Statistics:
     top_k: int | None = None
     tokens: int | None = None
     warnings: tuple[str, ...] = ()
+    affinity: Affinity | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """A row per MoE layer; a statistic of several numbers has a column for each."""
+        return rows_to_columns([_flat(layer) for layer in self.layers])
+
+    def _repr_html_(self) -> str:
+        overall, spans = _flat(self.overall), _flat(self.interval or {})
+        rows = [
+            (words, overall[name], _ends(spans.get(name)))
+            for name, words in _SHOWN.items()
+            if isinstance(overall.get(name), int | float)
+        ]
+        rest = len(overall) - len(rows)
+        what = f"{self.tokens:,} tokens" if self.tokens is not None else "load counts"
+        k = f", top {self.top_k}" if self.top_k is not None else ""
+        unsaid = [f"{name}: {why}" for name, why in self.reasons.items()]
+        return block(
+            f"{self.model or 'trace'}: {what}, {len(self.layers)} layers of {self.num_experts} experts{k}",
+            table(["statistic", "mean of layers", "95 % interval"], rows),
+            notes=[*self.warnings, *unsaid, *([f"{rest} more: .overall, .to_pandas()"] if rest else [])],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts, lists and dictionaries, without NaN."""
@@ -66,8 +111,24 @@ class Statistics:
             "layers": self.layers,
             "reasons": self.reasons,
             "interval": self.interval,
+            "affinity": None if self.affinity is None else self.affinity.to_dict(),
             "warnings": list(self.warnings),
         }
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers by name; those of a statistic of several by its name and theirs."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}_{inner}": one for inner, one in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _ends(interval: Any) -> str | None:  # noqa: ANN401 - of a statistic
+    return span(interval) if isinstance(interval, list | tuple) and None not in interval else None
 
 
 def statistics(
@@ -141,7 +202,9 @@ def statistics(
             source = source.read()
         part = sum_source(source, spec, phase, rows, scheduler, progress)
     overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
-    return _of(header, overall, layers, reasons | too_large, interval, part.tokens)
+    joint = part.sums.get("joint")
+    affinity = None if joint is None else affinity_of(joint.sum(1), header.moe_layer_ids)
+    return _of(header, overall, layers, reasons | too_large, interval, part.tokens, affinity)
 
 
 def _of(
@@ -151,12 +214,15 @@ def _of(
     reasons: dict[str, str],
     interval: dict[str, Any] | None = None,
     tokens: int | None = None,
+    affinity: Affinity | None = None,
 ) -> Statistics:
     experts, top_k, warnings = header.num_experts, header.top_k, tuple(header.warnings)
     blank = {name: None for name in reasons if name not in overall}
     layers = [layer | {name: None for name in blank if name not in WHOLE} for layer in layers]
     overall = overall | blank
-    return Statistics(overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings)
+    return Statistics(
+        overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings, affinity
+    )
 
 
 def open_trace(path: str | os.PathLike[str], hints: dict[str, Any]) -> Routing | TraceReader:

@@ -14,10 +14,9 @@ from moesim.cli.common import print_table, stderr
 if TYPE_CHECKING:
     from moesim.cli.plan_ask import Asked
     from moesim.errors import InfeasibleError
-    from moesim.layout import Disaggregated, Parallelism
     from moesim.planning.launch import Launch
     from moesim.planning.sensitivity import Sensitivity
-    from moesim.planning.types import Assessment, Candidate, PlanResult, Slo, Traffic
+    from moesim.planning.types import Assessment, PlanResult, Slo, Traffic
 
 _MS = 1e3
 #: Metrics of single requests: name, title, scale of its unit.
@@ -90,34 +89,8 @@ def show_infeasible(error: InfeasibleError) -> None:
         _refusal_table([(r["status"], r["what"], r["count"], r.get("nearest")) for r in rows])
 
 
-def describe(candidate: Candidate) -> str:
-    """A candidate's layout in words.
-
-    Replicas, degrees, data types where they are not the checkpoint's, spare experts.
-    """
-    engine = candidate.engine
-    parts = [f"{candidate.replicas} x ({degrees(candidate.layout)})"]
-    if engine.dtype != "auto":
-        parts.append(f"{engine.dtype} weights")
-    if engine.kv_cache_dtype != "auto":
-        parts.append(f"{engine.kv_cache_dtype} cache")
-    if candidate.redundant:
-        parts.append(f"{candidate.redundant} spare experts")
-    return ", ".join(parts)
-
-
-def degrees(layout: Parallelism | Disaggregated) -> str:
-    """Degrees of parallelism, those above 1."""
-    from moesim.layout import Parallelism
-
-    if isinstance(layout, Parallelism):
-        named = {"tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep}
-        return " ".join(f"{name}={n}" for name, n in named.items() if n > 1) or "tp=1"
-    pools = (("prefill", layout.prefill), ("decode", layout.decode))
-    return " + ".join(f"{pool.count} {role} {degrees(pool.layout)}" for role, pool in pools)
-
-
 def _plan(result: PlanResult, slo: Slo, traffic: Traffic) -> None:
+    from moesim.planning.describe import describe
     from moesim.planning.prices import describe as price_in_words
     from moesim.planning.prices import usd_per_million
     from moesim.planning.slo import describe as slo_in_words
@@ -191,6 +164,8 @@ def _latencies(result: PlanResult, slo: Slo) -> None:
 def _pareto(result: PlanResult) -> None:
     if not result.pareto:
         return
+    from moesim.planning.describe import describe
+
     priced = result.best.usd_per_hour is not None
     rows = [
         [
@@ -234,6 +209,8 @@ def _refused(result: PlanResult) -> None:
 
 
 def _refusal_table(rows: Sequence[tuple[str, str, int, Any]]) -> None:
+    from moesim.planning.describe import describe
+
     cells = []
     for status, what, count, nearest in rows[:_ROWS]:
         candidate = getattr(nearest, "candidate", None)

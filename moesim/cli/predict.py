@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,14 +68,20 @@ def predict(
     prefill_dp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --dp.")] = None,
     prefill_ep: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --ep.")] = None,
     calibration: opt.CalibrationPath = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="Write a step of prefill and one of decode here, for Perfetto: .json or .json.gz."),
+    ] = None,
+    timeline_ranks: Annotated[int, typer.Option(min=1, help="Ranks that are drawn at most.")] = 32,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Predict latency and throughput of one configuration."""
+    from moesim.chrome import path_faults
     from moesim.correction import calibration_of
     from moesim.errors import InfeasibleError, OutOfDomainWarning
     from moesim.layout import Parallelism
-    from moesim.prediction import Engine, Workload
+    from moesim.prediction import Engine, Workload, step_timeline
     from moesim.prediction import predict as run
 
     found_model, found_hardware, (routing,) = opt.read_all(
@@ -102,6 +109,8 @@ def predict(
     )
     workload = Workload(input_len, output_len, concurrency, request_rate)
     faults = engine.faults() + workload.faults()
+    if timeline is not None:
+        faults += path_faults(timeline)
     if plan is None:
         faults += whole.faults(found_model, found_hardware, redundant)
     placed = placement_of(found_model, layout, plan, redundant, faults)
@@ -109,22 +118,22 @@ def predict(
     inputs = [p for p in (found_model.path, found_hardware.path, trace, plan, taught) if p]
     # What is outside the calibrated domain is among the answer's warnings, which are printed below.
     warnings.simplefilter("ignore", OutOfDomainWarning)
+    question = found_model, found_hardware, whole, workload
+    settings: dict[str, Any] = {
+        "trace": routing,
+        "plan": placed,
+        "engine": engine,
+        "seed": seed,
+        "calibration": learnt,
+    }
     try:
-        answer = run(
-            found_model,
-            found_hardware,
-            whole,
-            workload,
-            trace=routing,
-            plan=placed,
-            engine=engine,
-            seed=seed,
-            calibration=learnt,
-        )
+        answer = run(*question, **settings)
     except InfeasibleError as error:
         if json:
             print_json(infeasible(error), inputs=inputs, seed=seed)
         raise
+    if timeline is not None:
+        step_timeline(*question, **settings).write(timeline, timeline_ranks)
     notes = [*(routing.warnings if routing is not None else ()), *answer.warnings]
     if json:
         print_json(answer.to_dict() | {"warnings": notes}, inputs=inputs, seed=seed)
@@ -209,16 +218,6 @@ def infeasible(error: Any) -> dict[str, Any]:  # noqa: ANN401 - imported lazily
     }
 
 
-def _title(answer: Prediction) -> str:
-    requests = f"{answer.concurrency:g} requests"
-    if answer.request_rate is not None:
-        requests = f"{answer.request_rate:g} requests/s ({answer.concurrency:.4g} at once)"
-    return (
-        f"{answer.model} on {answer.devices} devices of {answer.hardware}, {answer.pools or answer.layout}, "
-        f"{requests} of {answer.input_len:g} in and {answer.output_len:g} out"
-    )
-
-
 def show(answer: Prediction) -> None:
     """Print an answer for people: the numbers, their bounds and intervals, and where the time goes."""
     interval = answer.interval or {}
@@ -241,7 +240,7 @@ def show(answer: Prediction) -> None:
             row("output tokens/s", "output_throughput", 1.0, 5),
             row("output tokens/s per device", "output_throughput_per_device", 1.0, 5),
         ],
-        title=_title(answer),
+        title=answer.title,
     )
     typer.echo()
     lines = [

@@ -74,13 +74,13 @@ def faults_of(
     price: float | None,
 ) -> list[Fault]:
     """What is wrong with where results go, and how many there are to be."""
+    from moesim.chrome import path_faults
     from moesim.files import check_writable
     from moesim.serving.export.tables import TABLES
 
-    found = []
+    found = path_faults(timeline) if timeline is not None else []
     for path, option, suffixes in (
         (output, "--output", (*TABLES, DOCUMENT)),
-        (timeline, "--timeline", (".json", ".gz")),
         (bench, "--bench", (".json",)),
     ):
         if path is None:

@@ -17,7 +17,7 @@ from moesim.engine.routing import DECODE, PREFILL, Array, Draw, RoutingSource, T
 from moesim.engine.speculation import Speculation, draft_model
 from moesim.engine.step import StepTimes, step_times
 from moesim.engine.streams import SPLITS, two_stream_layers, with_cores
-from moesim.engine.timeline import makespan, two_batch_layers
+from moesim.engine.timeline import Task, makespan, two_batch_layers
 from moesim.engine.traits import Traits
 from moesim.hardware.types import Hardware
 from moesim.layout.expert_map import ExpertMap
@@ -318,26 +318,34 @@ class Deployment:
         return known
 
     def _overlapped(self, half: StepTimes) -> Array:
-        layers = len(self.model.moe_layer_ids)
-        blocks = half.block_seconds()
-        # Attention is spread evenly over all layers; without experts, both halves run one after the other.
-        per_layer = blocks["attention"] / self.model.num_layers
-        dense = 2.0 * per_layer * (self.model.num_layers - layers)
-        moe = makespan(
-            two_batch_layers(
-                layers, per_layer, *(blocks[name] / layers for name in ("dispatch", "experts", "combine"))
-            )
-        )
-        # Both halves belong to one step, for which the host works once.
-        return np.asarray(dense + moe + 2.0 * blocks["other"] - self.traits.host_s)
+        dense, other = self.around_layers(half, 2)
+        return np.asarray(dense + makespan(self.two_batch_tasks(half)) + other)
+
+    def two_batch_tasks(self, half: StepTimes) -> list[Task]:
+        """The MoE layers of two half batches in turn; attention is spread evenly over all layers."""
+        layers, blocks = len(self.model.moe_layer_ids), half.block_seconds()
+        rest = (blocks[name] / layers for name in ("dispatch", "experts", "combine"))
+        return list(two_batch_layers(layers, blocks["attention"] / self.model.num_layers, *rest))
+
+    def around_layers(self, part: StepTimes, parts: int) -> tuple[Array, Array]:
+        """Seconds of layers without experts and of what surrounds layers, of so many equal parts in a row."""
+        blocks, layers = part.block_seconds(), len(self.model.moe_layer_ids)
+        dense = parts * blocks["attention"] / self.model.num_layers * (self.model.num_layers - layers)
+        # All belong to one step, for which the host works once.
+        return dense, parts * blocks["other"] - (parts - 1) * self.traits.host_s
 
     def stream_seconds(self, half: Batch, split: float, phase: int = DECODE) -> tuple[Array, Array]:
         """Seconds of a MoE layer of a micro-batch: attention on a share of the cores, the rest beside it."""
+        attention, dispatch, experts, combine = self.stream_parts(half, split, phase)
+        return attention, dispatch + experts + combine
+
+    def stream_parts(self, half: Batch, split: float, phase: int = DECODE) -> tuple[Array, ...]:
+        """Attention, and dispatch, experts and combine beside it, as `stream_seconds` sums them."""
         layers = len(self.model.moe_layer_ids)
         attends = self._part(split).sequential(half, phase).block_seconds()
         computes = self._part(1.0 - split).sequential(half, phase).block_seconds()
-        attention = attends["attention"] / self.model.num_layers
-        return attention, (computes["dispatch"] + computes["experts"] + computes["combine"]) / layers
+        rest = (computes[name] / layers for name in ("dispatch", "experts", "combine"))
+        return attends["attention"] / self.model.num_layers, *rest
 
     def _part(self, share: float) -> Deployment:
         """What a stream with a share of the cores sees."""
@@ -350,15 +358,14 @@ class Deployment:
 
     def _streamed(self, whole: StepTimes, half: Batch, phase: int) -> Array:
         layers = len(self.model.moe_layer_ids)
-        blocks = whole.block_seconds()
         # Layers without experts, and what surrounds the layers, pass whole and with all cores.
-        dense = blocks["attention"] / self.model.num_layers * (self.model.num_layers - layers)
+        dense, other = self.around_layers(whole, 1)
         spans = [
             makespan(two_stream_layers(layers, *self.stream_seconds(half, split, phase)))
             for split in self.splits
         ]
         memory = 2.0 * self.sequential(half, phase).memory_seconds()
-        return np.asarray(np.maximum(dense + np.min(spans, axis=0) + blocks["other"], memory))
+        return np.asarray(np.maximum(dense + np.min(spans, axis=0) + other, memory))
 
     def _expert_step(self, group: ExpertWork, phase: int, index: int) -> ExpertStep:
         known = self._experts.get((index, phase))

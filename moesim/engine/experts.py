@@ -17,6 +17,7 @@ from moesim.cost import (
     LOW_LATENCY,
     Choice,
     ExpertShape,
+    SplitTimes,
     collective_seconds,
     exchange_of,
     exchange_seconds,
@@ -169,8 +170,23 @@ class ExpertStep:
         """
         return self._values(draw, dispatch(draw, self.plan, self.replicas, rng))
 
-    def _values(self, draw: Draw, sent: Dispatched) -> Array:
-        times = split_expert_times(
+    def drawn(self, tokens: float) -> tuple[Array, Array]:
+        """One batch of about so many tokens, of those whose mean `at` says: the first one drawn.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Seconds, and token-expert pairs, of every rank in every layer of the source, ``[layers, ranks]``.
+        """
+        size = max(1, round(tokens))
+        (draw,) = _batches(self.source, size, self.phase, self.seed, 1)
+        sent = dispatch(
+            draw, self.plan, self.replicas, np.random.default_rng([self.seed, self.phase, size, 1])
+        )
+        return self._times(draw, sent).seconds, sent.slot_tokens.sum(axis=2)
+
+    def _times(self, draw: Draw, sent: Dispatched) -> SplitTimes:
+        return split_expert_times(
             sent.slot_tokens,
             self.shape,
             self.hardware.device,
@@ -179,6 +195,9 @@ class ExpertStep:
             # Without data parallelism every rank holds every token.
             held_pairs=float(draw.tokens * self.source.top_k) if self.layout.dp == 1 else None,
         )
+
+    def _values(self, draw: Draw, sent: Dispatched) -> Array:
+        times = self._times(draw, sent)
         slowest = times.seconds.argmax(axis=1)[:, None]
         worst = [
             np.take_along_axis(a, slowest, axis=1).sum()

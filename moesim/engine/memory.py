@@ -132,13 +132,23 @@ def weights_per_device(
     count = params(model)
     # Norms and biases are replicated; a vision tower runs on every data-parallel rank, sharded by tp.
     small = 2.0 * count.other / model.num_layers
-    edges = np.linspace(0, len(layers), layout.pp + 1).round().astype(int)
+    edges = stage_edges(len(layers), layout.pp)
     stages = [sum(layers[a:b]) + small * (b - a) for a, b in pairwise(edges)]
     stages[0] += embedding + 2.0 * count.vision / layout.tp
     stages[-1] += head
     return float(
         max(stages) + sum(_layer_bytes(layer, model.hidden, layout, precision, 0) for layer in drafting)
     )
+
+
+def stage_edges(layers: int, stages: int) -> list[int]:
+    """First layer of every pipeline stage, and the number of layers.
+
+    >>> stage_edges(61, 4)
+    [0, 15, 30, 46, 61]
+    """
+    edges: list[int] = np.linspace(0, layers, stages + 1).round().astype(int).tolist()
+    return edges
 
 
 def cache_per_sequence(kinds: LayerKinds, layout: Parallelism, precision: Precision, context: Array) -> Array:

@@ -34,11 +34,7 @@ def prefill_times(
         Seconds of one prompt alone, what nothing beats for it, and engine seconds per prompt when all chunks
         are full, ``[3, prompts]``.
     """
-    chunks = np.ceil(input_len / chunk_tokens)
-    chunk = input_len / chunks
-    # A middle chunk has half of the prompt behind it, so it stands for the mean chunk of causal attention.
-    past = (input_len - chunk) / 2.0
-    packed = np.maximum(1.0, np.floor(chunk_tokens / chunk))
+    chunks, chunk, past, packed = full_chunks(input_len, chunk_tokens)
     # One evaluation for both: first the lone prompts, then the full chunks.
     both = step(
         Batch.of(
@@ -51,3 +47,18 @@ def prefill_times(
     n = len(input_len)
     full = both.seconds[n:] * chunks / (packed * layout.dp * layout.pp)
     return np.stack([both.seconds[:n] * chunks, both.bound_s[:n] * chunks, full])
+
+
+def full_chunks(input_len: Array, chunk_tokens: float) -> tuple[Array, Array, Array, Array]:
+    """How prompts are cut and packed into steps.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Chunks of a prompt, tokens of one, tokens before the mean one, and prompts that share a full step,
+        ``[prompts]`` each.
+    """
+    chunks = np.ceil(input_len / chunk_tokens)
+    chunk = input_len / chunks
+    # A middle chunk has half of the prompt behind it, so it stands for the mean chunk of causal attention.
+    return chunks, chunk, (input_len - chunk) / 2.0, np.maximum(1.0, np.floor(chunk_tokens / chunk))

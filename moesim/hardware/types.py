@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from moesim.hardware.curves import Efficiency, Surfaces
 from moesim.hardware.tiles import TileLaws
+from moesim.shown import block, table
+from moesim.units import show
 
 #: What an energy constant counts: the memory or circuit alone, its interface too, or the whole board.
 SCOPES = ("device", "device+phy", "board")
@@ -450,6 +452,38 @@ class Hardware:
         """Accelerators that share one scale-up domain, at most those there are."""
         return min(self.scale_up.domain, self.num_devices)
 
+    def _repr_html_(self) -> str:
+        device, price = self.device, self.device.price
+        links = [
+            (name, link)
+            for name, link in (("scale-up", self.scale_up), ("scale-out", self.scale_out))
+            if link
+        ]
+        peaks = device.processor.peak_flops_per_s.items()
+        said = [
+            (
+                "devices",
+                f"{self.num_devices} in {self.nodes} nodes" if self.nodes > 1 else f"{self.num_devices}",
+            ),
+            *((memory.name, _memory(memory)) for memory in device.memories),
+            *((f"peak {dtype}", show(peak, "flops_per_s")) for dtype, peak in peaks),
+            *(
+                (name, f"{link.name} {show(link.bandwidth_bytes_per_s, 'bytes_per_s')}")
+                for name, link in links
+            ),
+            ("price", f"{price.usd_per_hour:g} USD/h ({price.vendor}, {price.date})" if price else "-"),
+        ]
+        return block(
+            f"{self.name}: {self.title}",
+            table(["", "device and links"], said, words=2),
+            notes=[f"{len(self.sources):,} numbers with a source: .sources"] if self.sources else [],
+        )
+
     def with_nodes(self, nodes: int) -> Hardware:
         """The same machine with another number of nodes."""
         return replace(self, nodes=nodes)
+
+
+def _memory(memory: Memory) -> str:
+    capacity, bandwidth = memory.capacity_bytes, memory.bandwidth_bytes_per_s
+    return f"{show(capacity, 'bytes')} at {show(bandwidth, 'bytes_per_s')}"

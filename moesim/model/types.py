@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from moesim.shown import block, table
+
 
 @dataclass(frozen=True, slots=True)
 class GroupedQuery:
@@ -236,6 +238,26 @@ class Model:
     def distinct_layers(self) -> Iterator[tuple[Layer, int]]:
         """Equal layers once, in order of appearance, with how many there are."""
         yield from Counter(self.layers).items()
+
+    def _repr_html_(self) -> str:
+        from moesim.model.count import params
+        from moesim.model.describe import describe_layer
+
+        count = params(self)
+        rows = [
+            ("parameters, 1e9", count.total / 1e9),
+            ("of which a token uses, 1e9", count.active / 1e9),
+            ("width", self.hidden),
+            ("vocabulary", self.vocab),
+            ("positions", self.max_context),
+        ]
+        layers = [(describe_layer(layer), many) for layer, many in self.distinct_layers()]
+        return block(
+            f"{self.name} ({self.model_type})",
+            table(["", "model"], rows),
+            table(["layer", "how many"], layers),
+            notes=self.warnings,
+        )
 
     def dtype_of(self, module: str) -> str:
         """Data type of a module's weights in the checkpoint."""

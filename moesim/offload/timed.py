@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.shown import bars, block, table
+from moesim.tabular import Tabular
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Timed:
+class Timed(Tabular):
     """Times, counts and limits of one composition on one trace and box.
 
     Parameters
@@ -79,6 +82,28 @@ class Timed:
     def loads(self) -> int:
         """Copies to the device on demand."""
         return self.total("loads")
+
+    def columns(self) -> dict[str, Any]:
+        """A row per MoE layer: counts of accesses."""
+        layers = len(next(iter(self.counts.values())))
+        return {"layer": np.arange(layers), **self.counts}
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("TTFT, s", self.ttft_s, self.bounds.get("ttft_s")),
+            ("TPOT, s", self.tpot_s, self.bounds.get("tpot_s")),
+            ("TPOT p99, s", self.tpot_p99_s, None),
+            ("output tokens/s", self.output_throughput, None),
+            ("hit ratio", self.hit_ratio, self.bounds.get("hit_ratio")),
+            ("moved, GB", sum(self.bytes_moved.values()) / 1e9, None),
+        ]
+        spent = {"GPU works": self.busy["gpu"], **{f"waits for {name}": s for name, s in self.stalls.items()}}
+        return block(
+            f"{len(self.ends):,} steps in {self.seconds:.4g} s",
+            table(["metric", "replayed", "bound"], rows),
+            bars([(name, s) for name, s in spent.items() if s > 0], "s"),
+            notes=self.assumptions,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -62,12 +62,15 @@ class StepWork:
         Tokens per data-parallel rank.
     layout
         The layout it was made for.
+    ends
+        By layer kind, rows of ops and of messages up to and with it; what surrounds the layers comes after.
     """
 
     table: OpTable
     experts: tuple[ExpertWork, ...]
     batch: Batch
     layout: Parallelism
+    ends: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ def step_work(
     kinds = kinds or LayerKinds.of(model)
     rows: list[tuple[Op, int]] = []
     messages: list[tuple[Message, int]] = []
+    ends = []
     for layer, count in kinds.layers:
         rows += [
             (op, count)
@@ -146,10 +150,11 @@ def step_work(
             )
         ]
         messages += [(message, count) for message in _layer_messages(layer, model.hidden, batch, layout)]
+        ends.append((len(rows), len(messages)))
     rows += [(op, 1) for op in _ends(model, batch, layout, precision)]
     messages += _pipeline(model, batch, layout)
     table = OpTable(tuple(rows), tuple(messages), batch.size)
-    return StepWork(table, _experts(model, kinds, layout, batch, precision), batch, layout)
+    return StepWork(table, _experts(model, kinds, layout, batch, precision), batch, layout, tuple(ends))
 
 
 def _layer_messages(layer: Layer, hidden: int, batch: Batch, layout: Parallelism) -> list[Message]:

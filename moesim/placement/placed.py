@@ -17,6 +17,8 @@ from moesim.placement.redundancy import Redundancy
 from moesim.placement.solution import Imbalance, Solution
 from moesim.placement.solvers.greedy import FloatArray, IntArray
 from moesim.result import Prediction
+from moesim.shown import block, table
+from moesim.tabular import Tabular
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +37,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
+class Placed(Tabular):
     """A plan, its proof, its price.
 
     Parameters
@@ -94,6 +96,45 @@ class Placed:
     def physical_to_logical_map(self) -> IntArray:
         """The plan as int64 ``[moe_layers, slots]``."""
         return self.expert_map.physical_to_logical
+
+    def columns(self) -> dict[str, Any]:
+        """A row per MoE layer: largest over mean rank load by placement, bound and gap of the plan."""
+        found: dict[str, Any] = {"layer_id": list(self.moe_layer_ids)}
+        for name, judged in self.judged.items():
+            found[name] = judged.fitted.per_layer
+            if judged.evaluated is not None:
+                found[f"{name}_evaluated"] = judged.evaluated.per_layer
+        return found | {"lower_bound": self.lower_bound, "gap": self.solution.gap}
+
+    def _repr_html_(self) -> str:
+        plan = self.expert_map
+        elsewhere = self.judged["plan"].evaluated is not None
+        head = ["placement", "mean", "worst layer", *(["mean, other traffic", "worst"] if elsewhere else [])]
+        rows: list[tuple[str | float | None, ...]] = []
+        for name, judged in self.judged.items():
+            sides = [judged.fitted, *([judged.evaluated] if judged.evaluated is not None else [])]
+            rows.append((name, *(value for side in sides for value in (side.mean, side.worst))))
+        rows.append(
+            (
+                "no placement below",
+                _mean(self.lower_bound),
+                _worst(self.lower_bound),
+                *[None] * (len(head) - 3),
+            )
+        )
+        parts = [table(head, rows)]
+        if self.predicted:
+            seconds = [
+                (name, 1e3 * found.tpot_s, found.output_throughput, found.load_imbalance)
+                for name, found in self.predicted.items()
+            ]
+            parts.append(table(["predicted", "TPOT, ms", "output tokens/s", "imbalance of steps"], seconds))
+        return block(
+            f"{plan.num_experts} experts and {plan.redundant} redundant on {plan.ranks} ranks, "
+            f"{plan.layers} layers: largest over mean rank load",
+            *parts,
+            notes=[*self.verdict, *self.warnings],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; imbalance and bound are max/mean, gaps are fractions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from moesim.errors import Fault
 from moesim.hardware import Hardware
@@ -12,6 +13,7 @@ from moesim.layout.parallelism import Parallelism
 from moesim.model import Model
 from moesim.prediction import Engine
 from moesim.requests import RequestTrace
+from moesim.tabular import Tabular, rows_to_columns
 
 #: What became of a candidate: memory too small; a provable bound misses a limit; the steady state misses one
 #: or cannot keep up; it holds in steady state; the simulator agrees; the simulator disagrees.
@@ -219,7 +221,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlanResult:
+class PlanResult(Tabular):
     """A plan, and what else was looked at.
 
     Parameters
@@ -251,3 +253,14 @@ class PlanResult:
     searched: Mapping[str, int]
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A row per candidate, the best first; of those that fail, examples."""
+        from moesim.planning.document import rows_of
+
+        return rows_to_columns(rows_of(self))
+
+    def _repr_html_(self) -> str:
+        from moesim.planning.shown import html_of
+
+        return html_of(self)

@@ -94,12 +94,7 @@ def predict(
     calibration = shipped() if calibration is None else calibration
     check(model, hardware, layout, [workload], trace, plan, engine)
     served = Served.of(model, hardware, layout, engine, calibration, trace, plan, seed)
-    load = load_of([workload], engine)
-    for deployment in served.deployments:
-        check_room(deployment, load, served.memory_of(deployment), engine)
-    load, stable = served.settled(load)
-    if not stable[0]:
-        raise _too_fast(served, workload, float(served.most_rate(load)[0]))
+    load = settle(served, workload)
     state, found = served.answer(load)
     limits = _limits(served, load, state)
     values = {name: float(np.asarray(value)[0]) for name, value in served.metrics(state, load).items()}
@@ -161,6 +156,23 @@ def predict(
         pools=served.pools,
         energy=_energy(served, state, engine),
     )
+
+
+def settle(served: Served, workload: Workload) -> Load:
+    """Where a workload settles.
+
+    Raises
+    ------
+    InfeasibleError
+        As `predict`.
+    """
+    load = load_of([workload], served.engine)
+    for deployment in served.deployments:
+        check_room(deployment, load, served.memory_of(deployment), served.engine)
+    load, stable = served.settled(load)
+    if not stable[0]:
+        raise _too_fast(served, workload, float(served.most_rate(load)[0]))
+    return load
 
 
 def _energy(served: Served, state: Steady, engine: Engine) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,16 @@ from moesim.layout.parallelism import Parallelism
 from moesim.model.types import Model
 from moesim.prediction.question import Engine, Workload, check, load_of
 from moesim.prediction.served import Served
+from moesim.shown import block, table
+from moesim.tabular import Tabular
 from moesim.trace.types import LoadCounts, RoutingTrace
+
+#: Rows that a notebook shows at once.
+MOST_ROWS = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sweep:
+class Sweep(Tabular):
     """Answers to many configurations, arrays ``[layouts, workloads]``.
 
     Infeasible configurations hold NaN.
@@ -36,6 +42,50 @@ class Sweep:
     def __getitem__(self, metric: str) -> Array:
         """One metric."""
         return self.metrics[metric]
+
+    def columns(self) -> dict[str, Any]:
+        """A row per configuration, layouts outermost."""
+        pairs = [(layout, load) for layout in self.layouts for load in self.workloads]
+        asked = ("input_len", "output_len", "concurrency", "request_rate")
+        return {
+            "layout": [str(layout) for layout, _ in pairs],
+            "devices": [layout.world for layout, _ in pairs],
+            **{name: [getattr(load, name) for _, load in pairs] for name in asked},
+            "feasible": self.feasible.ravel(),
+            **{name: values.ravel() for name, values in self.metrics.items()},
+        }
+
+    def _repr_html_(self) -> str:
+        found = self.columns()
+        load = "concurrency" if self.workloads and self.workloads[0].request_rate is None else "request_rate"
+        rows = zip(
+            found["layout"],
+            found["input_len"],
+            found["output_len"],
+            found[load],
+            *(1e3 * found[name] for name in ("ttft_s", "tpot_s")),
+            found["output_throughput"],
+            strict=True,
+        )
+        shown = list(islice(rows, MOST_ROWS))
+        left = len(found["layout"]) - len(shown)
+        return block(
+            f"{len(self.layouts)} layouts x {len(self.workloads)} workloads, "
+            f"{int(self.feasible.sum())} of {self.feasible.size} feasible",
+            table(
+                [
+                    "layout",
+                    "tokens in",
+                    "tokens out",
+                    load.replace("_", " "),
+                    "TTFT, ms",
+                    "TPOT, ms",
+                    "output tokens/s",
+                ],
+                shown,
+            ),
+            notes=[f"{left} more rows: .to_pandas()"] if left else [],
+        )
 
 
 def sweep(

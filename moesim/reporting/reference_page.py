@@ -6,18 +6,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moesim._version import __version__
+from moesim.reporting.figures import PAGE, Figure, predicted_against_measured, signed_errors
+from moesim.reporting.figures.labels import count
 from moesim.reporting.pages import inside, template, write_page
-from moesim.reporting.svg import GREY, Figure, render
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
-
-#: Marker and colour of a kind of case: told apart in black and white too.
-_KINDS = {"uniform": ("o", "#0072b2"), "skewed": ("s", "#e69f00"), "trace": ("^", "#009e73")}
-_BAND = 0.10
 
 
 def write_reference(
@@ -53,7 +47,8 @@ def render_reference(document: Mapping[str, Any], data: str) -> str:
             ("simulator, raw", summary["raw"]),
             ("plain roofline", summary["roofline"]),
         ],
-        figures=[_scatter(document["rows"]), _errors(document["rows"], summary)],
+        figures=reference_figures(document["rows"], summary, document["facts"].get("seed")),
+        page=PAGE,
         machine=_facts(document["machine"]),
         percent=percent,
         seconds=seconds,
@@ -82,110 +77,54 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e3:.2f} ms" if value >= 1e-3 else f"{value * 1e6:.1f} us"
 
 
+def reference_figures(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], seed: int | None = None
+) -> list[Figure]:
+    """Predicted over measured seconds beside the plain roofline's, and errors by size of batch.
+
+    Parameters
+    ----------
+    rows, summary
+        Of a ``validate reference`` document.
+    seed
+        Of the runs.
+    """
+
+    def column(name: str) -> list[float]:
+        return [row[name] for row in rows]
+
+    kinds = [_kind(row) for row in rows]
+    scatter = predicted_against_measured(
+        column("predicted_s"),
+        column("measured_s"),
+        low=column("low_s"),
+        high=column("high_s"),
+        groups=[
+            f"{kind}, some experts offloaded" if row["offloaded"] > 0 else kind
+            for kind, row in zip(kinds, rows, strict=True)
+        ],
+        metric="time of a MoE layer",
+        unit="ms",
+        level=summary["interval_level"],
+        others={"plain roofline": [(1 + row["roofline_error"]) * row["measured_s"] for row in rows]},
+        n=count(len(rows), "held-out layer"),
+        seed=seed,
+    )
+    noise = summary["floor"]["p95"]
+    errors = signed_errors(
+        column("tokens"),
+        column("error"),
+        groups=kinds,
+        noise=noise if noise is not None and math.isfinite(noise) else None,
+        n=count(len(rows), "held-out layer"),
+        seed=seed,
+    )
+    return [scatter, errors]
+
+
 def _kind(row: Mapping[str, Any]) -> str:
-    law = row["routing"].partition(":")[0]
-    return law if law in _KINDS else "skewed"
-
-
-def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Predicted over measured seconds, with the roofline's beside them."""
-
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        ends = [f([row[name] for row in rows]) for f in (min, max) for name in ("measured_s", "predicted_s")]
-        low, high = min(ends) * 0.7e3, max(ends) * 1.4e3
-        line = [low, high]
-        axes.fill_between(
-            line, [(1 - _BAND) * x for x in line], [(1 + _BAND) * x for x in line], color="#eeeeee", zorder=0
-        )
-        axes.plot(line, line, color="#888888", linewidth=0.8, zorder=1)
-        axes.plot(
-            [row["measured_s"] * 1e3 for row in rows],
-            [(1 + row["roofline_error"]) * row["measured_s"] * 1e3 for row in rows],
-            "x",
-            color=GREY,
-            markersize=4,
-            label="plain roofline",
-            zorder=2,
-        )
-        for kind, (marker, colour) in _KINDS.items():
-            for away in (False, True):
-                some = [row for row in rows if _kind(row) == kind and (row["offloaded"] > 0) == away]
-                if not some:
-                    continue
-                x, y = ([row[name] * 1e3 for row in some] for name in ("measured_s", "predicted_s"))
-                # Residuals need not lie around nothing: an end may be on the other side of the prediction.
-                below = [max(row["predicted_s"] - row["low_s"], 0.0) * 1e3 for row in some]
-                above = [max(row["high_s"] - row["predicted_s"], 0.0) * 1e3 for row in some]
-                axes.errorbar(
-                    x,
-                    y,
-                    yerr=[below, above],
-                    fmt=marker,
-                    color=colour,
-                    markerfacecolor="white" if away else colour,
-                    markersize=5,
-                    elinewidth=0.7,
-                    label=f"{kind}{', some experts offloaded' if away else ''}",
-                    zorder=3,
-                )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("")
-        axes.set_xlim(low, high)
-        axes.set_ylim(low, high)
-        axes.set_xlabel("measured, ms")
-        axes.set_ylabel("predicted, ms")
-        axes.legend()
-
-    title = "Predicted and measured seconds of a layer"
-    caption = (
-        f"n = {len(rows)} held-out layers. On the line, both agree; shaded: within {_BAND:.0%}. Bars: 90 % "
-        "interval. Crosses: the plain roofline of the same layers, with the ceilings of this machine."
-    )
-    return Figure("scatter", title, caption, render("scatter", draw, 6.4, 5.6, title))
-
-
-def _errors(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Figure:
-    """Signed errors by size of batch, and the noise they are to be seen against."""
-
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        noise = summary["floor"]["p95"] or 0.0
-        axes.axhspan(-100 * noise, 100 * noise, color="#eeeeee", zorder=0)
-        axes.axhline(0.0, color="#888888", linewidth=0.8, zorder=1)
-        for kind, (marker, colour) in _KINDS.items():
-            some = [row for row in rows if _kind(row) == kind]
-            if some:
-                axes.plot(
-                    [row["tokens"] for row in some],
-                    [100 * row["error"] for row in some],
-                    marker,
-                    color=colour,
-                    markersize=5,
-                    label=kind,
-                    zorder=2,
-                )
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        most = max(max(abs(row["error"]) for row in rows), noise) * 110
-        axes.set_ylim(-max(most, 5.0), max(most, 5.0))
-        axes.set_xlabel("tokens")
-        axes.set_ylabel("error, %")
-        axes.legend(ncols=3)
-
-    title = "Signed error by tokens of a batch"
-    caption = (
-        "Above 0: the prediction is too slow. Shaded: 95 % of the distances between two measurements of the "
-        f"same layer on this machine (median {percent(_finite(summary['floor']['median']))})."
-    )
-    return Figure("errors", title, caption, render("errors", draw, 7.5, 3.2, title))
-
-
-def _finite(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else 0.0
+    law: str = row["routing"].partition(":")[0]
+    return law if law in ("uniform", "trace") else "skewed"
 
 
 def _facts(machine: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moesim._version import __version__
+from moesim.reporting.figures import PAGE, Figure, ScoreRow, ratio_histogram
+from moesim.reporting.figures import scoreboard as scoreboard_figure
+from moesim.reporting.figures.published import VERDICTS
 from moesim.reporting.pages import inside, template, write_page
-from moesim.reporting.svg import GREY, Figure, render
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
-
-#: Verdicts in their order, each with a colour that does not need red and green told apart.
-VERDICTS = {
-    "reproduced": "#009e73",
-    "assumption-bound": "#0072b2",
-    "direction": "#e69f00",
-    "not reproduced": "#d55e00",
-}
-#: What is shown of a ratio: beyond, it is drawn at the edge.
-_REACH = 10.0
-_TOLERANCE = 0.15
+#: Shapes of the figures' markers, by verdict.
+_SHAPES = {"o": "25CF", "s": "25A0", "^": "25B2", "X": "2716"}
 
 
 def write_scoreboard(
@@ -56,7 +46,9 @@ def render_scoreboard(document: Mapping[str, Any], data: str) -> str:
     return template("scoreboard.html.j2").render(
         version=__version__,
         provenance=document["provenance"],
-        verdicts=VERDICTS,
+        verdicts={
+            verdict: (_SHAPES[marker], f"var(--s{nth})") for verdict, (marker, nth) in VERDICTS.items()
+        },
         parts=[
             (name, part)
             for name, part in (
@@ -68,7 +60,8 @@ def render_scoreboard(document: Mapping[str, Any], data: str) -> str:
         ],
         kinds=summary["kinds"],
         count=summary["systems"],
-        figures=[_headlines(headlines), _all(rows)] if headlines else [_all(rows)],
+        figures=scoreboard_figures(rows),
+        page=PAGE,
         headlines=headlines,
         systems=systems,
         number=number,
@@ -86,68 +79,29 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _known(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["ratio"] is not None and row["ratio"] > 0]
+def scoreboard_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Every system's headline, and how all rows are spread; what has no ratio is left out, and said.
+
+    Parameters
+    ----------
+    rows
+        Of a ``reproduce`` document.
+    """
+    found = []
+    headlines = [_row(row) for row in rows if row["headline"]]
+    every = [_row(row) for row in rows]
+    if any(_positive(row.ratio) for row in headlines):
+        found.append(scoreboard_figure(headlines))
+    if any(_positive(row.ratio) for row in every):
+        found.append(ratio_histogram(every))
+    return found
 
 
-def _place(ratio: float) -> float:
-    return min(max(ratio, 1 / _REACH), _REACH)
+def _row(row: Mapping[str, Any]) -> ScoreRow:
+    swept = row["swept"] if row["published"] else None
+    low, high = (end / row["published"] for end in swept) if swept else (None, None)
+    return ScoreRow(row["system"], row["ratio"], row["verdict"], low, high)
 
 
-def _headlines(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Ours over published of every system, nearest first."""
-    known = sorted(_known(rows), key=lambda row: abs(math.log(row["ratio"])), reverse=True)
-
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        axes.axvspan(1 - _TOLERANCE, 1 + _TOLERANCE, color="#eeeeee", zorder=0)
-        axes.axvline(1.0, color="#888888", linewidth=0.8)
-        for at, row in enumerate(known):
-            if row["swept"]:
-                low, high = (
-                    _place(end / row["published"]) if end > 0 else 1 / _REACH for end in row["swept"]
-                )
-                axes.plot([low, high], [at, at], color=GREY, linewidth=2.5, zorder=1)
-            axes.plot(_place(row["ratio"]), at, "o", color=VERDICTS[row["verdict"]], markersize=5, zorder=2)
-        _axis(axes)
-        axes.set_yticks(range(len(known)), [row["system"] for row in known])
-        axes.set_ylim(-0.8, len(known) - 0.2)
-        axes.set_xlabel("ours / published")
-
-    title = "Headlines: ours over published"
-    caption = (
-        "One figure of each system. Shaded: within 15 %. Bars: over the plausible values of what its source "
-        f"leaves open. Colours are verdicts. Not drawn: {len(rows) - len(known)} headlines without a ratio."
-    )
-    return Figure("headlines", title, caption, render("headlines", draw, 7.5, 1.0 + 0.17 * len(known), title))
-
-
-def _all(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """How the ratios of all rows are spread."""
-    known = _known(rows)
-
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        steps = 40
-        edges = [_REACH ** (2 * i / steps - 1) for i in range(steps + 1)]
-        groups = [[_place(r["ratio"]) for r in known if r["verdict"] == verdict] for verdict in VERDICTS]
-        axes.axvspan(1 - _TOLERANCE, 1 + _TOLERANCE, color="#eeeeee", zorder=0)
-        axes.hist(groups, bins=edges, stacked=True, color=list(VERDICTS.values()), label=list(VERDICTS))
-        _axis(axes)
-        axes.set_xlabel("ours / published")
-        axes.set_ylabel("rows")
-        axes.legend()
-
-    title = "All rows: ours over published"
-    caption = (
-        f"n = {len(known)} rows with a ratio; shaded: within 15 %. Ratios beyond 10 are drawn at the edge."
-    )
-    return Figure("all", title, caption, render("all", draw, 7.5, 3.0, title))
-
-
-def _axis(axes: Any) -> None:  # noqa: ANN401 - matplotlib's, imported late
-    axes.set_xscale("log")
-    axes.set_xlim(0.9 / _REACH, _REACH * 1.1)
-    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+def _positive(ratio: float | None) -> bool:
+    return ratio is not None and ratio > 0

@@ -16,16 +16,20 @@ import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault
 from moesim.policy import Residency, Steps
+from moesim.shown import block, table
+from moesim.tabular import Tabular
 
 Ints = npt.NDArray[np.int64]
 #: Rules whose caches nest.
 CURVES = ("lru", "belady")
+#: Parts of a pool that a notebook shows.
+_PARTS = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 #: Accesses times objects of a pool for which the optimal stack is searched; beyond, that takes hours.
 LIMIT = 3e12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curve:
+class Curve(Tabular):
     """Hits by capacity.
 
     Parameters
@@ -59,6 +63,27 @@ class Curve:
         """Hits over accesses of each layer, ``[layers, capacities]``."""
         ratio: npt.NDArray[np.float64] = self.hits / np.maximum(self.accesses, 1)[:, None]
         return ratio
+
+    def columns(self) -> dict[str, Any]:
+        """A row per capacity."""
+        return {
+            "capacity": self.capacities,
+            "hits": self.hits.sum(axis=0),
+            "accesses": np.full(len(self.capacities), int(self.accesses.sum())),
+            "hit_ratio": self.hit_ratio,
+        }
+
+    def _repr_html_(self) -> str:
+        objects = max(int(self.capacities[-1]), 1)
+        places = sorted({max(1, round(part * objects)) for part in _PARTS} & set(self.capacities.tolist()))
+        ratio = dict(zip(self.capacities.tolist(), self.hit_ratio.tolist(), strict=True))
+        return block(
+            f"{self.residency.rule}: hits by capacity, {int(self.accesses.sum()):,} accesses",
+            table(
+                ["part of the pool", "slots", "hit ratio"],
+                [(f"{c / objects:.1%}", c, ratio[c]) for c in places],
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,13 +16,15 @@ from moesim.policy import RULES, Residency, Steps, token_steps
 from moesim.residency.kernels.accesses import FIRST, FULL, HIT, Ids, Outcomes, PoolAccesses
 from moesim.residency.kernels.table import parameter_faults, rule_of
 from moesim.residency.pools import accesses_of, pools_of, starts_of
+from moesim.shown import block, table
+from moesim.tabular import Tabular
 from moesim.trace.types import RoutingTrace
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Replayed:
+class Replayed(Tabular):
     """What a cache made of a trace.
 
     Parameters
@@ -68,6 +70,32 @@ class Replayed:
     def bytes_moved(self) -> float | None:
         """Bytes that misses moved; None without the size of an expert."""
         return None if self.expert_bytes is None else float(self.misses.sum() * self.expert_bytes)
+
+    def columns(self) -> dict[str, Any]:
+        """A row per MoE layer."""
+        return {
+            "layer": np.arange(len(self.hits)),
+            "hits": self.hits,
+            "accesses": self.accesses,
+            "cold": self.cold,
+            "evictions": self.evictions,
+            "hit_ratio": self.hits / np.maximum(self.accesses, 1),
+        }
+
+    def _repr_html_(self) -> str:
+        moved = self.bytes_moved
+        rows = [
+            ("accesses", int(self.accesses.sum())),
+            ("hits", int(self.hits.sum())),
+            ("hit ratio", self.hit_ratio),
+            ("first accesses", int(self.cold.sum())),
+            ("evictions", int(self.evictions.sum())),
+            *([("moved, GB", moved / 1e9)] if moved is not None else []),
+        ]
+        return block(
+            f"{self.residency.rule} with {int(self.slots.sum()):,} slots in {len(self.slots)} pools",
+            table(["", "all layers"], rows),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,6 +16,8 @@ from moesim.prediction.question import Engine
 from moesim.requests import RequestTrace
 from moesim.serving.settings import Fleet, Scheduler
 from moesim.serving.state import DONE, LOST, Rules, State
+from moesim.shown import block, span, table
+from moesim.tabular import Tabular
 
 if TYPE_CHECKING:
     from moesim.serving.cluster import Down
@@ -25,6 +27,16 @@ F8 = npt.NDArray[np.float64]
 #: Names of `moesim.serving.state`'s stages, in its order; a run that ended leaves the first three to requests
 #: that nobody served.
 STAGES = ("ahead", "waiting", "running", "done", "lost", "held", "reserved")
+
+
+#: Words, metric and scale of what a notebook shows at once.
+_SHOWN = (
+    ("TTFT, ms", "ttft_s", 1e3),
+    ("TPOT, ms", "tpot_s", 1e3),
+    ("between tokens, ms", "itl_s", 1e3),
+    ("end to end, s", "e2el_s", 1.0),
+    ("in the queue, ms", "queue_s", 1e3),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +80,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class Outcome(Tabular):
     """What happened; arrays are ``[requests]`` in order of arrival.
 
     Parameters
@@ -141,6 +153,42 @@ class Outcome:
         begin = float(np.nanmin(p.sent_s, initial=np.inf, where=np.isfinite(p.sent_s)))
         end = float(np.nanmax(p.last_s, initial=-np.inf, where=np.isfinite(p.last_s)))
         return (begin, max(end, begin)) if np.isfinite(begin) else (0.0, 0.0)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """A row per request, as `table` has them."""
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from moesim.serving.statistics import summarise
+
+        found = summarise(self)
+        values, latency = found.values, found.values["latency"]
+        marks = ("mean", "p50", "p90", "p99")
+        rows = []
+        for words, name, scale in _SHOWN:
+            spread = [latency[name][mark] for mark in marks]
+            numbers = [None if one is None else one * scale for one in spread]
+            rows.append((words, numbers[0], span(found.interval.get(name), scale), *numbers[1:]))
+        level = f"{found.level:.0%} interval" if found.interval else "no interval"
+        rates = [
+            (words, values.get(name), span(found.interval.get(name)))
+            for words, name in (
+                ("requests/s", "request_throughput"),
+                ("output tokens/s", "output_throughput"),
+                ("requests running, mean", "running"),
+                ("requests waiting, mean", "waiting"),
+            )
+        ]
+        title = f"{int(self.done.sum()):,} of {len(self.requests):,} requests served"
+        if self.about is not None:
+            about = self.about
+            title += f": {about.model} on {about.devices} devices of {about.hardware.name}, {about.layout}"
+        return block(
+            title,
+            table(["latency", "mean", level, "p50", "p90", "p99"], rows),
+            table(["rate", "mean", level], rates),
+            notes=[*(self.about.notes if self.about is not None else ()), *found.notes],
+        )
 
     def table(self) -> dict[str, npt.NDArray[Any]]:
         """One row per request, in order of arrival; times in seconds, NaN where something did not happen."""

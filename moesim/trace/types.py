@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from moesim.shown import block, table
+
 PREFILL, DECODE = 0, 1
 _BLOCK = 4096
 
@@ -93,6 +95,18 @@ class RoutingTrace:
         """Experts per token and layer."""
         return int(self.topk_ids.shape[2])
 
+    def _repr_html_(self) -> str:
+        decoded = int((self.phase == DECODE).sum())
+        rows = [
+            ("tokens", self.num_tokens),
+            ("of which decoded", decoded),
+            ("requests", len(np.unique(self.request))),
+            ("MoE layers", len(self.moe_layer_ids)),
+            ("experts per layer", self.num_experts),
+            ("experts per token", self.top_k),
+        ]
+        return _shown(self, table(["", "routing trace"], rows))
+
     def load_counts(self) -> LoadCounts:
         """Total load of each expert, as one step."""
         counts = count_ids(self.topk_ids, self.num_experts)
@@ -141,9 +155,30 @@ class LoadCounts:
         totals: npt.NDArray[np.float64] = self.counts.sum(axis=0)
         return totals
 
+    def _repr_html_(self) -> str:
+        totals = self.totals
+        mean = totals.mean(axis=1)
+        skew = totals.max(axis=1)[mean > 0] / mean[mean > 0]
+        rows = [
+            ("steps", len(self.counts)),
+            ("token-expert pairs", float(totals.sum())),
+            ("MoE layers", len(self.moe_layer_ids)),
+            ("experts per layer", self.num_experts),
+            ("experts per token", self.top_k),
+            ("largest over mean expert load, mean of layers", float(skew.mean()) if len(skew) else None),
+        ]
+        return _shown(self, table(["", "load counts"], rows))
+
     def load_counts(self) -> LoadCounts:
         """Itself: every consumer of loads takes both kinds."""
         return self
 
 
 Routing = RoutingTrace | LoadCounts
+
+
+def _shown(trace: Routing, facts: str) -> str:
+    notes = [f"{word}: {said}" for word in ("source", "licence") if (said := getattr(trace, word))]
+    return block(
+        trace.model or "a model that the trace does not name", facts, notes=[*notes, *trace.warnings]
+    )

@@ -18,6 +18,7 @@ from moesim.ui.curve import curve, served_for
 from moesim.ui.library import Library
 from moesim.ui.promise import cost, meets
 from moesim.ui.scenario import Asked, read_scenario
+from moesim.ui.suggestions import instead
 
 _NO_COST: Mapping[str, Any] = {"usd_per_hour": None, "usd_per_million_output_tokens": None, "price": ""}
 
@@ -50,6 +51,7 @@ def answer(raw: object, library: Library) -> dict[str, Any]:
         "feasible": found is not None,
         "reason": "" if refusal is None else str(refusal),
         "shortage": None if refusal is None else shortage(refusal),
+        "suggestions": [] if refusal is None else instead(asked, refusal),
         "faults": [],
         "prediction": None if found is None else prediction_document(asked, found, library),
         "curve": curve(asked, served_for(asked, shipped())),
@@ -98,6 +100,7 @@ def prediction_document(asked: Asked, found: Prediction, library: Library) -> di
     assumed = asked.routing.warnings if asked.routing is not None else ()
     return {
         "schema_version": SCHEMA_VERSION,
+        "kind": "prediction",
         **found.to_dict(),
         "warnings": [*assumed, *found.warnings],
         "provenance": _provenance(tuple((f, *_stamp(f)) for f in files if f), asked.scenario.seed),

@@ -105,7 +105,7 @@ def serve(library: Library, listener: socket.socket, rules: Rules, ready: Callab
     # What is outside the calibrated domain is among an answer's own warnings.
     warnings.simplefilter("ignore", OutOfDomainWarning)
     config = uvicorn.Config(
-        Server(library, rules).app(),
+        Server(library, rules, warm=True).app(),
         http="h11",
         loop="asyncio",
         ws="none",

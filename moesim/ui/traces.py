@@ -19,6 +19,8 @@ from moesim.trace import Routing, RoutingTrace, load_trace
 BUNDLED = ("deepseek-v3-synthetic.json", "gpt-oss-20b-synthetic.npz", "tiny-moe/trace.parquet")
 #: Routing as read for a model, kept for the next question.
 KEEP = 6
+#: Uploads that are kept.
+MOST_UPLOADS = 8
 _BUNDLED, _GIVEN, _UPLOADED = "bundled", "file", "upload"
 
 
@@ -96,7 +98,8 @@ class Shelf:
             raise ConfigError(faults)
 
     def __iter__(self) -> Iterator[Shelved]:
-        return iter(self._rows.values())
+        # A copy: uploads come while others look.
+        return iter(list(self._rows.values()))
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -110,12 +113,12 @@ class Shelf:
         return [row for row in self if row.origin == _UPLOADED]
 
     def add_upload(self, path: Path, name: str) -> Shelved:
-        """Put an uploaded file among the others, under a name made from its content.
+        """Put an uploaded file among the others, under a name made from its content; the oldest make room.
 
         Parameters
         ----------
         path
-            Where it was stored.
+            Where it was stored. It is removed when the trace is forgotten, or if there is one like it.
         name
             What the sender calls it.
 
@@ -125,14 +128,20 @@ class Shelf:
             If it cannot be read as a trace.
         """
         with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return self._put(path, f"upload-{digest[:12]}", name, _UPLOADED)
+            known = f"upload-{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+        if known in self._rows:
+            path.unlink()
+            return self._rows[known]
+        row = self._put(path, known, name, _UPLOADED)
+        for old in self.uploads[:-MOST_UPLOADS]:
+            self._forget(old)
+        return row
 
-    def forget(self, name: str) -> None:
-        """Take a trace away; its file is the owner's matter."""
-        self._rows.pop(name, None)
-        for key in [key for key in self._read if key[0] == name]:
+    def _forget(self, row: Shelved) -> None:
+        del self._rows[row.id]
+        for key in [key for key in self._read if key[0] == row.id]:
             del self._read[key]
+        row.path.unlink(missing_ok=True)
 
     def routing(self, name: str, model: Model) -> Routing:
         """A trace as the routing of a model.
@@ -151,7 +160,7 @@ class Shelf:
         return self._read[key]
 
     def _put(self, path: Path, name: str, title: str, origin: str) -> Shelved:
-        routing = load_trace(path, candidates=_known_models)
+        routing = load_trace(path, candidates=known_models)
         tokens = routing.num_tokens if isinstance(routing, RoutingTrace) else None
         self._rows[name] = row = Shelved(
             name,
@@ -177,5 +186,6 @@ class Shelf:
         return found
 
 
-def _known_models() -> list[Model]:
+def known_models() -> list[Model]:
+    """Models of the catalogue, for files that do not say what they were recorded from."""
     return [load_model(name) for name in names()]

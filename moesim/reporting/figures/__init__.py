@@ -1,5 +1,6 @@
 """Figures: one function per metric, each from plain values."""
 
+from moesim.engine.roofline import Roof, RooflinePoint
 from moesim.reporting.figures.accuracy import error_cdf, predicted_against_measured, signed_errors
 from moesim.reporting.figures.caches import hit_ratio_curves
 from moesim.reporting.figures.figure import Figure
@@ -16,6 +17,7 @@ from moesim.reporting.figures.plans import (
 )
 from moesim.reporting.figures.published import ScoreRow, ratio_histogram, scoreboard
 from moesim.reporting.figures.quantiles import Quantiles
+from moesim.reporting.figures.roofline import roofline
 from moesim.reporting.figures.routing import expert_affinity, token_reuse
 from moesim.reporting.figures.theme import DARK, PAGE, PRINT, THEMES, Theme, css
 from moesim.reporting.figures.time import bounds_and_intervals, time_breakdown
@@ -31,6 +33,8 @@ __all__ = [
     "LoadPoint",
     "PlanPoint",
     "Quantiles",
+    "Roof",
+    "RooflinePoint",
     "ScoreRow",
     "Theme",
     "bounds_and_intervals",
@@ -48,6 +52,7 @@ __all__ = [
     "predicted_against_measured",
     "rank_loads",
     "ratio_histogram",
+    "roofline",
     "scoreboard",
     "sensitivity_tornado",
     "serving_over_time",

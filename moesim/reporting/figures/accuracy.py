@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, quantity
+from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -159,10 +159,9 @@ def predicted_against_measured(
             axis.set_minor_formatter("")
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
-        axes.set_aspect("equal")
         axes.set_xlabel(f"measured {as_drawn.axis}")
         axes.set_ylabel("predicted" + (f", {as_drawn.unit}" if as_drawn.unit else ""))
-        canvas.legend(loc="outside right upper", fontsize="small")
+        canvas.legend(loc="outside lower center", ncols=3, fontsize="small")
 
     hidden = " Of points that coincide, one is drawn." if len(p) > _MANY else ""
     claimed = f" {percent(level)}" if level is not None else ""
@@ -189,8 +188,8 @@ def predicted_against_measured(
             **{name: listed(values) for name, values in beside.items()},
         },
         draw,
-        7.5,
-        5.0,
+        6.4,
+        5.2 + 0.18 * ((len(kinds) + len(beside)) // 3),
         said,
     )
 
@@ -259,8 +258,6 @@ def error_cdf(
     lost = sum(len(rows[name]) - len(known[name]) for name in rows)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import PercentFormatter
-
         axes = canvas.add_subplot()
         for mark in at:
             axes.axvline(mark, color=theme.dim, linestyle=(0, (1.2, 1.2)), linewidth=1)
@@ -280,7 +277,7 @@ def error_cdf(
         axes.set_xlim(0, most * 1.02)
         axes.set_ylim(0, 1)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            shares(axis)
         axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("rows off by no more")
         canvas.legend(loc="outside lower center", ncols=min(len(drawn), 2), fontsize="small")
@@ -361,8 +358,6 @@ def signed_errors(
     kinds = _kinds(names)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import PercentFormatter
-
         axes = canvas.add_subplot()
         if noise is not None:
             axes.axhspan(-noise, noise, color=theme.grid, linewidth=0)
@@ -381,7 +376,7 @@ def signed_errors(
         axes.xaxis.set_major_formatter("{x:g}")
         most = max(float(np.abs(off).max()), noise or 0.0, 0.05) * 1.1
         axes.set_ylim(-most, most)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        shares(axes.yaxis)
         axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("error")
         if groups is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, percent, thin
+from moesim.reporting.figures.given import F8, Checks, listed, percent, shares, thin
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -78,8 +78,6 @@ def hit_ratio_curves(
         return np.asarray(share, dtype=np.float64) * whole
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import PercentFormatter
-
         axes = canvas.add_subplot()
         some = thin(len(sizes), _POINTS)
         if best is not None:
@@ -108,12 +106,12 @@ def hit_ratio_curves(
             )
         axes.set_ylim(0, 1)
         axes.set_xlim(float(sizes[0]), float(sizes[-1]) if len(sizes) > 1 else None)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        shares(axes.yaxis)
         axes.set_ylabel("hits of all accesses")
         axes.set_xlabel("slots of a pool" + ("" if objects is None else f" of {objects:,} experts"))
         if objects is not None:
             top = axes.secondary_xaxis("top", functions=(share_of, slots_of))
-            top.xaxis.set_major_formatter(PercentFormatter(1.0))
+            shares(top.xaxis)
         axes.legend(loc="lower right")
 
     said = []

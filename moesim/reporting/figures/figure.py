@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from moesim.errors import ConfigError, Fault
 from moesim.files import atomic_write
 from moesim.reporting.figures.theme import PRINT, THEMES, Theme
 
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure as Canvas
 
-_NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+#: Nothing that differs from one run to the next.
+_METADATA: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")),
+    "png": {"Software": None},
+}
+_FONT = "font-family: 'DejaVu Sans', sans-serif"
+#: For every element of a drawing.
+_COMMON = f"stroke-linejoin: round; stroke-linecap: butt; {_FONT}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +90,23 @@ class Figure:
         return _inline(text, key, self.alt or f"{self.title}. {self.caption}")
 
     def save(self, path: str | os.PathLike[str], theme: str = "print") -> Path:
-        """Write the figure as ``.svg``, ``.png`` or ``.pdf``, whole or not at all."""
+        """Write the figure as ``.svg``, ``.png`` or ``.pdf``, whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            For another suffix or theme.
+        """
+        kind = Path(path).suffix.lower().lstrip(".")
+        faults = [
+            Fault("is not known", what, value, ", ".join(allowed))
+            for what, value, allowed in (("suffix", kind, _METADATA), ("theme", theme, THEMES))
+            if value not in allowed
+        ]
+        if faults:
+            raise ConfigError(faults, source=path)
         with atomic_write(path, "wb") as stream:
-            self._save(stream, Path(path).suffix.lstrip("."), THEMES[theme])
+            self._save(stream, kind, THEMES[theme])
         return Path(path)
 
     def csv(self) -> str:
@@ -106,20 +129,28 @@ class Figure:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             canvas = Canvas(figsize=(self.width_in, self.height_in), layout="constrained")
             self.draw(canvas, theme)
-            canvas.savefig(
-                cast("IO[bytes]", stream), format=kind, metadata=_NO_METADATA if kind == "svg" else None
-            )
+            canvas.savefig(cast("IO[bytes]", stream), format=kind, metadata=_METADATA[kind])
 
 
 def _inline(text: str, key: str, label: str) -> str:
-    """The bare element: unique ids, no prologue, scaled by the page."""
+    """The bare element: unique ids, no prologue, scaled by the page, positions to a hundredth of a point."""
     body = text[text.index("<svg") :].strip()
     # A rule for "*" would reach all over the page.
     body = re.sub(r"<style[^>]*>[^<]*</style>", "", body)
-    body = re.sub(r'\bid="', f'id="{key}-', body)
-    body = re.sub(r"url\(#", f"url(#{key}-", body)
-    body = re.sub(r'href="#', f'href="#{key}-', body)
+    # Only inside of tags: a name in the text may look like anything.
+    body = re.sub(r"<[^<>]*>", lambda tag: _shorter(tag[0], key), body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    lines = "stroke-linejoin: round; stroke-linecap: butt"
-    return f'{head} style="{lines}" role="img" aria-label="{escape(label)}">{rest}'
+    return f'{head} style="{_COMMON}" role="img" aria-label="{escape(label)}">{rest}'
+
+
+def _shorter(tag: str, key: str) -> str:
+    """A tag with ids of this figure, without what the root element says for all."""
+    tag = re.sub(r'\bid="', f'id="{key}-', tag)
+    tag = re.sub(r'url\(#|href="#', lambda start: f"{start[0]}{key}-", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag).replace(f"{_FONT}; ", "")
+    return re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, tag)
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(attribute[0].split()))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.labels import number, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 F8 = npt.NDArray[np.float64]
 
@@ -79,6 +82,11 @@ def quantity(name: str) -> Quantity:
         return _QUANTITIES[name]
     stem, seconds = name.removesuffix("_s"), name.endswith("_s")
     return Quantity(shorten(stem.replace("_", " "), 60), "s" if seconds else "")
+
+
+def shares(axis: Axis) -> None:
+    """Write an axis of shares in per cent."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
 
 
 def percent(share: float) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, listed, percent, quantity
+from moesim.reporting.figures.given import Checks, listed, percent, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
-from moesim.reporting.figures.theme import LINES
+from moesim.reporting.figures.theme import LINES, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,6 +94,9 @@ def latency_cdf(
                 markersize=4,
                 label=shorten(name) + said,
             )
+            if name in within and limit_s is not None:
+                share_of = 1.0 - within[name] if slower else within[name]
+                axes.plot(limit_s * scale, share_of, MARKERS[i % len(MARKERS)], color=colour, zorder=3)
             if one.low_s is not None and one.high_s is not None:
                 axes.fill_betweenx(
                     share, one.low_s * scale, one.high_s * scale, color=colour, alpha=0.2, linewidth=0
@@ -106,18 +109,16 @@ def latency_cdf(
             )
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import FuncFormatter, PercentFormatter
-
         left, right = canvas.subplots(1, 2)
         curves(left, theme, slower=False)
         curves(right, theme, slower=True)
         left.set_ylim(0, 1)
-        left.yaxis.set_major_formatter(PercentFormatter(1.0))
+        shares(left.yaxis)
         left.set_ylabel("requests within")
         rarest = min(max(1.0 / max(one.n, 1), 1e-6) for one in drawn.values())
         right.set_yscale("log")
         right.set_ylim(rarest, 1)
-        right.yaxis.set_major_formatter(FuncFormatter(lambda share, _: percent(share)))
+        shares(right.yaxis)
         right.set_ylabel("requests slower")
         ends = [one.values_s[[0, -1]] * scale for one in drawn.values()]
         least, most = min(end[0] for end in ends), max(end[1] for end in ends)
@@ -146,8 +147,8 @@ def latency_cdf(
     ]
     promise = ""
     if limit_s is not None:
-        shares = "; ".join(f"{shorten(name)} {percent(share)}" for name, share in within.items())
-        promise = f" Within the limit of {as_drawn.text(limit_s)}: {shares}."
+        each = "; ".join(f"{shorten(name)} {percent(share)}" for name, share in within.items())
+        promise = f" Within the limit of {as_drawn.text(limit_s)}: {each}."
         if attainment is not None:
             kept = [shorten(name) for name, share in within.items() if share >= attainment]
             promise += f" Promised for {percent(attainment)}: kept by {', '.join(kept) or 'none'}."
@@ -232,7 +233,7 @@ def serving_over_time(
     checks.done()
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import MaxNLocator, PercentFormatter
+        from matplotlib.ticker import MaxNLocator
 
         if cache is None:
             panels = [canvas.add_subplot()]
@@ -248,7 +249,7 @@ def serving_over_time(
         if cache is not None:
             panels[1].stairs(np.nan_to_num(cache), edges, color=theme.role["balanced"], fill=True, alpha=0.5)
             panels[1].set_ylim(0, 1)
-            panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+            shares(panels[1].yaxis)
             panels[1].set_ylabel("cache in use")
         if window_s is not None:
             for axes in panels:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STATUS = {"confirmed": "o", "refuted": "X", "": "D"}
 _NAMED = 8
 _EFFECTS = 20
+#: Of an axis, between two points that are both labelled.
+_ROOM = 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def pareto_front(
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="right",
+                bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
                 fontsize="small",
             )
         axes.plot(
@@ -515,8 +518,14 @@ def load_curve(
 
 
 def _loads(axes: Axes, table: F8, x: float, y: float) -> None:
-    """Loads written beside some points."""
-    for at in range(0, len(table), max(1, -(-len(table) // 8))):
+    """Loads written beside the points that have room for it."""
+    span = np.maximum(table[:, 1:].max(axis=0), 1e-300)
+    last = np.full(2, -np.inf)
+    for at in range(len(table)):
+        place = table[at, 1:] / span
+        if np.abs(place - last).max() < _ROOM:
+            continue
+        last = place
         axes.annotate(
             number(table[at, 0]),
             (table[at, 1] * x, table[at, 2] * y),

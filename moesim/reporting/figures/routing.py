@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, listed, percent
+from moesim.reporting.figures.given import Checks, listed, percent, shares, thin
 from moesim.reporting.figures.labels import count
 
 if TYPE_CHECKING:
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 #: The colour scale of the affinity map reaches from 1 / this to this times independence.
 _REACH = 8.0
+#: Experts of a layer that each get their id.
+_NAMED = 32
 
 
 def expert_affinity(
     matrix: npt.ArrayLike,
     layers: tuple[int, int],
     *,
+    experts: tuple[Sequence[int], Sequence[int]] | None = None,
     by_id: bool = False,
     n: str | None = None,
     seed: int | None = None,
@@ -34,11 +37,14 @@ def expert_affinity(
     Parameters
     ----------
     matrix
-        ``[experts, experts]``: of the selections of layer ``m`` that follow expert ``i`` of layer ``l``, the
-        share of expert ``j``, over its share of all. 1 is independence; NaN where ``i`` or ``j`` is never
-        chosen.
+        ``[experts, experts]``: of the tokens at expert ``i`` of layer ``l``, the share that goes to ``j`` of
+        layer ``m``, over that share of all tokens. 1 is independence; NaN where there are too few tokens to
+        tell.
     layers
         Decoder indices ``l`` and ``m``.
+    experts
+        Ids of the rows and of the columns, where not all experts are in the matrix, as
+        `moesim.analysis.affinity.Affinity` has them.
     by_id
         Keep experts in order of their ids. By default the later layer's are put in order of the expert that
         they follow most, so that what belongs together lies on the diagonal.
@@ -50,19 +56,31 @@ def expert_affinity(
     Raises
     ------
     ConfigError
-        If the matrix is not square, is empty or holds what is no ratio.
+        If the matrix is empty, holds what is no ratio, or has other than one row and column per expert.
+
+    Examples
+    --------
+    >>> figure = expert_affinity([[1.5, 0.5], [0.5, 1.5]], (3, 4))
+    >>> figure.data["over_independence"], figure.facts
+    ([1.5, 0.5, 0.5, 1.5], 'pairs of experts over independence [ratio]; n = 2 x 2 experts; no randomness')
     """
     checks = Checks()
     table = checks.numbers("matrix", matrix, shape=(None, None), low=0.0, gaps=True)
-    if table.size and table.shape[0] != table.shape[1]:
-        table = checks.numbers("matrix", table, shape=(table.shape[0], table.shape[0]), gaps=True)
+    size = len(table)
+    if experts is None and table.shape[1] != size:
+        checks.numbers("matrix, square", table, shape=(size, size), gaps=True)
+    given = experts or [range(side) for side in table.shape]
+    both = [
+        checks.numbers(f"experts[{axis}]", given[axis], shape=(side,), low=0, empty=True)
+        for axis, side in enumerate(table.shape)
+    ]
     checks.done()
-    experts = len(table)
+    ids = [some.astype(np.int64) for some in both]
     filled = np.nan_to_num(table, nan=-1.0)
-    order = np.arange(experts)
+    order = np.arange(table.shape[1])
     if not by_id:
-        order = np.lexsort((np.arange(experts), -filled.max(axis=0), filled.argmax(axis=0)))
-    i, j = (part.ravel() for part in np.mgrid[:experts, :experts])
+        order = np.lexsort((ids[1], -filled.max(axis=0), filled.argmax(axis=0)))
+    i, j = (part.ravel() for part in np.meshgrid(*ids, indexing="ij"))
     known = table[np.isfinite(table)]
     first, second = layers
 
@@ -77,16 +95,12 @@ def expert_affinity(
         )
         axes.grid(False)
         axes.set_ylabel(f"expert of layer {first}")
-        if experts <= 32:
-            axes.set_xticks(
-                range(experts),
-                [str(e) for e in order],
-                fontsize="x-small",
-                rotation=90 if experts > 16 else 0,
-            )
-            axes.set_yticks(range(experts), [str(e) for e in range(experts)], fontsize="x-small")
-        elif not by_id:
-            axes.set_xticks([])
+        few = max(table.shape) <= _NAMED
+        rows = thin(len(ids[0]), _NAMED if few else 9)
+        # Out of order, some of many ids say nothing.
+        columns = thin(len(order), _NAMED if few else 9 if by_id else 0)
+        axes.set_yticks(rows, [str(ids[0][at]) for at in rows], fontsize="x-small")
+        axes.set_xticks(columns, [str(ids[1][order[at]]) for at in columns], fontsize="x-small", rotation=90)
         axes.set_xlabel(f"expert of layer {second}" + ("" if by_id else ", by the expert it follows most"))
         bar = canvas.colorbar(image, ax=axes, extend="both", label="over independence")
         ticks = [0.125, 0.25, 0.5, 1, 2, 4, 8]
@@ -95,10 +109,10 @@ def expert_affinity(
         bar.outline.set_edgecolor(theme.ink)
 
     top = np.argsort(-filled, axis=None, kind="stable")[: min(3, len(known))]
-    strongest = ", ".join(f"{i[at]} and {j[at]} ({table[i[at], j[at]]:.2g} times)" for at in top)
+    strongest = ", ".join(f"{i[at]} and {j[at]} ({table.flat[at]:.2g} times)" for at in top)
     twice = float((known >= 2).mean())
     gaps = table.size - len(known)
-    left = f" Grey: {gaps:,} pairs with an expert that was never chosen." if gaps else ""
+    left = f" Grey: {gaps:,} pairs with too few tokens to tell." if gaps else ""
     return Figure(
         "expert_affinity",
         f"Which experts of layer {second} follow those of layer {first}",
@@ -107,7 +121,7 @@ def expert_affinity(
         f"pairs come at least twice as often.{left}",
         "pairs of experts over independence",
         "ratio",
-        n or f"{experts:,} x {experts:,} pairs of experts",
+        n or f"{table.shape[0]:,} x {table.shape[1]:,} experts",
         seed,
         {
             f"expert_layer_{first}": i.tolist(),
@@ -117,8 +131,8 @@ def expert_affinity(
         draw,
         7.0,
         5.6,
-        f"Map of {experts} by {experts} experts of layers {first} and {second}. Most above independence: "
-        f"{strongest}. {percent(twice)} of pairs come at least twice as often as by chance.",
+        f"Map of {table.shape[0]} by {table.shape[1]} experts of layers {first} and {second}. Most above "
+        f"independence: {strongest}. {percent(twice)} of pairs come at least twice as often as by chance.",
     )
 
 
@@ -167,8 +181,6 @@ def token_reuse(
     several = len(table) > 1
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import PercentFormatter
-
         axes = canvas.add_subplot()
         if several:
             axes.fill_between(
@@ -189,7 +201,7 @@ def token_reuse(
         axes.set_xticks(steps, [f"{step:g}" for step in steps])
         axes.minorticks_off()
         axes.set_ylim(0, max(float(high.max()), level or 0.0) * 1.12 or 1.0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        shares(axes.yaxis)
         axes.set_xlabel("tokens between the two, of one request")
         axes.set_ylabel("experts in common")
         axes.legend()

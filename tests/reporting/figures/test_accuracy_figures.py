@@ -154,3 +154,17 @@ def test_unknown_verdicts_are_refused():
         scoreboard([ScoreRow("a", 1.0, "splendid")])
     with pytest.raises(ConfigError):
         ratio_histogram([ScoreRow("a", None, "direction")])
+
+
+def test_a_page_of_systems_draws_its_rows():
+    from moesim.reporting.scoreboard import scoreboard_figures
+
+    row = {"system": "a", "headline": True, "published": 2.0, "ours": 3.0, "ratio": 1.5, "swept": [1.0, 4.0]}
+    rows = [
+        {**row, "verdict": "assumption-bound"},
+        {**row, "verdict": "direction", "published": None, "ratio": None, "headline": False},
+    ]
+    board, spread = scoreboard_figures(rows)
+    assert (board.data["low"], board.data["high"]) == ([0.5], [2.0])
+    assert "1 without a ratio" in spread.caption
+    assert scoreboard_figures(rows[1:]) == []

@@ -79,6 +79,10 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert f"a {100 * inside[0]:.0f} %; b {100 * inside[1]:.0f} %" in figure.caption
     assert inside[0] > 0.5 > inside[1]
     assert "kept by a." in figure.caption
+    marks = [
+        line for line in canvas.axes[0].lines if line.get_xdata()[0] == 500 and len(line.get_xdata()) == 1
+    ]
+    assert [mark.get_ydata()[0] for mark in marks] == inside
     assert any(np.ravel(line.get_xdata()).tolist() == [500, 500] for line in canvas.axes[0].lines)
     assert "limit 500 ms" in texts(canvas)
 

@@ -33,6 +33,19 @@ def test_affinity_of_unused_experts_is_left_out_and_said():
     assert drawn(figure).axes[0].images[0].get_array().mask.sum() == 9
 
 
+def test_affinity_of_some_experts_has_their_ids():
+    figure = expert_affinity([[2.0, 0.5, 1.0], [0.5, 1.0, 3.0]], (7, 9), experts=([5, 8], [1, 40, 41]))
+    sound(figure, "2 x 3 experts")
+    assert figure.data["expert_layer_7"] == [5, 5, 5, 8, 8, 8]
+    assert figure.data["expert_layer_9"] == [1, 40, 41] * 2
+    axes = drawn(figure).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "41", "40"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["5", "8"]
+    assert "8 and 41 (3 times)" in figure.alt
+    with pytest.raises(ConfigError):
+        expert_affinity([[1.0, 1.0]], (7, 9), experts=([5, 8], [1]))
+
+
 def test_affinity_of_many_experts_stays_small():
     table = np.exp(np.random.default_rng(0).normal(0, 1, (128, 128)))
     sound(expert_affinity(table, (3, 4)))
