@@ -17,6 +17,7 @@ from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
 from moesim.reporting.documents.base import Part, Texts
+from moesim.reporting.figures import DARK, PRINT
 from moesim.reporting.gather import placement_document, prediction_document
 from moesim.result import Prediction
 from moesim.trace.types import LoadCounts, RoutingTrace
@@ -28,6 +29,8 @@ class _Labels(Part):
     labels: Texts
 
 
+#: Of an image.
+THEMES = {"light": PRINT, "dark": DARK}
 #: What a report can be, by suffix.
 FORMATS = (".html", ".pdf", ".png")
 
@@ -167,7 +170,9 @@ def write_page(document: doc.ReportDocument, path: str | os.PathLike[str], theme
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
-        raise ConfigError(Fault("has a suffix of no report", value=str(path), allowed=", ".join(FORMATS)))
+        raise ConfigError(Fault("has a suffix of no report", "path", str(path), ", ".join(FORMATS)))
+    if theme not in THEMES:
+        raise ConfigError(Fault("is no theme", "theme", theme, ", ".join(THEMES)))
     if suffix == ".html":
         from moesim.reporting.export_html import render_page
 
@@ -182,9 +187,8 @@ def write_page(document: doc.ReportDocument, path: str | os.PathLike[str], theme
             write_pdf(document, cast("IO[bytes]", stream))
         else:
             from moesim.reporting.export_png import write_png
-            from moesim.reporting.figures import DARK, PRINT
 
-            write_png(document, cast("IO[bytes]", stream), DARK if theme == "dark" else PRINT)
+            write_png(document, cast("IO[bytes]", stream), THEMES[theme])
     return Path(path)
 
 
