@@ -71,7 +71,10 @@ def tables(
             cast(IO[str], stream).write(text_of(document))
     entries = [{k: v for k, v in fit.items() if k not in ("steps", "axes")} for fit in document["fits"]]
     if json:
-        print_json({"device": made.device, "output": output, "fits": entries, "dropped": document["dropped"]})
+        print_json(
+            {"device": made.device, "output": output, "fits": entries, "dropped": document["dropped"]},
+            kind="calibration-kernels",
+        )
         return
     print_table(
         ["kernel", "dtype", "backend", "rows", "median", "p90", "bias", "shapes left out", "p90"],

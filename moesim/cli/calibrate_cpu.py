@@ -76,7 +76,7 @@ def cpu(
     with atomic_write(target) as stream:
         cast(IO[str], stream).write(text_of(description(found, facts), command))
     if json:
-        print_json({"output": target, "machine": state, **summary(found)}, seed=seed)
+        print_json({"output": target, "machine": state, **summary(found)}, kind="calibration-cpu", seed=seed)
     else:
         show(found)
         typer.echo(f"hardware file: {target}")

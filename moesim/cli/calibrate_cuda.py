@@ -59,7 +59,9 @@ def cuda(
     if json:
         measured = found.measured
         kept = ("verdict", "floor", "ceilings", "contention", "left_out", "seconds", "emulated")
-        print_json({"output": str(target), **{name: measured[name] for name in kept}})
+        print_json(
+            {"output": str(target), **{name: measured[name] for name in kept}}, kind="calibration-cuda"
+        )
     else:
         show(found)
         typer.echo(f"hardware file: {target}")

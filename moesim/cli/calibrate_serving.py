@@ -95,7 +95,9 @@ def _table(runs: Path, output: Path | None, source: str, nested: bool, json: boo
     _write(calibration, output)
     found = calibration.provenance
     if json:
-        print_json({"traits": calibration.to_dict()["traits"], **found}, inputs=[runs])
+        print_json(
+            {"traits": calibration.to_dict()["traits"], **found}, kind="calibration-serving", inputs=[runs]
+        )
         return
     counts = ", ".join(f"{n} {name}" for name, n in found["rows"].items())
     for name, title in (
@@ -155,7 +157,9 @@ def _own(path: Path, output: Path | None, source: str, onto: Path | None, given:
             for i, run in enumerate(runs)
         ]
         traits = {name: asdict(calibration.traits[name]) for name in backends}
-        print_json({"runs": lines, "errors": errors, "traits": traits}, inputs=[path])
+        print_json(
+            {"runs": lines, "errors": errors, "traits": traits}, kind="calibration-runs", inputs=[path]
+        )
         return
     print_table(
         ["run", "TPOT, ms", "predicted before", "from the others", "TTFT, ms", "before", "from the others"],
@@ -199,7 +203,9 @@ def _replayed(
     changed = [name for name, traits in calibration.traits.items() if traits != known.traits.get(name)]
     if json:
         traits = {name: asdict(calibration.traits[name]) for name in changed}
-        print_json({"runs": [asdict(one) for one in found], "traits": traits}, inputs=[path])
+        print_json(
+            {"runs": [asdict(one) for one in found], "traits": traits}, kind="calibration-runs", inputs=[path]
+        )
         return
     for title, errors in (
         ("before", [one.before for one in found]),

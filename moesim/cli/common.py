@@ -23,7 +23,11 @@ def stderr(text: str) -> None:
 
 
 def print_json(
-    document: Mapping[str, Any], *, inputs: Iterable[str | Path] = (), seed: int | None = None
+    document: Mapping[str, Any],
+    *,
+    kind: str,
+    inputs: Iterable[str | Path] = (),
+    seed: int | None = None,
 ) -> None:
     """Print one JSON document with schema version and provenance; NaN and infinity become null.
 
@@ -31,12 +35,19 @@ def print_json(
     ----------
     document
         The command's own fields.
+    kind
+        What the document is of, so that whoever reads it need not guess. A document's own ``kind`` stays.
     inputs
         Files that were read; their SHA-256 goes into the provenance.
     seed
         The seed, if anything was random.
     """
-    whole = {"schema_version": SCHEMA_VERSION, **document, "provenance": provenance(inputs, seed)}
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        **document,
+        "provenance": provenance(inputs, seed),
+    }
     typer.echo(json.dumps(clean(whole), indent=2, allow_nan=False))
 
 

@@ -66,7 +66,7 @@ def demo(
             "plan": str(plan_path),
             "report": str(report_path),
         }
-        print_json(document, inputs=inputs, seed=_SEED)
+        print_json(document, kind="demo", inputs=inputs, seed=_SEED)
         return
     _show(placed)
     _show_routing(uniform, real)

@@ -55,7 +55,7 @@ def list_(as_json: Json = False) -> None:
         {"kind": kind, "title": KINDS[kind], "machines": [m.name for m in members]}
         for kind, members in groups.items()
     ]
-    print_json({"groups": heads, "machines": rows}, inputs=[m.path for m in machines])
+    print_json({"groups": heads, "machines": rows}, kind="machines", inputs=[m.path for m in machines])
 
 
 @app.command()
@@ -78,7 +78,7 @@ def show(
         typer.echo(read_text(Path(machine.path)), nl=False)
         return
     if as_json:
-        print_json(document(machine), inputs=[machine.path])
+        print_json(document(machine), kind="hardware", inputs=[machine.path])
         return
     typer.echo(f"{machine.name}: {machine.title}")
     typer.echo(
@@ -120,7 +120,11 @@ def check(
             }
             for report in reports
         ]
-        print_json({"ok": not faulty, "files": files}, inputs=[report.path for report in reports])
+        print_json(
+            {"ok": not faulty, "files": files},
+            kind="hardware-check",
+            inputs=[report.path for report in reports],
+        )
     else:
         for report in reports:
             typer.echo(f"{'FAULTY' if report.faults else 'ok':6}  {report.path}")
@@ -139,6 +143,6 @@ def schema(as_json: Json = False) -> None:
     from moesim.hardware.spec import json_schema
 
     if as_json:
-        print_json({"schema": json_schema()})
+        print_json({"schema": json_schema()}, kind="hardware-schema")
     else:
         typer.echo(json.dumps(json_schema(), indent=2))

@@ -66,7 +66,7 @@ def traffic(
             ],
             "algorithms": [{"collective": c, "algorithm": a, "seconds": s} for c, a, s in ways],
         }
-        print_json(document, inputs=[machine.path, *([matrix] if matrix else [])])
+        print_json(document, kind="hardware-traffic", inputs=[machine.path, *([matrix] if matrix else [])])
         return
     typer.echo(
         f"{machine.name}, {len(sent)} devices:"

@@ -43,7 +43,7 @@ def list_models(
             }
         )
     if json:
-        print_json({"models": rows})
+        print_json({"models": rows}, kind="models")
         return
     print_table(
         ("name", "type", "layers", "experts", "top-k", "total B", "active B"),
@@ -79,7 +79,7 @@ def show(
     model = load_model(name)
     document = _document(model, dtype, kv_cache_dtype, context)
     if json:
-        print_json(document, inputs=[model.path])
+        print_json(document, kind="model", inputs=[model.path])
     else:
         _print(model, document)
 

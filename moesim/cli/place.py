@@ -181,7 +181,7 @@ def place(
             p for p in (*fitted, evaluate_on, found_model.path, found_hardware and found_hardware.path) if p
         ]
         document = placed.to_dict() | ({"report": report} if report else {})
-        print_json({"model": found_model.name, **document}, inputs=paths, seed=seed)
+        print_json({"model": found_model.name, **document}, kind="placement", inputs=paths, seed=seed)
         return
     show(placed)
     if report is not None:

@@ -82,7 +82,9 @@ def check_file(
             name: {"mean": j.mean, "worst": j.worst, "per_layer": j.per_layer} for name, j in judged.items()
         }
         document: dict[str, Any] = {"model": model.name, **checked.to_dict(), "load_imbalance": imbalance}
-        print_json(document, inputs=[path, *loads, *([model.path] if model.path else [])])
+        print_json(
+            document, kind="placement-check", inputs=[path, *loads, *([model.path] if model.path else [])]
+        )
     else:
         _show(checked, model, judged)
     if not checked.ok:

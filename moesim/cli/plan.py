@@ -190,7 +190,7 @@ def plan(
     except InfeasibleError as error:
         progress.end()
         if json:
-            print_json(infeasible_document(error, asked), inputs=asked.inputs, seed=seed)
+            print_json(infeasible_document(error, asked), kind="plan", inputs=asked.inputs, seed=seed)
         else:
             show_infeasible(error)
         raise
@@ -208,7 +208,7 @@ def plan(
     if json:
         document = document_of(result, asked.traffic, asked.slo, asked.quoted.hardware, gains)
         document |= {"launch": started.to_dict(), "written": written, "warnings": notes}
-        print_json(document, inputs=asked.inputs, seed=seed)
+        print_json(document, kind="plan", inputs=asked.inputs, seed=seed)
         return
     show(result, asked.slo, asked.traffic, gains, started)
     for path in written:

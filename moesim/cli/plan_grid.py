@@ -43,7 +43,7 @@ def run_grid(
     for warning in done.warnings:
         stderr(f"warning: {warning}")
     if json:
-        print_json(_document(done), inputs=[path], seed=done.study.base["seed"])
+        print_json(_document(done), kind="study", inputs=[path], seed=done.study.base["seed"])
     else:
         _show(done)
     if done.failed or not done.statuses.get("ok"):
@@ -56,7 +56,7 @@ def _look(path: str, out: str | None, sql: str, json: bool) -> None:
     found, missing = query_study(path, sql, out)
     rows = found.to_pylist()
     if json:
-        print_json({"rows": rows, "missing": missing}, inputs=[path])
+        print_json({"rows": rows, "missing": missing}, kind="study-query", inputs=[path])
     else:
         print_table(found.column_names, [[_cell(v) for v in row.values()] for row in rows])
     if missing:
@@ -82,7 +82,7 @@ def _reasons(done: Done) -> list[tuple[int, str, str]]:
 def _document(done: Done) -> dict[str, Any]:
     return {
         "study": done.study.name,
-        "kind": done.study.kind,
+        "evaluates": done.study.kind,
         "configurations": len(done.table),
         "found": done.found,
         "computed": done.computed,

@@ -130,13 +130,13 @@ def predict(
         answer = run(*question, **settings)
     except InfeasibleError as error:
         if json:
-            print_json(infeasible(error), inputs=inputs, seed=seed)
+            print_json(infeasible(error), kind="prediction", inputs=inputs, seed=seed)
         raise
     if timeline is not None:
         step_timeline(*question, **settings).write(timeline, timeline_ranks)
     notes = [*(routing.warnings if routing is not None else ()), *answer.warnings]
     if json:
-        print_json(answer.to_dict() | {"warnings": notes}, inputs=inputs, seed=seed)
+        print_json(answer.to_dict() | {"warnings": notes}, kind="prediction", inputs=inputs, seed=seed)
         return
     show(answer)
     for note in notes:

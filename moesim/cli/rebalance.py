@@ -172,7 +172,9 @@ def rebalance(
     if json:
         paths = [p for p in (*trace, start, found_model.path, found_hardware.path) if p]
         document = {"model": found_model.name, "hardware": found_hardware.name, **found.to_dict()}
-        print_json(document | ({"output": output} if output else {}), inputs=paths, seed=seed)
+        print_json(
+            document | ({"output": output} if output else {}), kind="rebalancing", inputs=paths, seed=seed
+        )
         return
     show(found)
     if output is not None:

@@ -81,7 +81,7 @@ def advise(
     )
     about = {"trace": path, "hardware": machine.name, "model": known.name, "cache_fraction": cache_fraction}
     if json:
-        print_json({**about, **found.to_dict()}, inputs=[path], seed=seed)
+        print_json({**about, **found.to_dict()}, kind="replay-advice", inputs=[path], seed=seed)
         return
     _show(found)
 

@@ -116,10 +116,11 @@ def replay_hits(
         else:
             answer = consistency_answer(routing, asked.seed)
         whole = {"trace": path, **answer.document}
+        kind = "replay-curve" if curve else "replay-consistency"
         if asked.output is not None:
-            _write(asked.output, whole, [path], asked.seed)
+            _write(asked.output, whole, kind, [path], asked.seed)
         if json:
-            print_json(whole, inputs=[path], seed=asked.seed)
+            print_json(whole, kind=kind, inputs=[path], seed=asked.seed)
         else:
             answer.show()
         return
@@ -127,9 +128,9 @@ def replay_hits(
     whole = document(path, found, asked)
     inputs = [path, *([asked.popular] if asked.popular else [])]
     if asked.output is not None:
-        _write(asked.output, whole, inputs, asked.seed)
+        _write(asked.output, whole, "replay", inputs, asked.seed)
     if json:
-        print_json(whole, inputs=inputs, seed=asked.seed)
+        print_json(whole, kind="replay", inputs=inputs, seed=asked.seed)
     else:
         _show(found)
 
@@ -382,11 +383,11 @@ def document(path: str, found: Sequence[Replayed], asked: Asked) -> dict[str, An
     return whole
 
 
-def _write(path: str, whole: dict[str, Any], inputs: Sequence[str], seed: int) -> None:
+def _write(path: str, whole: dict[str, Any], kind: str, inputs: Sequence[str], seed: int) -> None:
     from moesim.files import atomic_write
     from moesim.provenance import clean, provenance
 
-    full = {"schema_version": SCHEMA_VERSION, **whole, "provenance": provenance(inputs, seed)}
+    full = {"schema_version": SCHEMA_VERSION, "kind": kind, **whole, "provenance": provenance(inputs, seed)}
     with atomic_write(path) as stream:
         stream.write(dumps(clean(full), indent=2, allow_nan=False) + "\n")  # type: ignore[call-overload]
 

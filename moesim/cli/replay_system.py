@@ -134,7 +134,12 @@ def replay_systems(
     if json:
         first = found[0].to_dict() if len(found) == 1 else {}
         rows = [outcome.to_dict() for outcome in found]
-        print_json({**first, **about, "rows": rows}, inputs=[path, *([train] if train else [])], seed=seed)
+        print_json(
+            {**first, **about, "rows": rows},
+            kind="replay-systems",
+            inputs=[path, *([train] if train else [])],
+            seed=seed,
+        )
         return
     source = train or "other requests of the trace"
     stderr(

@@ -53,7 +53,9 @@ def report(
     if json:
         kinds = [result.kind for result in document.results]
         print_json(
-            {"report": str(output), "bytes": output.stat().st_size, "results": kinds}, inputs=documents
+            {"report": str(output), "bytes": output.stat().st_size, "results": kinds},
+            kind="page",
+            inputs=documents,
         )
         return
     typer.echo(f"report: {output} ({len(document.results)} result(s))")

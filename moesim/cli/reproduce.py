@@ -69,7 +69,7 @@ def reproduce(
 
         write_scoreboard(found, html, provenance([trace] if trace else [], seed))
     if json:
-        print_json(found, inputs=[trace] if trace else [], seed=seed)
+        print_json(found, kind="scoreboard", inputs=[trace] if trace else [], seed=seed)
         return
     _rows(found["rows"])
     if wanted:

@@ -31,7 +31,7 @@ def info(path: _Path, json: Json = False) -> None:
     trace = load_requests(path)
     document = _document(trace, path)
     if json:
-        print_json(document, inputs=[path])
+        print_json(document, kind="requests", inputs=[path])
     else:
         _print(document, path)
 
@@ -137,7 +137,12 @@ def _write(
     lost, name = write_requests(trace, output, to), format_of(output, to)
     if json:
         document = {"written": str(output), "format": name, "requests": len(trace)}
-        print_json({**document, "lost": lost, "warnings": trace.warnings}, inputs=files, seed=seed)
+        print_json(
+            {**document, "lost": lost, "warnings": trace.warnings},
+            kind="requests-conversion",
+            inputs=files,
+            seed=seed,
+        )
         return
     for warning in trace.warnings:
         stderr(f"warning: {warning}")

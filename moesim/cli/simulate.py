@@ -360,13 +360,13 @@ def simulate(
         )  # fmt: skip
     except InfeasibleError as error:
         if json:
-            print_json(infeasible(error), inputs=inputs, seed=seed)
+            print_json(infeasible(error), kind="simulation", inputs=inputs, seed=seed)
         raise
     notes += routing.warnings if routing is not None else ()
     document = outputs.document(summary, outcome, notes, offload=box.document(outcome))
     outputs.write(document, outcome, limits, cuts, inputs, seed)
     if json:
-        print_json(document, inputs=inputs, seed=seed)
+        print_json(document, kind="simulation", inputs=inputs, seed=seed)
         return
     show(document)
     for note in document["warnings"]:

@@ -91,7 +91,12 @@ def _write_document(path: Path, document: Mapping[str, Any], inputs: Sequence[An
     from moesim.files import atomic_write
     from moesim.provenance import clean, provenance
 
-    whole = {"schema_version": SCHEMA_VERSION, **document, "provenance": provenance(inputs, seed)}
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "simulation",
+        **document,
+        "provenance": provenance(inputs, seed),
+    }
     with atomic_write(path) as stream:
         cast("IO[str]", stream).write(json.dumps(clean(whole), indent=2, allow_nan=False) + "\n")
 

@@ -56,7 +56,7 @@ def info(
 
     summary = summarise(path, **_hints(model, num_experts), top_k=top_k)
     if json:
-        print_json(_document(summary, path), inputs=[path])
+        print_json(_document(summary, path), kind="trace", inputs=[path])
     else:
         _print(summary, path)
 
@@ -109,7 +109,7 @@ def _say_written(
 ) -> None:
     if json:
         document = {"written": str(output), "format": wanted, "lost": lost, "warnings": warnings}
-        print_json(document, inputs=[path, output])
+        print_json(document, kind="trace-conversion", inputs=[path, output])
         return
     for warning in warnings:
         stderr(f"warning: {warning}")

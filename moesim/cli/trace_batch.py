@@ -104,7 +104,7 @@ def batch(
         files.append(Path(arrivals))
     document = _document(steps, trace, step_s, output, counts)
     if json:
-        print_json(document, inputs=files, seed=seed)
+        print_json(document, kind="trace-batches", inputs=files, seed=seed)
     else:
         _print(document, path)
 

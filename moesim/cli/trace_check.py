@@ -48,7 +48,7 @@ def check(
         top_k=top_k,
     )
     if json:
-        print_json(_document(report, path), inputs=[path])
+        print_json(_document(report, path), kind="trace-check", inputs=[path])
     else:
         _print(report, path)
     if not report.ok:

@@ -72,7 +72,7 @@ def compare(
     names = [f"{first.name} (prefill)", f"{first.name} (decode)"] if by_phase else [p.name for p in paths]
     warnings = list(dict.fromkeys(w for trace in traces for w in trace.warnings))
     if json:
-        print_json(_document(found, names, warnings), inputs=paths)
+        print_json(_document(found, names, warnings), kind="trace-comparison", inputs=paths)
         return
     _print(found, names)
     for warning in warnings:

@@ -61,7 +61,9 @@ def displace(
     if json:
         rows = [{"capacity_factor": f, **one.to_dict()} for f, one in zip(factors, found, strict=True)]
         document = {"batch": batch, "tokens": tokens, "order": order, "rows": rows}
-        print_json(document | {"warnings": trace.warnings}, inputs=[path], seed=seed)
+        print_json(
+            document | {"warnings": trace.warnings}, kind="trace-displacement", inputs=[path], seed=seed
+        )
         return
     for warning in trace.warnings:
         stderr(f"warning: {warning}")

@@ -43,7 +43,7 @@ def fetch(
     with _bar() as progress:
         files = room.fetch(trace, folder, progress=progress)
     if json:
-        print_json(_document(trace, folder, files), inputs=[])
+        print_json(_document(trace, folder, files), kind="trace-fetch", inputs=[])
         return
     unknown = [f for f in files if not f.verified]
     for file in unknown:
@@ -61,7 +61,7 @@ def _files(n: int) -> str:
 
 def _list(traces: list[PublicTrace], json: bool) -> None:
     if json:
-        print_json({"traces": [_entry(t) for t in traces]})
+        print_json({"traces": [_entry(t) for t in traces]}, kind="traces")
         return
     rows = [
         (t.name, t.kind.replace("_", " "), len(t.files), t.licence.split(" (")[0], t.title) for t in traces

@@ -211,7 +211,7 @@ def _report(
             "assumed": made.assumed,
             "check": [asdict(r) | {"error": r.error, "passes": r.passes} for r in rows],
         }
-        print_json(document, inputs=inputs, seed=seed)
+        print_json(document, kind="trace-generation", inputs=inputs, seed=seed)
         return
     for line in made.assumed:
         stderr(f"assumed: {line}")

@@ -70,7 +70,9 @@ def record(
             "max_over_mean": {"mean": skew.mean(), "worst": skew.max()},
             "warnings": done.warnings,
         }
-        print_json(document, inputs=[model_dir / "config.json", prompts, output], seed=seed)
+        print_json(
+            document, kind="trace-recording", inputs=[model_dir / "config.json", prompts, output], seed=seed
+        )
         return
     rows: list[tuple[str, object]] = [
         ("model", summary.header.model),

@@ -120,7 +120,7 @@ def stats(
             found = find(path, about, whole.model, hardware, seed, progress)
         document |= found.to_dict()
     if json:
-        print_json(document, inputs=[path], seed=seed)
+        print_json(document, kind="trace-statistics", inputs=[path], seed=seed)
         return
     if found is not None and alone:
         show(path, found)

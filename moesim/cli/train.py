@@ -112,7 +112,9 @@ def train(
             _check(recipe)
             result = find(found_model, found_hardware, recipe, causal_halved=causal_halved)
             if json:
-                print_json(_searched(found_model, found_hardware, result, top), inputs=inputs)
+                print_json(
+                    _searched(found_model, found_hardware, result, top), kind="training-search", inputs=inputs
+                )
             else:
                 _show_search(found_model, found_hardware, recipe, result, top)
             return
@@ -128,11 +130,14 @@ def train(
                     "available": error.available,
                     **error.details,
                 },
+                kind="training",
                 inputs=inputs,
             )
         raise
     if json:
-        print_json(_document(found_model, found_hardware, layout, recipe, done), inputs=inputs)
+        print_json(
+            _document(found_model, found_hardware, layout, recipe, done), kind="training", inputs=inputs
+        )
         return
     _show(found_model, found_hardware, layout, recipe, done)
 

@@ -33,7 +33,9 @@ def kernels(
     errors = validate_kernels(folder, device, backend or BACKENDS)
     totals = summary(errors)
     if json:
-        print_json({"rows": [error.to_dict() for error in errors], "summary": totals})
+        print_json(
+            {"rows": [error.to_dict() for error in errors], "summary": totals}, kind="validation-kernels"
+        )
         return
     print_table(
         ["device", "kernel", "dtype", "measured", "modelled by", "n", "median", "mean", "p90", "bias"],

@@ -22,7 +22,7 @@ def published(
 
     document = published_document(compare_published(read_published(path)))
     if json:
-        print_json(document, inputs=[path])
+        print_json(document, kind="validation-published", inputs=[path])
         return
     _rows([row for row in document["rows"] if row["status"] == "predicted"])
     typer.echo()

@@ -79,7 +79,7 @@ def reference(
 
         write_reference(document, page, seen)
     if json:
-        print_json(document, inputs=[kept] if kept else [], seed=seed)
+        print_json(document, kind="validation-reference", inputs=[kept] if kept else [], seed=seed)
     else:
         show(document, written)
     verdict = found["summary"]["verdict"]

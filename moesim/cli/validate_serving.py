@@ -129,7 +129,9 @@ def _rows(path: Path, out: Path | None, calibration: str | None, json: bool) -> 
             "summary": found.summary() | {"accepted": accepted, "calibration": of},
             "written": str(out) if out is not None else None,
         }
-        print_json(document, inputs=[path, *([calibration] if calibration else [])])
+        print_json(
+            document, kind="validation-serving", inputs=[path, *([calibration] if calibration else [])]
+        )
         return
     print_evaluation(found, accepted)
     print_calibration(found, used, accepted)
@@ -155,6 +157,7 @@ def _runs(path: Path, out: Path | None, given: Given, calibration: str | None, s
         written = str(out) if out is not None else None
         print_json(
             {"rows": documents, "summary": summarise_runs(results), "written": written},
+            kind="validation-runs",
             inputs=inputs,
             seed=seed,
         )

@@ -38,7 +38,9 @@ def answer(tmp_path_factory):
 def test_the_document_has_stable_names(answer):
     _, document, _ = answer
     assert document["schema_version"] == 1
+    assert document["kind"] == "plan"
     assert set(document) == {
+        "kind",
         "schema_version", "feasible", "slo", "traffic", "currency", "prices", "minimised", "plan", "pareto",
         "confirmed", "refuted", "ranked", "refused", "searched", "seconds", "sensitivities", "launch",
         "written", "warnings", "provenance",

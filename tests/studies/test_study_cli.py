@@ -53,6 +53,7 @@ def test_the_summary_says_what_there_is(ran, capsys):
 def test_json_is_one_document(ran, capsys):
     run_grid(str(ran[0]), json=True)
     document = json.loads(capsys.readouterr().out)
+    assert (document["kind"], document["evaluates"]) == ("study", "predict")
     assert document["configurations"] == document["found"] == 6
     assert document["computed"] == 0
     assert document["statuses"] == {"ok": 4, "invalid": 2}

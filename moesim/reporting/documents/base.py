@@ -15,7 +15,8 @@ MAX_LAYERS, MAX_EXPERTS, MAX_SLOTS = 2048, 8192, 65536
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: _UNPRINTABLE.sub("\ufffd", text))]
 Positive = Annotated[float, Field(ge=1e-12, le=1e15)]
-Count = Annotated[float, Field(ge=0, le=1e18)]
+Rate = Annotated[float, Field(ge=1e-12, le=1e21)]
+Count = Annotated[float, Field(ge=0, le=1e21)]
 Signed = Annotated[float, Field(ge=-1e15, le=1e15)]
 #: Largest over mean: one is even, and the sum may round to a little less.
 Ratio = Annotated[float, Field(ge=0.999, le=MAX_SLOTS)]
@@ -56,6 +57,11 @@ class Document(Part):
     @property
     def traits(self) -> tuple[str, ...]:
         """What may tell it apart from others of its kind, the most telling first: labels are made of it."""
+        return ()
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Hardware behind the numbers."""
         return ()
 
 

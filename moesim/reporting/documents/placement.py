@@ -162,6 +162,13 @@ class PlacementDocument(Document):
         """Model, ranks, copies."""
         return (self.model, f"placement on {self.ranks} ranks", f"{self.redundant} redundant")
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What it was priced on; empty words where the data does not name it."""
+        priced = self.details.predicted if self.details else {}
+        named = dict.fromkeys(answer.hardware for answer in priced.values())
+        return tuple(named) or (("",) if self.predicted else ())
+
     @model_validator(mode="after")
     def _consistent(self) -> PlacementDocument:
         layers = len(self.moe_layer_ids)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from moesim.reporting.documents.base import Count, Degree, Document, Part, Positive, Ratio, Signed, Text
+from moesim.reporting.documents.base import Count, Degree, Document, Part, Positive, Rate, Ratio, Signed, Text
 
 
 class Layout(Part):
@@ -65,6 +65,38 @@ class OpTime(Part):
     bound_by: Text
 
 
+class RooflinePoint(Part):
+    """One operation of a decode step on one rank."""
+
+    op: Text
+    flops: Count
+    bytes: Count
+    seconds: Count
+    roof: Text
+    bound_by: Text = ""
+
+
+class Roof(Part):
+    """Peaks of a device, for one data type."""
+
+    name: Text
+    flops_per_s: Rate
+    bytes_per_s: Rate
+
+
+class Roofline(Part):
+    """Operations under the roofs of the device."""
+
+    ops: Annotated[list[RooflinePoint], Field(max_length=500)] = []
+    roofs: Annotated[list[Roof], Field(max_length=100)] = []
+
+    @property
+    def drawn(self) -> list[RooflinePoint]:
+        """Operations that have a place under a roof."""
+        names = {roof.name for roof in self.roofs}
+        return [p for p in self.ops if p.roof in names and min(p.flops, p.bytes, p.seconds) > 0]
+
+
 class PredictionDocument(Document):
     """What `moesim predict --json` prints."""
 
@@ -97,6 +129,7 @@ class PredictionDocument(Document):
     interval: Interval | None = None
     bottleneck: Annotated[list[ResourceShare], Field(max_length=100)] = []
     breakdown: Annotated[list[OpTime], Field(max_length=500)] = []
+    roofline: Roofline | None = None
 
     @property
     def num_devices(self) -> int:
@@ -129,3 +162,8 @@ class PredictionDocument(Document):
             f"{self.input_len:g} in, {self.output_len:g} out",
             f"{self.request_rate:g} requests/s" if self.request_rate else f"{self.concurrency:g} requests",
         )
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What it was predicted for."""
+        return (self.hardware,)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moesim.reporting.svg import Figure
+    from moesim.reporting.documents import Document
+    from moesim.reporting.figures import Figure
     from moesim.reporting.tiles import Tile
 
 Row = tuple[str, ...]
@@ -95,6 +96,12 @@ def filled(*points: tuple[str, Iterable[str]]) -> Points:
 def unique(texts: Iterable[str]) -> tuple[str, ...]:
     """Each text once, in order."""
     return tuple(dict.fromkeys(texts))
+
+
+def seed_of(documents: Sequence[Document]) -> int | None:
+    """The seed that all share; None if there is none."""
+    seeds = {document.provenance.seed for document in documents}
+    return seeds.pop() if len(seeds) == 1 else None
 
 
 def each(sentence: str, label: str) -> str:

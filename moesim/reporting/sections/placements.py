@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from moesim.reporting import load_figures, tiles, time_figures
+from moesim.reporting import figures, tiles
 from moesim.reporting.documents import (
     PLACEMENTS,
     PRICED,
     Details,
     Imbalance,
     PlacementDocument,
+    PredictionDocument,
     Price,
     Redundancy,
 )
+from moesim.reporting.figures import Figure
 from moesim.reporting.sections import predictions
 from moesim.reporting.sections.parts import (
     Answer,
@@ -29,41 +31,21 @@ from moesim.reporting.sections.parts import (
 )
 
 
+def sections_of(
+    placements: Sequence[PlacementDocument], labels: Sequence[str], several: bool
+) -> list[Section]:
+    """What a page says of placements: how they compare, then each."""
+    found = [_compared(placements, labels)] if len(placements) > 1 else []
+    for nth, (placement, label) in enumerate(zip(placements, labels, strict=True)):
+        found.append(section(placement, label if several or len(placements) > 1 else "", f"p{nth + 1}"))
+    return found
+
+
 def section(document: PlacementDocument, title: str, key: str) -> Section:
     """What a page says of one placement."""
     details = document.details or Details()
-    seed = document.provenance.seed
-    figures, missing = [], []
-    figures.append(
-        load_figures.imbalance_by_layer(
-            f"{key}-layers", document.load_imbalance, document.lower_bound, document.moe_layer_ids, seed
-        )
-    )
-    if details.rank_loads is not None:
-        figures.append(load_figures.rank_loads(f"{key}-ranks", details.rank_loads))
-    else:
-        missing.append(
-            "The load of each rank before and after: the data holds none, or experts in order do not divide."
-        )
-    if document.prices:
-        figures.append(time_figures.prices(f"{key}-prices", document.prices))
     answers = [details.predicted[name] for name in PRICED if name in details.predicted]
     names = [PRICED[name] for name in PRICED if name in details.predicted]
-    if answers:
-        figures.append(time_figures.breakdown(f"{key}-time", answers, names))
-        figures.append(time_figures.against_bounds(f"{key}-bounds", answers, names))
-    elif document.predicted:
-        missing.append("Time breakdown, bounds and intervals of each placement: the data holds only totals.")
-    else:
-        missing.append("Every price: no hardware was named.")
-    if details.loads:
-        figures.append(
-            load_figures.expert_load_map(
-                f"{key}-experts", details.loads, document.moe_layer_ids, document.ranks
-            )
-        )
-    else:
-        missing.append("The map of expert load: the data holds no load of single experts.")
     found = [imbalance(document)]
     if document.predicted:
         found.append(priced(document.predicted))
@@ -78,16 +60,135 @@ def section(document: PlacementDocument, title: str, key: str) -> Section:
     if answers:
         found.append(predictions.broken_down(answers, names))
     found.append(layers(document))
+    shown, missing = _figures(document, answers, names)
     return Section(
         key,
         title,
         answer(document),
-        tuple(figures),
+        tuple(shown),
         tuple(found),
         tuple(missing),
         unique(document.warnings),
         tiles.of_placement(document),
     )
+
+
+def _figures(
+    document: PlacementDocument, answers: Sequence[PredictionDocument], names: Sequence[str]
+) -> tuple[list[Figure], list[str]]:
+    """Figures, and what is missing."""
+    details = document.details or Details()
+    seed = document.provenance.seed
+    shown, missing = [_balance_by_layer(document)], []
+    if details.rank_loads is not None:
+        loads = details.rank_loads
+        shown.append(figures.rank_loads(loads.contiguous, loads.plan, loads.layer_id, seed=seed))
+    else:
+        missing.append(
+            "The load of each rank before and after: the data holds none, or experts in order do not divide."
+        )
+    if document.prices:
+        shown.append(_gain(document))
+    if answers:
+        shown += [predictions.breakdown(answers, names), predictions.against_bounds(answers, names)]
+    elif document.predicted:
+        missing.append("Time breakdown, bounds and intervals of each placement: the data holds only totals.")
+    else:
+        missing.append("Every price: no hardware was named.")
+    if any(map(any, details.loads)):
+        shown.append(
+            figures.expert_load_map(details.loads, document.moe_layer_ids, ranks=document.ranks, seed=seed)
+        )
+    else:
+        missing.append("The map of expert load: the data holds no load of single experts.")
+    return shown, missing
+
+
+def _balance_by_layer(document: PlacementDocument) -> Figure:
+    judged = {name: document.load_imbalance[name] for name in PLACEMENTS if name in document.load_imbalance}
+    return figures.imbalance_by_layer(
+        {name: one.fitted.per_layer for name, one in judged.items()},
+        document.moe_layer_ids,
+        bound=document.lower_bound.per_layer,
+        elsewhere={n: one.evaluated.per_layer for n, one in judged.items() if one.evaluated is not None}
+        or None,
+        seed=document.provenance.seed,
+    )
+
+
+def _gain(document: PlacementDocument) -> Figure:
+    curves = {
+        name: [getattr(point, f"{name}_tpot_s") for point in document.prices]
+        for name in ("before", "balanced", "after")
+    }
+    return figures.gain_by_batch(
+        [point.tokens_per_rank for point in document.prices],
+        {name: values for name, values in curves.items() if any(v is not None for v in values)},
+        seed=document.provenance.seed,
+    )
+
+
+def _compared(placements: Sequence[PlacementDocument], labels: Sequence[str]) -> Section:
+    """Placements side by side."""
+    best = min(range(len(placements)), key=lambda i: _busiest(placements[i]))
+    lead = (
+        f"Of {len(placements)} placements, {labels[best]} has the most even ranks: the busiest one has "
+        f"{ratio(placements[best].load_imbalance['plan'].fitted.mean)} times the mean load."
+    )
+    rates = {i: p.predicted["after"].output_throughput for i, p in enumerate(placements) if p.predicted}
+    if len(rates) > 1:
+        fast = max(rates, key=lambda i: rates[i])
+        lead += f" {labels[fast]} is predicted to give most: {rates[fast]:,.0f} output tokens/s."
+    doubts = [] if len(set(map(_loads_of, placements))) == 1 else [
+        "The placements are not of the same model, ranks or redundancy: what differs is not the plan alone."
+    ]  # fmt: skip
+    lines: list[tuple[str, list[str]]] = [
+        ("model", [p.model or "-" for p in placements]),
+        ("ranks", [str(p.ranks) for p in placements]),
+        ("redundant experts per layer", [str(p.redundant) for p in placements]),
+        ("imbalance before, mean layer", [_before(p) for p in placements]),
+        (
+            "imbalance of the plan, mean layer",
+            [fixed(p.load_imbalance["plan"].fitted.mean) for p in placements],
+        ),
+        (
+            "imbalance of the plan, worst layer",
+            [fixed(p.load_imbalance["plan"].fitted.worst) for p in placements],
+        ),
+        ("lower bound, mean layer", [fixed(p.lower_bound.mean) for p in placements]),
+        *(
+            (title, [cell(p.predicted[name]) if name in p.predicted else "-" for p in placements])
+            for title, name, cell in (
+                ("output tokens/s before", "before", lambda price: f"{price.output_throughput:,.0f}"),
+                ("output tokens/s with the plan", "after", lambda price: f"{price.output_throughput:,.0f}"),
+                ("TPOT with the plan, ms", "after", lambda price: in_ms(price.tpot_s)),
+            )
+        ),
+    ]
+    rows = tuple((name, *cells) for name, cells in lines if set(cells) != {"-"})
+    return Section(
+        "placements",
+        "Placements",
+        Answer(lead, filled(("Uncertain", doubts))),
+        (),
+        (Table("Placements", ("", *labels), rows, compares=True),),
+        (),
+        (),
+    )
+
+
+def _busiest(document: PlacementDocument) -> float:
+    mean = document.load_imbalance["plan"].fitted.mean
+    return float("inf") if mean is None else mean
+
+
+def _loads_of(document: PlacementDocument) -> tuple[object, ...]:
+    return document.model, document.ranks, document.redundant
+
+
+def _before(document: PlacementDocument) -> str:
+    before = document.load_imbalance.get("contiguous")
+    return "-" if before is None else fixed(before.fitted.mean)
 
 
 def answer(document: PlacementDocument) -> Answer:

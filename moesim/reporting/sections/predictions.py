@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from moesim.reporting import tiles, time_figures
+from moesim.reporting import figures, tiles
 from moesim.reporting.documents import PredictionDocument
+from moesim.reporting.figures import Figure
 from moesim.reporting.sections.parts import (
     Answer,
     Section,
@@ -15,10 +17,13 @@ from moesim.reporting.sections.parts import (
     filled,
     fixed,
     in_ms,
+    seed_of,
     short,
     unique,
 )
-from moesim.reporting.svg import shorten
+
+#: Answers with a roofline of their own.
+_ROOFLINES = 3
 
 #: Resources of a bottleneck, as a reader calls them.
 RESOURCES = {
@@ -36,28 +41,80 @@ RESOURCES = {
 }
 
 
-def section(answers: Sequence[PredictionDocument], labels: Sequence[str], title: str = "") -> Section:
-    """What a page says of predictions."""
-    brief = [shorten(label, 34) for label in labels]
-    figures, missing = [], []
+def sections_of(answers: Sequence[PredictionDocument], labels: Sequence[str], several: bool) -> list[Section]:
+    """What a page says of predictions: all of them side by side."""
+    missing = []
+    shown: list[Figure] = []
     if any(answer.breakdown for answer in answers):
-        figures.append(time_figures.breakdown("predictions-time", answers, brief))
+        shown.append(breakdown(answers, labels))
     else:
         missing.append("The time breakdown: no document holds a 'breakdown'.")
-    figures.append(time_figures.against_bounds("predictions-bounds", answers, brief))
+    shown.append(against_bounds(answers, labels))
+    shown += rooflines(answers, labels)
+    if not any(answer.roofline for answer in answers):
+        missing.append("The roofline of the operations: no document holds a 'roofline'.")
     found = [compared(answers, labels)]
-    if figures and any(answer.breakdown for answer in answers):
+    if any(answer.breakdown for answer in answers):
         found.append(broken_down(answers, labels))
-    return Section(
-        "predictions",
-        title,
-        answer(answers, labels),
-        tuple(figures),
-        tuple(found),
-        tuple(missing),
-        unique(warning for answer in answers for warning in answer.warnings),
-        tiles.of_predictions(answers, labels),
+    return [
+        Section(
+            "predictions",
+            "Predictions" if several else "",
+            answer(answers, labels),
+            tuple(shown),
+            tuple(found),
+            tuple(missing),
+            unique(warning for answer in answers for warning in answer.warnings),
+            tiles.of_predictions(answers, labels),
+        )
+    ]
+
+
+def breakdown(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Figure:
+    """Where the time of an output token goes."""
+    parts: list[dict[str, float]] = []
+    for one in answers:
+        parts.append({})
+        for line in one.breakdown:
+            parts[-1][line.op] = parts[-1].get(line.op, 0.0) + line.seconds
+    return figures.time_breakdown(parts, labels, totals_s=[a.tpot_s for a in answers], seed=seed_of(answers))
+
+
+def against_bounds(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Figure:
+    """Predictions between what nothing beats and what a measured run is expected to be."""
+    metrics = ("ttft_s", "tpot_s", "output_throughput")
+    levels = {a.interval.level for a in answers if a.interval is not None}
+    return figures.bounds_and_intervals(
+        [{name: getattr(a, name) for name in metrics} for a in answers],
+        labels,
+        bounds=[{name: low for name in metrics if (low := a.bounds.get(name))} for a in answers],
+        intervals=[
+            None
+            if a.interval is None
+            else {n: ends for n in metrics if (ends := getattr(a.interval, n)) is not None}
+            for a in answers
+        ],
+        level=levels.pop() if len(levels) == 1 else None,
+        seed=seed_of(answers),
     )
+
+
+def rooflines(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> list[Figure]:
+    """Operations of a decode step under the roofs of the device, of the first few answers."""
+    found = []
+    for one, label in zip(answers[:_ROOFLINES], labels, strict=False):
+        if one.roofline is None or not one.roofline.drawn:
+            continue
+        figure = figures.roofline(
+            [
+                figures.RooflinePoint(p.op, p.flops, p.bytes, p.seconds, p.roof, p.bound_by)
+                for p in one.roofline.drawn
+            ],
+            [figures.Roof(r.name, r.flops_per_s, r.bytes_per_s) for r in one.roofline.roofs],
+            seed=one.provenance.seed,
+        )
+        found.append(replace(figure, title=f"{figure.title}: {label}") if len(answers) > 1 else figure)
+    return found
 
 
 def answer(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Answer:
