@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from moesim.reporting import svg
 from moesim.reporting.blocks import Block, Setter
 from moesim.reporting.canvas import style
 from moesim.reporting.documents import ReportDocument
@@ -63,8 +62,7 @@ def _section(section: Section, doubts: tuple[str, ...], setter: Setter) -> Itera
     for table in first:
         yield from setter.table(table, _MOST_ROWS)
     for figure in section.figures:
-        if not isinstance(figure, svg.Figure):
-            yield from setter.figure(figure)
+        yield from setter.figure(figure)
     for text in section.missing:
         yield from setter.text(f"Not shown: {text[:1].lower()}{text[1:]}", dim=True, gap=0.5)
     for table in rest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from moesim.reporting import svg
 from moesim.reporting.blocks import Block, Setter
 from moesim.reporting.documents import ReportDocument
 from moesim.reporting.figures import Figure, Theme
@@ -43,8 +42,7 @@ def _flow(view: View, setter: Setter) -> Iterator[Block]:
         yield from setter.text(lead, scale=1.1, gap=0.6)
         if view.tiled:
             yield from setter.tiles(section.tiles)
-        figures = [figure for figure in section.figures if not isinstance(figure, svg.Figure)]
-        shown += figures[: 1 if several else _FIGURES]
+        shown += section.figures[: 1 if several else _FIGURES]
     for figure in shown[:_FIGURES]:
         yield from setter.text(figure.title, bold=True, gap=1.0)
         height = figure.height_in / figure.width_in * setter.width_pt

@@ -21,7 +21,7 @@ def wrapped(text: str, width_pt: float, size_pt: float, bold: bool = False) -> l
     Examples
     --------
     >>> wrapped("some words and averyveryverylongone", 60, 10)
-    ['some words', 'and averyv', 'eryverylong', 'one']
+    ['some', 'words and', 'averyveryv', 'erylongone']
     """
     lines, line, used = [], "", 0.0
     space = width_of(" ", size_pt, bold)

@@ -116,11 +116,13 @@ def roofline(
         axes, words = canvas.subplots(1, 2, width_ratios=(1.5, 1))
         plot(axes, theme)
         _list(words, drawn, share, whole, [look(p.roof, theme) for p in drawn])
-        # Where things lie in points is known once the layout is.
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")
+        # Where things lie in points is known once the layout is; the canvas may be a part of a sheet.
+        canvas.figure.draw_without_rendering()
+        before = set(axes.get_children())
         radii = np.sqrt([_area(p.seconds / whole) for p in drawn]) / 2
         _number(axes, np.column_stack([x, y]), radii, _name_roofs(axes, used, ends), canvas.dpi / 72)
+        for added in set(axes.get_children()) - before:
+            added.set_in_layout(False)
 
     hottest = drawn[0]
     far = [p.op for p, part in zip(drawn, share, strict=True) if part < 0.3 and p.seconds > 0.02 * whole]
