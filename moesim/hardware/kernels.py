@@ -29,7 +29,7 @@ class AxisSpec(BaseModel):
 
 
 class FitSpec(BaseModel):
-    """One kernel; see `moesim.hardware.types.Surface`. `steps` are multiples of `RESOLUTION`."""
+    """One kernel; see `moesim.hardware.curves.Surface`. `steps` are multiples of `RESOLUTION`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

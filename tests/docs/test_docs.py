@@ -3,6 +3,7 @@
 What a line like ``print(x)  # 3`` promises is what it prints.
 
 A console block shows commands after ``$`` and what they print; ``...`` in the output stands for anything.
+A line that ends in a backslash goes on, and ``> FILE`` keeps what a command prints on stdout.
 Those of the README are run as processes of their own, as a newcomer runs them, the others in this one.
 Paths are relative to a scratch folder in which earlier blocks of the same page left their files. A block
 preceded by ``<!-- not run: reason -->`` is skipped.
@@ -24,7 +25,7 @@ import pytest
 from tests.program import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n+)?^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MATCH = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -33,14 +34,14 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
     return [(m[2], m[3]) for m in BLOCK.finditer(page.read_text(encoding="utf-8")) if not m[1]]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_page(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     names: dict[str, object] = {"__name__": "docs"}
     for kind, text in _blocks(page):
         if kind == "console":
-            _replay(text, _process if page.name == "README.md" else run_here)
+            _replay(text, _process if page == ROOT / "README.md" else run_here)
             continue
         exec(compile(text, str(page), "exec"), names)
         printed = capsys.readouterr().out.splitlines()
@@ -61,12 +62,15 @@ def _process(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _replay(text: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, expected = part.partition("\n")
+        command, _, expected = re.sub(r" *\\\n *", " ", part).partition("\n")
         words = shlex.split(command)
         if words[:1] != ["moesim"]:
             continue
+        words, kept = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, None)
         done = run(*words[1:])
-        printed = done.stdout + done.stderr
+        if kept is not None:
+            Path(kept).write_text(done.stdout, encoding="utf-8")
+        printed = (done.stdout if kept is None else "") + done.stderr
         assert doctest.OutputChecker().check_output(expected, printed, MATCH), f"$ {command}\n{printed}"
 
 
