@@ -25,7 +25,6 @@ from moesim.reporting.documents.simulation import Ends
 Nested = Annotated[dict[Text, Signed | None], Field(max_length=50)]
 Values = Annotated[dict[Text, Signed | Nested | None], Field(max_length=200)]
 Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
-Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
 NestedEnds = Annotated[dict[Text, Ends], Field(max_length=50)]
 
 #: Experts of a layer whose pairs are shown one by one, at most.
