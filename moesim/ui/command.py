@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,9 @@ _OPTIONAL = {
     "seed": "--seed",
 }
 
+_LAUNCHES: OrderedDict[tuple[object, ...], tuple[dict[str, dict[str, Any]], Asked]] = OrderedDict()
+_KEEP = 64
+
 
 def predict_line(scenario: Scenario, library: Library) -> str:
     """The `moesim predict` line of a scenario; an upload stands under the name its sender gave it.
@@ -62,20 +66,21 @@ def predict_line(scenario: Scenario, library: Library) -> str:
 
 def launch_lines(asked: Asked) -> dict[str, dict[str, Any]]:
     """How each engine is started in this layout, or the reason why it cannot be, by engine."""
-    found: dict[str, dict[str, Any]] = {}
-    for backend in BACKENDS:
-        candidate = Candidate(
-            asked.model,
-            asked.hardware,
-            asked.layout,
-            1,
-            replace(asked.engine, backend=backend),
-            asked.scenario.redundant,
-        )
-        try:
-            lines = launch(candidate)
-        except InfeasibleError as error:
-            found[backend] = {"script": None, "reason": str(error), "notes": []}
-        else:
-            found[backend] = {"script": script(lines), "reason": "", "notes": list(lines.notes)}
-    return found
+    key = (id(asked.model), id(asked.hardware), asked.layout, asked.engine, asked.scenario.redundant)
+    if key not in _LAUNCHES:
+        # Traffic changes no line. The objects are held as well: an id stays theirs as long as they live.
+        _LAUNCHES[key] = ({backend: _lines(asked, backend) for backend in BACKENDS}, asked)
+        if len(_LAUNCHES) > _KEEP:
+            _LAUNCHES.popitem(last=False)
+    _LAUNCHES.move_to_end(key)
+    return _LAUNCHES[key][0]
+
+
+def _lines(asked: Asked, backend: str) -> dict[str, Any]:
+    engine = replace(asked.engine, backend=backend)
+    candidate = Candidate(asked.model, asked.hardware, asked.layout, 1, engine, asked.scenario.redundant)
+    try:
+        found = launch(candidate)
+    except InfeasibleError as error:
+        return {"script": None, "reason": str(error), "notes": []}
+    return {"script": script(found), "reason": "", "notes": list(found.notes)}

@@ -103,21 +103,45 @@ def _spans(
     """The interval of every point; None where no measured run is like it."""
     if found is None:
         return None
+    inside = _measured(served, load, found)
     spans = []
-    rows = np.arange(len(load.input_len))
-    for row in range(len(rows)):
-        own, at = found, row
-        if found.beyond:
-            # Traffic beyond all measured runs widens the interval of its own point alone.
-            alone = served.answer(load.part(rows == row))[1]
-            own, at = alone or found, 0
+    for row in range(len(load.input_len)):
+        own = found if inside is None or row >= len(inside.tpot_factor) else inside
         answers = {name: float(value[row]) for name, value in values.items()}
-        proven = Bounds(**{name: limit[row] for name, limit in limits.items()})
-        span = interval_of(answers, own, proven, served.calibration, at)
-        if span is not None and load.request_rate is not None:
+        proven = Bounds(**{name: float(limit[row]) for name, limit in limits.items()})
+        span = interval_of(answers, own, proven, served.calibration, row)
+        assert span is not None
+        if load.request_rate is not None:
             span = kept_up(span, answers, float(load.request_rate[row]), float(most[row]))
-        spans.append(span or {})
+        spans.append(span)
     return spans
+
+
+def _measured(served: Served, load: Load, found: Corrected) -> Corrected | None:
+    """What is known of the first points, as far as measured runs go; None where all points are alike.
+
+    Traffic beyond all measured runs widens the interval of its own point, not that of the others.
+    """
+    if not found.beyond:
+        return None
+    rows = np.arange(len(load.input_len))
+
+    def first(many: int) -> Corrected:
+        known = served.answer(load.part(rows < many))[1]
+        assert known is not None
+        return known
+
+    # Points are sorted: halve what is unknown.
+    low, high = 0, len(rows)
+    known = None
+    while high - low > 1:
+        middle = (low + high) // 2
+        one = first(middle)
+        if one.beyond:
+            high = middle
+        else:
+            low, known = middle, one
+    return known
 
 
 def served_for(asked: Asked, calibration: Calibration) -> Served:

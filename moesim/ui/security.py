@@ -7,6 +7,7 @@ has to carry a token that only our page knows. Beyond this machine, a second tok
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import secrets
@@ -20,7 +21,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_HEADER = "x-moesim"
-COOKIE = "moesim"
 _SAFE = ("GET", "HEAD")
 #: Names of this machine that no other machine can claim.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -65,6 +65,11 @@ class Rules:
     any_address: bool = False
     access_token: str | None = field(default=None, repr=False)
     page_token: str = field(default_factory=new_token, repr=False)
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie that keeps the token: browsers send cookies to every port of a host."""
+        return "moesim-" + hashlib.sha256((self.access_token or "").encode()).hexdigest()[:8]
 
     def known_host(self, value: str) -> bool:
         """Whether a Host header names this server; the port may be another's that is forwarded.
@@ -120,8 +125,9 @@ class Guard:
             return Response("method not allowed\n", 405, {"allow": "GET, HEAD, POST"}, "text/plain")
         if not _same_site(headers, method, scope["path"]):
             return _no(403, "requests of other sites are refused")
-        if (token := self.rules.access_token) is not None and not _equal(_cookie(headers), token):
-            return _admission(scope, token)
+        token = self.rules.access_token
+        if token is not None and not _equal(_cookie(headers, self.rules.cookie), token):
+            return _admission(scope, token, self.rules.cookie)
         if method == "POST":
             origins = headers.getlist("origin")
             if origins and origins != [f"{scope.get('scheme', 'http')}://{hosts[0]}"]:
@@ -139,23 +145,23 @@ def _same_site(headers: Headers, method: str, path: str) -> bool:
     return method in _SAFE and path == "/" and headers.get("sec-fetch-mode") == "navigate"
 
 
-def _admission(scope: Scope, token: str) -> Response:
+def _admission(scope: Scope, token: str, cookie: str) -> Response:
     """Take the token from the address once; keep it in a cookie that neither scripts nor other sites see."""
     given = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=8).get("token", [""])
     if scope["method"] not in _SAFE or scope["path"] != "/" or not _equal(given[0], token):
         return _no(401, "open the address that moesim ui printed, with its token")
     answer = RedirectResponse("/", 303)
-    answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/")
+    answer.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
     return answer
 
 
-def _cookie(headers: Headers) -> str:
+def _cookie(headers: Headers, name: str) -> str:
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
     except CookieError:
         return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    return cookies[name].value if name in cookies else ""
 
 
 def _equal(given: str, token: str) -> bool:

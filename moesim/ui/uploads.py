@@ -66,12 +66,19 @@ async def tried(path: Path) -> None:
     TraceError
         With what is wrong with it, or that it took too much.
     """
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    # Beside what is imported here, and nothing that lies where the file does.
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "moesim.ui.uploads", str(path),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        env=environment, cwd=path.parent,
-    )  # fmt: skip
+        *(sys.executable, "-P", "-m", "moesim.ui.uploads", str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment,
+    )
     try:
         async with asyncio.timeout(SECONDS):
             output, _ = await process.communicate()
@@ -84,7 +91,7 @@ async def tried(path: Path) -> None:
     try:
         faults = json.loads(output)
     except ValueError:
-        raise TraceError(Fault("cannot be read within the memory that an upload may take")) from None
+        raise TraceError(Fault("reading it broke off: it takes too much memory, or is broken")) from None
     if faults:
         raise TraceError([Fault(**fault) for fault in faults])
 

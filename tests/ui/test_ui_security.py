@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from moesim.ui.app import Server
 from moesim.ui.body import MAX_JSON_BYTES
-from moesim.ui.security import COOKIE, CSP, Rules
+from moesim.ui.security import CSP, Rules
 from tests.ui.conftest import ADDRESS, SMALL
 
 pytestmark = pytest.mark.filterwarnings("ignore::moesim.errors.OutOfDomainWarning")
@@ -227,7 +227,7 @@ def test_beyond_this_machine_nothing_is_shown_without_the_token(far):
         assert rules.page_token not in found.text
     assert client.post("/?token=the-token", json={}).status_code == 401
     assert client.post("/api/answer", json=SMALL, headers=page_token).status_code == 401
-    assert client.get("/", headers={"cookie": f"{COOKIE}=wrong"}).status_code == 401
+    assert client.get("/", headers={"cookie": f"{rules.cookie}=wrong"}).status_code == 401
     assert client.get("/", headers={"cookie": "=;;;\x01"}).status_code == 401
 
 
@@ -239,6 +239,7 @@ def test_the_token_is_shown_once_and_kept_where_no_script_sees_it(far):
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert "domain" not in cookie
+    assert rules.cookie != Rules(access_token="another").cookie
     assert client.get("/").status_code == 200
     assert client.post("/api/answer", json=SMALL).status_code == 403
     assert client.post("/api/answer", json=SMALL, headers={"x-moesim": rules.page_token}).status_code == 200
