@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from moesim.reporting.blocks import Block, Pen
 from moesim.reporting.canvas import blank, style
@@ -95,7 +95,7 @@ def sheet(
             for row, figure in placed:
                 part = found.add_subfigure(grid[row, 1])
                 part.set_facecolor("none")
-                figure.draw(part, theme)
+                figure.draw(cast("Canvas", part), theme)
         if foot:
             pen.write(margin_pt, height - margin_pt * 0.62, foot, 7.0, theme.dim)
         yield found
