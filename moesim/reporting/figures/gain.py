@@ -104,7 +104,7 @@ def gain_by_batch(
         right.set_ylim(low, high + 0.35 * (high - low))
         for axes in (left, right):
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=8, loc="upper left")
+                axes.legend(fontsize="small", loc="upper left")
 
     spoken = "".join(
         f" The plan {'becomes' if better else 'stops being'} the fastest between {low:g} and {high:g} tokens "
@@ -115,9 +115,10 @@ def gain_by_batch(
         f"Predicted time per output token at {count(len(tokens), 'batch size')}; right: TPOT of the "
         f"alternative over TPOT of the plan, minus one; below zero the plan loses.{spoken}"
     )
+    title = "TPOT by batch size: when the plan pays"
     return Figure(
         name="gain_by_batch",
-        title="TPOT by batch size: when the plan pays",
+        title=title,
         caption=caption,
         metric="time per output token (TPOT)",
         unit=unit,
@@ -133,6 +134,7 @@ def gain_by_batch(
         },
         draw=draw,
         height_in=3.2,
+        alt=f"{title}.{spoken or ' The order of the placements is the same at all of them.'}",
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.labels import check_curves, check_lengths, count, numbers, shorten
+from moesim.reporting.figures.labels import check_curves, check_lengths, columns, count, numbers, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,6 +119,7 @@ def expert_load_map(
         },
         draw=draw,
         height_in=float(np.clip(1.2 + 0.045 * layers, 2.0, 5.5)),
+        alt=" ".join([f"Expert load of {layers} layers x {experts} experts.", *notes]),
     )
 
 
@@ -187,14 +188,18 @@ def rank_loads(
         axes.set_ylabel("load / mean")
         axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
+    busiest = (
+        f"The busiest rank takes {first[0] / mean:.2f} times the mean with {names[0]}, "
+        f"{second[0] / mean:.2f} times with {names[1]}."
+    )
     caption = (
         f"Load of each of the {count(len(first), 'rank')} over the mean of {first.mean():,.0f} selections, "
-        f"sorted for each placement by itself: everyone waits for the leftmost bar. The busiest rank takes "
-        f"{first[0] / mean:.2f} times the mean with {names[0]}, {second[0] / mean:.2f} times with {names[1]}."
+        f"sorted for each placement by itself: everyone waits for the leftmost bar. {busiest}"
     )
+    title = f"Ranks of decoder layer {layer_id}"
     return Figure(
         name="rank_loads",
-        title=f"Ranks of decoder layer {layer_id}",
+        title=title,
         caption=caption,
         metric="rank load over the mean",
         unit="ratio",
@@ -203,6 +208,7 @@ def rank_loads(
         data={"place": list(range(1, len(first) + 1)), names[0]: first.tolist(), names[1]: second.tolist()},
         draw=draw,
         height_in=2.7,
+        alt=f"{title}. {busiest}",
     )
 
 
@@ -276,16 +282,17 @@ def imbalance_by_layer(
         for axes in (whole, *others):
             axes.ticklabel_format(axis="y", useOffset=False)
         handles, names = whole.get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        canvas.legend(handles, names, loc="outside lower center", ncols=columns(names), fontsize="small")
 
     means = ", ".join(
         f"{np.nanmean(v):.3f} with {name}" for name, v in drawn.items() if not np.isnan(v).all()
     )
     below = " No placement with these slots lies below the dashed bound." if floor is not None else ""
     average = f" On average {means}." if means else ""
+    title = "Balance of ranks, layer by layer"
     return Figure(
         name="imbalance_by_layer",
-        title="Balance of ranks, layer by layer",
+        title=title,
         caption=f"Largest over mean rank load (1 = even) of each MoE layer, by placement.{below}{average}",
         metric="largest over mean rank load",
         unit="ratio",
@@ -298,6 +305,7 @@ def imbalance_by_layer(
             **{f"{name} elsewhere": list(values) for name, values in unseen.items()},
         },
         draw=draw,
+        alt=f"{title}: largest over mean rank load.{average}",
     )
 
 

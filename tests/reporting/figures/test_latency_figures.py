@@ -8,6 +8,7 @@ from drawing import EVIL, curve, drawn, sound, texts
 
 from moesim.errors import ConfigError
 from moesim.reporting.figures import Quantiles, latency_cdf, serving_over_time
+from moesim.reporting.figures.given import percent
 
 RNG = np.random.default_rng(3)
 LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
@@ -76,7 +77,7 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert slow.tolist() == x.tolist()
     assert share.tolist() == (1 - y).tolist()
     inside = [(values * k <= 0.5).mean() for k in (1, 2)]
-    assert f"a {100 * inside[0]:.0f} %; b {100 * inside[1]:.0f} %" in figure.caption
+    assert f"a {percent(inside[0])}; b {percent(inside[1])}" in figure.caption
     assert inside[0] > 0.5 > inside[1]
     assert "kept by a." in figure.caption
     marks = [

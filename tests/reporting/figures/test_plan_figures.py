@@ -138,3 +138,15 @@ def test_loads_that_all_fail_are_refused():
     for wrong in ({}, {"a": []}, {"a": [LoadPoint(1, None, None)]}):
         with pytest.raises(ConfigError):
             load_curve(wrong)
+
+
+def test_thousands_of_plans_of_many_machines_stay_small():
+    given = [
+        PlanPoint(f"plan {i}", {"usd_per_hour": float(x), "tpot_s": float(y)}, group=f"gpu {i % 50}")
+        for i, (x, y) in enumerate(RNG.lognormal(0, 1, (5000, 2)))
+    ]
+    figure = pareto_front(given)
+    assert len(figure.svg()) < 250_000
+    names = [text.get_text() for text in drawn(figure).legends[0].get_texts()]
+    assert "43 others" in names
+    assert len(figure.data["name"]) == 5000
