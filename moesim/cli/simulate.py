@@ -235,6 +235,9 @@ def simulate(
         Path | None, typer.Option(help="Chrome trace for Perfetto: .json, or .json.gz.")
     ] = None,
     timeline_requests: Annotated[int, typer.Option(min=0, help="Requests with a track of their own.")] = 200,
+    timeline_window: Annotated[
+        str | None, typer.Option(metavar="FROM:TO", help="Seconds that are drawn; all by default.")
+    ] = None,
     aiperf: Annotated[Path | None, typer.Option(help="Folder for AIPerf's two files.")] = None,
     bench: Annotated[Path | None, typer.Option(help="Result as `vllm bench serve` saves it.")] = None,
     seed: Seed = 0,
@@ -244,7 +247,7 @@ def simulate(
     from moesim.cli.predict import infeasible, placement_of, pools_of
     from moesim.cli.simulate_apart import Workers
     from moesim.cli.simulate_cluster import Mishaps, hand_over_of
-    from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
+    from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of, window_of
     from moesim.cli.simulate_offload import Offload
     from moesim.cli.simulate_routing import Drift
     from moesim.cli.simulate_run import looking_of, run
@@ -337,6 +340,7 @@ def simulate(
         requests, arrivals, request_rate, concurrency, num_requests, resample, input_len, output_len, seed
     )
     faults += faults_of(output, timeline, aiperf, bench, replications, processes, price)
+    drawn = window_of(faults, timeline_window)
     drift = Drift(routing_windows, window_tokens, rebalance, rebalance_interval, tokens_per_step)
     faults += drift.faults(trace)
     if apart and (routing_windows is not None or rebalance is not None):
@@ -368,7 +372,7 @@ def simulate(
 
     experts_on = layout.experts if isinstance(layout, Apart) else worker
     placed = placement_of(found_model, experts_on, plan, redundant)
-    outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
+    outputs = Outputs(output, timeline, timeline_requests, drawn, aiperf, bench)
     learnt = shipped() if calibration is None else calibration_of(calibration)
     windows = drift.windows_of(routing, found_model, found_hardware, worker, engine, placed, seed)
 

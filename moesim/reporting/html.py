@@ -18,8 +18,7 @@ from moesim.placement import Placed
 from moesim.reporting import documents as doc
 from moesim.reporting.documents.base import Part, Texts
 from moesim.reporting.figures import DARK, PRINT
-from moesim.reporting.gather import placement_document, prediction_document
-from moesim.result import Prediction
+from moesim.reporting.gather import documents_of, machine_of, placement_document
 from moesim.trace.types import LoadCounts, RoutingTrace
 
 
@@ -36,7 +35,7 @@ FORMATS = (".html", ".pdf", ".png")
 
 
 def report(
-    results: Sequence[Prediction | Placed] | Prediction | Placed,
+    results: Any,  # noqa: ANN401 - any result that has a page, or several
     path: str | os.PathLike[str],
     *,
     title: str = "",
@@ -54,7 +53,8 @@ def report(
     Parameters
     ----------
     results
-        What to show, at least one.
+        What to show: one or several of what `predict`, `place`, `simulate`, `plan` and `statistics` return,
+        and replays of caches.
     path
         What to write: ``.html``, ``.pdf`` or ``.png``.
     title
@@ -80,7 +80,8 @@ def report(
     Raises
     ------
     ConfigError
-        If there are no results, labels of another number, or the page cannot be written.
+        If there are no results, one is of a type without a page, there are labels of another number, or the
+        page cannot be written.
 
     Examples
     --------
@@ -93,22 +94,13 @@ def report(
     >>> report([answer], folder / "out.html").name
     'out.html'
     """
-    listed = [results] if isinstance(results, Prediction | Placed) else list(results)
-    if not listed:
-        raise ConfigError(Fault("holds nothing to report", "results", allowed="at least one result"))
+    listed = list(results) if isinstance(results, Sequence) else [results]
+    found = documents_of(listed, routing)
     if labels and len(labels) != len(listed):
         raise ConfigError(Fault(f"{len(labels)} labels for {len(listed)} results", "labels"))
-    machines = {m.name: m for result in listed if (m := _machine(result)) is not None}
+    machines = {m.name: m for result in listed if (m := machine_of(result)) is not None}
     provenance = _provenance(inputs, seed, routing)
-    shown = [
-        _with_provenance(
-            prediction_document(result)
-            if isinstance(result, Prediction)
-            else placement_document(result, routing),
-            provenance,
-        )
-        for result in listed
-    ]
+    shown = [_with_provenance(document, provenance) for document in found]
     return write_page(
         doc.ReportDocument(
             title=title,
@@ -219,15 +211,9 @@ def sources_of(hardware: Hardware) -> doc.HardwareSources:
     )
 
 
-def _machine(result: Prediction | Placed) -> Hardware | None:
-    if isinstance(result, Placed):
-        answer = result.predicted.get("after")
-        return None if answer is None else answer.decode.hardware
-    return result.decode.hardware
-
-
-def _with_provenance(document: Any, provenance: doc.Provenance) -> Any:  # noqa: ANN401 - either document
-    return document.model_copy(update={"provenance": provenance})
+def _with_provenance(document: Any, provenance: doc.Provenance) -> Any:  # noqa: ANN401 - any document
+    seed = document.provenance.seed if provenance.seed is None else provenance.seed
+    return document.model_copy(update={"provenance": provenance.model_copy(update={"seed": seed})})
 
 
 def _provenance(

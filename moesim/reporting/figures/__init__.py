@@ -6,7 +6,7 @@ from moesim.reporting.figures.caches import hit_ratio_curves, hits_by_layer
 from moesim.reporting.figures.errors import error_cdf, signed_errors
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.gain import PLACED, break_even, gain_by_batch
-from moesim.reporting.figures.latency import latency_cdf, serving_over_time
+from moesim.reporting.figures.latency import latency_cdf
 from moesim.reporting.figures.load import expert_load_map, imbalance_by_layer, rank_loads
 from moesim.reporting.figures.plans import PlanPoint, pareto_front
 from moesim.reporting.figures.published import ScoreRow, ratio_histogram, scoreboard
@@ -14,6 +14,7 @@ from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.roofline import roofline
 from moesim.reporting.figures.routing import expert_affinity, token_reuse
 from moesim.reporting.figures.sensitivity import Effect, sensitivity_tornado
+from moesim.reporting.figures.serving import serving_over_time
 from moesim.reporting.figures.theme import DARK, PAGE, PRINT, THEMES, Theme, css
 from moesim.reporting.figures.throughput import LoadPoint, load_curve
 from moesim.reporting.figures.time import bounds_and_intervals, time_breakdown

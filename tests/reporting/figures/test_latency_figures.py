@@ -88,6 +88,25 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert "limit 500 ms" in texts(canvas)
 
 
+def test_intervals_of_percentiles_and_counted_shares_are_drawn():
+    values = RNG.exponential(1.0, 800)
+    spans = {0.5: (0.6, 0.8), 0.99: (4.0, 6.0)}
+    figure = latency_cdf(
+        {"a": values, "b": values, "c": values}, limit_s=2.0, counted={"a": 0.8}, intervals={"a": spans}
+    )
+    sound(figure, "2,400 requests of 3 runs")
+    bars = [line for line in drawn(figure).axes[0].lines if line.get_linewidth() == 4]
+    assert [bar.get_xdata().tolist() for bar in bars] == [[600, 800], [4000, 6000]]
+    assert [list(bar.get_ydata()) for bar in bars] == [[0.5, 0.5], [0.99, 0.99]]
+    assert "a 80 %; b 8" in figure.caption
+    assert "Bars: intervals" in figure.caption
+    rows = list(zip(*figure.data.values(), strict=True))
+    assert ("a", 0.5, pytest.approx(np.median(values)), 0.6, 0.8) in rows
+    with pytest.raises(ConfigError) as raised:
+        latency_cdf({"a": values}, counted={"a": 2.0}, intervals={"a": {1.5: (0.1, np.nan)}})
+    assert len(raised.value.faults) == 3
+
+
 def test_percentiles_alone_are_marked():
     figure = latency_cdf({"summary": Quantiles([0.5, 0.9, 0.99], [0.1, 0.2, 0.4], 1000)}, "tpot_s")
     sound(figure, "1,000 requests", "TPOT")
