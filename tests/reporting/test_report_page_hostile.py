@@ -15,7 +15,7 @@ from page_access import Access
 from page_reader import Page
 
 from moesim.errors import ConfigError
-from moesim.reporting import downloads, export_html, relabelled, report
+from moesim.reporting import downloads, export_html, read_documents, relabelled, report, write_page
 from moesim.reporting.documents import ReportDocument, checked
 from moesim.reporting.embedded import data_in_page
 from moesim.reporting.figures import Figure
@@ -113,6 +113,16 @@ def test_pages_of_others_hold_no_data(page):
 def test_a_page_without_its_data_says_so():
     with pytest.raises(ValueError, match="data was left out"):
         data_in_page('<script type="application/json" id="moesim-data"> </script>')
+
+
+def test_a_page_is_read_again(predictions, tmp_path):
+    first = report(predictions[:2], tmp_path / "first.html", labels=["<b>", "b"])
+    again = write_page(read_documents([first]), tmp_path / "again.html")
+    assert again.read_bytes() == first.read_bytes()
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text("<!doctype html><title>x</title>")
+    with pytest.raises(ConfigError, match="page of moesim"):
+        read_documents([wrong])
 
 
 def test_long_tables_are_thinned_evenly():
@@ -256,3 +266,6 @@ def test_command_writes_every_format(file, tmp_path):
         done = run_here("report", file.name, "-o", f"out.{suffix}", "--label", "mine", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / f"out.{suffix}").read_bytes().startswith(start)
+    done = run_here("report", "out.html", "-o", "again.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "out.html").read_bytes()
