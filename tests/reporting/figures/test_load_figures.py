@@ -141,6 +141,14 @@ def test_panels_are_those_there_is_data_for():
         canvas = drawn(imbalance_by_layer(curves, [0, 1], bound=bound, elsewhere=elsewhere))
         assert len(canvas.axes) == panels
     assert [line.get_label() for line in canvas.axes[-1].lines] == ["plan"]
+    assert canvas.axes[0].get_title(loc="left") == "load the plan was fitted to"
+
+
+def test_a_curve_alone_is_of_no_placement():
+    figure = imbalance_by_layer({"routing": [2.0, 1.0]}, [0, 1])
+    assert drawn(figure).axes[0].get_title(loc="left") == ""
+    assert "placement" not in figure.caption
+    assert figure.caption.endswith("On average 1.500.")
 
 
 @given(st.dictionaries(st.sampled_from(["contiguous", "greedy", "plan", "x"]), st.integers(0, 4), min_size=1))
