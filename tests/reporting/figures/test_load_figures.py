@@ -90,6 +90,15 @@ def test_maps_of_nothing_are_refused():
             expert_load_map(loads, layers)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_what_is_no_load_is_named(bad):
+    with pytest.raises(ConfigError, match="loads: holds what is no load"):
+        expert_load_map([[1.0, bad]], [0])
+    with pytest.raises(ConfigError) as caught:
+        rank_loads([1.0, bad], [bad, 1.0], 0)
+    assert [fault.where for fault in caught.value.faults] == ["before", "after"]
+
+
 @pytest.mark.parametrize("ranks", [4, 64, 65, 500])
 def test_rank_loads_are_sorted_and_conserved(ranks):
     rng = np.random.default_rng(ranks)
