@@ -18,7 +18,7 @@ def served_ms(page):
 def test_the_page_loads_without_a_complaint_and_asks_nobody_else(what_if, address):
     watched = what_if("")
     page = watched.page
-    assert page.title() == "moesim: what if?"
+    assert page.title() == "deepseek-v3 on h200-sxm-8: moesim, what if?"
     assert metric(page, "ttft") != "\u2013"
     assert page.locator("#metrics .metric").count() == 5
     assert (

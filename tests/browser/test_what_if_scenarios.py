@@ -116,7 +116,7 @@ def test_a_hostile_trace_is_shown_as_text(what_if, trace):
     with next_answer(page):
         page.locator("#trace").select_option("none")
     assert trace.name in page.locator("table.compare").inner_text()
-    assert page.title() == "moesim: what if?"
+    assert page.title() == "gpt-oss-20b on h100-sxm-8: moesim, what if?"
     assert page.locator("img, main b[onclick], main script").count() == 0
 
 

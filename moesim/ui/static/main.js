@@ -40,6 +40,8 @@ const asker = new Asker({
   onrefused(error, asked) {
     notice("gone", "");
     form.clear();
+    // A server that was started anew knows neither this page nor its token.
+    if (error.status === 401 || error.status === 403) notice("anew", "“moesim ui” was started anew: reload this page. The link keeps everything.");
     form.fault(error.faults.length ? error.faults : [{ message: error.message }]);
     drawRefused(error, (changes) => change(changes, true));
     byId("answer").classList.add("stale");
