@@ -4,6 +4,7 @@ import { decades, intervalBar } from "./charts.js";
 import { byId, el, redraw } from "./dom.js";
 import { compared, judged, metricsOf, shown, span } from "./metrics.js";
 import { FIELDS, MOST_PINS, differing } from "./state.js";
+import { digits } from "./units.js";
 
 const NAMES = {
   input_len: "input tokens", output_len: "output tokens", request_rate: "requests/s", kv_cache_dtype: "KV cache", dtype: "weights",
@@ -36,9 +37,10 @@ function head(pin, act) {
   });
   return el("th", { scope: "col", class: "pin" },
     el("div", { class: "tag" },
-      el("span", { class: `letter ${slotOf(pin.label)}` }, pin.label), name,
+      el("span", { class: `letter ${slotOf(pin.label)}` }, pin.label),
       el("button", { type: "button", class: "small", "data-key": `take-${pin.label}`, "aria-label": `Take scenario ${pin.label}`, title: "Make it the current scenario", onclick: () => act.take(pin.label) }, "Take"),
-      el("button", { type: "button", class: "small", "data-key": `unpin-${pin.label}`, "aria-label": `Remove scenario ${pin.label}`, title: "Remove", onclick: () => act.unpin(pin.label) }, "×")));
+      el("button", { type: "button", class: "small", "data-key": `unpin-${pin.label}`, "aria-label": `Remove scenario ${pin.label}`, title: "Remove", onclick: () => act.unpin(pin.label) }, "×")),
+    name);
 }
 
 function table(state, answers, catalogue, act) {
@@ -76,5 +78,5 @@ function row(kind, columns, cells, answers) {
 function text(field, value, catalogue) {
   if (value === null) return "none";
   if (field === "trace") return catalogue.traces.find((t) => t.id === value)?.name ?? String(value);
-  return FIELDS[field] === "whole" ? value.toLocaleString("en-GB") : String(value);
+  return FIELDS[field] === "whole" ? digits(value, 12) : String(value);
 }

@@ -19,6 +19,7 @@ let form;
 let last = { field: "", at: 0 };
 let depth = 0;
 let quiet;
+let resting;
 let asking = 0;
 let others = { control: null, layouts: [], done: false };
 
@@ -71,8 +72,10 @@ function draw() {
   const body = answers.get("");
   byId("answer").classList.remove("stale");
   drawAnswer(body, catalogue, (changes) => change(changes, true));
-  drawTake(body, () => ({ state, answers }));
   drawKept();
+  // What is read and pressed only when the slider rests waits for that.
+  clearTimeout(resting);
+  resting = setTimeout(() => drawTake(answers.get(""), () => ({ state, answers })), document.body.dataset.answered ? 120 : 0);
 }
 
 /** What pins change too. */
@@ -131,16 +134,17 @@ const acts = {
   take: (label) => put(taken(state, label)),
 };
 
-/** Ask for other layouts once the slider rests; those of before stay, faint, until then. */
+/** Ask for other layouts once the slider rests; those of before stay until then. */
 function askOthers(scenario) {
   others.control?.abort();
   const control = new AbortController();
   others = { ...others, control, done: false };
   const show = () => drawLayouts(others, scenario, (changes) => change(changes, true));
-  show();
   setTimeout(async () => {
+    if (control.signal.aborted) return;
+    show();
     try {
-      if (!control.signal.aborted) await alternatives(scenario, control.signal, (layouts, done) => {
+      await alternatives(scenario, control.signal, (layouts, done) => {
         others = { control, layouts, done };
         show();
       });
