@@ -81,6 +81,10 @@ def test_every_control_has_a_name_and_every_drawing_words(what_if):
     )
     assert nameless == []
     assert page.locator("h1").count() == 1
+    # Every bar has its axis, every value its interval and bound.
+    for kind in ("axis", "value", "interval", "bound"):
+        assert page.locator(f".metric .bar:has(.{kind})").count() == 5
+        assert page.locator(f".compare .bar:has(.{kind})").count() == 10
     assert page.locator("svg:not([aria-label], [aria-hidden])").count() == 0
     ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))

@@ -70,7 +70,7 @@ const offers = (suggestions, take) =>
 const key = (limited) =>
   el("p", { class: "key" }, Object.entries({ value: "predicted", interval: "90 % interval", bound: "bound: no schedule beats it", ...(limited && { limit: "limit" }) }).map(([kind, text]) => {
     const domain = [1, 100];
-    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, bare: true, text: "" }), text);
+    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, axis: false, text: "" }), text);
   }));
 
 function card(m) {

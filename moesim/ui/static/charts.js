@@ -35,13 +35,13 @@ export function rungs(values) {
 export const logAt = (x, [low, high]) => Math.min(1, Math.max(0, Math.log(x / low) / Math.log(high / low)));
 
 /** One value with its interval, its bound and its limit on a logarithmic scale; each has a shape of its own. */
-export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, bare = false }) {
+export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, axis = true }) {
   const height = small ? 14 : 34;
   const middle = small ? 7 : 11;
   const x = (v) => `${2 + 96 * logAt(v, domain)}%`;
   const wide = (a, b) => `${Math.max(0.5, 96 * (logAt(b, domain) - logAt(a, domain)))}%`;
-  const marks = bare ? [] : [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })];
-  for (let d = domain[0]; !bare && d <= domain[1] * 1.001; d *= 10) {
+  const marks = axis ? [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })] : [];
+  for (let d = domain[0]; axis && d <= domain[1] * 1.001; d *= 10) {
     marks.push(svg("line", { class: "axis", x1: x(d), x2: x(d), y1: middle - 3, y2: middle + 3 }));
   }
   if (interval) marks.push(svg("rect", { class: "interval", x: x(interval[0]), width: wide(interval[0], interval[1]), y: middle - 4, height: 8, rx: 2 }));

@@ -2,7 +2,7 @@
 
 import { decades, intervalBar } from "./charts.js";
 import { byId, el, redraw } from "./dom.js";
-import { compared, judged, metricsOf, shown, span } from "./metrics.js";
+import { bare, compared, judged, metricsOf, shown, span } from "./metrics.js";
 import { FIELDS, MOST_PINS, differing } from "./state.js";
 import { digits } from "./units.js";
 
@@ -61,14 +61,14 @@ function table(state, answers, catalogue, act) {
 
 function row(kind, columns, cells, answers) {
   const domain = decades(cells.flatMap((m) => (m ? [m.value, m.bound, ...(m.interval ?? [])] : [])));
-  return el("tr", { "data-metric": kind.key }, el("th", { scope: "row", title: kind.title }, kind.label),
+  return el("tr", { "data-metric": kind.key }, el("th", { scope: "row", title: kind.title }, kind.label, kind.unit && el("small", {}, ` ${kind.unit}`)),
     cells.map((m, c) => {
       if (!m) return el("td", { class: "dim" }, answers.has(columns[c].label) ? "–" : "...");
       if (m.value === null) return el("td", { class: "dim" }, answers.get(columns[c].label)?.feasible === false ? "not possible" : m.missing ?? "–");
       const against = c && cells[0] ? compared(cells[0], m) : null;
       const verdict = judged(m);
       return el("td", {},
-        el("div", { class: "value" }, el("b", {}, shown(m)), verdict && el("span", { class: "mark", title: verdict.text }, verdict.met ? " ✓" : " ✗")),
+        el("div", { class: "value" }, el("b", {}, bare(m, m.value)), verdict && el("span", { class: "mark", title: verdict.text }, verdict.met ? " ✓" : " ✗")),
         intervalBar({ ...m, domain, small: true, format: () => "", text: `${shown(m)}${m.interval ? `, 90 % interval ${span(m)}` : ""}` }),
         against && el("div", { class: `against ${against.decided ? (against.better ? "better" : "worse") : "open"}` },
           against.text === "equal" ? "equal" : `current: ${against.text}`, !against.decided && el("span", {}, "intervals overlap: not decided")));

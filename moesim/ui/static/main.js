@@ -194,7 +194,6 @@ function follow() {
 }
 
 async function start() {
-  themes(byId("theme"));
   try {
     catalogue = await readCatalogue();
   } catch (error) {
@@ -222,4 +221,5 @@ async function start() {
   });
 }
 
+themes(byId("theme"));
 start();

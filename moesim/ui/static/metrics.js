@@ -27,15 +27,15 @@ export function metricsOf(answer) {
       value: p?.tpot_s, interval: interval.tpot_s, bound: p?.bounds?.tpot_s, meets: answer.meets?.tpot, limit: limit(answer.scenario.tpot_limit_ms),
     },
     {
-      key: "throughput", label: "Throughput", title: "output tokens per second of the whole deployment", lower: false, format: rate, bare: thousands,
+      key: "throughput", label: "Throughput", title: "output tokens per second of the whole deployment", lower: false, format: rate, bare: thousands, unit: "tokens/s",
       value: p?.output_throughput, interval: interval.output_throughput, bound,
     },
     {
-      key: "device", label: "Per device", title: "output tokens per second and device", lower: false, format: rate, bare: thousands,
+      key: "device", label: "Per device", title: "output tokens per second and device", lower: false, format: rate, bare: thousands, unit: "tokens/s",
       value: p?.output_throughput_per_device, interval: interval.output_throughput_per_device, bound: bound ? bound / devices : null,
     },
     {
-      key: "cost", label: "Cost per million", title: "price of a million output tokens", lower: true, format: money, bare: (v) => [money(v)[0], ""],
+      key: "cost", label: "Cost per million", title: "price of a million output tokens", lower: true, format: money, bare: (v) => [money(v)[0], ""], unit: "USD",
       value: usd, interval: worth ? turned(interval.output_throughput, worth) : null, bound: worth && bound ? worth / bound : null,
       missing: p && !usd ? "no price known" : null,
     },
