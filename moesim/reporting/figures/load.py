@@ -168,6 +168,8 @@ def rank_loads(
     roles = ("before", "after")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = canvas.add_subplot()
         place = np.arange(len(first))
         for role, name, values, shift, hatch in zip(
@@ -185,6 +187,7 @@ def rank_loads(
         axes.set_xlim(-0.7, len(first) - 0.3)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("rank, the busiest first")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("load / mean")
         axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
@@ -254,8 +257,9 @@ def imbalance_by_layer(
     floor = None if bound is None else numbers(bound)
 
     def lines(axes: Axes, found: Mapping[str, NDArray[np.float64]], theme: Theme) -> None:
-        for nth, (name, values) in enumerate(found.items()):
-            look = theme.line(name, nth)
+        looks = theme.lines({**drawn, **found})
+        for name, values in found.items():
+            look = looks[name]
             if len(layer_ids) > _MOST_MARKERS:
                 look["marker"] = ""
             axes.plot(layer_ids, values, label=shorten(name), markersize=3, linewidth=1.2, **look)
@@ -267,9 +271,12 @@ def imbalance_by_layer(
             axes.plot(layer_ids, floor, label="lower bound", linewidth=1, **theme.line("bound"))
 
     def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         whole, *others = canvas.subplots(1, 1 + (floor is not None) + bool(unseen), squeeze=False)[0]
         with_bound(whole, theme)
-        whole.set_title("load the plan was fitted to")
+        if others:
+            whole.set_title("load the plan was fitted to")
         whole.set_ylabel("largest / mean rank load")
         if floor is not None:
             near = others[0]
@@ -281,19 +288,23 @@ def imbalance_by_layer(
             others[-1].set_title("other load, not seen")
         for axes in (whole, *others):
             axes.ticklabel_format(axis="y", useOffset=False)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, names = whole.get_legend_handles_labels()
         canvas.legend(handles, names, loc="outside lower center", ncols=columns(names), fontsize="small")
 
     means = ", ".join(
-        f"{np.nanmean(v):.3f} with {name}" for name, v in drawn.items() if not np.isnan(v).all()
+        f"{np.nanmean(v):.3f} with {name}" if len(drawn) > 1 else f"{np.nanmean(v):.3f}"
+        for name, v in drawn.items()
+        if not np.isnan(v).all()
     )
+    by = ", by placement" if len(drawn) > 1 or floor is not None else ""
     below = " No placement with these slots lies below the dashed bound." if floor is not None else ""
     average = f" On average {means}." if means else ""
     title = "Balance of ranks, layer by layer"
     return Figure(
         name="imbalance_by_layer",
         title=title,
-        caption=f"Largest over mean rank load (1 = even) of each MoE layer, by placement.{below}{average}",
+        caption=f"Largest over mean rank load (1 = even) of each MoE layer{by}.{below}{average}",
         metric="largest over mean rank load",
         unit="ratio",
         n=count(len(layer_ids), "MoE layer"),
