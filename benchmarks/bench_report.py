@@ -4,8 +4,9 @@
 
 Simulates so many requests with `moesim simulate`, which writes its document and the table of every request,
 and makes the page, the PDF and the image of both with `moesim report`, each in a process of its own. Prints
-seconds, CPU seconds and peak resident memory of each, and bytes of what was written. The targets for a million
-requests are 10 s and 1 GB for the page, which itself is below 2 MB. With --folder what is there is not made again.
+seconds, CPU seconds and peak resident memory of each, and bytes of what was written. The targets for a
+million requests are 10 s and 1 GB for the page, which itself is below 2 MB. With --folder, what is there is
+not simulated again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pathlib import Path
 TARGET_S, TARGET_BYTES, TARGET_PAGE = 10.0, 1e9, 2_000_000
 
 SIMULATE = (
-    "simulate --model gpt-oss-20b --hardware h100-sxm-8 --dp 8 --ep 8 --arrivals poisson:60 "
-    "--input-len lognormal:1024:0.6 --output-len lognormal:256:0.6 --goodput ttft:500 --goodput tpot:20"
-).split()
+    *("simulate", "--model", "gpt-oss-20b", "--hardware", "h100-sxm-8", "--dp", "8", "--ep", "8"),
+    *("--arrivals", "poisson:60", "--input-len", "lognormal:1024:0.6", "--output-len", "lognormal:256:0.6"),
+    *("--goodput", "ttft:500", "--goodput", "tpot:20"),
+)
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def measure(folder: Path, requests: int) -> None:
     document, table = folder / "simulation.json", folder / "requests.parquet"
     if not (document.exists() and table.exists()):
         count = ("--num-requests", str(requests))
-        print("simulate", *run([*SIMULATE, *count, "-o", str(table), "--json"], document))
+        wall, cpu, memory = run([*SIMULATE, *count, "-o", str(table), "--json"], document)
+        print(f"simulated: {wall:.1f} s, CPU {cpu:.1f} s, {memory / 1e6:,.0f} MB")
     print(f"{requests:,} requests, table of {table.stat().st_size:,} bytes")
     met = True
     for suffix in ("html", "pdf", "png"):
