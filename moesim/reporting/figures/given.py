@@ -14,7 +14,6 @@ from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.labels import number, shorten
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
 
@@ -115,7 +114,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.{places}f}".rstrip("0").rstrip(".") + " %"
 
 
-def legend_below(canvas: Canvas, width_in: float, handles: Sequence[Artist], names: Sequence[str]) -> None:
+def legend_below(canvas: Canvas, width_in: float, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A legend under the axes, in as many columns as there is room for."""
     canvas.legend(
         handles, names, loc="outside lower center", ncols=_columns(names, width_in), fontsize="small"

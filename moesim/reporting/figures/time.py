@@ -145,12 +145,8 @@ def time_breakdown(
     )
 
 
-#: Panels of `bounds_and_intervals`: metric, what it is called, whether it is a time.
-_PANELS = (
-    ("ttft_s", "TTFT", True),
-    ("tpot_s", "TPOT", True),
-    ("output_throughput", "output tokens/s", False),
-)
+#: Panels of `bounds_and_intervals`: metric, and what it is called.
+_PANELS = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("output_throughput", "output throughput"))
 
 
 def bounds_and_intervals(
@@ -196,16 +192,21 @@ def bounds_and_intervals(
         name: [] for name in ("label", "metric", "value", "bound", "low", "high")
     }
     for label, value, bound, interval in zip(labels, values, bounds, intervals, strict=True):
-        for metric, _, _ in _PANELS:
+        for metric, _ in _PANELS:
             low, high = (interval or {}).get(metric) or (None, None)
             found = (label, metric, value.get(metric), bound.get(metric), low, high)
             for column, cell in zip(data.values(), found, strict=True):
                 column.append(cell)
 
+    def columns_of(nth: int) -> list[np.ndarray]:
+        return [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
+
+    units = [*(time_unit(np.concatenate(columns_of(nth))) for nth in (0, 1)), (1.0, "tokens/s")]
+
     def panel(axes: Axes, nth: int, theme: Theme) -> None:
-        _, title, is_time = _PANELS[nth]
-        found = [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
-        scale, unit = time_unit(np.concatenate(found)) if is_time else (1.0, "")
+        _, title = _PANELS[nth]
+        found = columns_of(nth)
+        scale, unit = units[nth]
         rows = np.arange(len(values))[::-1]
         for row, value, bound, low, high in zip(rows, *(column * scale for column in found), strict=True):
             if low <= high:
@@ -219,11 +220,11 @@ def bounds_and_intervals(
             axes.plot(value, row, "o", color=theme.role["after"], markersize=6, label="predicted")
             axes.annotate(number(value), (value, row), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize="small")  # fmt: skip
-        _scale(axes, np.concatenate(found) * scale, short=not is_time)
+        _scale(axes, np.concatenate(found) * scale)
         axes.set_ylim(-0.6, len(values) - 0.3)
         axes.set_yticks(rows, [shorten(label) for label in labels])
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"{title}, {unit}" if unit else title)
+        axes.set_xlabel(f"{title}, {unit}")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         found = canvas.subplots(1, len(_PANELS), sharey=True)
@@ -253,7 +254,7 @@ def bounds_and_intervals(
         title=title,
         caption=caption,
         metric="TTFT, TPOT, output throughput",
-        unit="ms, ms, tokens/s",
+        unit=", ".join(unit for _, unit in units),
         n=n or count(len(values), "prediction"),
         seed=seed,
         data=data,
@@ -263,7 +264,7 @@ def bounds_and_intervals(
     )
 
 
-def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
+def _scale(axes: Axes, values: np.ndarray) -> None:
     """An axis that holds all values: logarithmic where they lie far apart."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -277,4 +278,4 @@ def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
     else:
         axes.set_xlim(0, high * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(sep="") if short else StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if high >= 1e4 else StrMethodFormatter("{x:,g}"))

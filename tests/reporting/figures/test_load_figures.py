@@ -90,6 +90,15 @@ def test_maps_of_nothing_are_refused():
             expert_load_map(loads, layers)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_what_is_no_load_is_named(bad):
+    with pytest.raises(ConfigError, match="loads: holds what is no load"):
+        expert_load_map([[1.0, bad]], [0])
+    with pytest.raises(ConfigError) as caught:
+        rank_loads([1.0, bad], [bad, 1.0], 0)
+    assert [fault.where for fault in caught.value.faults] == ["before", "after"]
+
+
 @pytest.mark.parametrize("ranks", [4, 64, 65, 500])
 def test_rank_loads_are_sorted_and_conserved(ranks):
     rng = np.random.default_rng(ranks)
@@ -141,6 +150,14 @@ def test_panels_are_those_there_is_data_for():
         canvas = drawn(imbalance_by_layer(curves, [0, 1], bound=bound, elsewhere=elsewhere))
         assert len(canvas.axes) == panels
     assert [line.get_label() for line in canvas.axes[-1].lines] == ["plan"]
+    assert canvas.axes[0].get_title(loc="left") == "load the plan was fitted to"
+
+
+def test_a_curve_alone_is_of_no_placement():
+    figure = imbalance_by_layer({"routing": [2.0, 1.0]}, [0, 1])
+    assert drawn(figure).axes[0].get_title(loc="left") == ""
+    assert "placement" not in figure.caption
+    assert figure.caption.endswith("On average 1.500.")
 
 
 @given(st.dictionaries(st.sampled_from(["contiguous", "greedy", "plan", "x"]), st.integers(0, 4), min_size=1))
