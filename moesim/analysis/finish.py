@@ -15,6 +15,8 @@ from moesim.trace import LoadCounts
 Array = npt.NDArray[np.float64]
 Result = tuple[dict[str, Any], list[dict[str, Any]], dict[str, str], dict[str, Any] | None]
 
+#: Ending of reasons for what was left out by choice.
+NOT_ASKED = "was not asked for"
 #: Statistics that need tokens, by family.
 NAMES = {
     "locality": ("consecutive_overlap", "lag_overlap", "distinct_fraction", "distinct_fraction_request"),
@@ -64,7 +66,7 @@ def finish(part: Partial, layer_ids: Sequence[int], ep: Sequence[int], bootstrap
     for family, names in NAMES.items():
         if family not in spec.families:
             whole_only = {"segments": WHOLE[:1], "sample": WHOLE[1:]}.get(family, ())
-            reasons |= dict.fromkeys((*names, *whole_only), f"{family} was not asked for")
+            reasons |= dict.fromkeys((*names, *whole_only), f"{family} {NOT_ASKED}")
         elif family == "sample" and "coupling" not in spec.families:
             reasons |= dict.fromkeys(names[:3], "needs coupling as well")
     overall, layers = tabulate(values, layer_ids, loaded)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis.affinity import Affinity, affinity_of
-from moesim.analysis.finish import NAMES, WHOLE, finish, finish_counts
+from moesim.analysis.finish import NAMES, NOT_ASKED, WHOLE, finish, finish_counts
 from moesim.analysis.partial import FAMILIES, WINDOWS, Partial, Spec, merge, partial, runs
 from moesim.errors import ConfigError, Fault
 from moesim.shown import block, span, table
@@ -66,6 +66,8 @@ class Statistics(Tabular):
     affinity
         Of the two neighbouring layers that depend most on each other; None without ``coupling``, or with one
         MoE layer.
+    loads
+        Selections of every expert of every layer, ``[layers][experts]``; empty without ``load``.
     """
 
     overall: dict[str, Any]
@@ -78,6 +80,7 @@ class Statistics(Tabular):
     tokens: int | None = None
     warnings: tuple[str, ...] = ()
     affinity: Affinity | None = None
+    loads: tuple[tuple[float, ...], ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """A row per MoE layer; a statistic of several numbers has a column for each."""
@@ -93,7 +96,8 @@ class Statistics(Tabular):
         rest = len(overall) - len(rows)
         what = f"{self.tokens:,} tokens" if self.tokens is not None else "load counts"
         k = f", top {self.top_k}" if self.top_k is not None else ""
-        unsaid = [f"{name}: {why}" for name, why in self.reasons.items()]
+        # What was left out by choice needs no words.
+        unsaid = [f"{name}: {why}" for name, why in self.reasons.items() if not why.endswith(NOT_ASKED)]
         return block(
             f"{self.model or 'trace'}: {what}, {len(self.layers)} layers of {self.num_experts} experts{k}",
             table(["statistic", "mean of layers", "95 % interval"], rows),
@@ -112,6 +116,7 @@ class Statistics(Tabular):
             "reasons": self.reasons,
             "interval": self.interval,
             "affinity": None if self.affinity is None else self.affinity.to_dict(),
+            "loads": [list(layer) for layer in self.loads],
             "warnings": list(self.warnings),
         }
 
@@ -193,7 +198,8 @@ def statistics(
         raise ConfigError(Fault("must be at least 1", "rows", rows))
     source = trace if isinstance(trace, RoutingTrace | LoadCounts) else open_trace(trace, hints)
     if isinstance(source, LoadCounts):
-        return _of(Header.of(source), *finish_counts(source, _degrees(ep, source.num_experts)))
+        found = finish_counts(source, _degrees(ep, source.num_experts))
+        return _of(Header.of(source), *found, loads=source.totals)
     with contextlib.nullcontext(source) if isinstance(source, RoutingTrace) else source:
         header = Header.of(source) if isinstance(source, RoutingTrace) else source.header
         degrees = _degrees(ep, header.num_experts)
@@ -204,7 +210,10 @@ def statistics(
     overall, layers, reasons, interval = finish(part, header.moe_layer_ids, degrees, bootstrap, seed)
     joint = part.sums.get("joint")
     affinity = None if joint is None else affinity_of(joint.sum(1), header.moe_layer_ids)
-    return _of(header, overall, layers, reasons | too_large, interval, part.tokens, affinity)
+    loads = part.sums.get("load")
+    if loads is not None:
+        loads = loads.sum(axis=1)
+    return _of(header, overall, layers, reasons | too_large, interval, part.tokens, affinity, loads)
 
 
 def _of(
@@ -215,13 +224,24 @@ def _of(
     interval: dict[str, Any] | None = None,
     tokens: int | None = None,
     affinity: Affinity | None = None,
+    loads: Any = None,  # noqa: ANN401 - an array [layers, experts], or None
 ) -> Statistics:
     experts, top_k, warnings = header.num_experts, header.top_k, tuple(header.warnings)
     blank = {name: None for name in reasons if name not in overall}
     layers = [layer | {name: None for name in blank if name not in WHOLE} for layer in layers]
     overall = overall | blank
     return Statistics(
-        overall, layers, reasons, interval, header.model, experts, top_k, tokens, warnings, affinity
+        overall,
+        layers,
+        reasons,
+        interval,
+        header.model,
+        experts,
+        top_k,
+        tokens,
+        warnings,
+        affinity,
+        () if loads is None else tuple(map(tuple, loads.tolist())),
     )
 
 

@@ -49,10 +49,24 @@ def serving(
     nodes: opt.Nodes = None,
     model: Annotated[str | None, typer.Option(help="Model of runs that do not say.")] = None,
     backend: Annotated[str | None, typer.Option(help="vllm, sglang or trtllm, of your runs.")] = None,
-    tp: Annotated[int | None, typer.Option("--tensor-parallel-size", "--tp", help="Of your runs.")] = None,
-    pp: Annotated[int | None, typer.Option("--pipeline-parallel-size", "--pp", help="Of your runs.")] = None,
-    dp: Annotated[int | None, typer.Option("--data-parallel-size", "--dp", help="Of your runs.")] = None,
-    ep: Annotated[int | None, typer.Option("--expert-parallel-size", "--ep", help="Of your runs.")] = None,
+    tp: Annotated[
+        int | None,
+        typer.Option("--tensor-parallel-size", "--tp", help="Tensor parallelism of runs that do not say."),
+    ] = None,
+    pp: Annotated[
+        int | None,
+        typer.Option(
+            "--pipeline-parallel-size", "--pp", help="Pipeline parallelism of runs that do not say."
+        ),
+    ] = None,
+    dp: Annotated[
+        int | None,
+        typer.Option("--data-parallel-size", "--dp", help="Data parallelism of runs that do not say."),
+    ] = None,
+    ep: Annotated[
+        int | None,
+        typer.Option("--expert-parallel-size", "--ep", help="Expert parallelism of runs that do not say."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fit constants of engines, effects beyond physics and intervals to measured runs.

@@ -11,17 +11,47 @@ if TYPE_CHECKING:
     from moesim.model import Model
     from moesim.trace import Routing
 
-ModelName = Annotated[str, typer.Option("--model", help="Catalogue name, config.json, or its folder.")]
-HardwareName = Annotated[str, typer.Option("--hardware", help="Catalogue name or YAML file.")]
-Nodes = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes of the cluster.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="Catalogue name (`moesim model list`), a config.json, or its folder.")
+]
+HardwareName = Annotated[
+    str, typer.Option("--hardware", help="Catalogue name (`moesim hardware list`) or YAML file.")
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--nodes", min=1, help="Nodes (servers); the machine as it is sold if not given."),
+]
 TracePath = Annotated[
     str | None,
     typer.Option("--trace", help="Routing trace or load counts; without it, see --routing."),
 ]
-Tp = Annotated[int, typer.Option("--tensor-parallel-size", "--tp", help="Attention tensor parallelism.")]
-Pp = Annotated[int, typer.Option("--pipeline-parallel-size", "--pp", help="Pipeline parallelism.")]
-Dp = Annotated[int, typer.Option("--data-parallel-size", "--dp", help="Attention data parallelism.")]
-Ep = Annotated[int, typer.Option("--expert-parallel-size", "--ep", help="Expert parallelism.")]
+Tp = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel-size",
+        "--tp",
+        help="Tensor parallelism: devices that share every matrix of attention.",
+    ),
+]
+Pp = Annotated[
+    int, typer.Option("--pipeline-parallel-size", "--pp", help="Pipeline parallelism: stages of layers.")
+]
+Dp = Annotated[
+    int,
+    typer.Option(
+        "--data-parallel-size",
+        "--dp",
+        help="Data parallelism: copies of attention, each with requests of its own.",
+    ),
+]
+Ep = Annotated[
+    int,
+    typer.Option(
+        "--expert-parallel-size",
+        "--ep",
+        help="Expert parallelism: ranks, of dp x tp, that whole experts are spread over.",
+    ),
+]
 InputLen = Annotated[float, typer.Option("--input-len", help="Prompt tokens per request.")]
 OutputLen = Annotated[float, typer.Option("--output-len", help="Output tokens per request.")]
 Dtype = Annotated[
@@ -44,11 +74,15 @@ Dispatch = Annotated[
     typer.Option(
         "--dispatch",
         "--ep-dispatch-algorithm",
-        help="How replicas are chosen: even, sglang-static, sglang-dynamic, vllm-ascend, lp.",
+        help="How a token chooses among replicas: even, sglang-static, sglang-dynamic, vllm-ascend, lp.",
     ),
 ]
 Chunk = Annotated[
-    float, typer.Option("--max-num-batched-tokens", help="Tokens a data-parallel rank prefills in one step.")
+    float,
+    typer.Option(
+        "--max-num-batched-tokens",
+        help="Tokens of prompts that a data-parallel rank reads in one step, at most.",
+    ),
 ]
 MaxSeqs = Annotated[
     float, typer.Option("--max-num-seqs", help="Sequences a data-parallel rank decodes at most.")
@@ -67,20 +101,24 @@ SpeculativeTokens = Annotated[
     int | None,
     typer.Option(
         "--speculative-tokens",
-        help="Tokens drafted per sequence and step (MTP, EAGLE); 0: none; default: none, but not sure.",
+        help="Tokens drafted per sequence and step (MTP, EAGLE). If not given: none, but of a model with a "
+        "prediction head the interval allows for some.",
     ),
 ]
 AcceptanceRate = Annotated[
     float | None,
     typer.Option(
-        "--acceptance-rate", help="Of a draft, once those before it were; without it the interval holds all."
+        "--acceptance-rate",
+        help="How often a draft is accepted, once those before it were. If not given: 0.85, and the interval "
+        "reaches from none to all.",
     ),
 ]
 EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Steps run without CUDA graphs.")]
 CalibrationPath = Annotated[
     str | None,
     typer.Option(
-        "--calibration", help="What `moesim calibrate serving` wrote, or none for physics; default: shipped."
+        "--calibration",
+        help="File of `moesim calibrate serving`, or none for physics alone; the shipped one if not given.",
     ),
 ]
 NumExperts = Annotated[

@@ -50,7 +50,7 @@ def plan(
         int | None, typer.Option(help="Requests made up, or taken from the file's beginning.")
     ] = None,
     burstiness: Annotated[
-        float | None, typer.Option(help="Of made-up arrivals: 1 is Poisson, less comes in bursts.")
+        float | None, typer.Option(help="Of made-up arrivals: 1 is Poisson, below 1 requests come in bursts.")
     ] = None,
     price: Annotated[
         list[str] | None,
@@ -70,25 +70,35 @@ def plan(
         list[str] | None, typer.Option(metavar="DTYPE...", help="Caches to try; see predict.")
     ] = None,
     tp: Annotated[
-        list[int] | None, typer.Option("--tensor-parallel-size", "--tp", metavar="N...", help="Only these.")
+        list[int] | None,
+        typer.Option(
+            "--tensor-parallel-size", "--tp", metavar="N...", help="Degrees of tensor parallelism to try."
+        ),
     ] = None,
     pp: Annotated[
-        list[int] | None, typer.Option("--pipeline-parallel-size", "--pp", metavar="N...", help="Only these.")
+        list[int] | None,
+        typer.Option("--pipeline-parallel-size", "--pp", metavar="N...", help="Stages of pipelines to try."),
     ] = None,
     dp: Annotated[
-        list[int] | None, typer.Option("--data-parallel-size", "--dp", metavar="N...", help="Only these.")
+        list[int] | None,
+        typer.Option(
+            "--data-parallel-size", "--dp", metavar="N...", help="Degrees of data parallelism to try."
+        ),
     ] = None,
     ep: Annotated[
-        list[int] | None, typer.Option("--expert-parallel-size", "--ep", metavar="N...", help="Only these.")
+        list[int] | None,
+        typer.Option(
+            "--expert-parallel-size", "--ep", metavar="N...", help="Degrees of expert parallelism to try."
+        ),
     ] = None,
     redundant: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Spare physical experts to try. [default: 0]")
     ] = None,
     max_num_batched_tokens: Annotated[
-        list[int] | None, typer.Option(metavar="N...", help="Tokens of a rank's step to try.")
+        list[int] | None, typer.Option(metavar="N...", help="Tokens of a data-parallel rank's step to try.")
     ] = None,
     max_num_seqs: Annotated[
-        list[int] | None, typer.Option(metavar="N...", help="Sequences of a rank to try.")
+        list[int] | None, typer.Option(metavar="N...", help="Sequences of a data-parallel rank to try.")
     ] = None,
     disaggregated: Annotated[
         bool, typer.Option("--disaggregated", help="Try prefill and decode in pools of their own, too.")

@@ -86,7 +86,9 @@ def convert(
 @app.command()
 def generate(
     output: _Out,
-    requests: Annotated[int, typer.Option("--requests", "-n", min=1, max=100_000_000, help="How many.")],
+    requests: Annotated[
+        int, typer.Option("--requests", "-n", min=1, max=100_000_000, help="How many requests.")
+    ],
     arrivals: Annotated[str, typer.Option("--arrivals", help=f"{_ARRIVALS}.")],
     input_len: Annotated[str, typer.Option("--input-len", help=f"Prompt tokens: {_LENGTHS}")],
     output_len: Annotated[str, typer.Option("--output-len", help=f"Output tokens: {_LENGTHS}")],

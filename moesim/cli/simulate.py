@@ -37,12 +37,18 @@ def simulate(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", "--max-concurrency", help="The client has no more in flight."),
+        typer.Option(
+            "--concurrency",
+            "--max-concurrency",
+            help="Requests that the client has in flight at once, at most.",
+        ),
     ] = None,
     num_requests: Annotated[
         int | None,
         typer.Option(
-            "--num-requests", "--num-prompts", help="Made up: how many (1000). Of a trace: the first."
+            "--num-requests",
+            "--num-prompts",
+            help="How many requests are made up (1000), or taken from the beginning of a trace.",
         ),
     ] = None,
     resample: Annotated[
@@ -51,7 +57,7 @@ def simulate(
     input_len: Annotated[
         str | None, typer.Option(help="Prompt tokens: TOKENS or lognormal:MEAN:CV; 1024 by default.")
     ] = None,
-    output_len: Annotated[str | None, typer.Option(help="Output tokens, likewise.")] = None,
+    output_len: Annotated[str | None, typer.Option(help="Output tokens, likewise; 1024 by default.")] = None,
     drop_long: Annotated[
         bool, typer.Option("--drop-long", help="Leave out requests that the model's context does not hold.")
     ] = False,
@@ -62,7 +68,11 @@ def simulate(
     ep: opt.Ep = 1,
     replicas: Annotated[int, typer.Option(help="Engines alike, each on devices of its own.")] = 1,
     router: Annotated[
-        str, typer.Option(help="How requests are spread over replicas and data-parallel ranks.")
+        str,
+        typer.Option(
+            help="Spreads requests over replicas and ranks: round-robin, least-requests, least-tokens, "
+            "random, two-choices, prefix, session or vllm."
+        ),
     ] = "vllm",
     trace: opt.TracePath = None,
     num_experts: opt.NumExperts = None,
@@ -80,7 +90,8 @@ def simulate(
     prefill_dp: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --dp.")] = None,
     prefill_ep: Annotated[int | None, typer.Option(help="Of a prefill worker, if not as --ep.")] = None,
     kv_link: Annotated[
-        str | None, typer.Option(help="Caches cross over: auto, scale-out or scale-up.")
+        str | None,
+        typer.Option(help="Link over which caches go to decode workers: auto, scale-out or scale-up."),
     ] = None,
     kv_oversubscription: Annotated[
         float | None, typer.Option(help="Bandwidth of the smaller pool's links over that of the spine.")
@@ -89,7 +100,9 @@ def simulate(
         bool | None,
         typer.Option("--kv-overlap/--no-kv-overlap", help="Layers cross while later ones are computed."),
     ] = None,
-    first_token_from: Annotated[str | None, typer.Option(help="prefill or decode workers.")] = None,
+    first_token_from: Annotated[
+        str | None, typer.Option(help="Which workers send the first token: prefill or decode.")
+    ] = None,
     attention_workers: Annotated[
         int | None,
         typer.Option(help="Workers of attention, of --tp devices each, apart from those of experts."),
@@ -103,17 +116,28 @@ def simulate(
         typer.Option(help="Experts do not fit one device: a system of `moesim replay`, such as lru."),
     ] = None,
     cache_fraction: Annotated[
-        float | None, typer.Option(help="Of --offload: experts that the device holds, as a part of all.")
+        float | None, typer.Option(help="With --offload: share of the experts that the device holds.")
     ] = None,
-    mtbf: Annotated[float | None, typer.Option(help="Mean seconds that a node works.")] = None,
-    repair: Annotated[float | None, typer.Option(help="Mean seconds of a repair; never without.")] = None,
+    mtbf: Annotated[
+        float | None, typer.Option(help="Mean seconds that a node works before it fails.")
+    ] = None,
+    repair: Annotated[
+        float | None, typer.Option(help="Mean seconds of a repair; without it failed nodes stay away.")
+    ] = None,
     fail: Annotated[
         list[str] | None,
         typer.Option(help="A failure that is known: SECOND:REPLICA[:SECONDS]; again for more."),
     ] = None,
-    crews: Annotated[int | None, typer.Option(help="Repairs at the same time.")] = None,
-    reload: Annotated[str | None, typer.Option(help="Weights from: auto, storage, host or none.")] = None,
-    retries: Annotated[int | None, typer.Option(help="How often a request is sent again.")] = None,
+    crews: Annotated[
+        int | None, typer.Option(help="Nodes that are repaired at the same time, at most.")
+    ] = None,
+    reload: Annotated[
+        str | None,
+        typer.Option(help="Where a repaired node loads weights from: auto, storage, host or none."),
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="How often a request is sent again after its node failed.")
+    ] = None,
     routing_windows: Annotated[
         int | None, typer.Option(help="Routing drifts: so many parts of --trace, one after the other.")
     ] = None,
@@ -141,16 +165,23 @@ def simulate(
     chunked_prefill: Annotated[
         bool | None,
         typer.Option(
-            "--enable-chunked-prefill/--no-enable-chunked-prefill", help="Prompts are read in pieces."
+            "--enable-chunked-prefill/--no-enable-chunked-prefill",
+            help="Prompts may be read in several steps.",
         ),
     ] = None,
     prefix_caching: Annotated[
         bool | None,
-        typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", help="Prompts share blocks."),
+        typer.Option(
+            "--enable-prefix-caching/--no-enable-prefix-caching",
+            help="Prompts that begin alike share blocks of the cache.",
+        ),
     ] = None,
     prefill_first: Annotated[
         bool | None,
-        typer.Option("--prefill-first/--mixed", help="Steps read prompts alone, or prompts and decode."),
+        typer.Option(
+            "--prefill-first/--mixed",
+            help="Steps read prompts alone while there are any, or beside decoding.",
+        ),
     ] = None,
     order: Annotated[
         str | None,
@@ -160,16 +191,27 @@ def simulate(
     ] = None,
     admission: Annotated[
         str | None,
-        typer.Option(help="What must be free: next-chunk, whole-output or share-of-output."),
+        typer.Option(
+            help="Blocks that must be free for a request: next-chunk, whole-prompt, whole-output or "
+            "share-of-output."
+        ),
     ] = None,
-    output_share: Annotated[float | None, typer.Option(help="That share.")] = None,
-    preemption: Annotated[str | None, typer.Option(help="recompute or swap.")] = None,
+    output_share: Annotated[
+        float | None,
+        typer.Option(help="With --admission share-of-output: share of the output of all that run."),
+    ] = None,
+    preemption: Annotated[
+        str | None, typer.Option(help="What becomes of a sequence that has to make room: recompute or swap.")
+    ] = None,
     cuda_graph_sizes: Annotated[
         str | None, typer.Option(help="Decode steps are padded to these, as in 1,2,4,8,16.")
     ] = None,
     async_scheduling: Annotated[
         bool | None,
-        typer.Option("--async-scheduling/--no-async-scheduling", help="The host plans during steps."),
+        typer.Option(
+            "--async-scheduling/--no-async-scheduling",
+            help="The host plans a step while the one before runs.",
+        ),
     ] = None,
     calibration: opt.CalibrationPath = None,
     goodput: Annotated[
@@ -182,8 +224,8 @@ def simulate(
         typer.Option(help="Left out at the start: auto (MSER-5), none, 30s, or a share; none for a trace."),
     ] = None,
     cooldown: Annotated[str | None, typer.Option(help="Left out at the end, likewise.")] = None,
-    replications: Annotated[int, typer.Option(help="Runs with other draws, for intervals.")] = 1,
-    processes: Annotated[int, typer.Option(help="Replications at once.")] = 1,
+    replications: Annotated[int, typer.Option(help="Independent runs with other seeds, for intervals.")] = 1,
+    processes: Annotated[int, typer.Option(help="Replications that run at once.")] = 1,
     price: Annotated[float | None, typer.Option(help="USD per device and hour; else the hardware's.")] = None,
     output: Annotated[
         Path | None,
@@ -193,6 +235,9 @@ def simulate(
         Path | None, typer.Option(help="Chrome trace for Perfetto: .json, or .json.gz.")
     ] = None,
     timeline_requests: Annotated[int, typer.Option(min=0, help="Requests with a track of their own.")] = 200,
+    timeline_window: Annotated[
+        str | None, typer.Option(metavar="FROM:TO", help="Seconds that are drawn; all by default.")
+    ] = None,
     aiperf: Annotated[Path | None, typer.Option(help="Folder for AIPerf's two files.")] = None,
     bench: Annotated[Path | None, typer.Option(help="Result as `vllm bench serve` saves it.")] = None,
     seed: Seed = 0,
@@ -202,7 +247,7 @@ def simulate(
     from moesim.cli.predict import infeasible, placement_of, pools_of
     from moesim.cli.simulate_apart import Workers
     from moesim.cli.simulate_cluster import Mishaps, hand_over_of
-    from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of
+    from moesim.cli.simulate_input import Asked, faults_of, settings_of, traffic_of, window_of
     from moesim.cli.simulate_offload import Offload
     from moesim.cli.simulate_routing import Drift
     from moesim.cli.simulate_run import looking_of, run
@@ -295,6 +340,7 @@ def simulate(
         requests, arrivals, request_rate, concurrency, num_requests, resample, input_len, output_len, seed
     )
     faults += faults_of(output, timeline, aiperf, bench, replications, processes, price)
+    drawn = window_of(faults, timeline_window)
     drift = Drift(routing_windows, window_tokens, rebalance, rebalance_interval, tokens_per_step)
     faults += drift.faults(trace)
     if apart and (routing_windows is not None or rebalance is not None):
@@ -326,7 +372,7 @@ def simulate(
 
     experts_on = layout.experts if isinstance(layout, Apart) else worker
     placed = placement_of(found_model, experts_on, plan, redundant)
-    outputs = Outputs(output, timeline, timeline_requests, aiperf, bench)
+    outputs = Outputs(output, timeline, timeline_requests, drawn, aiperf, bench)
     learnt = shipped() if calibration is None else calibration_of(calibration)
     windows = drift.windows_of(routing, found_model, found_hardware, worker, engine, placed, seed)
 

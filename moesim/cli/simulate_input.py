@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -100,6 +101,21 @@ def faults_of(
             found.append(Fault("is out of range", option, value, f"1 to {most}"))
     if price is not None and not 0 <= price < 1e9:
         found.append(Fault("is no price", "--price", price, "USD per device and hour, at least 0"))
+    return found
+
+
+def window_of(faults: list[Fault], text: str | None) -> tuple[float, float]:
+    """Seconds of a timeline."""
+    if text is None:
+        return 0.0, math.inf
+    first, colon, last = text.partition(":")
+    try:
+        found = float(first), float(last) if last else math.inf
+    except ValueError:
+        found = math.nan, math.nan
+    if not colon or not 0.0 <= found[0] < found[1]:
+        faults.append(Fault("is no window", "--timeline-window", text, "FROM:TO in seconds, such as 10:20"))
+        return 0.0, math.inf
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,7 @@ class Outputs:
     output: Path | None
     timeline: Path | None
     timeline_requests: int
+    timeline_window: tuple[float, float]
     aiperf: Path | None
     bench: Path | None
 
@@ -36,30 +37,11 @@ class Outputs:
         offload: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The whole answer as plain values."""
-        about = outcome.about
-        assert about is not None
+        from moesim.serving.document import document_of
+
         written = [self.output, self.timeline, self.bench, self.aiperf]
-        return {
-            "feasible": True,
-            "model": about.model,
-            "hardware": about.hardware.name,
-            "layout": str(about.layout),
-            "replicas": about.fleet.replicas,
-            "devices": about.devices,
-            "router": about.fleet.router,
-            "backend": about.engine.backend,
-            "scheduler": asdict(about.scheduler),
-            "traffic": {
-                "source": outcome.requests.source,
-                "concurrency": outcome.requests.concurrency,
-                "input_tokens": float(outcome.requests.input_tokens.mean()),
-                "output_tokens": float(outcome.requests.output_tokens.mean()),
-            },
-            **summary.document(),
-            "offload": offload,
-            "written": [str(path) for path in written if path is not None],
-            "warnings": [*notes, *summary.notes],
-        }
+        whole = document_of(summary, outcome, notes=notes)
+        return whole | {"offload": offload, "written": [str(path) for path in written if path is not None]}
 
     def write(
         self,
@@ -80,7 +62,7 @@ class Outputs:
             else:
                 write_table(outcome, self.output)
         if self.timeline is not None:
-            write_timeline(outcome, self.timeline, self.timeline_requests)
+            write_timeline(outcome, self.timeline, self.timeline_requests, self.timeline_window)
         if self.aiperf is not None:
             write_aiperf(outcome, self.aiperf, window_of(outcome, *cuts), limits)
         if self.bench is not None:

@@ -48,15 +48,37 @@ def serving(
     nodes: opt.Nodes = None,
     model: Annotated[str | None, typer.Option(help="Model of a run that does not say.")] = None,
     backend: Annotated[str | None, typer.Option(help="vllm, sglang or trtllm, of a run.")] = None,
-    tp: Annotated[int | None, typer.Option("--tensor-parallel-size", "--tp", help="Of a run.")] = None,
-    pp: Annotated[int | None, typer.Option("--pipeline-parallel-size", "--pp", help="Of a run.")] = None,
-    dp: Annotated[int | None, typer.Option("--data-parallel-size", "--dp", help="Of a run.")] = None,
-    ep: Annotated[int | None, typer.Option("--expert-parallel-size", "--ep", help="Of a run.")] = None,
+    tp: Annotated[
+        int | None,
+        typer.Option("--tensor-parallel-size", "--tp", help="Tensor parallelism of a run that does not say."),
+    ] = None,
+    pp: Annotated[
+        int | None,
+        typer.Option(
+            "--pipeline-parallel-size", "--pp", help="Pipeline parallelism of a run that does not say."
+        ),
+    ] = None,
+    dp: Annotated[
+        int | None,
+        typer.Option("--data-parallel-size", "--dp", help="Data parallelism of a run that does not say."),
+    ] = None,
+    ep: Annotated[
+        int | None,
+        typer.Option("--expert-parallel-size", "--ep", help="Expert parallelism of a run that does not say."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Weights of a run, as in `moesim predict`.")] = None,
-    kv_cache_dtype: Annotated[str | None, typer.Option(help="Cache of a run.")] = None,
-    max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
-    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Of a run.")] = None,
-    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Of a run.")] = None,
+    kv_cache_dtype: Annotated[
+        str | None, typer.Option(help="Cache of a run, as in `moesim predict`.")
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a step, at most, of a run that does not say.")
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(min=1, help="Sequences at once, at most, of a run that does not say.")
+    ] = None,
+    gpu_memory_utilization: Annotated[
+        float | None, typer.Option(help="Share of the memory that the engine of a run may use.")
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(

@@ -113,15 +113,9 @@ class Placed(Tabular):
         rows: list[tuple[str | float | None, ...]] = []
         for name, judged in self.judged.items():
             sides = [judged.fitted, *([judged.evaluated] if judged.evaluated is not None else [])]
-            rows.append((name, *(value for side in sides for value in (side.mean, side.worst))))
-        rows.append(
-            (
-                "no placement below",
-                _mean(self.lower_bound),
-                _worst(self.lower_bound),
-                *[None] * (len(head) - 3),
-            )
-        )
+            rows.append((name, *(_four(value) for side in sides for value in (side.mean, side.worst))))
+        bound = _four(_mean(self.lower_bound)), _four(_worst(self.lower_bound))
+        rows.append(("no placement below", *bound, *[None] * (len(head) - 3)))
         parts = [table(head, rows)]
         if self.predicted:
             seconds = [
@@ -212,3 +206,8 @@ def _mean(values: FloatArray) -> float:
 def _worst(values: FloatArray) -> float:
     known = values[~np.isnan(values)]
     return float(known.max()) if len(known) else math.nan
+
+
+def _four(ratio: float) -> str | None:
+    """Ratios near 1 differ in their third digit."""
+    return None if math.isnan(ratio) else f"{ratio:.4f}"

@@ -129,7 +129,7 @@ def plan(
     asked = question(
         models, hardwares, traffic, slo, space or Space(), prices, trace, placement, replications, seed
     )
-    return answer(asked, confirm, progress)
+    return replace(answer(asked, confirm, progress), slo=slo, traffic=traffic)
 
 
 def answer(asked: Question, confirm: int, progress: Progress | None = None) -> PlanResult:

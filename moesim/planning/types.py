@@ -242,6 +242,8 @@ class PlanResult(Tabular):
         CPU seconds of ``search`` and ``confirm``.
     notes
         What a reader has to know.
+    slo, traffic
+        What was promised, for which requests; None where it is not kept.
     """
 
     best: Assessment
@@ -253,6 +255,24 @@ class PlanResult(Tabular):
     searched: Mapping[str, int]
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
+    slo: Slo | None = None
+    traffic: Traffic | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``moesim plan --json`` prints of it: no launch commands, nothing of what more would buy.
+
+        Raises
+        ------
+        ValueError
+            If promise or traffic were not kept.
+        """
+        from moesim.planning.document import document_of
+
+        if self.slo is None or self.traffic is None:
+            raise ValueError("a plan without its promise and traffic has no document")
+        hardware = {one.candidate.hardware.name: one.candidate.hardware for one in (self.best, *self.ranked)}
+        found = document_of(self, self.traffic, self.slo, list(hardware.values()))
+        return {"kind": "plan", **found, "warnings": list(self.notes)}
 
     def columns(self) -> dict[str, list[Any]]:
         """A row per candidate, the best first; of those that fail, examples."""

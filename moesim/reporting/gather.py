@@ -8,11 +8,117 @@ from typing import Any
 
 import numpy as np
 
+from moesim.errors import ConfigError, Fault
+from moesim.hardware.types import Hardware
 from moesim.layout import ExpertMap
 from moesim.placement import Placed
-from moesim.reporting.documents import PlacementDocument, PredictionDocument, checked
+from moesim.reporting.documents import (
+    KINDS,
+    CurveDocument,
+    Document,
+    PlacementDocument,
+    PredictionDocument,
+    SimulationDocument,
+    checked,
+    kind_of,
+)
+from moesim.residency import Curve
 from moesim.result import Prediction
+from moesim.serving.document import document_of as simulated
+from moesim.serving.outcome import Outcome
+from moesim.serving.statistics import summarise
 from moesim.trace.types import LoadCounts, RoutingTrace
+
+#: What a page can be made of in Python.
+_TAKEN = "what predict, place, simulate, plan, statistics, residency.replay and residency.curve return"
+
+
+def documents_of(
+    results: Any,  # noqa: ANN401 - one result, or several
+    routing: RoutingTrace | LoadCounts | None = None,
+) -> list[Document]:
+    """The documents of results in Python.
+
+    Parameters
+    ----------
+    results
+        What `moesim.predict`, `place`, `simulate`, `plan`, `statistics` return, replays of caches, or several
+        of them.
+    routing
+        What placements were fitted to.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or one is of another type; all are named.
+    """
+    listed = list(results) if isinstance(results, Sequence) and not isinstance(results, str) else [results]
+    if not listed:
+        raise ConfigError(Fault("holds nothing to report", "results", allowed="at least one result"))
+    found, faults = [], []
+    for nth, result in enumerate(listed):
+        try:
+            found.append(document_of(result, routing))
+        except ConfigError as error:
+            faults += [Fault(f.message, f"results.{nth}", f.value, f.allowed) for f in error.faults]
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def document_of(
+    result: Any,  # noqa: ANN401 - any result
+    routing: RoutingTrace | LoadCounts | None = None,
+) -> Document:
+    """The document of one result in Python.
+
+    Raises
+    ------
+    ConfigError
+        If it is of a type that has no page, or does not hold what a page needs.
+    """
+    if isinstance(result, Prediction):
+        return prediction_document(result)
+    if isinstance(result, Placed):
+        return placement_document(result, routing)
+    if isinstance(result, Outcome):
+        return _simulation(result)
+    if isinstance(result, Curve):
+        raw = {"curves": {result.residency.rule: plain(result.to_dict())}}
+        return checked(CurveDocument, raw, "curve")
+    # Plans are of a later layer: they say themselves what they are.
+    whole = getattr(result, "to_dict", None)
+    if callable(whole):
+        try:
+            raw = plain(whole())
+        except ValueError as error:
+            raise ConfigError(Fault(str(error), type(result).__name__)) from None
+        kind = kind_of(raw) if isinstance(raw, dict) else ""
+        if kind in KINDS:
+            return checked(KINDS[kind], raw, kind)
+    raise ConfigError(Fault("has no page", "results", type(result).__name__, _TAKEN))
+
+
+def machine_of(result: Any) -> Hardware | None:  # noqa: ANN401 - any result
+    """The hardware behind a result; None if it is of none."""
+    if isinstance(result, Placed):
+        after = result.predicted.get("after")
+        return None if after is None else after.decode.hardware
+    if isinstance(result, Prediction):
+        return result.decode.hardware
+    if isinstance(result, Outcome):
+        return None if result.about is None else result.about.hardware
+    candidate = getattr(getattr(result, "best", None), "candidate", None)
+    found = getattr(candidate, "hardware", None)
+    return found if isinstance(found, Hardware) else None
+
+
+def _simulation(outcome: Outcome) -> SimulationDocument:
+    if outcome.about is None:
+        raise ConfigError(Fault("says nothing of what served", "results", "Outcome of the loops alone"))
+    raw = simulated(summarise(outcome), outcome)
+    seed = {"provenance": {"seed": outcome.about.seed}}
+    return checked(SimulationDocument, plain(raw | seed), "simulation")
 
 
 def prediction_document(result: Prediction) -> PredictionDocument:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,14 @@ class Pool:
         )
 
 
+class Outage(NamedTuple):
+    """A time for which a replica does not work: failure, repair, and loading of weights."""
+
+    replica: int
+    from_s: float
+    to_s: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Down:
     """What failures did.
@@ -72,12 +81,18 @@ class Down:
         Nodes that each replica lost, ``[replicas]``.
     sent_again
         How often each request was, ``[requests]``.
+    outages
+        Each time that a replica did not work, in order of its beginning.
+    resized
+        When a replica went on with another number of its nodes: seconds, replica, nodes it had from then on.
     """
 
     end_s: float
     down_s: F8
     failures: npt.NDArray[np.int64]
     sent_again: npt.NDArray[np.int32]
+    outages: tuple[Outage, ...] = ()
+    resized: tuple[tuple[float, int, int], ...] = ()
 
     @property
     def availability(self) -> float:
@@ -130,6 +145,8 @@ class Cluster:
         self.sent_again = np.zeros(n, np.int32)
         self._failing = self.failures.mtbf_s is not None or bool(self.failures.listed)
         self._stranded: list[int] = []
+        self._outages: list[Outage] = []
+        self._resized: list[tuple[float, int, int]] = []
         #: Engines that were idle and may have something to do now.
         self._woken: set[tuple[int, int]] = set()
         self._evicted = np.zeros(n, np.int32)
@@ -180,7 +197,11 @@ class Cluster:
         stage[stage != DONE] = LOST
         last = [np.nanmax(one.state.progress["last_s"], initial=0.0) for one in self.pools]
         end = float(max(last))
-        return Down(end, np.minimum(self.nodes.until(end), end), self.nodes.failed, self.sent_again)
+        outages = [o._replace(to_s=min(o.to_s, end)) for o in self._outages if o.from_s < end]
+        return Down(
+            end, np.minimum(self.nodes.until(end), end), self.nodes.failed, self.sent_again, tuple(outages),
+            tuple(one for one in self._resized if one[0] <= end),
+        )  # fmt: skip
 
     def _advance(self, until: float) -> float:
         pool = self.pools[0]
@@ -210,6 +231,7 @@ class Cluster:
         return [int(r) for r in self._evicted[:many]]
 
     def _down(self, replica: int) -> None:
+        self._outages.append(Outage(replica, self.env.now, np.inf))
         again = []
         for index, engine in self._engines[replica]:
             self.pools[index].state.replicas["up"][engine] = 0
@@ -245,6 +267,8 @@ class Cluster:
             self._stranded.append(r)
 
     def _up(self, replica: int) -> None:
+        last = max(i for i, one in enumerate(self._outages) if one.replica == replica)
+        self._outages[last] = self._outages[last]._replace(to_s=self.env.now)
         for index, engine in self._engines[replica]:
             self.pools[index].state.replicas["up"][engine] = 1
             self._wakes(index, engine)
@@ -260,6 +284,7 @@ class Cluster:
         shrink, again = self.failures.shrink, list[int]()
         if shrink is None:
             return
+        self._resized.append((self.env.now, replica, has))
         for index, engine in self._engines[replica]:
             pool = self.pools[index]
             lanes, engines = pool.rules.lanes, pool.state.replicas

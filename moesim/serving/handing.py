@@ -97,6 +97,8 @@ class Pools(Cluster):
     handed_s, waited_s
         Seconds from the first token until the cache was there, and of those in line for blocks,
         ``[requests]``; NaN for requests that never crossed.
+    arrived_s
+        When it was, ``[requests]``.
     crossed
         Bytes sent for every request, again and again where a transfer broke off, ``[requests]``.
     """
@@ -118,7 +120,7 @@ class Pools(Cluster):
         n, lanes = len(self.sent_again), len(decode.state.lanes)
         self.links = Links(self.env, wires.capacity)
         self.crossing: dict[int, Crossing] = {}
-        self.handed_s, self.waited_s = np.full(n, np.nan), np.full(n, np.nan)
+        self.handed_s, self.waited_s, self.arrived_s = (np.full(n, np.nan) for _ in range(3))
         self.crossed = np.zeros(n)
         #: Output tokens given before the prefill that is under way, and whether the last came from a prefill.
         self.given = np.zeros(n, np.int32)
@@ -363,6 +365,7 @@ class Pools(Cluster):
         del self.crossing[r]
         self._coming[one.lane] -= 1
         self.handed_s[r], self.waited_s[r] = now - one.read_s, max(one.placed_s - one.read_s, 0.0)
+        self.arrived_s[r] = now
         sender = int(prefill.state.progress["lane"][r])
         there = deliver(
             prefill.state, prefill.rules, decode.state, decode.rules, decode.cursor, r, one.lane, now

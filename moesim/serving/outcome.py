@@ -59,6 +59,9 @@ class About:
         Of all that was drawn.
     notes
         What had to be assumed.
+    period_tokens, period_stall_s
+        Of routing that drifts: tokens served when each period begins, and seconds for which every engine then
+        stands still, ``[periods]``; None where it does not.
     """
 
     model: str
@@ -72,6 +75,8 @@ class About:
     first_steps: float = 0.0
     seed: int = 0
     notes: tuple[str, ...] = ()
+    period_tokens: F8 | None = None
+    period_stall_s: F8 | None = None
 
     @property
     def devices(self) -> int:

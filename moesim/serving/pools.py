@@ -43,6 +43,8 @@ class PoolsOutcome(Outcome):
         From the end of a request's prefill until its cache was there, ``[requests]``; NaN where none crossed.
     waited_s
         The part of it for which no blocks were free.
+    arrived_s
+        When the cache was there, ``[requests]``; NaN where none crossed.
     crossed_bytes
         Bytes that were sent for it, ``[requests]``.
     links
@@ -57,6 +59,7 @@ class PoolsOutcome(Outcome):
 
     handed_s: F8
     waited_s: F8
+    arrived_s: F8
     crossed_bytes: F8
     links: Wires
     carried_bytes: F8
@@ -235,8 +238,9 @@ class ReadyPools:
         down = pools.run()
         return PoolsOutcome(
             requests, merged(prefill.state, decode.state), decode.rules, self.about,
-            handed_s=pools.handed_s, waited_s=pools.waited_s, crossed_bytes=pools.crossed, links=self.wires,
-            carried_bytes=pools.links.carried, pools=(prefill, decode), down=down,
+            handed_s=pools.handed_s, waited_s=pools.waited_s, arrived_s=pools.arrived_s,
+            crossed_bytes=pools.crossed, links=self.wires, carried_bytes=pools.links.carried,
+            pools=(prefill, decode), down=down,
         )  # fmt: skip
 
 

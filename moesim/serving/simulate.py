@@ -256,9 +256,10 @@ def prepare(
     notes = list(model.warnings)
     if stages > 1:
         notes.append(f"a pipeline of {stages} is served as {stages} engines that share its cache evenly")
+    drift = (prices.period_tokens, prices.period_stall_s) if windows else ()
     about = About(
         model.name, hardware, layout, engine, scheduler, fleet, fleet.replicas * stages, traits.request_s,
-        traits.first_steps, seed, tuple(notes),
+        traits.first_steps, seed, tuple(notes), *drift,
     )  # fmt: skip
     load_s = 0.0
     if failures is not None:

@@ -80,7 +80,12 @@ def test_command_names_every_fault(files, tmp_path):
     ("text", "expected"),
     [
         ("[]", "no JSON object"),
-        ('{"a": 1}', "neither a prediction nor a placement"),
+        ('{"a": 1}', "no document that has a page"),
+        (
+            '{"kind": "rebalancing"}',
+            "kind: has no page .got 'rebalancing'.; allowed: prediction, placement, simulation",
+        ),
+        ('{"tpot_s": 1, "tpot_s": 2}', "key 'tpot_s' twice"),
         ('{"schema_version": 9, "tpot_s": 1}', "another version"),
         ('{"feasible": false, "reason": "too big"}', r"infeasible \(too big\)"),
         ('{"tpot_s": NaN}', "NaN is no number"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 
 import numpy as np
@@ -98,38 +97,6 @@ def test_tables_hold_every_request(outcome, tmp_path, suffix):
 def test_tables_of_unknown_suffix_are_refused(outcome, tmp_path):
     with pytest.raises(ConfigError, match="parquet"):
         write_table(outcome, tmp_path / "run.xlsx")
-
-
-@pytest.mark.parametrize("name", ["t.json", "t.json.gz"])
-def test_slices_of_a_track_nest(outcome, tmp_path, name):
-    path = tmp_path / name
-    steps, shown = write_timeline(outcome, path, requests=50)
-    raw = path.read_bytes()
-    document = json.loads(gzip.decompress(raw) if name.endswith("gz") else raw)
-    events = document["traceEvents"]
-    assert shown == 50
-    assert steps == outcome.state.tally.logged[0]
-    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    tracks: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for event in events:
-        if event["ph"] == "X":
-            start = round(event["ts"] * 1000)
-            tracks.setdefault((event["pid"], event["tid"]), []).append(
-                (start, start + round(event["dur"] * 1000))
-            )
-            assert event["dur"] >= 0
-    assert set(tracks) == set(names)
-    assert {names[1, 0], names[1, 1], names[2, 0]} == {"replica 0", "replica 1", "request 0"}
-    for slices in tracks.values():
-        # Outer before inner, as viewers stack them.
-        open_ends: list[int] = []
-        for start, end in sorted(slices, key=lambda s: (s[0], -s[1])):
-            while open_ends and open_ends[-1] <= start:
-                open_ends.pop()
-            assert not open_ends or end <= open_ends[-1]
-            open_ends.append(end)
-    assert sum(len(s) for (pid, _), s in tracks.items() if pid == 1) == steps
-    assert {e["ph"] for e in events} == {"M", "X", "C"}
 
 
 def test_the_same_run_makes_the_same_timeline(outcome, tmp_path):

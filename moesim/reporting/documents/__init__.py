@@ -1,7 +1,7 @@
 """What a page is made of: the JSON documents of commands, with every value checked."""
 
 from moesim.reporting.documents.base import Document, HardwareSources, Provenance, checked
-from moesim.reporting.documents.kinds import COMMANDS, KINDS, READ, fault_of, kind_of
+from moesim.reporting.documents.kinds import KINDS, READ, fault_of, kind_of
 from moesim.reporting.documents.placement import (
     PLACEMENTS,
     PRICED,
@@ -30,7 +30,7 @@ from moesim.reporting.documents.report import AnyDocument, ReportDocument
 from moesim.reporting.documents.scoreboard import ScoreboardDocument, ScoreboardRow
 from moesim.reporting.documents.simulation import (
     Distribution,
-    RequestDetails,
+    OverTime,
     SimulationDocument,
     Spread,
     Window,
@@ -45,7 +45,6 @@ from moesim.reporting.documents.validation_runs import RunsValidation
 from moesim.reporting.documents.validation_serving import ServingValidation
 
 __all__ = [
-    "COMMANDS",
     "KINDS",
     "LIMITS",
     "MOST_PAIRED",
@@ -68,6 +67,7 @@ __all__ = [
     "Layout",
     "LowerBound",
     "Objective",
+    "OverTime",
     "PlacementDocument",
     "PlanDocument",
     "PredictionDocument",
@@ -80,7 +80,6 @@ __all__ = [
     "ReferenceValidation",
     "ReplayDocument",
     "ReportDocument",
-    "RequestDetails",
     "RunsValidation",
     "ScoreboardDocument",
     "ScoreboardRow",

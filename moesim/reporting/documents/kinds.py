@@ -13,28 +13,11 @@ from moesim.reporting.documents.report import AnyDocument
 KINDS: Mapping[str, type[Document]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(AnyDocument)[0])
 }
-#: What prints a document of each kind that has a page.
-COMMANDS: Mapping[str, str] = {
-    "prediction": "moesim predict --json",
-    "placement": "moesim place --json",
-    "simulation": "moesim simulate --json, and the table that its --output writes",
-    "plan": "moesim plan --json",
-    "study": "the table that moesim plan --grid writes",
-    "replay": "moesim replay --json",
-    "replay-curve": "moesim replay --curve --json",
-    "replay-systems": "moesim replay --system --json",
-    "trace-statistics": "moesim trace stats --json",
-    "validation-serving": "moesim validate serving --json",
-    "validation-runs": "moesim validate serving RUN --json",
-    "validation-kernels": "moesim validate kernels --json",
-    "validation-published": "moesim validate published --json",
-    "validation-reference": "moesim validate reference --json",
-    "scoreboard": "moesim reproduce --json",
-    "training": "moesim train --json",
-    "training-search": "moesim train --search --json",
-}
 #: What has a page, in a sentence.
-READ = f"what these print: {'; '.join(COMMANDS.values())}; or the data or a page of a report"
+READ = (
+    "what moesim predict, place, simulate, plan, replay, trace stats, validate, reproduce and train print "
+    "with --json, tables that simulate --output and plan --grid write, and pages of moesim report"
+)
 
 #: Fields that older documents of a kind have, and no other kind has all of; the first that fit.
 _FIELDS: tuple[tuple[str, frozenset[str]], ...] = tuple(
@@ -44,13 +27,14 @@ _FIELDS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("replay-curve", "trace curves"),
         ("replay", "policy hit_ratio slots"),
         ("trace-statistics", "overall layers num_experts"),
-        ("plan", "slo plan traffic"),
-        ("simulation", "latency requests completed duration_s"),
+        ("plan", "slo plan"),
+        ("simulation", "latency completed"),
         ("training-search", "tried fitting layouts"),
-        ("training", "step_s tokens_per_s mfu"),
+        ("training", "step_s mfu"),
         ("validation-reference", "rows summary device runs"),
-        ("placement", "load_imbalance lower_bound gap"),
-        ("prediction", "tpot_s ttft_s"),
+        ("placement", "lower_bound gap"),
+        ("prediction", "ttft_s"),
+        ("prediction", "tpot_s"),
     )
 )
 
@@ -98,7 +82,7 @@ def fault_of(raw: Mapping[str, Any]) -> Fault:
             "names the table of a study, which holds the results", "table", _short(raw["table"]), "that file"
         )
     if isinstance(named, str):
-        return Fault("has no page", "kind", _short(named), READ)
+        return Fault("has no page", "kind", _short(named), f"{', '.join(KINDS)}: {READ}")
     return Fault("is no document that has a page", allowed=READ)
 
 

@@ -13,7 +13,6 @@ from moesim.reporting.documents.base import Count, Degree, Document, Part, Share
 MOST_LEVELS, MOST_SPANS = 512, 512
 
 Ends = Annotated[list[Signed | None], Field(min_length=2, max_length=2)]
-Times = Annotated[list[Signed], Field(max_length=MOST_SPANS + 1)]
 Means = Annotated[list[Count], Field(max_length=MOST_SPANS)]
 
 
@@ -122,31 +121,34 @@ class Distribution(Part):
         return self
 
 
-class RequestDetails(Part):
-    """What the table of requests says beyond the summary.
+class OverTime(Part):
+    """Means over equal spans of the time of a run."""
 
-    `latencies` are of answered requests sent in the window; `met` is the share of requests within each limit,
-    and within all; `running` and `waiting` are means over spans of time.
-    """
-
-    rows: Degree
-    latencies: Annotated[dict[Text, Distribution], Field(max_length=10)] = {}
-    met: Annotated[dict[Text, Share], Field(max_length=10)] = {}
-    edges_s: Times = []
-    running: Means = []
-    waiting: Means = []
+    from_s: Signed
+    to_s: Signed
+    spans: Annotated[int, Field(ge=1, le=MOST_SPANS)]
+    running: Means
+    waiting: Means
+    kv_share: Annotated[list[Count | None], Field(max_length=MOST_SPANS)] | None = None
 
     @model_validator(mode="after")
-    def _spans(self) -> RequestDetails:
-        if {len(self.running), len(self.waiting)} != {max(len(self.edges_s) - 1, 0)}:
-            raise ValueError("running and waiting have not one value for every span of edges_s")
-        if any(b <= a for a, b in zip(self.edges_s, self.edges_s[1:], strict=False)):
-            raise ValueError("edges_s do not ascend")
+    def _spans(self) -> OverTime:
+        lengths = {len(self.running), len(self.waiting), len(self.kv_share or self.running)}
+        if lengths != {self.spans}:
+            raise ValueError("running, waiting and kv_share have not one value for every span")
+        if not self.to_s > self.from_s:
+            raise ValueError("to_s is not after from_s")
         return self
+
+    @property
+    def edges_s(self) -> list[float]:
+        """Ends of the spans."""
+        step = (self.to_s - self.from_s) / self.spans
+        return [self.from_s + i * step for i in range(self.spans)] + [self.to_s]
 
 
 class SimulationDocument(Document):
-    """What `moesim simulate --json` prints, and details when the table of its requests is there."""
+    """What `moesim simulate` says: `--json`, the table of its requests, or both."""
 
     title: ClassVar[str] = "Simulation"
 
@@ -188,7 +190,11 @@ class SimulationDocument(Document):
     replications: Replications | None = None
     interval: Annotated[dict[Text, Text | Count | Ends], Field(max_length=200)] | None = None
     written: Annotated[list[Text], Field(max_length=20)] = []
-    details: RequestDetails | None = None
+    over_time: OverTime | None = None
+    distributions: Annotated[dict[Text, Distribution], Field(max_length=10)] = {}
+    met: Annotated[dict[Text, Share], Field(max_length=10)] = {}
+    #: The table of requests that all of it, or distributions and what is over time, was read from.
+    table: Text = ""
 
     @property
     def traits(self) -> tuple[str, ...]:

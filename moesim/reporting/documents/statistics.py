@@ -25,26 +25,30 @@ from moesim.reporting.documents.simulation import Ends
 Nested = Annotated[dict[Text, Signed | None], Field(max_length=50)]
 Values = Annotated[dict[Text, Signed | Nested | None], Field(max_length=200)]
 Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
-Loads = Annotated[list[Count], Field(max_length=MAX_EXPERTS)]
 NestedEnds = Annotated[dict[Text, Ends], Field(max_length=50)]
 
-#: Experts of a layer whose pairs are shown one by one, at most.
-MOST_PAIRED = 256
+#: Experts, or blocks of experts, whose pairs are shown.
+MOST_PAIRED = 512
+
+Ids = Annotated[list[Number], Field(max_length=MOST_PAIRED)]
 
 
 class Affinity(Part):
     """How often experts of two layers serve the same token, over what independence would give."""
 
     layers: Annotated[list[LayerId], Field(min_length=2, max_length=2)]
+    before: Ids
+    after: Ids
     over_independence: Annotated[
         list[Annotated[list[Count | None], Field(max_length=MOST_PAIRED)]], Field(max_length=MOST_PAIRED)
     ]
+    pairs: Number
 
     @model_validator(mode="after")
     def _square(self) -> Affinity:
-        experts = len(self.over_independence)
-        if any(len(row) != experts for row in self.over_independence):
-            raise ValueError("over_independence is not square")
+        rows, columns = len(self.before), len(self.after)
+        if len(self.over_independence) != rows or any(len(row) != columns for row in self.over_independence):
+            raise ValueError("over_independence has not one value for every pair of before and after")
         return self
 
 

@@ -54,7 +54,8 @@ class Iterated(Part):
     breakdown: Annotated[list[OpTime], Field(max_length=500)] = []
 
     def __str__(self) -> str:
-        settings = f"zero {self.zero}, {self.recompute} recomputation, {self.schedule}"
+        recompute = "no" if self.recompute == "none" else self.recompute
+        settings = f"zero {self.zero}, {recompute} recomputation, {self.schedule}"
         return f"{self.layout}, micro-batch {self.micro_batch}, {settings}"
 
 
@@ -75,7 +76,7 @@ class TrainingDocument(Iterated, Document):
             str(self.layout),
             f"micro-batch {self.micro_batch}",
             f"zero {self.zero}",
-            f"{self.recompute} recomputation",
+            f"{'no' if self.recompute == 'none' else self.recompute} recomputation",
             self.schedule,
         )
 

@@ -1,4 +1,4 @@
-"""Figures of accuracy: predictions beside measurements, how far they are off, what is reproduced."""
+"""Predictions beside measurements."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, Quantity, listed, percent, quantity, shares
+from moesim.reporting.figures.given import (
+    Checks,
+    Quantity,
+    apart,
+    kinds_of,
+    legend_below,
+    legend_in,
+    listed,
+    percent,
+    plain,
+    quantity,
+)
 from moesim.reporting.figures.labels import count, shorten
-from moesim.reporting.figures.quantiles import Quantiles
-from moesim.reporting.figures.theme import LINES, MARKERS
+from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
     from moesim.reporting.figures.theme import Theme
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
-#: Cells of an axis; of the points of a group in one cell, one is drawn.
-_CELLS = 80
-#: Of more points than this, those that lie over another are not drawn, nor are intervals.
+#: Of more rows than this, intervals are not drawn.
 _MANY = 300
-_GROUPS = 8
+_WIDTH = 6.4
 
 
 def predicted_against_measured(
@@ -72,6 +79,12 @@ def predicted_against_measured(
     ------
     ConfigError
         If lengths differ, or no row has both values.
+
+    Examples
+    --------
+    >>> low, high = [0.009, 0.021], [0.011, 0.03]
+    >>> predicted_against_measured([0.01, 0.024], [0.01, 0.02], low=low, high=high).alt
+    'Median error 10 %, p90 18 %; 50 % of rows are within 10 %. The intervals hold 50 % of the measurements.'
     """
     checks = Checks()
     p = checks.numbers("predicted", predicted, gaps=True)
@@ -98,7 +111,7 @@ def predicted_against_measured(
     lows, highs = (None if end is None else end[known] for end in ends)
     beside = {name: values[known] for name, values in beside.items()}
     names = [name for name, k in zip(names, known, strict=True) if k]
-    kinds = _kinds(names)
+    kinds = kinds_of(names)
     error = np.abs(p / m - 1.0)
     as_drawn = quantity(metric)
     if unit is not None:
@@ -123,7 +136,8 @@ def predicted_against_measured(
         )
         axes.plot(ends, ends, color=theme.ink, linewidth=1, label="equal")
         for i, (name, values) in enumerate(beside.items()):
-            at = _apart(m, values, ends / scale)
+            fine = np.flatnonzero(np.isfinite(values) & (values > 0))
+            at = fine[apart(np.log(m[fine]), np.log(values[fine]))]
             axes.plot(
                 m[at] * scale,
                 values[at] * scale,
@@ -134,7 +148,7 @@ def predicted_against_measured(
             )
         for i, kind in enumerate(kinds):
             rows = np.array([name in kinds[kind] for name in names])
-            at = np.flatnonzero(rows)[_apart(m[rows], p[rows], ends / scale)]
+            at = np.flatnonzero(rows)[apart(np.log(m[rows]), np.log(p[rows]))]
             colour = theme.series[i % len(theme.series)]
             if lows is not None and highs is not None and len(p) <= _MANY:
                 # Residuals need not lie around nothing: an end may be on the other side of the prediction.
@@ -155,13 +169,13 @@ def predicted_against_measured(
             )
         for set_scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
             set_scale("log")
-            axis.set_major_formatter("{x:g}")
+            plain(axis)
             axis.set_minor_formatter("")
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
         axes.set_xlabel(f"measured {as_drawn.axis}")
         axes.set_ylabel("predicted" + (f", {as_drawn.unit}" if as_drawn.unit else ""))
-        canvas.legend(loc="outside lower center", ncols=3, fontsize="small")
+        legend_below(canvas, _WIDTH, *axes.get_legend_handles_labels())
 
     hidden = " Of points that coincide, one is drawn." if len(p) > _MANY else ""
     claimed = f" {percent(level)}" if level is not None else ""
@@ -188,227 +202,7 @@ def predicted_against_measured(
             **{name: listed(values) for name, values in beside.items()},
         },
         draw,
-        6.4,
-        5.2 + 0.18 * ((len(kinds) + len(beside)) // 3),
+        _WIDTH,
+        4.9 + legend_in([*kinds, *beside, "within", "equal"], _WIDTH),
         said,
     )
-
-
-def _kinds(names: Sequence[str]) -> dict[str, set[str]]:
-    """Groups as they are drawn, largest first; the smallest of many are one."""
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    order = sorted(counts, key=lambda name: (-counts[name], name))
-    if len(order) <= _GROUPS:
-        return {name: {name} for name in order}
-    kept, rest = order[: _GROUPS - 1], order[_GROUPS - 1 :]
-    return {name: {name} for name in kept} | {f"{len(rest)} others": set(rest)}
-
-
-def _apart(x: F8, y: F8, ends: F8) -> npt.NDArray[np.int64]:
-    """Places of points that are drawn: of very many, one of each cell of a logarithmic grid."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cell = np.log(np.stack([x, y]) / ends[0]) / np.log(ends[1] / ends[0]) * _CELLS
-    fine = np.flatnonzero(np.isfinite(cell).all(axis=0))
-    if len(x) <= _MANY:
-        return fine
-    _, first = np.unique(np.floor(cell[:, fine]), axis=1, return_index=True)
-    return np.sort(fine[first])
-
-
-def error_cdf(
-    errors: Mapping[str, npt.ArrayLike],
-    *,
-    metric: str = "absolute relative error",
-    marks: Sequence[float] = (0.1, 0.25),
-    n: str | None = None,
-    seed: int | None = None,
-) -> Figure:
-    """Share of predictions that are off by no more than so much.
-
-    Parameters
-    ----------
-    errors
-        By name, relative errors as fractions; signs are dropped, what is not finite is left out, and said.
-    metric
-        What kind of error, in words.
-    marks
-        Errors at which the share is said.
-    n
-        What was measured, in words.
-    seed
-        Of what was drawn.
-
-    Raises
-    ------
-    ConfigError
-        If there is nothing to draw.
-    """
-    checks = Checks()
-    checks.some("errors", errors)
-    at = checks.numbers("marks", marks, low=0.0, empty=True)
-    rows = {
-        name: np.abs(checks.numbers(f"errors.{shorten(name)}", values, gaps=True))
-        for name, values in errors.items()
-    }
-    checks.done()
-    known = {name: values[np.isfinite(values)] for name, values in rows.items()}
-    drawn = {name: Quantiles.of(values) for name, values in known.items()}
-    lost = sum(len(rows[name]) - len(known[name]) for name in rows)
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        axes = canvas.add_subplot()
-        for mark in at:
-            axes.axvline(mark, color=theme.dim, linestyle=(0, (1.2, 1.2)), linewidth=1)
-        most = max(one.at(0.99) for one in drawn.values()) or 0.01
-        for i, (name, one) in enumerate(drawn.items()):
-            colour = theme.series[i % len(theme.series)]
-            axes.plot(
-                [0.0, *one.values_s],
-                [0.0, *one.levels],
-                color=colour,
-                linestyle=LINES[i % len(LINES)],
-                label=f"{shorten(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}",
-            )
-            axes.plot(
-                [one.at(0.5), one.at(0.9)], [0.5, 0.9], MARKERS[i % len(MARKERS)], color=colour, markersize=5
-            )
-        axes.set_xlim(0, most * 1.02)
-        axes.set_ylim(0, 1)
-        for axis in (axes.xaxis, axes.yaxis):
-            shares(axis)
-        axes.set_xlabel(shorten(metric, 60))
-        axes.set_ylabel("rows off by no more")
-        canvas.legend(loc="outside lower center", ncols=min(len(drawn), 2), fontsize="small")
-
-    said = "; ".join(
-        f"{shorten(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}"
-        + "".join(f", {percent(float((known[name] <= mark).mean()))} within {percent(mark)}" for mark in at)
-        for name, one in drawn.items()
-    )
-    gone = f" Left out: {count(lost, 'row')} without an error." if lost else ""
-    return Figure(
-        "error_cdf",
-        "How far predictions are off",
-        "Share of rows whose error is no larger; marks at the median and at 90 %; the axis ends at the "
-        f"largest 99th percentile. {said}.{gone}",
-        shorten(metric, 60),
-        "fraction",
-        n or " + ".join(count(len(values), "row") for values in known.values()),
-        seed,
-        {
-            "of": [name for name, one in drawn.items() for _ in one.levels],
-            "level": [v for one in drawn.values() for v in one.levels.tolist()],
-            "error": [v for one in drawn.values() for v in one.values_s.tolist()],
-        },
-        draw,
-        7.0,
-        3.6,
-        f"{said}.",
-    )
-
-
-def signed_errors(
-    x: npt.ArrayLike,
-    errors: npt.ArrayLike,
-    *,
-    groups: Sequence[str] | None = None,
-    metric: str = "tokens of a batch",
-    noise: float | None = None,
-    n: str | None = None,
-    seed: int | None = None,
-) -> Figure:
-    """Signed relative errors by size, beside how far two measurements of the same lie apart.
-
-    Parameters
-    ----------
-    x
-        Sizes, positive ``[rows]``.
-    errors
-        Predicted over measured, less one ``[rows]``; NaN is left out, and said.
-    groups
-        What each row is told apart by, ``[rows]``.
-    metric
-        What `x` is, in words.
-    noise
-        Distance of two measurements of the same, as a fraction: shaded.
-    n
-        What was measured, in words.
-    seed
-        Of what was drawn.
-
-    Raises
-    ------
-    ConfigError
-        If lengths differ or sizes are none.
-    """
-    checks = Checks()
-    sizes = checks.numbers("x", x, low=1e-300)
-    off = checks.numbers("errors", errors, shape=(len(sizes),), gaps=True)
-    names = ["all"] * len(sizes) if groups is None else [str(g) for g in groups]
-    if len(names) != len(sizes):
-        checks.numbers("groups", np.zeros(len(names)), shape=(len(sizes),), empty=True)
-    if noise is not None:
-        checks.numbers("noise", [noise], low=0.0)
-    checks.done()
-    known = np.isfinite(off)
-    sizes, off = sizes[known], off[known]
-    names = [name for name, k in zip(names, known, strict=True) if k]
-    kinds = _kinds(names)
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        axes = canvas.add_subplot()
-        if noise is not None:
-            axes.axhspan(-noise, noise, color=theme.grid, linewidth=0)
-        axes.axhline(0.0, color=theme.ink, linewidth=1)
-        for i, kind in enumerate(kinds):
-            rows = np.array([name in kinds[kind] for name in names])
-            axes.plot(
-                sizes[rows],
-                off[rows],
-                MARKERS[i % len(MARKERS)],
-                color=theme.series[i % len(theme.series)],
-                markersize=5,
-                label=shorten(kind),
-            )
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        most = max(float(np.abs(off).max()), noise or 0.0, 0.05) * 1.1
-        axes.set_ylim(-most, most)
-        shares(axes.yaxis)
-        axes.set_xlabel(shorten(metric, 60))
-        axes.set_ylabel("error")
-        if groups is not None:
-            canvas.legend(loc="outside lower center", ncols=min(len(kinds), 4), fontsize="small")
-
-    lost = int((~known).sum())
-    beside = "" if noise is None else f" Shaded: {percent(noise)}, between two measurements of the same."
-    gone = f" Left out: {count(lost, 'row')} without an error." if lost else ""
-    said = (
-        f"Median error {percent(float(np.median(np.abs(off))))}; from {100 * off.min():+.1f} % to "
-        f"{100 * off.max():+.1f} %."
-    )
-    return Figure(
-        "signed_errors",
-        f"Signed error by {shorten(metric, 60)}",
-        f"Above zero the prediction is too slow. {said}{beside}{gone}",
-        "predicted over measured, less one",
-        "fraction",
-        n or count(len(off), "row"),
-        seed,
-        {"group": names, "x": sizes.tolist(), "error": off.tolist()},
-        draw,
-        7.5,
-        3.4,
-        said,
-    )
-
-
-def tick_ratios(axes: Axes, reach: float) -> None:
-    """A logarithmic axis of ratios, a little beyond 1 / `reach` to `reach`."""
-    axes.set_xscale("log")
-    axes.set_xlim(0.9 / reach, reach * 1.1)
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10) if 1 / reach <= tick <= reach]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()

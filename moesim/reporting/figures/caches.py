@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, percent, shares, thin
+from moesim.reporting.figures.given import F8, Checks, legend_below, legend_in, listed, percent, shares, thin
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: The rule that no other beats.
 BOUND = "belady"
+_BEST = "belady (knows what comes)"
 _POINTS = 300
 
 
@@ -51,6 +52,12 @@ def hit_ratio_curves(
     ------
     ConfigError
         If capacities do not ascend, nothing is drawn, or ratios are none.
+
+    Examples
+    --------
+    >>> hit_ratio_curves([0, 1, 2], {"lru": [0, 0.4, 1], "belady": [0, 0.7, 1]}, objects=2).alt
+    'Curves of lru, belady over 0 to 2 slots. lru stays up to 30.0 points below the bound
+    (at 1 slots: 40 % against 70 %)'
     """
     checks = Checks()
     sizes = checks.numbers("capacities", capacities, low=0.0)
@@ -90,7 +97,7 @@ def hit_ratio_curves(
                 best[at],
                 color=theme.role["bound"],
                 linewidth=1.8,
-                label="belady (knows what comes)",
+                label=_BEST,
             )
         for i, (name, values) in enumerate(rest.items()):
             at = some[np.isfinite(values[some])]
@@ -138,10 +145,101 @@ def hit_ratio_curves(
         {
             "slots": sizes.tolist(),
             **({} if objects is None else {"share_of_experts": (sizes / objects).tolist()}),
-            **{shorten(name, 60): listed(values) for name, values in rows.items()},
+            **{name: listed(values) for name, values in rows.items()},
         },
         draw,
         7.5,
         4.0,
         f"Curves of {', '.join(map(shorten, rows))} over {sizes[0]:g} to {sizes[-1]:g} slots. {gaps}".strip(),
+    )
+
+
+def hits_by_layer(
+    ratios: Mapping[str, Sequence[float | None]],
+    layer_ids: Sequence[int],
+    *,
+    n: str | None = None,
+    seed: int | None = None,
+) -> Figure:
+    """Share of accesses of each layer that find their expert.
+
+    Parameters
+    ----------
+    ratios
+        Hit ratios by rule, ``[layers]`` each; None where a layer has no access. ``belady`` is the bound.
+    layer_ids
+        Decoder indices, ascending ``[layers]``.
+    n
+        What was replayed, in words.
+    seed
+        Of the replay, where something was random.
+
+    Raises
+    ------
+    ConfigError
+        If layers do not ascend, nothing is drawn, or ratios are none.
+
+    Examples
+    --------
+    >>> hits_by_layer({"lru": [0.4, 0.6], "belady": [0.7, 0.8]}, [3, 4]).alt
+    'lru: from 40 % (layer 3) to 60 % (layer 4); belady: from 70 % (layer 3) to 80 % (layer 4).'
+    """
+    checks = Checks()
+    layers = checks.numbers("layer_ids", layer_ids, low=0)
+    if (np.diff(layers) <= 0).any():
+        checks.numbers("layer_ids, ascending", np.diff(layers), low=1)
+    checks.some("ratios", ratios)
+    rows = {
+        name: checks.numbers(
+            f"ratios.{shorten(name)}", values, shape=(len(layers),), low=0.0, high=1.0 + 1e-9, gaps=True
+        )
+        for name, values in ratios.items()
+    }
+    checks.done()
+    rest = [name for name in rows if name != BOUND]
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        axes = canvas.add_subplot()
+        if BOUND in rows:
+            axes.plot(layers, rows[BOUND], color=theme.role["bound"], linewidth=1.8, label=_BEST)
+        for i, name in enumerate(rest):
+            axes.plot(
+                layers,
+                rows[name],
+                color=theme.series[i % len(theme.series)],
+                linestyle=LINES[i % len(LINES)],
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=4,
+                label=shorten(name),
+            )
+        axes.set_ylim(0, 1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        shares(axes.yaxis)
+        axes.set_xlabel("decoder layer")
+        axes.set_ylabel("hits of all accesses")
+        legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
+
+    said = []
+    for name, values in rows.items():
+        low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+        said.append(
+            f"{shorten(name)}: from {percent(values[low])} (layer {layers[low]:g}) to "
+            f"{percent(values[high])} (layer {layers[high]:g})"
+        )
+    bound = " No rule beats belady, which knows what comes." if BOUND in rows else ""
+    return Figure(
+        "hits_by_layer",
+        "What a cache of experts hits in each layer",
+        f"Share of a layer's accesses that find their expert.{bound} {'; '.join(said)}.",
+        "hit ratio",
+        "share",
+        n or f"{count(len(rows), 'rule')} in {count(len(layers), 'layer')}",
+        seed,
+        {"layer_id": layers.astype(int).tolist(), **{name: listed(values) for name, values in rows.items()}},
+        draw,
+        7.5,
+        2.9 + legend_in(list(rows), 7.5),
+        f"{'; '.join(said)}.",
     )

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from moesim.errors import ConfigError, Fault
 from moesim.files import atomic_write
+from moesim.reporting.figures.labels import printable
 from moesim.reporting.figures.theme import PRINT, THEMES, Theme
 
 if TYPE_CHECKING:
@@ -110,11 +111,14 @@ class Figure:
         return Path(path)
 
     def csv(self) -> str:
-        """The data as text, a column each."""
+        """The data as text, a column each.
+
+        A name that a spreadsheet would run as a formula begins with an apostrophe.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.data)
-        writer.writerows(zip(*self.data.values(), strict=True))
+        writer.writerow(_harmless(name) for name in self.data)
+        writer.writerows([_harmless(cell) for cell in row] for row in zip(*self.data.values(), strict=True))
         return text.getvalue()
 
     def _repr_html_(self) -> str:
@@ -132,6 +136,10 @@ class Figure:
             canvas.savefig(cast("IO[bytes]", stream), format=kind, metadata=_METADATA[kind])
 
 
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def _inline(text: str, key: str, label: str) -> str:
     """The bare element: unique ids, no prologue, scaled by the page, positions to a hundredth of a point."""
     body = text[text.index("<svg") :].strip()
@@ -141,7 +149,7 @@ def _inline(text: str, key: str, label: str) -> str:
     body = re.sub(r"<[^<>]*>", lambda tag: _shorter(tag[0], key), body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} style="{_COMMON}" role="img" aria-label="{escape(label)}">{rest}'
+    return f'{head} style="{_COMMON}" role="img" aria-label="{escape(printable(label))}">{rest}'
 
 
 def _shorter(tag: str, key: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from moesim.reporting.figures.labels import number, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Canvas
 
 F8 = npt.NDArray[np.float64]
+
+#: Groups that are told apart.
+_GROUPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,22 @@ _QUANTITIES = {
 def quantity(name: str) -> Quantity:
     """How a metric is written; a name that is not known stands for itself, in SI.
 
-    >>> quantity("tpot_s").axis, quantity("stall_s").axis, quantity("gpu_hours").axis
-    ('time per output token (TPOT), ms', 'stall, s', 'gpu hours')
+    >>> quantity("tpot_p99_s").axis, quantity("stall_s").axis, quantity("gpu_hours").axis
+    ('p99 of time per output token (TPOT), ms', 'stall, s', 'gpu hours')
     """
     if name in _QUANTITIES:
         return _QUANTITIES[name]
+    percentile = re.fullmatch(r"([a-z0-9]+)_(p\d+)_s", name)
+    if percentile:
+        mean = quantity(f"{percentile[1]}_s")
+        return replace(mean, words=f"{percentile[2]} of {mean.words}")
     stem, seconds = name.removesuffix("_s"), name.endswith("_s")
     return Quantity(shorten(stem.replace("_", " "), 60), "s" if seconds else "")
+
+
+def plain(axis: Axis) -> None:
+    """Write an axis of numbers without powers of ten, thousands in groups."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def shares(axis: Axis) -> None:
@@ -96,9 +110,30 @@ def percent(share: float) -> str:
     ('50 %', '99.5 %', '99.999 %', '100 %', '0.04 %')
     """
     near = min(share, 1 - share)
-    places = 0 if near >= 0.1 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
-    text = f"{100 * share:.{places}f}"
-    return (text.rstrip("0").rstrip(".") if places else text) + " %"
+    places = 1 if near >= 0.01 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
+    return f"{100 * share:.{places}f}".rstrip("0").rstrip(".") + " %"
+
+
+def legend_below(canvas: Canvas, width_in: float, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend under the axes, in as many columns as there is room for."""
+    canvas.legend(
+        handles, names, loc="outside lower center", ncols=_columns(names, width_in), fontsize="small"
+    )
+
+
+def legend_in(names: Sequence[str], width_in: float) -> float:
+    """How high that legend is, in inches.
+
+    >>> legend_in(["a"], 7.0) < legend_in(["a quite long name of a run"] * 9, 7.0)
+    True
+    """
+    return 0.1 + 0.17 * -(-len(names) // _columns(names, width_in))
+
+
+def _columns(names: Sequence[str], width_in: float) -> int:
+    # A character of the small font, and the sample beside the name, in inches.
+    each = 0.5 + 0.063 * max(map(len, names), default=0)
+    return max(1, min(len(names), int(width_in / each)))
 
 
 class Checks:
@@ -208,3 +243,44 @@ def thin(n: int, most: int) -> npt.NDArray[np.int64]:
     if n <= most:
         return np.arange(n)
     return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))
+
+
+def apart(x: F8, y: F8, cells: int = 80, few: int = 300) -> npt.NDArray[np.int64]:
+    """Places of points to draw: of more than a few, those that do not lie over another.
+
+    Parameters
+    ----------
+    x, y
+        Points ``[points]``, in what their axes are even in.
+    cells
+        Of each axis; of the points in one cell the first is drawn.
+    few
+        So many are all drawn.
+
+    Examples
+    --------
+    >>> apart(np.array([0.0, 0.001, 1.0]), np.zeros(3), few=2).tolist()
+    [0, 2]
+    """
+    if len(x) <= few:
+        return np.arange(len(x))
+    places = np.stack([x, y])
+    low, high = places.min(axis=1, keepdims=True), places.max(axis=1, keepdims=True)
+    cell = np.floor((places - low) / np.where(high > low, high - low, 1.0) * cells)
+    return np.sort(np.unique(cell, axis=1, return_index=True)[1])
+
+
+def kinds_of(names: Sequence[str]) -> dict[str, set[str]]:
+    """Groups as they are drawn, largest first; the smallest of many are one.
+
+    >>> list(kinds_of("aab")), list(kinds_of("abcdefghijj"))[-1]
+    (['a', 'b'], '3 others')
+    """
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    if len(order) <= _GROUPS:
+        return {name: {name} for name in order}
+    kept, rest = order[: _GROUPS - 1], order[_GROUPS - 1 :]
+    return {name: {name} for name in kept} | {f"{len(rest)} others": set(rest)}

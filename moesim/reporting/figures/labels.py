@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from itertools import accumulate
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +16,33 @@ from moesim.errors import ConfigError, Fault
 
 
 def shorten(text: str, most: int = 34) -> str:
-    """A name in one line that leaves room for the figure.
+    """A name in one line that leaves room for the figure; Chinese characters are as wide as two others.
 
-    >>> shorten("a very long name", 6)
-    'a ver…'
+    >>> shorten("a very long name", 6), shorten("模型", 4), shorten("模型模型", 4)
+    ('a ver…', '模型', '模…')
     """
-    line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    line = printable(text)
+    ends = list(accumulate(2 if east_asian_width(c) in "WF" else 1 for c in line))
+    return line if not ends or ends[-1] <= most else line[: bisect_right(ends, most - 1)] + "…"
+
+
+def columns(names: Collection[str], most: int = 5) -> int:
+    """Columns of a legend of names, so that it is no wider than a figure of nine inches.
+
+    >>> columns(["short", "names"]), columns(["a name of twenty-four cha"]), columns([])
+    (5, 4, 5)
+    """
+    longest = max(map(len, names), default=0)
+    return max(1, min(most, int(9 * 72 / (4.8 * longest + 36))))
+
+
+def printable(text: str) -> str:
+    """A text in one line, of characters that a document may hold.
+
+    >>> printable("a   b" + chr(0))
+    'a b�'
+    """
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
 
 
 def count(n: int, what: str) -> str:
@@ -56,6 +79,21 @@ def time_unit(seconds: Iterable[float]) -> tuple[float, str]:
 def numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     """Values as an array, NaN where there is none."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def log_ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers between two others for a logarithmic axis: as many as have room, and evenly apart.
+
+    >>> log_ticks(15.0, 120.0), log_ticks(90.0, 3000.0), log_ticks(1.0, 1e9)
+    ([20.0, 50.0, 100.0], [100.0, 300.0, 1000.0, 3000.0], [1.0, 1000.0, 1000000.0, 1000000000.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for parts, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), *(((1,), step) for step in range(2, 400))):
+        ticks = [float(f"{part}e{ten}") for ten in range(first, last + 1, step) for part in parts]
+        ticks = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+        if len(ticks) <= most:
+            break
+    return ticks
 
 
 def check_lengths(**columns: Sized) -> None:

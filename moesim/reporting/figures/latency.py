@@ -1,4 +1,4 @@
-"""Figures of latency: how it is spread over requests beside what was promised, and the queue over time."""
+"""How latency is spread over requests, beside what was promised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, listed, percent, quantity, shares
+from moesim.reporting.figures.given import Checks, legend_below, legend_in, percent, plain, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from moesim.reporting.figures.theme import Theme
 
+#: Of a sample by name: the low and the high end of quantiles by level.
+Intervals = Mapping[str, Mapping[float, tuple[float, float]]]
 #: With so few levels each is marked.
 _FEW = 12
 
@@ -30,6 +32,8 @@ def latency_cdf(
     *,
     limit_s: float | None = None,
     attainment: float | None = None,
+    counted: Mapping[str, float] | None = None,
+    intervals: Intervals | None = None,
     n: str | None = None,
     seed: int | None = None,
 ) -> Figure:
@@ -45,6 +49,11 @@ def latency_cdf(
         What was promised.
     attainment
         For what share of requests it was promised.
+    counted
+        By name, the share of requests within the limit, where it was counted: those without an answer too.
+        Otherwise it is that of the sample.
+    intervals
+        By name, intervals of quantiles by level: of replications, or of parts of one run.
     n
         What was counted, in words.
     seed
@@ -54,6 +63,12 @@ def latency_cdf(
     ------
     ConfigError
         If a sample holds nothing, or less than no time.
+
+    Examples
+    --------
+    >>> latency_cdf({"run": [0.1, 0.2, 0.3, 0.4]}, limit_s=0.3, attainment=0.9).alt
+    'run: p50 250 ms, p90 370 ms, p99 397 ms. Within the limit of 300 ms: run 75 %. Promised for 90 %: kept
+    by none.'
     """
     checks = Checks()
     checks.some("samples", samples)
@@ -61,6 +76,15 @@ def latency_cdf(
         checks.numbers("limit_s", [limit_s], low=0.0)
     if attainment is not None:
         checks.numbers("attainment", [attainment], low=0.0, high=1.0)
+    for name, share in (counted or {}).items():
+        checks.numbers(f"counted.{shorten(name)}", [share], low=0.0, high=1.0)
+    bars = {name: dict(intervals.get(name, {})) if intervals else {} for name in samples}
+    for name, spans in bars.items():
+        where = f"intervals.{shorten(name)}"
+        checks.numbers(f"{where}, levels", list(spans), low=0.0, high=1.0, empty=True)
+        checks.numbers(
+            where, [list(span) for span in spans.values()] or np.zeros((0, 2)), shape=(None, 2), empty=True
+        )
     values = {
         name: checks.numbers(f"samples.{shorten(name)}", sample, low=0.0, gaps=True)
         for name, sample in samples.items()
@@ -77,6 +101,7 @@ def latency_cdf(
         # Where every value is at hand, they are counted.
         for name, sample in values.items():
             within[name] = float((sample[np.isfinite(sample)] <= limit_s).mean())
+        within |= {name: share for name, share in (counted or {}).items() if name in drawn}
     as_drawn = quantity(metric)
     scale = as_drawn.scale
 
@@ -101,6 +126,9 @@ def latency_cdf(
                 axes.fill_betweenx(
                     share, one.low_s * scale, one.high_s * scale, color=colour, alpha=0.2, linewidth=0
                 )
+            for level, span in bars[name].items():
+                at = 1.0 - level if slower else level
+                axes.plot(np.multiply(span, scale), [at, at], color=colour, linewidth=4, alpha=0.45)
         if limit_s is not None:
             axes.axvline(limit_s * scale, color=theme.role["limit"], linestyle=(0, (5, 2)))
         if attainment is not None:
@@ -126,7 +154,7 @@ def latency_cdf(
         for axes in (left, right):
             if spread and most > 30 * min(spread):
                 axes.set_xscale("log")
-                axes.xaxis.set_major_formatter("{x:g}")
+                plain(axes.xaxis)
             axes.set_xlabel(as_drawn.axis)
         if limit_s is not None:
             left.annotate(
@@ -137,8 +165,7 @@ def latency_cdf(
                 fontsize="small",
                 color=theme.ink,
             )
-        handles, names = left.get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize="small")
+        legend_below(canvas, 9.0, *left.get_legend_handles_labels())
 
     missing = {name: one.missing for name, one in drawn.items() if one.missing}
     said = [
@@ -156,6 +183,7 @@ def latency_cdf(
     band = " Bands: from the least to the most of what other runs give." * any(
         one.low_s is not None for one in drawn.values()
     )
+    band += " Bars: intervals of percentiles." * any(bars.values())
     return Figure(
         "latency_cdf",
         f"How {as_drawn.words} is spread over requests",
@@ -163,127 +191,36 @@ def latency_cdf(
         f"{promise}{band}{gone if missing else ''}",
         as_drawn.words,
         as_drawn.unit,
-        n or " + ".join(count(one.n, "request") for one in drawn.values()),
+        n or _number_of(drawn),
         seed,
-        _columns(drawn),
+        _columns(drawn, bars),
         draw,
         9.0,
-        3.4 + 0.18 * (len(drawn) // 3),
+        3.1 + legend_in([f"{name}: 99.9 % in time" for name in map(shorten, drawn)], 9.0),
         f"{'; '.join(said)}.{promise}",
     )
 
 
-def _columns(drawn: Mapping[str, Quantiles]) -> dict[str, list[object]]:
-    bands = any(one.low_s is not None for one in drawn.values())
+def _number_of(drawn: Mapping[str, Quantiles]) -> str:
+    """Requests of all samples, in words."""
+    if len(drawn) <= 2:
+        return " + ".join(count(one.n, "request") for one in drawn.values())
+    return f"{count(sum(one.n for one in drawn.values()), 'request')} of {len(drawn)} runs"
+
+
+def _columns(
+    drawn: Mapping[str, Quantiles], bars: Mapping[str, Mapping[float, tuple[float, float]]]
+) -> dict[str, list[object]]:
+    """Quantiles, and rows of their own for those with an interval."""
     found: dict[str, list[object]] = {name: [] for name in ("sample", "level", "seconds")}
+    ends: dict[str, list[object]] = {"low": [], "high": []}
     for name, one in drawn.items():
-        found["sample"] += [name] * len(one.levels)
-        found["level"] += one.levels.tolist()
-        found["seconds"] += one.values_s.tolist()
-        if bands:
-            blank = np.full(len(one.levels), np.nan)
-            for column, ends in (("low", one.low_s), ("high", one.high_s)):
-                found.setdefault(column, [])
-                found[column] += listed(blank if ends is None else ends)
-    return found
-
-
-def serving_over_time(
-    edges_s: npt.ArrayLike,
-    running: npt.ArrayLike,
-    waiting: npt.ArrayLike,
-    *,
-    kv_share: npt.ArrayLike | None = None,
-    window_s: tuple[float, float] | None = None,
-    n: str | None = None,
-    seed: int | None = None,
-) -> Figure:
-    """Requests that run and wait, and the part of the cache in use, over the time of a run.
-
-    Parameters
-    ----------
-    edges_s
-        Ends of equal spans of time, ``[spans + 1]``, as `moesim.serving.over_time.over_time` makes them.
-    running, waiting
-        Mean number of requests in each span, ``[spans]``.
-    kv_share
-        Mean share of the cache in use, ``[spans]``; NaN where it is not known.
-    window_s
-        From when to when the run was judged.
-    n
-        What was counted, in words.
-    seed
-        Of the simulation.
-
-    Raises
-    ------
-    ConfigError
-        If times do not ascend or lengths differ.
-    """
-    checks = Checks()
-    edges = checks.numbers("edges_s", edges_s)
-    spans = max(len(edges) - 1, 0)
-    if (np.diff(edges) <= 0).any() or not spans:
-        checks.numbers("edges_s, ascending", np.diff(edges), low=1e-12)
-    busy = checks.numbers("running", running, shape=(spans,), low=0.0)
-    queue = checks.numbers("waiting", waiting, shape=(spans,), low=0.0)
-    cache = None
-    if kv_share is not None:
-        cache = checks.numbers("kv_share", kv_share, shape=(spans,), low=0.0, high=1.0 + 1e-9, gaps=True)
-    checks.done()
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        if cache is None:
-            panels = [canvas.add_subplot()]
-        else:
-            panels = list(canvas.subplots(2, 1, sharex=True, height_ratios=(2, 1)))
-        top = panels[0]
-        top.stairs(busy, edges, color=theme.role["after"], fill=True, alpha=0.35, linewidth=0)
-        top.stairs(busy, edges, color=theme.role["after"], linewidth=1.2, label="running")
-        top.stairs(queue, edges, color=theme.role["before"], linewidth=1.4, linestyle="--", label="waiting")
-        top.set_ylim(0, max(float(busy.max()), float(queue.max()), 1.0) * 1.1)
-        top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        top.set_ylabel("requests")
-        if cache is not None:
-            panels[1].stairs(np.nan_to_num(cache), edges, color=theme.role["balanced"], fill=True, alpha=0.5)
-            panels[1].set_ylim(0, 1)
-            shares(panels[1].yaxis)
-            panels[1].set_ylabel("cache in use")
-        if window_s is not None:
-            for axes in panels:
-                for end in window_s:
-                    axes.axvline(end, color=theme.dim, linestyle=(0, (1.2, 1.2)), linewidth=1)
-        panels[-1].set_xlim(edges[0], edges[-1])
-        panels[-1].set_xlabel("time, s")
-        top.legend(ncols=2, loc="upper right", fontsize="small")
-
-    width = np.diff(edges)
-    means = [float((part * width).sum() / width.sum()) for part in (busy, queue)]
-    full = "" if cache is None else f" At most {percent(float(np.nanmax(cache)))} of the cache is in use."
-    between = "" if window_s is None else " Dotted: the part of the run that is judged."
-    said = (
-        f"On average {means[0]:.3g} run (at most {busy.max():.3g}) and {means[1]:.3g} wait (at most "
-        f"{queue.max():.3g}).{full}"
-    )
-    return Figure(
-        "serving_over_time",
-        "Requests running and waiting over time",
-        f"Means over {spans:,} spans of {width[0]:.3g} s. {said}{between}",
-        "requests at a time" + ("" if cache is None else ", and part of the cache in use"),
-        "requests" + ("" if cache is None else "; share"),
-        n or count(spans, "span"),
-        seed,
-        {
-            "from_s": edges[:-1].tolist(),
-            "to_s": edges[1:].tolist(),
-            "running": busy.tolist(),
-            "waiting": queue.tolist(),
-            **({} if cache is None else {"kv_share": listed(cache)}),
-        },
-        draw,
-        9.0,
-        2.6 if cache is None else 3.8,
-        f"Over {edges[-1] - edges[0]:.4g} s: {said}",
-    )
+        levels = [*one.levels.tolist(), *bars[name]]
+        found["sample"] += [name] * len(levels)
+        found["level"] += levels
+        found["seconds"] += [*one.values_s.tolist(), *(one.at(level) for level in bars[name])]
+        for side, (column, values) in enumerate((("low", one.low_s), ("high", one.high_s))):
+            ends[column] += [None] * len(one.levels) if values is None else values.tolist()
+            ends[column] += [float(span[side]) for span in bars[name].values()]
+    some = any(value is not None for value in ends["low"])
+    return found | ends if some else found

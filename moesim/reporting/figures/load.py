@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.labels import check_curves, check_lengths, count, numbers, shorten
+from moesim.reporting.figures.labels import check_curves, check_lengths, columns, count, numbers, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,6 +119,7 @@ def expert_load_map(
         },
         draw=draw,
         height_in=float(np.clip(1.2 + 0.045 * layers, 2.0, 5.5)),
+        alt=" ".join([f"Expert load of {layers} layers x {experts} experts.", *notes]),
     )
 
 
@@ -167,6 +168,8 @@ def rank_loads(
     roles = ("before", "after")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = canvas.add_subplot()
         place = np.arange(len(first))
         for role, name, values, shift, hatch in zip(
@@ -184,17 +187,22 @@ def rank_loads(
         axes.set_xlim(-0.7, len(first) - 0.3)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("rank, the busiest first")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("load / mean")
         axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
+    busiest = (
+        f"The busiest rank takes {first[0] / mean:.2f} times the mean with {names[0]}, "
+        f"{second[0] / mean:.2f} times with {names[1]}."
+    )
     caption = (
         f"Load of each of the {count(len(first), 'rank')} over the mean of {first.mean():,.0f} selections, "
-        f"sorted for each placement by itself: everyone waits for the leftmost bar. The busiest rank takes "
-        f"{first[0] / mean:.2f} times the mean with {names[0]}, {second[0] / mean:.2f} times with {names[1]}."
+        f"sorted for each placement by itself: everyone waits for the leftmost bar. {busiest}"
     )
+    title = f"Ranks of decoder layer {layer_id}"
     return Figure(
         name="rank_loads",
-        title=f"Ranks of decoder layer {layer_id}",
+        title=title,
         caption=caption,
         metric="rank load over the mean",
         unit="ratio",
@@ -203,6 +211,7 @@ def rank_loads(
         data={"place": list(range(1, len(first) + 1)), names[0]: first.tolist(), names[1]: second.tolist()},
         draw=draw,
         height_in=2.7,
+        alt=f"{title}. {busiest}",
     )
 
 
@@ -248,8 +257,9 @@ def imbalance_by_layer(
     floor = None if bound is None else numbers(bound)
 
     def lines(axes: Axes, found: Mapping[str, NDArray[np.float64]], theme: Theme) -> None:
-        for nth, (name, values) in enumerate(found.items()):
-            look = theme.line(name, nth)
+        looks = theme.lines({**drawn, **found})
+        for name, values in found.items():
+            look = looks[name]
             if len(layer_ids) > _MOST_MARKERS:
                 look["marker"] = ""
             axes.plot(layer_ids, values, label=shorten(name), markersize=3, linewidth=1.2, **look)
@@ -261,9 +271,12 @@ def imbalance_by_layer(
             axes.plot(layer_ids, floor, label="lower bound", linewidth=1, **theme.line("bound"))
 
     def draw(canvas: Canvas, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         whole, *others = canvas.subplots(1, 1 + (floor is not None) + bool(unseen), squeeze=False)[0]
         with_bound(whole, theme)
-        whole.set_title("load the plan was fitted to")
+        if others:
+            whole.set_title("load the plan was fitted to")
         whole.set_ylabel("largest / mean rank load")
         if floor is not None:
             near = others[0]
@@ -275,18 +288,23 @@ def imbalance_by_layer(
             others[-1].set_title("other load, not seen")
         for axes in (whole, *others):
             axes.ticklabel_format(axis="y", useOffset=False)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, names = whole.get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        canvas.legend(handles, names, loc="outside lower center", ncols=columns(names), fontsize="small")
 
     means = ", ".join(
-        f"{np.nanmean(v):.3f} with {name}" for name, v in drawn.items() if not np.isnan(v).all()
+        f"{np.nanmean(v):.3f} with {name}" if len(drawn) > 1 else f"{np.nanmean(v):.3f}"
+        for name, v in drawn.items()
+        if not np.isnan(v).all()
     )
+    by = ", by placement" if len(drawn) > 1 or floor is not None else ""
     below = " No placement with these slots lies below the dashed bound." if floor is not None else ""
     average = f" On average {means}." if means else ""
+    title = "Balance of ranks, layer by layer"
     return Figure(
         name="imbalance_by_layer",
-        title="Balance of ranks, layer by layer",
-        caption=f"Largest over mean rank load (1 = even) of each MoE layer, by placement.{below}{average}",
+        title=title,
+        caption=f"Largest over mean rank load (1 = even) of each MoE layer{by}.{below}{average}",
         metric="largest over mean rank load",
         unit="ratio",
         n=count(len(layer_ids), "MoE layer"),
@@ -298,6 +316,7 @@ def imbalance_by_layer(
             **{f"{name} elsewhere": list(values) for name, values in unseen.items()},
         },
         draw=draw,
+        alt=f"{title}: largest over mean rank load.{average}",
     )
 
 

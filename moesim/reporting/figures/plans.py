@@ -1,17 +1,28 @@
-"""Figures of plans: what is worth its cost, what would change the answer, what load does."""
+"""Plans by two metrics, and those that no other beats."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, quantity
-from moesim.reporting.figures.labels import count, number, shorten
-from moesim.reporting.figures.theme import LINES, MARKERS
+from moesim.reporting.figures.given import (
+    F8,
+    Checks,
+    Quantity,
+    apart,
+    kinds_of,
+    legend_below,
+    plain,
+    quantity,
+)
+from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,12 +30,16 @@ if TYPE_CHECKING:
 
     from moesim.reporting.figures.theme import Theme
 
-#: What is said of a plan, with the marker that says it.
-STATUS = {"confirmed": "o", "refuted": "X", "": "D"}
+#: What is said of a plan, in words; it is drawn filled, crossed or hollow.
+STATUS = {
+    "confirmed": "simulation agrees",
+    "refuted": "simulation does not agree",
+    "": "not simulated",
+}
+#: Plans of the front that are numbered, and listed in words.
 _NAMED = 8
-_EFFECTS = 20
-#: Of an axis, between two points that are both labelled.
-_ROOM = 0.07
+#: From one end of an axis to the other, beyond which it is logarithmic.
+_FAR = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,51 +65,6 @@ class PlanPoint:
     status: str = ""
     group: str = ""
     chosen: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What one input does to a metric.
-
-    Parameters
-    ----------
-    name
-        The input.
-    low, high
-        The metric at either end of the input's range, in SI; None for a range with one end.
-    low_input, high_input
-        The ends, in words: ``"-10 %"``, ``"3.35 TB/s"``.
-    """
-
-    name: str
-    low: float | None
-    high: float | None
-    low_input: str = ""
-    high_input: str = ""
-
-    def swing(self, base: float) -> float:
-        """From the least to the most of the metric."""
-        ends = [base, *(end for end in (self.low, self.high) if end is not None)]
-        return max(ends) - min(ends)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPoint:
-    """A deployment at one load.
-
-    Parameters
-    ----------
-    concurrency
-        Requests at a time.
-    tpot_s
-        Time per output token; None where the load does not fit.
-    output_throughput
-        Tokens per second; None where the load does not fit.
-    """
-
-    concurrency: float
-    tpot_s: float | None
-    output_throughput: float | None
 
 
 def front_of(x: F8, y: F8, less_x: bool = True, less_y: bool = True) -> list[int]:
@@ -140,6 +110,13 @@ def pareto_front(
     ------
     ConfigError
         If no point has both values, or a status is none.
+
+    Examples
+    --------
+    >>> plans = (("a", 10, 0.02, "confirmed"), ("b", 20, 0.03, ""), ("c", 9, 0.01, "refuted"))
+    >>> points = [PlanPoint(name, {"usd_per_hour": usd, "tpot_s": s}, how) for name, usd, s, how in plans]
+    >>> pareto_front(points).data["on_front"]
+    [True, False, False]
     """
     checks = Checks()
     checks.some("points", points)
@@ -154,114 +131,37 @@ def pareto_front(
         checks.numbers(f"points.{x} and points.{y}", np.where(known, 1.0, np.nan), gaps=True)
     checks.done()
     drawn = [p for p, k in zip(points, known, strict=True) if k]
-    xs, ys = table[known].T
     as_x, as_y = quantity(x), quantity(y)
+    xs, ys = table[known].T
     # What the simulator refuted does not do what it says.
     holds = np.flatnonzero([p.status != "refuted" for p in drawn])
     front = [int(holds[i]) for i in front_of(xs[holds], ys[holds], as_x.less, as_y.less)]
-    on_front = set(front)
-    groups = list(dict.fromkeys(p.group for p in drawn))
-    words = {"confirmed": "simulation agrees", "refuted": "simulation does not agree", "": "not simulated"}
+    best = np.isin(np.arange(len(drawn)), front)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.lines import Line2D
-
         axes = canvas.add_subplot()
+        places = xs * as_x.scale, ys * as_y.scale
         if limit is not None:
-            axes.axhline(limit * as_y.scale, color=theme.role["limit"], linestyle=(0, (5, 2)))
-            axes.annotate(
-                f"limit {as_y.text(limit)}",
-                (1, limit * as_y.scale),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
-                fontsize="small",
-            )
-        axes.plot(
-            xs[front] * as_x.scale,
-            ys[front] * as_y.scale,
-            color=theme.ink,
-            linewidth=1.0,
-            drawstyle="steps-post" if as_x.less else "steps-pre",
-        )
-        for i, p in enumerate(drawn):
-            colour = theme.series[groups.index(p.group) % len(theme.series)]
-            axes.plot(
-                xs[i] * as_x.scale,
-                ys[i] * as_y.scale,
-                STATUS[p.status],
-                color=colour,
-                markerfacecolor="none" if p.status == "" else colour,
-                markersize=7 if i in on_front else 5,
-                alpha=1.0 if i in on_front else 0.4,
-                zorder=3 if i in on_front else 2,
-            )
-            if p.chosen:
-                axes.plot(
-                    xs[i] * as_x.scale,
-                    ys[i] * as_y.scale,
-                    "o",
-                    color=theme.ink,
-                    markerfacecolor="none",
-                    markersize=14,
-                    zorder=4,
-                )
+            _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
+        stairs = "steps-post" if as_x.less else "steps-pre"
+        axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
+        _scales(axes, places, (as_x, as_y))
+        legend = _dots(axes, theme, drawn, places, best)
         for nth, i in enumerate(front[:_NAMED], 1):
-            axes.annotate(
-                str(nth),
-                (xs[i] * as_x.scale, ys[i] * as_y.scale),
-                xytext=(6, 6),
-                textcoords="offset points",
-                fontsize="small",
-            )
-        for values, quantity_, axis, set_scale in (
-            (xs, as_x, axes.xaxis, axes.set_xscale),
-            (ys, as_y, axes.yaxis, axes.set_yscale),
-        ):
-            if values.min() > 0 and values.max() > 20 * values.min():
-                set_scale("log")
-            axis.set_major_formatter("{x:,g}")
-            axis.set_label_text(quantity_.axis)
-        used = [s for s in STATUS if any(p.status == s for p in drawn)]
-        handles = [
-            Line2D([], [], linestyle="none", marker=STATUS[s], color=theme.dim,
-                   markerfacecolor="none" if s == "" else theme.dim, label=words[s])
-            for s in used
-        ]  # fmt: skip
-        if len(groups) > 1:
-            handles += [
-                Line2D(
-                    [],
-                    [],
-                    linewidth=5,
-                    color=theme.series[i % len(theme.series)],
-                    label=shorten(g or "other"),
-                )
-                for i, g in enumerate(groups)
-            ]
-        if any(p.chosen for p in drawn):
-            handles.append(
-                Line2D([], [], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
-                       color=theme.ink, label="chosen")
-            )  # fmt: skip
-        canvas.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(handles), 5), fontsize="small"
-        )
+            at = places[0][i], places[1][i]
+            axes.annotate(str(nth), at, xytext=(6, 6), textcoords="offset points", fontsize="small")
+        legend_below(canvas, 7.5, list(legend.values()), list(legend))
 
     listing = "; ".join(
         f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
         for nth, i in enumerate(front[:_NAMED], 1)
     )
     more = f"; and {len(front) - _NAMED} more" if len(front) > _NAMED else ""
-    out = len(points) - len(drawn)
-    missing = f" Left out, without both values: {out}." if out else ""
+    missing = f" Left out, without both values: {len(points) - len(drawn)}." if not known.all() else ""
     better = f"{'lower' if as_y.less else 'higher'} and further {'left' if as_x.less else 'right'}"
     return Figure(
         "pareto_front",
-        f"{as_y.words.capitalize() if as_y.words.islower() else as_y.words[0].upper() + as_y.words[1:]} "
-        f"against {as_x.words}",
+        f"{as_y.words[0].upper()}{as_y.words[1:]} against {as_x.words}",
         f"Better is {better}. On the line: what no other beats in both, of those not refuted. Faint: the "
         f"others. {listing}{more}.{missing}",
         f"{as_y.words} against {as_x.words}",
@@ -275,7 +175,7 @@ def pareto_front(
             "chosen": [p.chosen for p in drawn],
             x: xs.tolist(),
             y: ys.tolist(),
-            "on_front": [i in on_front for i in range(len(drawn))],
+            "on_front": best.tolist(),
         },
         draw,
         7.5,
@@ -284,252 +184,65 @@ def pareto_front(
     )
 
 
-def sensitivity_tornado(
-    effects: Sequence[Effect],
-    metric: str,
-    base: float,
-    *,
-    n: str | None = None,
-    seed: int | None = None,
-) -> Figure:
-    """What a metric becomes at either end of each input's range, the most telling input on top.
+def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
+    """A promise, across the axes."""
+    axes.axhline(at, color=theme.role["limit"], linestyle=(0, (5, 2)))
+    axes.annotate(
+        words,
+        (1, at),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
+        fontsize="small",
+    )
 
-    Parameters
-    ----------
-    effects
-        One per input.
-    metric
-        The metric.
-    base
-        Its value with every input as it is, in SI.
-    n
-        What was asked, in words.
-    seed
-        Of what was drawn.
 
-    Raises
-    ------
-    ConfigError
-        If there are no effects, or an effect has no end.
-    """
-    checks = Checks()
-    checks.some("effects", effects)
-    checks.numbers("base", [base])
-    for effect in effects:
-        checks.numbers(f"effects.{shorten(effect.name)}", [effect.low, effect.high], gaps=True)
-    checks.done()
-    as_drawn = quantity(metric)
-    ordered = sorted(effects, key=lambda effect: (-effect.swing(base), effect.name))
-    shown, rest = ordered[:_EFFECTS], ordered[_EFFECTS:]
+def _scales(axes: Axes, places: tuple[F8, F8], quantities: tuple[Quantity, Quantity]) -> None:
+    """Axes in words, logarithmic where values lie far apart."""
+    both = ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale))
+    for values, one, (axis, set_scale) in zip(places, quantities, both, strict=True):
+        if values.min() > 0 and values.max() > _FAR * values.min():
+            set_scale("log")
+        plain(axis)
+        axis.set_label_text(one.axis)
 
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        axes = canvas.add_subplot()
-        ends = [base]
-        for row, effect in enumerate(shown):
-            for side, value, words, role, hatch in (
-                ("low", effect.low, effect.low_input, "before", "////"),
-                ("high", effect.high, effect.high_input, "after", ""),
-            ):
-                if value is None:
-                    continue
-                ends.append(value)
-                axes.barh(
-                    row,
-                    (value - base) * as_drawn.scale,
-                    0.62,
-                    left=base * as_drawn.scale,
-                    color="none" if hatch else theme.role[role],
-                    edgecolor=theme.role[role],
-                    hatch=hatch,
-                    label=f"{side} end of the range" if row == 0 else None,
-                )
-                right = value > base or (value == base and side == "high")
-                axes.annotate(
-                    shorten(words, 20),
-                    (value * as_drawn.scale, row),
-                    xytext=(4 if right else -4, 0),
-                    textcoords="offset points",
-                    ha="left" if right else "right",
-                    va="center",
-                    fontsize="small",
-                )
-        axes.axvline(base * as_drawn.scale, color=theme.ink, linewidth=1)
-        span = (max(ends) - min(ends)) * as_drawn.scale or abs(base) * as_drawn.scale or 1.0
-        axes.set_xlim(min(ends) * as_drawn.scale - 0.18 * span, max(ends) * as_drawn.scale + 0.18 * span)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_yticks(range(len(shown)), [shorten(effect.name) for effect in shown])
-        axes.grid(False, axis="y")
-        axes.set_xlabel(as_drawn.axis)
-        handles, names = axes.get_legend_handles_labels()
-        if len(names) > 1:
-            canvas.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
 
-    first = shown[0]
-    most = ", ".join(
-        f"{words or side} gives {as_drawn.text(value)}"
-        for side, value, words in (
-            ("low", first.low, shorten(first.low_input, 20)),
-            ("high", first.high, shorten(first.high_input, 20)),
+def _dots(
+    axes: Axes,
+    theme: Theme,
+    points: Sequence[PlanPoint],
+    places: tuple[F8, F8],
+    best: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Points: a marker and a colour for a group, what is inside for a status; and what the legend says."""
+    kinds = kinds_of([p.group for p in points])
+    nth = {name: i for i, names in enumerate(kinds.values()) for name in names}
+    status, group = np.array([p.status for p in points]), np.array([nth[p.group] for p in points])
+
+    def dots(which: int, how: str, those: Any, **more: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        colour = theme.series[which % len(theme.series)] if which >= 0 else theme.dim
+        inside = colour if how == "confirmed" else "none"
+        looks = {"color": colour, "markerfacecolor": inside, "linestyle": "none", "markersize": 7.0, **more}
+        shape = axes.plot(places[0][those], places[1][those], marker=MARKERS[max(which, 0)], **looks)
+        cross = {**looks, "markersize": 1.6 * looks["markersize"]}
+        return *shape, *(
+            axes.plot(places[0][those], places[1][those], marker="x", **cross) if how == "refuted" else ()
         )
-        if value is not None
-    )
-    hidden = (
-        f" Not drawn: {count(len(rest), 'input')}, each of which changes it by "
-        f"{as_drawn.text(rest[0].swing(base))} at most."
-        if rest
-        else ""
-    )
-    said = f"{as_drawn.text(base)} as it is; {shorten(first.name)} tells most: {most}."
-    return Figure(
-        "sensitivity_tornado",
-        f"What {as_drawn.words} depends on",
-        f"One input changed at a time, everything else as it is. {said}{hidden}",
-        as_drawn.words,
-        as_drawn.unit or "1",
-        n or count(len(effects), "input"),
-        seed,
-        {
-            "input": [effect.name for effect in ordered],
-            "low_input": [effect.low_input for effect in ordered],
-            "low": [effect.low for effect in ordered],
-            "base": [base] * len(ordered),
-            "high": [effect.high for effect in ordered],
-            "high_input": [effect.high_input for effect in ordered],
-        },
-        draw,
-        8.0,
-        1.3 + 0.32 * len(shown),
-        said,
-    )
 
-
-def load_curve(
-    curves: Mapping[str, Sequence[LoadPoint]],
-    *,
-    limit_s: float | None = None,
-    metric: str = "output_throughput",
-    n: str | None = None,
-    seed: int | None = None,
-) -> Figure:
-    """Throughput against time per output token as load grows.
-
-    Parameters
-    ----------
-    curves
-        Loads of each deployment, by name; those that do not fit are left out, and said.
-    limit_s
-        What was promised of the time per output token.
-    metric
-        What throughput is meant: ``output_throughput`` or ``output_throughput_per_device``.
-    n
-        What was asked, in words.
-    seed
-        Of what was drawn.
-
-    Raises
-    ------
-    ConfigError
-        If nothing fits.
-    """
-    checks = Checks()
-    checks.some("curves", curves)
-    if limit_s is not None:
-        checks.numbers("limit_s", [limit_s], low=0.0)
-    drawn: dict[str, F8] = {}
-    lost = 0
-    for name, points in curves.items():
-        where = f"curves.{shorten(name)}"
-        rows = [[p.concurrency, p.tpot_s, p.output_throughput] for p in points]
-        table = checks.numbers(where, rows, shape=(None, 3), low=0.0, gaps=True) if rows else np.zeros((0, 3))
-        fits = np.isfinite(table).all(axis=1)
-        lost += int((~fits).sum())
-        drawn[name] = table[fits][np.argsort(table[fits][:, 0], kind="stable")]
-    if curves and not any(len(table) for table in drawn.values()):
-        checks.numbers("curves", [np.nan], gaps=True)
-    checks.done()
-    tpot, rate = quantity("tpot_s"), quantity(metric)
-    best = {
-        name: table[table[:, 1] <= limit_s][-1:] if limit_s is not None else table[-1:]
-        for name, table in drawn.items()
+    for how, which, front in product(STATUS, range(len(kinds)), (False, True)):
+        those = np.flatnonzero((status == how) & (group == which) & (best == front))
+        those = those[apart(places[0][those], places[1][those])]
+        if len(those):
+            looks = {"zorder": 3} if front else {"zorder": 2, "markersize": 5.0, "alpha": 0.45}
+            dots(which, how, those, **looks)
+    chosen = [i for i, p in enumerate(points) if p.chosen]
+    ring: dict[str, Any] = {"marker": "o", "color": theme.ink, "markerfacecolor": "none", "linestyle": "none"}
+    legend: dict[str, Any] = {
+        words: dots(-1, how, []) for how, words in STATUS.items() if (status == how).any()
     }
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        axes = canvas.add_subplot()
-        for i, (name, table) in enumerate(drawn.items()):
-            colour, marker = theme.series[i % len(theme.series)], MARKERS[i % len(MARKERS)]
-            axes.plot(
-                table[:, 1] * tpot.scale,
-                table[:, 2] * rate.scale,
-                color=colour,
-                linestyle=LINES[i % len(LINES)],
-                marker=marker,
-                markersize=5,
-                label=shorten(name),
-            )
-            _loads(axes, table, tpot.scale, rate.scale)
-        if limit_s is not None:
-            axes.axvline(limit_s * tpot.scale, color=theme.role["limit"], linestyle=(0, (5, 2)))
-            axes.annotate(
-                f"limit {tpot.text(limit_s)}",
-                (limit_s * tpot.scale, 0.98),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="top",
-                fontsize="small",
-            )
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.margins(0.08)
-        axes.yaxis.set_major_formatter("{x:,g}")
-        axes.set_xlabel(tpot.axis)
-        axes.set_ylabel(rate.axis)
-        canvas.legend(loc="outside lower center", ncols=min(len(drawn), 3), fontsize="small")
-
-    said = "; ".join(
-        f"{shorten(name)} {rate.text(row[0, 2])} at {number(row[0, 0])} requests ({tpot.text(row[0, 1])})"
-        if len(row)
-        else f"{shorten(name)} no load"
-        for name, row in best.items()
-    )
-    within = "at the largest load" if limit_s is None else f"within {tpot.text(limit_s)}"
-    gone = f" Left out: {count(lost, 'load')} that does not fit." if lost == 1 else ""
-    gone = f" Left out: {count(lost, 'load')} that do not fit." if lost > 1 else gone
-    stacked = [(name, row) for name, table in drawn.items() for row in table]
-    return Figure(
-        "load_curve",
-        "Throughput and time per output token as load grows",
-        f"Numbers are requests at a time; better is higher and further left. Most {within}: {said}.{gone}",
-        f"{rate.words} against {tpot.words}",
-        f"{rate.unit} against {tpot.unit}",
-        n or f"{count(len(stacked), 'load')} of {count(len(drawn), 'deployment')}",
-        seed,
-        {
-            "deployment": [name for name, _ in stacked],
-            "concurrency": listed(np.array([row[0] for _, row in stacked])),
-            "tpot_s": listed(np.array([row[1] for _, row in stacked])),
-            metric: listed(np.array([row[2] for _, row in stacked])),
-        },
-        draw,
-        7.5,
-        4.0,
-        f"Most {within}: {said}.",
-    )
-
-
-def _loads(axes: Axes, table: F8, x: float, y: float) -> None:
-    """Loads written beside the points that have room for it."""
-    span = np.maximum(table[:, 1:].max(axis=0), 1e-300)
-    last = np.full(2, -np.inf)
-    for at in range(len(table)):
-        place = table[at, 1:] / span
-        if np.abs(place - last).max() < _ROOM:
-            continue
-        last = place
-        axes.annotate(
-            number(table[at, 0]),
-            (table[at, 1] * x, table[at, 2] * y),
-            xytext=(5, -9),
-            textcoords="offset points",
-            fontsize="x-small",
-        )
+    for which, name in enumerate(kinds if len(kinds) > 1 else ()):
+        legend[shorten(name or "other")] = dots(which, "confirmed", [])
+    circle = axes.plot(places[0][chosen], places[1][chosen], markersize=14, zorder=4, **ring)
+    return legend | ({"chosen": axes.plot([], [], markersize=10, **ring)[0]} if circle and chosen else {})

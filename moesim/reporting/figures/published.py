@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.reporting.figures.accuracy import tick_ratios
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, percent
+from moesim.reporting.figures.given import Checks, legend_below, percent
 from moesim.reporting.figures.labels import count, shorten
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
     from moesim.reporting.figures.theme import Theme
@@ -80,6 +80,11 @@ def scoreboard(
     ------
     ConfigError
         If no row has a ratio, or a verdict is none.
+
+    Examples
+    --------
+    >>> scoreboard([ScoreRow("a", 1.5, "direction"), ScoreRow("b", 0.9, "reproduced", 0.7, 1.2)]).alt
+    '1 reproduced, 1 direction; 1 of 2 within 15 %.'
     """
     known, lost = _known(rows, tolerance)
     order = sorted(known, key=lambda row: (abs(np.log(row.ratio or 1.0)), row.system))
@@ -100,7 +105,7 @@ def scoreboard(
                     solid_capstyle="butt",
                 )
             axes.plot(_place(row.ratio or 1.0), at, marker, color=theme.series[nth], markersize=5, zorder=3)
-        tick_ratios(axes, _REACH)
+        _ratios(axes)
         axes.set_yticks(range(len(order)), [shorten(row.system) for row in order], fontsize="small")
         axes.set_ylim(len(order) - 0.3, -0.7)
         axes.grid(True, axis="y", linewidth=0.4)
@@ -156,6 +161,11 @@ def ratio_histogram(
     ------
     ConfigError
         If no row has a ratio, or a verdict is none.
+
+    Examples
+    --------
+    >>> ratio_histogram([ScoreRow("a", 1.5, "direction")]).alt
+    '1 direction; 0 % within 15 %.'
     """
     known, lost = _known(rows, tolerance)
     edges = _REACH ** np.linspace(-1.0, 1.0, 41)
@@ -183,10 +193,10 @@ def ratio_histogram(
                 label=f"{verdict} ({int(height.sum())})",
             )
             floor += height
-        tick_ratios(axes, _REACH)
+        _ratios(axes)
         axes.set_xlabel("ours over published")
         axes.set_ylabel("rows")
-        canvas.legend(loc="outside lower center", ncols=4, fontsize="small")
+        legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
 
     counts = _counts(known)
     inside = np.mean([abs((row.ratio or 0.0) - 1.0) <= tolerance for row in known])
@@ -245,4 +255,13 @@ def _legend(canvas: Canvas, theme: Theme, rows: Sequence[ScoreRow]) -> None:
         for verdict, (marker, nth) in VERDICTS.items()
         if (n := sum(row.verdict == verdict for row in rows))
     ]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=4, fontsize="small")
+    legend_below(canvas, 7.5, handles, [str(handle.get_label()) for handle in handles])
+
+
+def _ratios(axes: Axes) -> None:
+    """A logarithmic axis of ratios, a little beyond what is drawn."""
+    axes.set_xscale("log")
+    axes.set_xlim(0.9 / _REACH, _REACH * 1.1)
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +12,11 @@ from moesim.engine.roofline import Roof, RooflinePoint
 from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.labels import count, number, shorten, time_unit
+from moesim.reporting.figures.roofline_labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
     from moesim.reporting.figures.theme import Theme
 
@@ -26,12 +24,6 @@ Array = NDArray[np.float64]
 
 #: Operations that are named beside the figure; the rest are dots.
 _NAMED = 18
-#: Where the number of a dot is tried, in points from its middle.
-_AROUND = [
-    (r * math.cos(a), r * math.sin(a))
-    for r in (9, 13, 18, 24, 31, 40, 52)
-    for a in np.arange(12) * math.pi / 6
-]
 
 
 def roofline(
@@ -116,11 +108,8 @@ def roofline(
         axes, words = canvas.subplots(1, 2, width_ratios=(1.5, 1))
         plot(axes, theme)
         _list(words, drawn, share, whole, [look(p.roof, theme) for p in drawn])
-        # Where things lie in points is known once the layout is.
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")
         radii = np.sqrt([_area(p.seconds / whole) for p in drawn]) / 2
-        _number(axes, np.column_stack([x, y]), radii, _name_roofs(axes, used, ends), canvas.dpi / 72)
+        place_labels(axes, used, np.column_stack([x, y]), radii, _NAMED)
 
     hottest = drawn[0]
     far = [p.op for p, part in zip(drawn, share, strict=True) if part < 0.3 and p.seconds > 0.02 * whole]
@@ -191,75 +180,6 @@ def _list(
         )
     for nth, cells in enumerate(rows):
         for (at, side), cell in zip(columns, cells, strict=True):
-            axes.text(at, nth - 0.4, cell, ha=side, fontsize=7.5)
+            axes.text(at, nth - 0.4, cell, ha=side, fontsize="small")
     for nth, look in enumerate(looks[:_NAMED]):
         axes.plot(0.01, nth + 0.4, markersize=4, clip_on=False, **(look | {"linestyle": ""}))
-
-
-def _name_roofs(axes: Axes, roofs: Sequence[Roof], ends: tuple[float, float]) -> list[Bbox]:
-    """Write each peak on its roof, and each bandwidth along its slope; where they are, in pixels."""
-    peaks: dict[float, list[str]] = {}
-    for roof in roofs:
-        peaks.setdefault(roof.flops_per_s, []).append(roof.name)
-    lines = axes.transData.transform([(ends[1], peak) for peak in peaks])[:, 1]
-    found: list[Bbox] = []
-
-    def place(text: Annotation, places: Iterable[tuple[tuple[float, float], tuple[float, float]]]) -> None:
-        """The first place, or the one that covers least."""
-
-        def cost(at: tuple[tuple[float, float], tuple[float, float]]) -> int:
-            text.xy, offset = at
-            text.set_position(offset)
-            box = text.get_window_extent()
-            crossed = sum(box.y0 < line < box.y1 for line in lines) if text.get_rotation() == 0 else 0
-            return 2 * sum(box.overlaps(other) for other in found) + crossed
-
-        best = min(places, key=cost)
-        cost(best)
-        found.append(text.get_window_extent())
-
-    for peak, names in sorted(peaks.items()):
-        text = f"{shorten(', '.join(names), 40)}: {number(peak / 1e12)} TFLOP/s"
-        written = axes.annotate(text, (ends[1], peak), (0, 0), textcoords="offset points", ha="right",
-                                fontsize=7.5)  # fmt: skip
-        at = (ends[1], peak)
-        place(written, [(at, (dx, dy)) for dx in (-3, -110, -220) for dy in (3, -9.5)])
-    for slope in sorted({roof.bytes_per_s for roof in roofs}):
-        low = ends[0] * 1.15
-        start, end = axes.transData.transform([(low, low * slope), (low * 2, low * 2 * slope)])
-        angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
-        speed = f"{number(slope / 1e12)} TB/s"
-        written = axes.annotate(speed, (low, low * slope), (0, 0), textcoords="offset points",
-                                rotation=angle, rotation_mode="anchor", fontsize=7.5)  # fmt: skip
-        place(written, [((low * 3**k, low * 3**k * slope), (0, dy)) for k in range(4) for dy in (3, -10)])
-    return found
-
-
-def _number(axes: Axes, points: Array, radii: Array, taken: list[Bbox], pixels: float) -> None:
-    """Number marks from 1, each where it covers nothing, with a line to its mark where that is not near.
-
-    Offsets and radii are in points, of so many `pixels`.
-    """
-    from matplotlib.transforms import Bbox
-
-    marks, reach = axes.transData.transform(points), radii * pixels
-    frame, taken = axes.get_window_extent(), list(taken)
-    for nth, mark in enumerate(marks[:_NAMED]):
-        half = np.array([2.6 * len(str(nth + 1)) + 0.5, 4.2]) * pixels
-
-        def cost(offset: tuple[float, float], mark: Array = mark, half: Array = half) -> tuple[float, float]:
-            middle = mark + np.array(offset) * pixels
-            box = Bbox([middle - half, middle + half])
-            outside = not (frame.contains(*box.min) and frame.contains(*box.max))
-            covered = sum(box.overlaps(other) for other in taken)
-            hidden = (np.abs(marks - middle) < half + reach[:, None]).all(axis=1).sum()
-            return (100.0 * outside + 10.0 * covered + hidden, math.hypot(*offset))
-
-        best = min(_AROUND, key=cost)
-        middle = mark + np.array(best) * pixels
-        taken.append(Bbox([middle - half, middle + half]))
-        line = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0,
-                "color": axes.xaxis.label.get_color()}  # fmt: skip
-        axes.annotate(str(nth + 1), points[nth], xytext=best, textcoords="offset points", ha="center",
-                      va="center_baseline", fontsize=7.5, zorder=4,
-                      arrowprops=line if math.hypot(*best) > 12 + radii[nth] else None)  # fmt: skip

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.labels import check_lengths, count, number, numbers, shorten, time_unit
+from moesim.reporting.figures.labels import (
+    check_lengths,
+    columns,
+    count,
+    log_ticks,
+    number,
+    numbers,
+    shorten,
+    time_unit,
+)
 from moesim.reporting.figures.theme import HATCHES
 
 if TYPE_CHECKING:
@@ -73,6 +82,8 @@ def time_breakdown(
     scale, unit = time_unit(totals)
     shown = [*named, _OTHER] if len(order) > len(named) else named
 
+    wide = columns([shorten(op, 24) for op in shown])
+
     def of(part: Mapping[str, float], op: str) -> float:
         if op == _OTHER:
             return sum(seconds for name, seconds in part.items() if name not in named)
@@ -99,7 +110,7 @@ def time_breakdown(
         # Room for the number at the end of the longest bar.
         axes.set_xlim(float(left.min()) - 0.02 * reach * (left.min() < 0), float(right.max()) + 0.16 * reach)
         axes.set_xlabel(f"{metric}, {unit}")
-        canvas.legend(loc="outside lower center", ncols=5, fontsize=8)
+        canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
 
     lost = sum(len(part) for part in parts) - sum(len(part) for part in kept)
     notes = ["'expert_imbalance' is waiting for the slowest rank."] if "expert_imbalance" in order else []
@@ -129,17 +140,13 @@ def time_breakdown(
             "seconds": [row[2] for row in rows],
         },
         draw=draw,
-        height_in=1.35 + len(kept) * (0.42 if len(kept) <= 12 else 0.28) + 0.18 * -(-len(shown) // 5),
+        height_in=1.35 + len(kept) * (0.42 if len(kept) <= 12 else 0.28) + 0.18 * -(-len(shown) // wide),
         alt=f"{title}. {spoken}.",
     )
 
 
-#: Panels of `bounds_and_intervals`: metric, what it is called, whether it is a time.
-_PANELS = (
-    ("ttft_s", "TTFT", True),
-    ("tpot_s", "TPOT", True),
-    ("output_throughput", "output tokens/s", False),
-)
+#: Panels of `bounds_and_intervals`: metric, and what it is called.
+_PANELS = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("output_throughput", "output throughput"))
 
 
 def bounds_and_intervals(
@@ -185,18 +192,23 @@ def bounds_and_intervals(
         name: [] for name in ("label", "metric", "value", "bound", "low", "high")
     }
     for label, value, bound, interval in zip(labels, values, bounds, intervals, strict=True):
-        for metric, _, _ in _PANELS:
+        for metric, _ in _PANELS:
             low, high = (interval or {}).get(metric) or (None, None)
             found = (label, metric, value.get(metric), bound.get(metric), low, high)
             for column, cell in zip(data.values(), found, strict=True):
                 column.append(cell)
 
+    def columns_of(nth: int) -> list[np.ndarray]:
+        return [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
+
+    units = [*(time_unit(np.concatenate(columns_of(nth))) for nth in (0, 1)), (1.0, "tokens/s")]
+
     def panel(axes: Axes, nth: int, theme: Theme) -> None:
-        _, title, is_time = _PANELS[nth]
-        columns = [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
-        scale, unit = time_unit(np.concatenate(columns)) if is_time else (1.0, "")
+        _, title = _PANELS[nth]
+        found = columns_of(nth)
+        scale, unit = units[nth]
         rows = np.arange(len(values))[::-1]
-        for row, value, bound, low, high in zip(rows, *(column * scale for column in columns), strict=True):
+        for row, value, bound, low, high in zip(rows, *(column * scale for column in found), strict=True):
             if low <= high:
                 axes.plot([low, high], [row, row], color=theme.role["after"], linewidth=5, alpha=0.35,
                           solid_capstyle="butt", label="interval")  # fmt: skip
@@ -207,12 +219,12 @@ def bounds_and_intervals(
                 continue
             axes.plot(value, row, "o", color=theme.role["after"], markersize=6, label="predicted")
             axes.annotate(number(value), (value, row), xytext=(0, 8), textcoords="offset points",
-                          ha="center", fontsize=8)  # fmt: skip
-        _scale(axes, np.concatenate(columns) * scale, short=not is_time)
+                          ha="center", fontsize="small")  # fmt: skip
+        _scale(axes, np.concatenate(found) * scale)
         axes.set_ylim(-0.6, len(values) - 0.3)
         axes.set_yticks(rows, [shorten(label) for label in labels])
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"{title}, {unit}" if unit else title)
+        axes.set_xlabel(f"{title}, {unit}")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         found = canvas.subplots(1, len(_PANELS), sharey=True)
@@ -220,7 +232,9 @@ def bounds_and_intervals(
         for nth, axes in enumerate(found):
             panel(axes, nth, theme)
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
+        canvas.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize="small"
+        )
 
     title = "Prediction, interval and bound"
     bar = f" Bar: {level:.0%} interval." if level is not None and any(intervals) else ""
@@ -240,7 +254,7 @@ def bounds_and_intervals(
         title=title,
         caption=caption,
         metric="TTFT, TPOT, output throughput",
-        unit="ms, ms, tokens/s",
+        unit=", ".join(unit for _, unit in units),
         n=n or count(len(values), "prediction"),
         seed=seed,
         data=data,
@@ -250,18 +264,18 @@ def bounds_and_intervals(
     )
 
 
-def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
+def _scale(axes: Axes, values: np.ndarray) -> None:
     """An axis that holds all values: logarithmic where they lie far apart."""
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
     if high > 8 * low:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=5))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(low / 1.7, high * 1.7)
+        axes.set_xticks(log_ticks(low / 1.7, high * 1.7))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, high * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(sep="") if short else StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if high >= 1e4 else StrMethodFormatter("{x:,g}"))

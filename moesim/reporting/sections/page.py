@@ -5,21 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moesim.reporting.documents import Document, PlacementDocument, PredictionDocument, ReportDocument
-from moesim.reporting.sections import placements, predictions
+from moesim.reporting import documents as doc
+from moesim.reporting.sections import (
+    offloads,
+    placements,
+    plans,
+    predictions,
+    replays,
+    scoreboards,
+    simulations,
+    statistics,
+    studies,
+    trainings,
+    validations,
+)
 from moesim.reporting.sections.labels import labels_of
 from moesim.reporting.sections.parts import Section
 
 #: Makes the sections of all results of one kind: of documents, labels, and whether there are other kinds.
 Maker = Callable[[Sequence[Any], Sequence[str], bool], list[Section]]
 
-MAKERS: Mapping[type[Document], Maker] = {
-    PredictionDocument: predictions.sections_of,
-    PlacementDocument: placements.sections_of,
+MAKERS: Mapping[type[doc.Document], Maker] = {
+    doc.PredictionDocument: predictions.sections_of,
+    doc.PlacementDocument: placements.sections_of,
+    doc.SimulationDocument: simulations.sections_of,
+    doc.PlanDocument: plans.sections_of,
+    doc.StudyDocument: studies.sections_of,
+    doc.ReplayDocument: replays.sections_of,
+    doc.CurveDocument: replays.curve_sections,
+    doc.SystemsDocument: offloads.sections_of,
+    doc.StatisticsDocument: statistics.sections_of,
+    doc.ServingValidation: validations.maker("serving", validations.serving),
+    doc.RunsValidation: validations.maker("runs", validations.runs),
+    doc.KernelsValidation: validations.maker("kernels", validations.kernels),
+    doc.PublishedValidation: validations.maker("published", validations.published),
+    doc.ReferenceValidation: validations.maker("reference", validations.reference),
+    doc.ScoreboardDocument: validations.maker("scoreboard", scoreboards.parts),
+    doc.TrainingDocument: trainings.sections_of,
+    doc.TrainingSearch: trainings.search_sections,
 }
 
 
-def sections(report: ReportDocument) -> list[Section]:
+def sections(report: doc.ReportDocument) -> list[Section]:
     """The sections of a page: results of one kind together, kinds in the order in which they come first."""
     labels = list(report.labels) or labels_of(report.results)
     found: list[Section] = []

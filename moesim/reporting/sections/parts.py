@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from moesim.reporting.documents import Document
@@ -111,6 +114,11 @@ def each(sentence: str, label: str) -> str:
     ('small: all fits.', 'All fits.')
     """
     return f"{label}: {sentence[:1].lower()}{sentence[1:]}" if label else sentence
+
+
+def array(values: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Numbers, or rows of numbers, with NaN where there is none."""
+    return np.array(values, np.float64)
 
 
 def fixed(value: float | None, digits: int = 4) -> str:

@@ -156,13 +156,11 @@ def _compared(placements: Sequence[PlacementDocument], labels: Sequence[str]) ->
             [fixed(p.load_imbalance["plan"].fitted.worst) for p in placements],
         ),
         ("lower bound, mean layer", [fixed(p.lower_bound.mean) for p in placements]),
-        *(
-            (title, [cell(p.predicted[name]) if name in p.predicted else "-" for p in placements])
-            for title, name, cell in (
-                ("output tokens/s before", "before", lambda price: f"{price.output_throughput:,.0f}"),
-                ("output tokens/s with the plan", "after", lambda price: f"{price.output_throughput:,.0f}"),
-                ("TPOT with the plan, ms", "after", lambda price: in_ms(price.tpot_s)),
-            )
+        ("output tokens/s before", [_rate(p, "before") for p in placements]),
+        ("output tokens/s with the plan", [_rate(p, "after") for p in placements]),
+        (
+            "TPOT with the plan, ms",
+            [in_ms(p.predicted["after"].tpot_s) if p.predicted else "-" for p in placements],
         ),
     ]
     rows = tuple((name, *cells) for name, cells in lines if set(cells) != {"-"})
@@ -184,6 +182,10 @@ def _busiest(document: PlacementDocument) -> float:
 
 def _loads_of(document: PlacementDocument) -> tuple[object, ...]:
     return document.model, document.ranks, document.redundant
+
+
+def _rate(document: PlacementDocument, name: str) -> str:
+    return f"{document.predicted[name].output_throughput:,.0f}" if name in document.predicted else "-"
 
 
 def _before(document: PlacementDocument) -> str:

@@ -13,16 +13,19 @@ export function question(scenario, catalogue) {
   const machine = catalogue.hardware.find((h) => h.name === scenario.hardware);
   const devices = scenario.tp * scenario.pp * scenario.dp;
   const load = scenario.request_rate === null ? `${digits(scenario.concurrency, 6)} requests at once` : `${digits(scenario.request_rate)} requests/s`;
-  return `${scenario.model} on ${devices} × ${machine?.name ?? scenario.hardware} (${layoutText(scenario)}), ${load}, ${digits(scenario.input_len, 6)} tokens in, ${digits(scenario.output_len, 6)} out`;
+  const trace = catalogue.traces.find((t) => t.id === scenario.trace);
+  const model = catalogue.models.find((m) => m.name === scenario.model);
+  const routing = trace ? `; routing of ${trace.name}` : model?.moe ? `; routing assumed (${scenario.routing})` : "";
+  return `${scenario.model} on ${devices} × ${machine?.name ?? scenario.hardware} (${layoutText(scenario)}), ${load}, ${digits(scenario.input_len, 6)} tokens in, ${digits(scenario.output_len, 6)} out${routing}`;
 }
 
 /** The answer in a sentence. */
 export function sentence(answer) {
-  if (!answer.feasible) return `Not possible. ${answer.reason ?? ""}`.trim();
+  if (!answer.feasible) return answer.shortage?.resource === "request rate" ? "It does not keep up." : "It does not fit.";
   const p = answer.prediction;
   const most = resourcesOf(p)[0];
   return `The first token after ${joined(time(p.ttft_s))}, then one every ${joined(time(p.tpot_s))}; ${digits(p.output_throughput)} tokens/s.` +
-    (most ? ` Most of a token's time goes to ${most.label} (${percent(most.share)}).` : "");
+    (most ? ` ${most.share > 0.5 ? "Most" : "The largest part"} of a token's time goes to ${most.label} (${percent(most.share)}).` : "");
 }
 
 const badge = (name, verdict) =>
@@ -32,14 +35,14 @@ const badge = (name, verdict) =>
 /** What is said aloud when the slider rests. */
 export function spoken(answer) {
   const verdicts = metricsOf(answer).map((m) => [m, judged(m)]).filter(([, v]) => v);
-  return [sentence(answer), ...verdicts.map(([m, v]) => `${m.label} limit ${v.text}.`)].join(" ");
+  return [sentence(answer), answer.reason, ...verdicts.map(([m, v]) => `${m.label} limit ${v.text}.`)].filter(Boolean).join(" ");
 }
 
 /** Draw an answer. `take` is told changes that a suggestion asks for. */
 export function drawAnswer(answer, catalogue, take) {
   const metrics = metricsOf(answer);
   drawVerdict(answer, metrics, catalogue, take);
-  redraw(byId("metrics"), metrics.map((m) => card(m)));
+  redraw(byId("metrics"), metrics.map((m) => card(m)), key());
   redraw(byId("strip"), metrics.slice(0, 3).map((m) => el("span", {}, el("small", {}, m.key === "throughput" ? "tokens/s" : m.label), " ", el("b", {}, m.key === "throughput" ? bare(m, m.value) : shown(m)))));
   drawLimits(answer);
   drawMemory(answer);
@@ -48,25 +51,26 @@ export function drawAnswer(answer, catalogue, take) {
 
 function drawVerdict(answer, metrics, catalogue, take) {
   const verdicts = metrics.map((m) => [m.label, judged(m)]).filter(([, v]) => v);
-  const offers = answer.feasible ? [] : offered(answer);
   byId("verdict").classList.toggle("impossible", !answer.feasible);
   redraw(byId("verdict"),
     el("p", { class: "asked" }, question(answer.scenario, catalogue)),
     el("h2", { class: "lead" }, sentence(answer)),
+    answer.reason && el("p", { class: "reason" }, answer.reason),
     verdicts.length > 0 && el("ul", { class: "badges" }, verdicts.map(([name, v]) => badge(name, v))),
-    offers.length > 0 && el("div", { class: "offers" }, el("p", {}, "Nearest that is possible:"),
-      offers.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message))),
-  );
+    offers(answer.suggestions, take));
 }
 
-/** Changes that may make it possible: the server's, else the most requests at once that are. */
-function offered(answer) {
-  if (answer.suggestions?.length) return answer.suggestions;
-  const out = [];
-  const crowd = (answer.curve?.concurrency ?? []).filter((c, k) => answer.curve.feasible[k] && c < answer.scenario.concurrency).at(-1);
-  if (crowd) out.push({ change: { concurrency: crowd }, message: `${digits(crowd)} requests at once` });
-  return out;
-}
+/** What may be changed to make it possible, as the server says. */
+const offers = (suggestions, take) =>
+  suggestions?.length > 0 && el("div", { class: "offers", role: "group", "aria-label": "What is possible" }, el("span", { class: "dim" }, "Instead:"),
+    suggestions.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message)));
+
+/** What the marks of the bars mean. */
+const key = () =>
+  el("p", { class: "key" }, [["value", "predicted"], ["interval", "90 % interval"], ["bound", "bound: no schedule beats it"], ["limit", "limit"]].map(([kind, text]) => {
+    const domain = [1, 100];
+    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, bare: true, text: "" }), text);
+  }));
 
 function card(m) {
   const [number, unit] = m.format(m.value);
@@ -120,7 +124,18 @@ function drawMemory(answer) {
         p.running < p.concurrency * 0.999 ? ` The cache holds ${digits(p.running)} of ${digits(p.concurrency)} requests; the others wait.` : "",
         p.load_imbalance ? ` The busiest rank has ${digits(p.load_imbalance)} times the mean load of experts.` : "",
       ].join("")),
-    ] : el("p", { class: "dim" }, answer.reason ?? "–"));
+    ] : short(answer.shortage));
+}
+
+/** What is missing where it does not fit. */
+function short(shortage) {
+  if (!shortage?.resource?.startsWith("memory")) return el("p", { class: "dim" }, "–");
+  const { needed, available } = shortage;
+  const parts = [
+    { key: "there", label: "to use", share: available, slot: "s2" },
+    { key: "short", label: "missing", share: Math.max(0, needed - available), slot: "s1" },
+  ].map((p) => ({ ...p, short: p.label, text: `${p.label}: ${joined(bytes(p.share))}` }));
+  return [stackedBar(parts, parts.map((p) => p.text).join("; ")), legend(parts, (p) => joined(bytes(p.share)))];
 }
 
 function drawWarnings(answer) {
@@ -129,9 +144,10 @@ function drawWarnings(answer) {
   redraw(byId("warnings"), el("h2", { id: "warnings-h" }, "To know"), el("ul", {}, texts.map((t) => el("li", {}, t))));
 }
 
-/** What stands there before the first answer, or where there is none. */
-export function drawRefused(text) {
+/** What stands there where a question was refused: its faults are beside their fields. */
+export function drawRefused(error, take) {
   byId("verdict").classList.add("impossible");
-  redraw(byId("verdict"), el("h2", { class: "lead" }, text));
-  say(byId("spoken"), text);
+  const lines = error.faults.map((f) => `${[f.where, f.message].filter(Boolean).join(": ")}${f.allowed ? `; allowed: ${f.allowed}` : ""}`);
+  redraw(byId("verdict"), el("h2", { class: "lead" }, "This cannot be asked."), el("ul", {}, (lines.length ? lines : [error.message]).map((t) => el("li", {}, t))), offers(error.suggestions, take));
+  say(byId("spoken"), ["This cannot be asked.", ...lines].join(" "));
 }

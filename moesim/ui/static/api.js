@@ -4,11 +4,12 @@ const token = document.querySelector('meta[name="moesim-token"]')?.content ?? ""
 
 /** The server said no: `faults` name fields; `status` is HTTP's. */
 export class Refused extends Error {
-  constructor(message, faults, status) {
+  constructor(message, status, { faults, suggestions }) {
     super(message);
     this.name = "Refused";
-    this.faults = faults;
     this.status = status;
+    this.faults = Array.isArray(faults) ? faults : [];
+    this.suggestions = Array.isArray(suggestions) ? suggestions : [];
   }
 }
 
@@ -30,8 +31,7 @@ async function send(path, options) {
   } catch {
     // An error without words of its own: its number is said below.
   }
-  const faults = Array.isArray(body.faults) ? body.faults : [];
-  throw new Refused(String(body.error ?? `The server refused (${response.status}).`), faults, response.status);
+  throw new Refused(String(body.error ?? `The server refused (${response.status}).`), response.status, body);
 }
 
 const post = (path, body, signal) =>

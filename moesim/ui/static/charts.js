@@ -11,37 +11,49 @@ export function decades(values) {
   return high > low ? [low, high] : [low, low * 10];
 }
 
-/** Like `decades`, to the nearest 1, 2 or 5 outside. */
+/** From 0 to a round number, and the steps between: `[top, step]`. */
+export function linear(values) {
+  const most = Math.max(...values.filter(Number.isFinite), 0) || 1;
+  const size = 10 ** Math.floor(Math.log10(most / 4));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * size).find((m) => m * 5 >= most) ?? 10 * size;
+  return [Math.ceil(most / step - 1e-9) * step, step];
+}
+
+const RUNGS = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
+
+/** Like `decades`, closer: to the next of `RUNGS`. */
 export function rungs(values) {
   const known = values.filter((x) => Number.isFinite(x) && x > 0);
   if (!known.length) return [1, 10];
-  const steps = (x) => [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10(x)));
-  const low = steps(Math.min(...known)).findLast((m) => m <= Math.min(...known) * (1 + 1e-9));
-  const high = steps(Math.max(...known)).find((m) => m >= Math.max(...known) * (1 - 1e-9));
+  const near = (x) => RUNGS.map((m) => m * 10 ** Math.floor(Math.log10(x)));
+  const [least, most] = [Math.min(...known), Math.max(...known)];
+  const low = near(least).findLast((m) => m <= least * (1 + 1e-9));
+  const high = near(most).find((m) => m >= most * (1 - 1e-9));
   return high > low ? [low, high] : [low, low * 2];
 }
 
 export const logAt = (x, [low, high]) => Math.min(1, Math.max(0, Math.log(x / low) / Math.log(high / low)));
 
 /** One value with its interval, its bound and its limit on a logarithmic scale; each has a shape of its own. */
-export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false }) {
+export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, bare = false }) {
   const height = small ? 14 : 34;
   const middle = small ? 7 : 11;
   const x = (v) => `${2 + 96 * logAt(v, domain)}%`;
   const wide = (a, b) => `${Math.max(0.5, 96 * (logAt(b, domain) - logAt(a, domain)))}%`;
-  const marks = [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })];
-  for (let d = domain[0]; d <= domain[1] * 1.001; d *= 10) {
+  const marks = bare ? [] : [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })];
+  for (let d = domain[0]; !bare && d <= domain[1] * 1.001; d *= 10) {
     marks.push(svg("line", { class: "axis", x1: x(d), x2: x(d), y1: middle - 3, y2: middle + 3 }));
   }
   if (interval) marks.push(svg("rect", { class: "interval", x: x(interval[0]), width: wide(interval[0], interval[1]), y: middle - 4, height: 8, rx: 2 }));
   if (bound) marks.push(svg("line", { class: "bound", x1: x(bound), x2: x(bound), y1: middle - 7, y2: middle + 7 }));
   if (limit) marks.push(svg("line", { class: "limit", x1: x(limit), x2: x(limit), y1: middle - 9, y2: middle + 9 }));
   if (value) marks.push(svg("circle", { class: "value", cx: x(value), cy: middle, r: small ? 3.5 : 4.5 }));
-  if (!small) {
+  if (!small && (value || bound)) {
     marks.push(svg("text", { class: "tick", x: "1%", y: 31 }, format(domain[0])));
     marks.push(svg("text", { class: "tick end", x: "99%", y: 31 }, format(domain[1])));
   }
-  return svg("svg", { class: "bar", width: "100%", height, role: "img", "aria-label": text }, marks);
+  const spoken = text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" };
+  return svg("svg", { class: "bar", width: "100%", height, ...spoken }, marks);
 }
 
 /** Parts of a whole, side by side. `parts` are `{label, share, slot, text}`; small ones keep a hairline. */
@@ -72,8 +84,29 @@ const MARKS = {
 const SHAPES = Object.keys(MARKS);
 export const shape = (k, x, y, r) => MARKS[SHAPES[k % SHAPES.length]](x, y, r);
 
+/** Round numbers in a domain, as many as are easily read. */
+function ticks([low, high], most) {
+  const inside = (steps) => {
+    const out = [];
+    for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10) out.push(...steps.map((m) => m * d));
+    return out.filter((t) => t >= low * 0.999 && t <= high * 1.001);
+  };
+  const choices = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]].map(inside);
+  return choices.find((found) => found.length <= most) ?? choices.at(-1);
+}
+
+/** Names beside the ends of curves, moved apart where they would lie on each other. */
+function apart(names, most) {
+  const placed = [];
+  for (const name of names.toSorted((a, b) => a.y - b.y)) {
+    while (placed.some((p) => Math.abs(p.y - name.y) < 12 && Math.abs(p.x - name.x) < 46)) name.y += 3;
+    placed.push({ ...name, y: Math.min(name.y, most) });
+  }
+  return placed.map(({ x, y, text }) => svg("text", { class: "name", x, y }, text));
+}
+
 /**
- * Curves on two logarithmic axes. One stop for the keyboard: arrows walk the points of the first curve, and say them.
+ * Curves over a logarithmic axis. One stop for the keyboard: arrows walk the points of the first curve, and say them.
  *
  * `curves` are `{name, slot, points: [{x, y, text, faint, current}]}`; `verticals` are `{x, text}`.
  */
@@ -90,24 +123,24 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
 
   function paint() {
     const width = Math.max(280, plot.clientWidth || 640);
-    const height = 300;
-    const [left, right, top, bottom] = [54, 14, 24, 40];
     const all = draw.curves.flatMap((c) => c.points);
+    const height = all.length ? 300 : 60;
+    plot.setAttribute("height", height);
+    const [left, right, top, bottom] = [54, 14, 24, 40];
+    if (!all.length) {
+      places = [];
+      plot.replaceChildren(svg("text", { class: "label mid", x: "50%", y: 34 }, "Nothing to draw: no load fits."));
+      return;
+    }
     const xs = rungs([...all.map((p) => p.x), ...draw.verticals.map((v) => v.x)]);
-    const ys = rungs(all.map((p) => p.y));
+    const [most, step] = linear(all.map((p) => p.y));
     const X = (v) => left + (width - left - right) * logAt(v, xs);
-    const Y = (v) => height - bottom - (height - top - bottom) * logAt(v, ys);
-    const ticks = (domain, few) => {
-      const out = [];
-      for (let d = 10 ** Math.floor(Math.log10(domain[0])); d <= domain[1] * 1.001; d *= 10) out.push(...[1, 2, 5].map((m) => m * d));
-      const inside = out.filter((t) => t >= domain[0] * 0.999 && t <= domain[1] * 1.001);
-      return inside.length > few ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-6) : inside;
-    };
+    const Y = (v) => height - bottom - (height - top - bottom) * (v / most);
     const marks = [];
-    for (const t of ticks(xs, width < 500 ? 6 : 12)) {
+    for (const t of ticks(xs, width < 500 ? 6 : 9)) {
       marks.push(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }), svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)));
     }
-    for (const t of ticks(ys, 8)) {
+    for (let t = 0; t <= most * 1.001; t += step) {
       marks.push(svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(t), y2: Y(t) }), svg("text", { class: "tick end", x: left - 6, y: Y(t) + 4 }, draw.yFormat(t)));
     }
     marks.push(svg("text", { class: "label mid", x: (left + width - right) / 2, y: height - 6 }, draw.xLabel));
@@ -117,6 +150,7 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
       marks.push(svg("text", { class: `tick ${flip ? "end" : ""}`, x: X(v.x) + (flip ? -5 : 5), y: top + 10 }, v.text));
     }
     places = [];
+    const names = [];
     // The current curve is drawn last, above the others.
     for (const [k, curve] of [...draw.curves.entries()].reverse()) {
       const inner = [];
@@ -128,11 +162,11 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
         places.push({ x: X(p.x), y: Y(p.y), curve: k, point: p });
       }
       const end = curve.points.at(-1);
-      if (end) inner.push(svg("text", { class: "name", x: Math.min(X(end.x) + 7, width - right - 12), y: Y(end.y) - 7 }, curve.name));
+      if (end && curve.name) names.push({ x: Math.min(X(end.x) + 7, width - right - 7 * curve.name.length), y: Math.max(top - 2, Y(end.y) - 7), text: curve.name });
       marks.push(svg("g", { class: `curve ${curve.slot}` }, inner));
     }
-    marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel));
-    plot.replaceChildren(...marks);
+    marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel), apart(names, height - bottom));
+    plot.replaceChildren(...marks.flat());
     plot.setAttribute("aria-label", draw.text);
     ring();
   }

@@ -23,11 +23,10 @@ export function drawPins(state, answers, catalogue, act) {
   const full = state.pins.length >= MOST_PINS;
   redraw(byId("pins"),
     el("div", { class: "head" },
-      el("h2", { id: "pins-h" }, state.pins.length ? "Compared" : "Compare"),
+      el("div", {}, el("h2", { id: "pins-h" }, state.pins.length ? "Compared" : "Compare"),
+        state.pins.length === 0 && el("p", { class: "dim" }, "Pin this scenario, change something, and see both side by side.")),
       el("button", { type: "button", id: "pin", "data-key": "pin", class: "primary", disabled: full, onclick: act.pin }, full ? "Six are pinned" : "Pin this scenario")),
-    state.pins.length === 0
-      ? el("p", { class: "dim" }, "Pin this scenario, change something, and see both side by side.")
-      : el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table(state, answers, catalogue, act)));
+    state.pins.length > 0 && el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table(state, answers, catalogue, act)));
 }
 
 function head(pin, act) {

@@ -20,7 +20,7 @@ const SLIDERS = {
 };
 const CHOICES = {
   backend: ["Engine", { vllm: "vLLM", sglang: "SGLang", trtllm: "TensorRT-LLM" }],
-  dtype: ["Weights", { auto: "as the checkpoint" }],
+  dtype: ["Weights", { auto: "checkpoint's" }],
   kv_cache_dtype: ["KV cache", { auto: "16 bits" }],
   overlap: ["Overlap", { none: "none", "two-batch": "two batches", streams: "streams" }],
   routing: ["Assumed routing", {}],
@@ -38,29 +38,39 @@ const LAYOUT = {
   ep: ["EP", "expert parallel: ranks that experts are spread over"],
 };
 
+/** What each group says of itself while it is folded. */
+const briefs = (s) => ({
+  "g-model": `${s.model}, ${s.nodes} × ${s.hardware}`,
+  "g-layout": layoutText(s),
+  "g-traffic": `${digits(s.input_len, 6)} in, ${digits(s.output_len, 6)} out, ${s.request_rate === null ? digits(s.concurrency, 6) : `${digits(s.request_rate)}/s`}`,
+  "g-limits": [["TTFT", s.ttft_limit_ms], ["TPOT", s.tpot_limit_ms]].map(([name, ms]) => (ms === null ? "" : `${name} ${digits(ms)} ms`)).filter(Boolean).join(", ") || "none",
+  "g-engine": [s.backend, s.dtype === "auto" ? "" : s.dtype].filter(Boolean).join(", "),
+});
+
 /** Build the form. `change(changes, settled)` is told every change; returns `{show, fault, clear}`. */
 export function controls(form, catalogue, change, askTrace) {
   let scenario = null;
   const parts = {};
-  const problems = {};
+  // What is wrong with a field: as it is written here, and as the server says.
+  const problems = { here: {}, there: {} };
 
   const set = (field, raw, settled) => {
     const [value, problem] = read(field, raw, catalogue);
-    if (problem) return faultAt(field, problem.replace(`${field}: `, ""));
-    faultAt(field, "");
-    change({ [field]: value }, settled);
+    faultAt("here", field, problem ? problem.replace(`${field}: `, "") : "");
+    if (!problem) change({ [field]: value }, settled);
   };
-  const faultAt = (field, text) => {
+  const faultAt = (whose, field, text) => {
     const spot = form.querySelector(`#${CSS.escape(field)}-fault`);
-    if (spot) say(spot, text);
-    form.querySelector(`#${CSS.escape(field)}`)?.setAttribute("aria-invalid", text ? "true" : "false");
-    problems[field] = text;
+    problems[whose][field] = text;
+    const all = [problems.here[field], problems.there[field]].filter(Boolean).join("\n");
+    if (spot) say(spot, all);
+    form.querySelector(`#${CSS.escape(field)}`)?.setAttribute("aria-invalid", String(Boolean(all)));
     return Boolean(spot);
   };
 
   const number = (field) => {
     const [label, unit] = SLIDERS[field];
-    const part = slider({ id: field, label, unit, onvalue: (value, settled) => set(field, value, settled) });
+    const part = slider({ id: field, label, unit, bare: field === "seed", onvalue: (value, settled) => set(field, value, settled) });
     parts[field] = () => part.show(scenario[field] ?? usual[field], range(field, catalogue, scenario));
     return part;
   };
@@ -96,7 +106,7 @@ export function controls(form, catalogue, change, askTrace) {
   const used = facts("layout-facts");
   const chips = el("div", { class: "chips", role: "group", "aria-label": "Layouts by name" });
   const group = (title, id, ...children) =>
-    el("details", { class: "group", open: true, id }, el("summary", {}, el("h2", {}, title)), el("div", { class: "fields" }, ...children));
+    el("details", { class: "group", open: true, id }, el("summary", {}, el("h2", {}, title), el("span", { class: "brief", id: `${id}-brief` })), el("div", { class: "fields" }, ...children));
 
   const kinds = [...new Set(catalogue.hardware.map((h) => h.kind ?? ""))];
   const machines = kinds.map((kind) => [kind, catalogue.hardware.filter((h) => (h.kind ?? "") === kind).map((h) => [h.name, h.title || h.name])]);
@@ -160,11 +170,15 @@ export function controls(form, catalogue, change, askTrace) {
     el("p", { class: "fault", id: "other-fault", role: "alert" }),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
-  if (window.matchMedia("(max-width: 60rem)").matches) form.querySelector("#g-engine").open = false;
+  // Where the answer is below the form, the form is folded and says what is in it.
+  if (window.matchMedia("(max-width: 60rem)").matches) for (const one of form.querySelectorAll(".group")) one.open = false;
 
   return {
     /** Put a scenario into the fields. */
     show(next) {
+      for (const field of Object.keys(problems.here)) {
+        if (scenario && next[field] !== scenario[field]) faultAt("here", field, "");
+      }
       scenario = next;
       for (const draw of Object.values(parts)) draw();
       const m = model();
@@ -172,6 +186,7 @@ export function controls(form, catalogue, change, askTrace) {
       const h = catalogue.hardware.find((one) => one.name === scenario.hardware);
       const price = h?.usd_per_device_hour;
       say(machineFacts, h ? `${h.devices_per_node} × ${joined(bytes(h.memory_bytes))} per node${price ? `; ${price.toFixed(2)} USD per device and hour` : "; no price known"}` : "");
+      for (const [id, text] of Object.entries(briefs(scenario))) say(form.querySelector(`#${id}-brief`), text);
       say(used, `${scenario.tp * scenario.pp * scenario.dp} of ${devicesOf(scenario, catalogue)} devices`);
       for (const button of traffic.children) {
         const [, input, output] = TRAFFIC.find(([name]) => name === button.dataset.key);
@@ -190,13 +205,13 @@ export function controls(form, catalogue, change, askTrace) {
         const name = String(where).replace(/^-+/, "").replaceAll("-", "_");
         const field = Object.hasOwn(FIELDS, name) || name === "layout" ? name : { tensor_parallel_size: "tp" }[name];
         const text = allowed ? `${message}; allowed: ${allowed}` : message;
-        if (!field || !faultAt(field, text)) rest.push(where ? `${where}: ${text}` : text);
+        if (!field || !faultAt("there", field, text)) rest.push(where ? `${where}: ${text}` : text);
       }
       say(form.querySelector("#other-fault"), rest.join("\n"));
     },
-    /** Take the faults away. */
+    /** Take the server's faults away. */
     clear() {
-      for (const field of [...Object.keys(FIELDS), "layout"]) if (problems[field]) faultAt(field, "");
+      for (const field of Object.keys(problems.there)) faultAt("there", field, "");
       say(form.querySelector("#other-fault"), "");
     },
   };

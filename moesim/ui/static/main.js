@@ -7,7 +7,7 @@ import { controls } from "./controls.js";
 import { drawCurve, drawLayouts } from "./curves.js";
 import { byId, copy, el, redraw, say } from "./dom.js";
 import { decode, encode } from "./permalink.js";
-import { changed, pinned, renamed, taken, unpinned } from "./state.js";
+import { FIELDS, changed, pinned, renamed, same, taken, unpinned } from "./state.js";
 import { drawTake } from "./take.js";
 import { themes } from "./theme.js";
 import { digits } from "./units.js";
@@ -17,6 +17,7 @@ let catalogue;
 let state;
 let form;
 let last = { field: "", at: 0 };
+let depth = 0;
 let quiet;
 let asking = 0;
 let others = { control: null, layouts: [], done: false };
@@ -28,7 +29,8 @@ const asker = new Asker({
     form.clear();
     if (body.faults?.length) form.fault(body.faults);
     draw();
-    say(byId("served"), `answered in ${digits(body.server_ms, 2)} ms, ${digits(trip, 2)} ms with the way here`);
+    say(byId("served"), `answered in ${digits(body.server_ms, 2)} ms (${digits(trip, 2)} ms with the way)`);
+    document.body.dataset.settled = newest ? "yes" : "no";
     document.body.dataset.answered = String(Number(document.body.dataset.answered ?? 0) + 1);
     clearTimeout(quiet);
     // Heard once the slider rests, not at every move.
@@ -39,7 +41,7 @@ const asker = new Asker({
     notice("gone", "");
     form.clear();
     form.fault(error.faults.length ? error.faults : [{ message: error.message }]);
-    if (!answers.has("")) drawRefused(error.message);
+    drawRefused(error, (changes) => change(changes, true));
     byId("answer").classList.add("stale");
     askOthers(asked);
   },
@@ -80,10 +82,14 @@ function drawKept() {
 /** Take a new state: into the form, to the server, and, where it is settled, into the history. */
 function put(next, { field = "", settled = true, travelled = false } = {}) {
   const pins = next.pins !== state?.pins;
-  const current = next.current !== state?.current;
+  const current = !state || !same(next.current, state.current);
   state = next;
   form.show(state.current);
-  if (current) asker.ask(state.current);
+  if (current) {
+    others.control?.abort();
+    document.body.dataset.settled = "no";
+    asker.ask(state.current);
+  }
   if (settled && !travelled) record(field);
   if (pins) {
     drawKept();
@@ -95,14 +101,16 @@ function change(changes, settled) {
   put(changed(state, changes, catalogue), { field: Object.keys(changes).join(), settled });
 }
 
-/** One step of history for each change; keys that hold on to a slider make one. */
+/** One step of history for each change; keys that hold on to a number make one. */
 function record(field) {
   const link = `#${encode(state)}`;
   if (link === location.hash) return;
   const now = performance.now();
-  const again = field && field === last.field && now - last.at < 1200;
+  const again = /^(whole|number)/.test(FIELDS[field]) && field === last.field && now - last.at < 1200;
   last = { field, at: now };
-  history[again ? "replaceState" : "pushState"](null, "", link);
+  if (!again) depth += 1;
+  history[again ? "replaceState" : "pushState"]({ depth }, "", link);
+  byId("undo").disabled = !depth;
 }
 
 const acts = {
@@ -137,7 +145,7 @@ function askOthers(scenario) {
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof Gone) && !(error instanceof Refused)) throw error;
     }
-  }, 250);
+  }, 400);
 }
 
 /** Ask for pinned scenarios that have no answer yet, one after the other. */
@@ -158,6 +166,14 @@ async function askPins() {
       notice(`pin-${label}`, `Scenario ${label}: ${error.message}`);
     }
   }
+}
+
+/** The state that the reader went to in the history; Undo never leads out of the page. */
+function travel(event) {
+  depth = event.state?.depth ?? 0;
+  last = { field: "", at: 0 };
+  byId("undo").disabled = !depth;
+  follow();
 }
 
 /** The state of the link, with what was not understood said. */
@@ -184,8 +200,10 @@ async function start() {
   form = controls(byId("controls"), catalogue, change, uploadTrace);
   redraw(byId("metrics"), el("p", { class: "dim" }, "Computing the first answer ..."));
   follow();
-  history.replaceState(null, "", `#${encode(state)}`);
-  window.addEventListener("popstate", follow);
+  depth = history.state?.depth ?? 0;
+  byId("undo").disabled = !depth;
+  history.replaceState({ depth }, "", `#${encode(state)}`);
+  window.addEventListener("popstate", travel);
   byId("undo").addEventListener("click", () => history.back());
   byId("skip").addEventListener("click", (event) => {
     event.preventDefault();

@@ -58,22 +58,21 @@ export function judged({ meets, interval }) {
   return { met, sure: meets.verdict === "surely" || meets.verdict === "not", text };
 }
 
+const CHANGES = { time: ["shorter", "longer", "as long"], cost: ["cheaper", "dearer", "as dear"], rate: ["less", "more", "as much"] };
+
 /**
- * What two values of a metric say of each other: `decided` where their intervals do not overlap.
+ * What one value says of another: `{better, decided, text}`; `decided` where their intervals do not overlap.
  *
- * `ratio` is better over worse, at least 1; `better` says whether `one` is the better.
+ * Null where there is nothing to compare.
  */
 export function compared(one, other) {
-  if (one.value === null || other.value === null || !(one.value > 0) || !(other.value > 0)) return null;
-  const ratio = Math.max(one.value, other.value) / Math.min(one.value, other.value);
-  if (ratio < 1.0005) return { ratio: 1, better: false, decided: true, text: "equal" };
-  const better = one.lower ? one.value < other.value : one.value > other.value;
-  const word = one.key === "cost" ? (better ? "cheaper" : "dearer") : one.lower ? (better ? "shorter" : "longer") : better ? "more" : "less";
-  const text = ratio < 2 ? `${percent(ratio - 1)} ${word}` : `${ratio.toPrecision(2)} × ${word}`;
-  const a = one.interval;
-  const b = other.interval;
-  const decided = Boolean(a && b && (a[1] < b[0] || b[1] < a[0]));
-  return { ratio, better, decided, text };
+  if (!(one.value > 0) || !(other.value > 0)) return null;
+  const ratio = one.value / other.value;
+  if (Math.abs(ratio - 1) < 5e-4) return { better: false, decided: true, text: "equal" };
+  const [less, more, as] = CHANGES[one.key === "cost" ? "cost" : one.lower ? "time" : "rate"];
+  const text = ratio < 1 ? `${percent(1 - ratio)} ${less}` : ratio < 2 ? `${percent(ratio - 1)} ${more}` : `${ratio.toPrecision(2)} × ${as}`;
+  const [a, b] = [one.interval, other.interval];
+  return { better: ratio < 1 === one.lower, decided: Boolean(a && b && (a[1] < b[0] || b[1] < a[0])), text };
 }
 
 /** A value with its unit. */

@@ -33,7 +33,7 @@ export function decode(fragment, catalogue) {
   const text = String(fragment ?? "").replace(/^#/, "");
   if (!text || text === "answer") return { state: start, problems: [] };
   if (text.length > LONGEST) return { state: start, problems: ["The link is too long and was not read."] };
-  const raw = {};
+  const raw = Object.create(null);
   const texts = [];
   const problems = [];
   for (const [key, value] of new URLSearchParams(text)) {

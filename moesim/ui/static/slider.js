@@ -38,12 +38,12 @@ export function stepped(value, up, { min, max, step, scale }) {
 const tidy = (x, min, max) => Math.min(max, Math.max(min, Number(x.toPrecision(12))));
 
 /**
- * A labelled pair of slider and field.
+ * A labelled pair of slider and field; the field alone where it is `bare`.
  *
  * `onvalue(value, settled)` is called while it moves and once more when it rests. Returns `{node, show, range}`; `show`
  * puts a value there without calling back.
  */
-export function slider({ id, label, unit, hint, onvalue }) {
+export function slider({ id, label, unit, bare = false, onvalue }) {
   let range = { min: 0, max: 1, step: 1, scale: "linear" };
   let shown = null;
   const bar = el("input", { type: "range", id: `${id}-slider`, min: 0, max: STEPS, step: 1, "aria-labelledby": `${id}-label` });
@@ -92,8 +92,9 @@ export function slider({ id, label, unit, hint, onvalue }) {
   function show(value, given = range) {
     range = given;
     shown = value;
-    // A fraction of what is written may be under the writer's hands.
-    if (document.activeElement !== field || Number(field.value.replaceAll(",", "")) !== value) field.value = plain(value);
+    // What is being written stays as it is, as long as it means this or nothing yet.
+    const written = field.value === "" ? NaN : Number(field.value.replaceAll(",", ""));
+    if (document.activeElement !== field || (written !== value && Number.isFinite(written))) field.value = plain(value);
     bar.value = Math.round(position(value, range) * STEPS);
     mark(value);
   }
@@ -102,8 +103,7 @@ export function slider({ id, label, unit, hint, onvalue }) {
     { class: "field", "data-field": id },
     el("label", { for: id, id: `${id}-label` }, label),
     el("span", { class: "exact" }, field, el("span", { class: "unit" }, unit)),
-    bar,
-    hint && el("p", { class: "hint" }, hint),
+    !bare && bar,
     el("p", { class: "fault", id: `${id}-fault` }),
   );
   return { node, show, field, bar };

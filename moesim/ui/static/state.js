@@ -102,10 +102,18 @@ export function clean(raw, base, catalogue) {
   return { scenario: fixed, problems };
 }
 
-export const initial = (catalogue) => ({
-  current: clean(catalogue.defaults.scenario, catalogue.defaults.scenario, catalogue).scenario,
-  pins: [],
-});
+/** The first trace that can be of the scenario's model, or null. */
+const traceOf = (scenario, catalogue) => {
+  const model = catalogue.models.find((m) => m.name === scenario.model);
+  return catalogue.traces.find((t) => fits(t, model))?.id ?? null;
+};
+
+/** What a page without a link starts from: the server's defaults, with a bundled trace where one fits. */
+export function initial(catalogue) {
+  const base = catalogue.defaults.scenario;
+  const { scenario } = clean(base, base, catalogue);
+  return { current: { ...scenario, trace: scenario.trace ?? traceOf(scenario, catalogue) }, pins: [] };
+}
 
 /** The state with `changes` made to the current scenario, its layout repaired to what can be. */
 export function changed(state, changes, catalogue) {
@@ -114,7 +122,7 @@ export function changed(state, changes, catalogue) {
   if (changes.hardware || changes.nodes) after.nodes = Math.min(after.nodes, range("nodes", catalogue, after).max);
   const model = catalogue.models.find((m) => m.name === after.model);
   const trace = catalogue.traces.find((t) => t.id === after.trace);
-  if (trace && !fits(trace, model) && changes.trace === undefined) after.trace = null;
+  if (trace && !fits(trace, model) && changes.trace === undefined) after.trace = traceOf(after, catalogue);
   after.redundant = Math.min(after.redundant, model?.moe ? model.num_experts : 0);
   const one = LAYOUT.filter((f) => f in changes);
   const touches = ["model", "hardware", "nodes", "redundant", ...LAYOUT].some((f) => f in changes);

@@ -3,9 +3,9 @@
 import { Gone } from "./api.js";
 import { el, say } from "./dom.js";
 import { fits } from "./state.js";
-import { digits } from "./units.js";
+import { bytes, digits, joined } from "./units.js";
 
-const MOST_BYTES = 64 * 2 ** 20;
+const MOST_BYTES = 64e6;
 
 /** A list of traces with a place to add one. `choose(id)`, `added(trace)`, `ask(file)` resolves to the new trace. */
 export function tracePicker(catalogue, { choose, added, ask }) {
@@ -17,7 +17,7 @@ export function tracePicker(catalogue, { choose, added, ask }) {
 
   async function take(given) {
     say(fault, "");
-    if (given.size > MOST_BYTES) return say(fault, `${given.name}: ${digits(given.size / 2 ** 20)} MiB; at most 64 MiB`);
+    if (given.size > MOST_BYTES) return say(fault, `${given.name}: ${joined(bytes(given.size))}; at most ${joined(bytes(MOST_BYTES))}`);
     say(hint, `Reading ${given.name} ...`);
     try {
       const trace = await ask(given);

@@ -24,6 +24,31 @@ def drawn(figure, theme=PRINT):
     return canvas
 
 
+def plain_figures():
+    """One of each of several figures."""
+    import numpy as np
+
+    from moesim.reporting import figures as f
+
+    rng = np.random.default_rng(0)
+    x = rng.lognormal(0, 1, 50)
+    return [
+        f.hit_ratio_curves([0, 1, 2], {"lru": [0, 0.5, 1], "belady": [0, 0.7, 1]}, objects=2),
+        f.latency_cdf({"a": x}, limit_s=1.0),
+        f.predicted_against_measured(x, x * 1.1, low=x * 0.9, high=x * 1.3, groups=["a", "b"] * 25),
+        f.scoreboard([f.ScoreRow("system", 1.1, "reproduced", 0.5, 2.0)] * 9),
+        f.expert_affinity(np.exp(rng.normal(0, 1, (8, 8))), (3, 4)),
+        f.token_reuse([1, 2], [[0.5, 0.4], [0.3, 0.2]], random=0.1),
+        f.serving_over_time([0, 1, 2], [1, 2], [0, 1], kv_share=[0.5, None]),
+        f.pareto_front([f.PlanPoint("a", {"usd_per_hour": 1.0, "tpot_s": 0.1})], limit=0.2),
+        f.sensitivity_tornado([f.Effect("a", 1.0, 2.0)], "tpot_s", 1.5),
+        f.load_curve({"a": [f.LoadPoint(1, 0.1, 1.0), f.LoadPoint(8, 0.2, 9.0)]}, limit_s=0.15),
+        f.error_cdf({"a": x}),
+        f.signed_errors(x, x, noise=0.1),
+        f.ratio_histogram([f.ScoreRow("system", 1.1, "reproduced")]),
+    ]
+
+
 def curve(canvas, name, panel=0):
     """Points of the line whose label begins with a name, ``[2, points]``."""
     (found,) = [line for line in canvas.axes[panel].lines if str(line.get_label()).startswith(name)]

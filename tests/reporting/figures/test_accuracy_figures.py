@@ -15,6 +15,7 @@ from moesim.reporting.figures import (
     scoreboard,
     signed_errors,
 )
+from moesim.reporting.figures.given import percent
 
 RNG = np.random.default_rng(11)
 MEASURED = RNG.lognormal(-4, 1, 60)
@@ -40,9 +41,9 @@ def test_rows_lie_where_they_were_measured():
     assert len(markers) == 3
     error = np.abs(PREDICTED / MEASURED - 1)
     inside = ((MEASURED >= PREDICTED * 0.8) & (MEASURED <= PREDICTED * 1.2)).mean()
-    assert f"Median error {100 * np.median(error):.0f} %" in figure.caption
-    assert f"p90 {100 * np.quantile(error, 0.9):.0f} %" in figure.caption
-    assert f"The 90 % intervals hold {100 * inside:.0f} %" in figure.caption
+    assert f"Median error {percent(np.median(error))}" in figure.caption
+    assert f"p90 {percent(np.quantile(error, 0.9))}" in figure.caption
+    assert f"The 90 % intervals hold {percent(inside)}" in figure.caption
     bars = axes.collections[1].get_segments()
     assert len(bars) == 20
 

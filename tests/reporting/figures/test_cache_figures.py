@@ -5,7 +5,7 @@ import pytest
 from drawing import EVIL, curve, drawn, sound
 
 from moesim.errors import ConfigError
-from moesim.reporting.figures import hit_ratio_curves
+from moesim.reporting.figures import hit_ratio_curves, hits_by_layer
 
 SIZES = np.arange(33)
 BEST = np.sqrt(SIZES / 32)
@@ -58,3 +58,17 @@ def test_what_is_no_curve_is_refused():
     for sizes, rules in (([], {"a": []}), ([0, 1], {}), ([1, 0], {"a": [0, 1]}), ([0, 1], {"a": [0, 2]})):
         with pytest.raises(ConfigError):
             hit_ratio_curves(sizes, rules)
+
+
+def test_layers_are_drawn_where_they_are():
+    ratios = {"lru": [0.4, None, 0.2], "belady": [0.5, 0.6, 0.7], EVIL: [0.3, 0.3, 0.3]}
+    figure = hits_by_layer(ratios, [3, 5, 9], seed=4)
+    sound(figure, "3 rules in 3 layers", "seed 4")
+    x, y = curve(drawn(figure), "lru")
+    assert x.tolist() == figure.data["layer_id"] == [3, 5, 9]
+    assert (y[0], np.isnan(y[1]), y[2]) == (0.4, True, 0.2)
+    assert figure.data["lru"] == ratios["lru"]
+    assert "lru: from 20 % (layer 9) to 40 % (layer 3)" in figure.caption
+    with pytest.raises(ConfigError) as raised:
+        hits_by_layer({"lru": [0.4], "fifo": [2.0, 0.0]}, [4, 3])
+    assert len(raised.value.faults) == 3

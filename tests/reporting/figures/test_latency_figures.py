@@ -8,6 +8,7 @@ from drawing import EVIL, curve, drawn, sound, texts
 
 from moesim.errors import ConfigError
 from moesim.reporting.figures import Quantiles, latency_cdf, serving_over_time
+from moesim.reporting.figures.given import percent
 
 RNG = np.random.default_rng(3)
 LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
@@ -76,7 +77,7 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert slow.tolist() == x.tolist()
     assert share.tolist() == (1 - y).tolist()
     inside = [(values * k <= 0.5).mean() for k in (1, 2)]
-    assert f"a {100 * inside[0]:.0f} %; b {100 * inside[1]:.0f} %" in figure.caption
+    assert f"a {percent(inside[0])}; b {percent(inside[1])}" in figure.caption
     assert inside[0] > 0.5 > inside[1]
     assert "kept by a." in figure.caption
     marks = [
@@ -85,6 +86,25 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert [mark.get_ydata()[0] for mark in marks] == inside
     assert any(np.ravel(line.get_xdata()).tolist() == [500, 500] for line in canvas.axes[0].lines)
     assert "limit 500 ms" in texts(canvas)
+
+
+def test_intervals_of_percentiles_and_counted_shares_are_drawn():
+    values = RNG.exponential(1.0, 800)
+    spans = {0.5: (0.6, 0.8), 0.99: (4.0, 6.0)}
+    figure = latency_cdf(
+        {"a": values, "b": values, "c": values}, limit_s=2.0, counted={"a": 0.8}, intervals={"a": spans}
+    )
+    sound(figure, "2,400 requests of 3 runs")
+    bars = [line for line in drawn(figure).axes[0].lines if line.get_linewidth() == 4]
+    assert [bar.get_xdata().tolist() for bar in bars] == [[600, 800], [4000, 6000]]
+    assert [list(bar.get_ydata()) for bar in bars] == [[0.5, 0.5], [0.99, 0.99]]
+    assert "a 80 %; b 8" in figure.caption
+    assert "Bars: intervals" in figure.caption
+    rows = list(zip(*figure.data.values(), strict=True))
+    assert ("a", 0.5, pytest.approx(np.median(values)), 0.6, 0.8) in rows
+    with pytest.raises(ConfigError) as raised:
+        latency_cdf({"a": values}, counted={"a": 2.0}, intervals={"a": {1.5: (0.1, np.nan)}})
+    assert len(raised.value.faults) == 3
 
 
 def test_percentiles_alone_are_marked():

@@ -54,8 +54,13 @@ def test_the_front_is_what_nothing_that_holds_beats(y, less, n):
 def test_points_say_what_they_are_without_colour():
     figure = pareto_front(points(12), limit=8.0)
     canvas = drawn(figure)
-    marks = {line.get_marker() for line in canvas.axes[0].lines}
-    assert {"o", "X", "D"} <= marks
+    looks = {
+        (line.get_marker(), line.get_markerfacecolor() == "none")
+        for line in canvas.axes[0].lines
+        if len(line.get_xdata()) and line.get_linestyle() == "None"
+    }
+    # Two groups: circles and squares; filled, hollow, and with a cross over them; the ring of the chosen.
+    assert looks == {("o", False), ("o", True), ("s", False), ("s", True), ("x", True)}
     names = [text.get_text() for text in canvas.legends[0].get_texts()]
     assert {"simulation agrees", "simulation does not agree", "not simulated", "chosen", "gpu 0"} <= set(
         names
@@ -138,3 +143,15 @@ def test_loads_that_all_fail_are_refused():
     for wrong in ({}, {"a": []}, {"a": [LoadPoint(1, None, None)]}):
         with pytest.raises(ConfigError):
             load_curve(wrong)
+
+
+def test_thousands_of_plans_of_many_machines_stay_small():
+    given = [
+        PlanPoint(f"plan {i}", {"usd_per_hour": float(x), "tpot_s": float(y)}, group=f"gpu {i % 50}")
+        for i, (x, y) in enumerate(RNG.lognormal(0, 1, (5000, 2)))
+    ]
+    figure = pareto_front(given)
+    assert len(figure.svg()) < 250_000
+    names = [text.get_text() for text in drawn(figure).legends[0].get_texts()]
+    assert "43 others" in names
+    assert len(figure.data["name"]) == 5000

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import moesim as ms
 from moesim.errors import ConfigError
@@ -112,7 +113,7 @@ def test_numbers_do_not_cover_each_other(predictions, canvases):
     found = predictions[1].roofline
     roofline(found.ops, found.roofs).svg()
     axes = canvases[0].axes[0]
-    boxes = [text.get_window_extent() for text in axes.texts if text.get_text().isdecimal()]
+    boxes = [Text.get_window_extent(text) for text in axes.texts if text.get_text().isdecimal()]
     assert len(boxes) == min(sum(op.flops > 0 for op in found.ops), 18)
     covered = sum(one.overlaps(other) for nth, one in enumerate(boxes) for other in boxes[:nth])
     assert not covered

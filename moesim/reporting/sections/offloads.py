@@ -1,0 +1,189 @@
+"""Systems that keep experts elsewhere, replayed with time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.reporting import figures
+from moesim.reporting.documents import SystemRow, SystemsDocument, last_part
+from moesim.reporting.figures import Figure
+from moesim.reporting.figures.given import percent
+from moesim.reporting.sections.compare import Contender, standing
+from moesim.reporting.sections.parts import Answer, Section, Table, duration, filled, in_ms, short, unique
+from moesim.reporting.tiles import Number, Tile
+
+
+def sections_of(found: Sequence[SystemsDocument], labels: Sequence[str], several: bool) -> list[Section]:
+    """What a page says of timed replays: each by itself, its systems side by side."""
+    made = []
+    for nth, (one, label) in enumerate(zip(found, labels, strict=True)):
+        timed = [row for row in one.rows if row.tpot_s is not None]
+        made.append(
+            Section(
+                f"systems{nth + 1}",
+                label if several or len(found) > 1 else "",
+                answer(one),
+                tuple(_figures(one, timed)),
+                tuple(filter(None, (systems(one), assumed(one)))),
+                () if timed else ("Times: no system was replayed.",),
+                unique(one.warnings),
+                _tiles(timed),
+            )
+        )
+    return made
+
+
+def answer(document: SystemsDocument) -> Answer:
+    """Which system is fastest, and what its stalls are."""
+    timed = [row for row in document.rows if row.tpot_s is not None]
+    where = (
+        f"{document.model} on {document.hardware}, {document.slots:,} experts held, {document.tokens:,} "
+        "tokens of "
+        f"{last_part(document.trace) or 'the trace'}"
+    )
+    if not timed:
+        return Answer(f"{where}: no system could be replayed.", filled(("Not replayed", _refused(document))))
+    fast = [Contender(row.name, row.tpot_s, _swept(row)) for row in timed]
+    said = standing(fast, "TPOT", duration, less=True).replace(
+        "neither has an interval", "neither rests on an assumption that was swept"
+    )
+    if not said:
+        one = timed[0]
+        said = f"{one.name} takes {duration(one.tpot_s or 0.0)} per output token"
+        said += (
+            f" and finds {percent(one.hit_ratio)} of the experts on the device."
+            if one.hit_ratio is not None
+            else "."
+        )
+    limits = [text for row in timed for text in _limits(row)]
+    proven = [
+        f"{row.name}: without any stall a token would take {duration(low)}; the replay is "
+        f"{(row.tpot_s or 0.0) / low:.3g} "
+        "times that."
+        for row in timed
+        if (low := row.bounds.get("tpot_s"))
+    ]
+    doubts = [f"{row.name} assumes {a.name} = {a.value:g}: {a.why}." for row in timed for a in row.assumed]
+    doubts += [f"{row.name}: the trace lacks {text}." for row in timed for text in row.lacks]
+    doubts += [
+        f"{text[:1].upper()}{text[1:]}." for text in unique(t for row in timed for t in row.assumptions)
+    ]
+    if document.learnt_tokens:
+        source = last_part(document.learnt_from) if document.learnt_from else "other requests of the trace"
+        doubts.append(f"What systems learn is from {document.learnt_tokens:,} tokens of {source}.")
+    return Answer(
+        f"{where}. {said}",
+        filled(
+            ("What limits it", limits),
+            ("Proven", proven),
+            ("Not replayed", _refused(document)),
+            ("Uncertain", doubts),
+        ),
+    )
+
+
+def _refused(document: SystemsDocument) -> list[str]:
+    return [f"{row.name}: {row.refused}." for row in document.rows if row.refused]
+
+
+def _limits(row: SystemRow) -> list[str]:
+    waits = {name: seconds for name, seconds in row.stalls.items() if seconds > 0}
+    if not waits:
+        return [f"{row.name} never waits for an expert."]
+    parts = ", ".join(
+        f"{duration(s)} for {name.replace('_', ' ')}"
+        for name, s in sorted(waits.items(), key=lambda w: -w[1])
+    )
+    return [f"{row.name} waits {parts} in all."]
+
+
+def _swept(row: SystemRow) -> tuple[float, float] | None:
+    """TPOT over the plausible values of what is assumed."""
+    ends = [v for a in row.assumed if a.tpot_s is not None for v in a.tpot_s if v is not None]
+    if not ends or row.tpot_s is None:
+        return None
+    return min(*ends, row.tpot_s), max(*ends, row.tpot_s)
+
+
+def _figures(document: SystemsDocument, timed: Sequence[SystemRow]) -> list[Figure]:
+    if not timed:
+        return []
+    spans = [_swept(row) for row in timed]
+    return [
+        figures.bounds_and_intervals(
+            [
+                {
+                    name: value
+                    for name in ("ttft_s", "tpot_s", "output_throughput")
+                    if (value := getattr(row, name)) is not None
+                }
+                for row in timed
+            ],
+            [row.name for row in timed],
+            bounds=[{n: low for n in ("ttft_s", "tpot_s") if (low := row.bounds.get(n))} for row in timed],
+            intervals=[None if span is None else {"tpot_s": span} for span in spans],
+            n=f"{document.tokens:,} tokens",
+            seed=document.provenance.seed,
+        )
+    ]
+
+
+def systems(document: SystemsDocument) -> Table:
+    """Every system."""
+    rows = tuple(
+        (
+            row.name,
+            in_ms(row.tpot_s),
+            in_ms(row.tpot_p99_s),
+            in_ms(row.bounds.get("tpot_s")),
+            "-" if row.ttft_s is None else f"{row.ttft_s:,.4g}",
+            short(row.output_throughput),
+            "-" if row.hit_ratio is None else f"{100 * row.hit_ratio:.1f}",
+            short(None if not row.bytes_moved else sum(row.bytes_moved.values()) / 1e9),
+            "-" if row.on_cpu is None else f"{row.on_cpu:,}",
+            row.refused or row.slots,
+        )
+        for row in document.rows
+    )
+    columns = ("system", "TPOT, ms", "p99, ms", "without stalls, ms", "TTFT, s", "output tokens/s",
+               "found, %", "moved, GB", "on the CPU", "what it does")  # fmt: skip
+    return Table("Systems", columns, rows)
+
+
+def assumed(document: SystemsDocument) -> Table | None:
+    """What sources leave open."""
+    rows = tuple(
+        (
+            row.name,
+            a.name,
+            f"{a.value:g}",
+            " to ".join("-" if end is None else f"{end:g}" for end in a.range),
+            "-" if a.tpot_s is None else " to ".join(in_ms(end) for end in a.tpot_s),
+            a.why,
+        )
+        for row in document.rows
+        for a in row.assumed
+    )
+    if not rows:
+        return None
+    return Table("Assumed", ("system", "number", "value", "plausible", "TPOT then, ms", "why"), rows)
+
+
+def _tiles(timed: Sequence[SystemRow]) -> tuple[Tile, ...]:
+    shown = sorted(timed, key=lambda row: row.tpot_s or 0.0)[:8]
+    if not shown:
+        return ()
+    names = tuple(row.name for row in shown) if len(shown) > 1 else ()
+
+    def low(row: SystemRow) -> str:
+        bound = row.bounds.get("tpot_s")
+        return "" if bound is None else f"never below {bound * 1e3:,.3g}"
+
+    times = tuple(Number(f"{(row.tpot_s or 0.0) * 1e3:,.3g}", row.tpot_s, low(row)) for row in shown)
+    found = tuple(
+        Number("-" if row.hit_ratio is None else f"{100 * row.hit_ratio:.1f}", row.hit_ratio) for row in shown
+    )
+    return (
+        Tile("Time per output token", "ms", times, names, "less"),
+        Tile("Found on the device", "%", found, names, "more"),
+    )
