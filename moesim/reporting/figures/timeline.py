@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +57,32 @@ class Slice:
     kind: str = ""
 
 
+class Ran(Protocol):
+    """What has the fields of a `Slice`, as those of `moesim.prediction.step_timeline` have."""
+
+    @property
+    def track(self) -> str:
+        """The lane."""
+
+    @property
+    def name(self) -> str:
+        """What ran."""
+
+    @property
+    def start_s(self) -> float:
+        """When it began."""
+
+    @property
+    def seconds(self) -> float:
+        """For how long."""
+
+    @property
+    def kind(self) -> str:
+        """What gives it its colour."""
+
+
 def timeline(
-    slices: Sequence[Slice],
+    slices: Sequence[Ran],
     *,
     title: str = "What ran when",
     metric: str = "time",
@@ -86,7 +110,7 @@ def timeline(
         raise ConfigError(Fault("takes no time", "slices", allowed="one slice of some length at least"))
     tracks = list(dict.fromkeys(s.track for s in timed))
     lanes = {track: nth for nth, track in enumerate(tracks[:_MOST_TRACKS])}
-    seen = [replace(s, kind=s.kind or s.name) for s in timed if s.track in lanes]
+    seen = [Slice(s.track, s.name, s.start_s, s.seconds, s.kind or s.name) for s in timed if s.track in lanes]
     seen, kinds = _grouped(seen)
     start, end = min(s.start_s for s in seen), max(s.start_s + s.seconds for s in seen)
     outlines = len({(s.track, s.kind) for s in seen})
@@ -253,7 +277,7 @@ def _names(
     texts = []
     for s in longest:
         look = looks[s.kind]
-        box = {"facecolor": look["color"], "edgecolor": "none", "pad": 0.6}
+        box = {"facecolor": look["color"], "edgecolor": "none", "pad": 1.5}
         middle = (s.start_s + s.seconds / 2) * scale
         text = axes.text(middle, lanes[s.track], shorten(s.name, 40), ha="center", va="center_baseline",
                          fontsize="x-small", color=look["edgecolor"], clip_on=True, bbox=box)  # fmt: skip
