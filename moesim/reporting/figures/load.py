@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Beyond, bars become outlines, and curves go without markers.
 _MOST_BARS, _MOST_MARKERS = 64, 100
+#: Steps of an outline, beyond which every so many ranks share one.
+_MOST_STEPS = 1000
 
 
 def rank_loads(
@@ -61,7 +63,9 @@ def rank_loads(
     first, second = (np.sort(np.asarray(v, dtype=np.float64).ravel())[::-1] for v in (before, after))
     check_lengths(before=first, after=second)
     check_loads(before=first, after=second)
-    mean = float(first.mean()) or 1.0
+    mean, every = float(first.mean()) or 1.0, -(-len(first) // _MOST_STEPS)
+    shown = first[::every], second[::every]
+    edges = np.append(np.arange(0, len(first), every), len(first)) - 0.5
     roles = ("before", "after")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
@@ -70,14 +74,14 @@ def rank_loads(
         axes = canvas.add_subplot()
         place = np.arange(len(first))
         for role, name, values, shift, hatch in zip(
-            roles, names, (first, second), (-0.2, 0.2), ("////", ""), strict=True
+            roles, names, shown, (-0.2, 0.2), ("////", ""), strict=True
         ):
             colour = theme.role[role]
             if len(first) <= _MOST_BARS:
                 axes.bar(place + shift, values / mean, 0.4, color=colour, edgecolor=theme.paper, hatch=hatch,
                          linewidth=0, label=shorten(name))  # fmt: skip
             else:
-                axes.stairs(values / mean, np.arange(len(first) + 1) - 0.5, color=colour, linewidth=1.6,
+                axes.stairs(values / mean, edges, color=colour, linewidth=1.6,
                             linestyle="--" if hatch else "-", label=shorten(name))  # fmt: skip
         axes.axhline(1, color=theme.role["bound"], linestyle=":", linewidth=1.2, label="mean")
         axes.grid(False, axis="x")
@@ -95,6 +99,7 @@ def rank_loads(
     caption = (
         f"Load of each of the {count(len(first), 'rank')} over the mean of {first.mean():,.0f} selections, "
         f"sorted for each placement by itself: everyone waits for the leftmost bar. {busiest}"
+        + (f" Each step is the busiest of {every} ranks." if every > 1 else "")
     )
     title = f"Ranks of decoder layer {layer_id}"
     return Figure(
@@ -105,7 +110,11 @@ def rank_loads(
         unit="ratio",
         n=f"{count(len(first), 'rank')}, {first.sum():,.0f} selections",
         seed=seed,
-        data={"place": list(range(1, len(first) + 1)), names[0]: first.tolist(), names[1]: second.tolist()},
+        data={
+            "place": list(range(1, len(first) + 1, every)),
+            names[0]: shown[0].tolist(),
+            names[1]: shown[1].tolist(),
+        },
         draw=draw,
         height_in=2.7,
         alt=f"{title}. {busiest}",

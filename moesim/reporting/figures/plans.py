@@ -14,7 +14,6 @@ from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.given import (
     F8,
     Checks,
-    Quantity,
     apart,
     kinds_of,
     legend_below,
@@ -39,7 +38,7 @@ STATUS = {
 #: Plans of the front that are numbered, and listed in words.
 _NAMED = 8
 #: From one end of an axis to the other, beyond which it is logarithmic.
-_FAR = 20.0
+_FAR = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,15 @@ def pareto_front(
             _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
         stairs = "steps-post" if as_x.less else "steps-pre"
         axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
-        _scales(axes, places, (as_x, as_y))
+        reach = (xs, ys if limit is None else np.append(ys, limit))
+        for axis, set_scale, values, one in (
+            (axes.xaxis, axes.set_xscale, reach[0], as_x),
+            (axes.yaxis, axes.set_yscale, reach[1], as_y),
+        ):
+            if values.min() > 0 and values.max() > _FAR * values.min():
+                set_scale("log")
+            plain(axis)
+            axis.set_label_text(one.axis)
         legend = _dots(axes, theme, drawn, places, best)
         for nth, i in enumerate(front[:_NAMED], 1):
             at = places[0][i], places[1][i]
@@ -153,7 +160,7 @@ def pareto_front(
         legend_below(canvas, 7.5, list(legend.values()), list(legend))
 
     listing = "; ".join(
-        f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
+        f"({nth}) {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
         for nth, i in enumerate(front[:_NAMED], 1)
     )
     more = f"; and {len(front) - _NAMED} more" if len(front) > _NAMED else ""
@@ -197,16 +204,6 @@ def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
         bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
         fontsize="small",
     )
-
-
-def _scales(axes: Axes, places: tuple[F8, F8], quantities: tuple[Quantity, Quantity]) -> None:
-    """Axes in words, logarithmic where values lie far apart."""
-    both = ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale))
-    for values, one, (axis, set_scale) in zip(places, quantities, both, strict=True):
-        if values.min() > 0 and values.max() > _FAR * values.min():
-            set_scale("log")
-        plain(axis)
-        axis.set_label_text(one.axis)
 
 
 def _dots(

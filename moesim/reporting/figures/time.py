@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from moesim.reporting.figures.theme import Theme
 
 _OTHER = "other operations"
+#: Rows of a figure; more are left out, and it says so.
+_MOST_ROWS = 60
 #: Operations with a colour of their own.
 _NAMED = len(HATCHES)
 #: Below zero, and why.
@@ -71,6 +73,7 @@ def time_breakdown(
     kept = [{op: s for op, s in part.items() if math.isfinite(s)} for part in parts]
     totals = [sum(part.values()) for part in kept] if totals_s is None else list(totals_s)
     check_lengths(parts=parts, labels=labels, totals_s=totals)
+    bars, kept, totals, labels = len(parts), kept[:_MOST_ROWS], totals[:_MOST_ROWS], labels[:_MOST_ROWS]
     order: dict[str, float] = {}
     for part in kept:
         for op, seconds in part.items():
@@ -112,11 +115,12 @@ def time_breakdown(
         axes.set_xlabel(f"{metric}, {unit}")
         canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
 
-    lost = sum(len(part) for part in parts) - sum(len(part) for part in kept)
+    lost = sum(len(part) for part in parts[:_MOST_ROWS]) - sum(len(part) for part in kept)
     notes = ["'expert_imbalance' is waiting for the slowest rank."] if "expert_imbalance" in order else []
     notes += ["'calibration' is what measured runs take beyond physics."] if "calibration" in order else []
     notes += [f"Left of zero: {' and '.join(_HIDDEN.get(op, op) for op in sorted(below))}."] if below else []
     notes += [f"Left out: {count(lost, 'part')} without a number."] if lost else []
+    notes += [f"The first {_MOST_ROWS} of {bars}."] if bars > _MOST_ROWS else []
     most = [max(part, key=lambda op: part[op], default="nothing") for part in kept]
     spoken = "; ".join(
         f"{label}: {number(total * scale)} {unit}, most of it {op}"
@@ -132,7 +136,7 @@ def time_breakdown(
         caption=" ".join([f"{metric[:1].upper()}{metric[1:]} by operation.", *notes]),
         metric=metric,
         unit=unit,
-        n=n or count(len(kept), "prediction"),
+        n=n or count(bars, "prediction"),
         seed=seed,
         data={
             "label": [row[0] for row in rows],
@@ -188,6 +192,8 @@ def bounds_and_intervals(
     [('tpot_s', 0.02), ('tpot_s', 0.01), ('tpot_s', 0.015), ('tpot_s', 0.03)]
     """
     check_lengths(values=values, labels=labels, bounds=bounds, intervals=intervals)
+    rows_given, values, labels = len(values), values[:_MOST_ROWS], labels[:_MOST_ROWS]
+    bounds, intervals = bounds[:_MOST_ROWS], intervals[:_MOST_ROWS]
     data: dict[str, list[float | str | None]] = {
         name: [] for name in ("label", "metric", "value", "bound", "low", "high")
     }
@@ -242,6 +248,7 @@ def bounds_and_intervals(
         f"Mean TTFT and TPOT, and output throughput of the deployment.{bar} The bar across is the limit "
         "that no schedule on this hardware beats: a lower limit of times, an upper limit of throughput. Axes "
         "are logarithmic where values lie far apart."
+        + (f" The first {_MOST_ROWS} of {rows_given}." if rows_given > _MOST_ROWS else "")
     )
     spoken = "; ".join(
         f"{label}: TTFT {number(1e3 * value.get('ttft_s', math.nan))} ms, TPOT "
@@ -255,7 +262,7 @@ def bounds_and_intervals(
         caption=caption,
         metric="TTFT, TPOT, output throughput",
         unit=", ".join(unit for _, unit in units),
-        n=n or count(len(values), "prediction"),
+        n=n or count(rows_given, "prediction"),
         seed=seed,
         data=data,
         draw=draw,

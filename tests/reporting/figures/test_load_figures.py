@@ -117,6 +117,18 @@ def test_rank_loads_are_sorted_and_conserved(ranks):
     assert figure.title == "Ranks of decoder layer 9"
 
 
+def test_ranks_without_number_stay_small():
+    loads = np.arange(65_536.0)
+    figure = rank_loads(loads, loads / 2, 0)
+    assert "Each step is the busiest of 66 ranks." in figure.caption
+    assert figure.data["contiguous"] == loads[::-1][::66].tolist()
+    assert figure.data["place"][:2] == [1, 67]
+    before = drawn(figure).axes[0].patches[0].get_data()
+    assert before.edges[0] == -0.5
+    assert before.edges[-1] == 65_535.5
+    assert len(figure.svg()) < 100_000
+
+
 def test_idle_ranks():
     figure = rank_loads([0.0, 0.0], [0.0, 0.0], 1)
     assert len(drawn(figure).axes[0].patches) == 4

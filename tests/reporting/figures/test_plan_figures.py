@@ -155,3 +155,11 @@ def test_thousands_of_plans_of_many_machines_stay_small():
     names = [text.get_text() for text in drawn(figure).legends[0].get_texts()]
     assert "43 others" in names
     assert len(figure.data["name"]) == 5000
+
+
+def test_a_limit_far_from_all_points_does_not_press_them_together():
+    given = [PlanPoint(str(i), {"usd_per_hour": 10.0 + i, "ttft_s": 0.05 + 0.01 * i}) for i in range(5)]
+    near, far = (drawn(pareto_front(given, y="ttft_s", limit=limit)).axes[0] for limit in (0.1, 2.0))
+    assert (near.get_yscale(), far.get_yscale()) == ("linear", "log")
+    low, high = np.log(far.get_ylim())
+    assert (np.log(90) - np.log(50)) / (high - low) > 0.1

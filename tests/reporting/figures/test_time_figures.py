@@ -108,6 +108,18 @@ def test_breakdown_refuses_what_does_not_match():
         time_breakdown([], [])
 
 
+def test_more_rows_than_fit_are_left_out():
+    labels = [str(nth) for nth in range(200)]
+    for figure in (
+        time_breakdown([{"a": 1.0}] * 200, labels),
+        bounds_and_intervals([{"tpot_s": 1.0}] * 200, labels, bounds=[{}] * 200, intervals=[None] * 200),
+    ):
+        assert figure.n == "200 predictions"
+        assert "The first 60 of 200." in figure.caption
+        assert set(figure.data["label"]) == set(labels[:60])
+        assert len(figure.svg()) < 300_000
+
+
 PANELS = (("ttft_s", 1e3), ("tpot_s", 1e3), ("output_throughput", 1.0))
 
 
