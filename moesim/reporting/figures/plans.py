@@ -21,6 +21,7 @@ from moesim.reporting.figures.given import (
     quantity,
 )
 from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.limits import limit_line
 from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ STATUS = {
 _NAMED = 8
 #: From one end of an axis to the other, beyond which it is logarithmic.
 _FAR = 8.0
-#: Of the height of the axes, beyond the points: a limit further away does not stretch them.
-_BEYOND = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ def pareto_front(
         axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
         legend = _dots(axes, theme, drawn, places, best)
         if limit is not None:
-            _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
+            limit_line(axes, theme, "y", limit * as_y.scale, f"limit {as_y.text(limit)}")
         for axis, one in ((axes.xaxis, as_x), (axes.yaxis, as_y)):
             plain(axis)
             axis.set_label_text(one.axis)
@@ -187,27 +186,6 @@ def pareto_front(
         7.5,
         4.4,
         f"{len(front)} of {len(drawn)} configurations are beaten by no other in both: {listing}{more}.",
-    )
-
-
-def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
-    """A promise, across the axes; far from all points, only said at their edge."""
-    to_axes = axes.transScale + axes.transLimits
-    height = float(to_axes.transform((axes.get_xlim()[0], at))[1]) if at > 0 else -np.inf
-    near = -_BEYOND <= height <= 1 + _BEYOND
-    if near:
-        axes.axhline(at, color=theme.role["limit"], linestyle=(0, (5, 2)))
-    below = not near and height < 0
-    axes.annotate(
-        words if near else words + (" \N{DOWNWARDS ARROW}" if below else " \N{UPWARDS ARROW}"),
-        (1, at if near else 0 if below else 1),
-        xycoords=("axes fraction", "data" if near else "axes fraction"),
-        xytext=(0, 3 if near or below else -3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if near or below else "top",
-        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
-        fontsize="small",
     )
 
 
