@@ -12,6 +12,13 @@ from moesim.reporting.sections.compare import Contender, standing
 from moesim.reporting.sections.parts import Answer, Section, Table, duration, filled, in_ms, short, unique
 from moesim.reporting.tiles import Number, Tile
 
+_WAITS = {
+    "to_device": "copies to the device",
+    "storage": "storage",
+    "cpu": "the CPU",
+    "near": "the memory that computes",
+}
+
 
 def sections_of(found: Sequence[SystemsDocument], labels: Sequence[str], several: bool) -> list[Section]:
     """What a page says of timed replays: each by itself, its systems side by side."""
@@ -90,10 +97,8 @@ def _limits(row: SystemRow) -> list[str]:
     waits = {name: seconds for name, seconds in row.stalls.items() if seconds > 0}
     if not waits:
         return [f"{row.name} never waits for an expert."]
-    parts = ", ".join(
-        f"{duration(s)} for {name.replace('_', ' ')}"
-        for name, s in sorted(waits.items(), key=lambda w: -w[1])
-    )
+    order = sorted(waits.items(), key=lambda wait: (-wait[1], wait[0]))
+    parts = ", ".join(f"{duration(seconds)} for {_WAITS.get(name, name)}" for name, seconds in order)
     return [f"{row.name} waits {parts} in all."]
 
 

@@ -153,15 +153,15 @@ def _figures(document: PlanDocument) -> tuple[list[Figure], list[str]]:
         if key not in points:
             status = one.status if one.status in ("confirmed", "refuted") else ""
             points[key] = figures.PlanPoint(str(one), _metrics(one), status, one.hardware, one is plan)
-    x = "usd_per_hour" if plan.usd_per_hour is not None else "devices"
+    cost = "usd_per_hour" if plan.usd_per_hour is not None else "devices"
+    # Where all cost the same, what they carry for it tells them apart.
+    alike = len({point.values.get(cost) for point in points.values()}) < 2
+    pairs = [("tpot_s", "most_request_rate")] if alike else [(cost, "tpot_s"), (cost, "ttft_s")]
     found, missing = [], []
-    for y in ("tpot_s", "ttft_s"):
+    for x, y in pairs:
         if sum(p.values.get(x) is not None and p.values.get(y) is not None for p in points.values()) > 1:
-            found.append(
-                figures.pareto_front(
-                    list(points.values()), x=x, y=y, limit=document.slo.limits.get(y), seed=seed
-                )
-            )
+            limit = document.slo.limits.get(y)
+            found.append(figures.pareto_front(list(points.values()), x=x, y=y, limit=limit, seed=seed))
     if not found:
         missing.append("Cost against latency: fewer than two candidates are known with both.")
     base = next(
@@ -187,6 +187,7 @@ def _metrics(one: Assessed) -> dict[str, float | None]:
     return {
         "usd_per_hour": one.usd_per_hour,
         "devices": float(one.devices),
+        "most_request_rate": _carried(one),
         **{name: one.first(name) for name in ("ttft_s", "tpot_s", "output_throughput")},
     }
 

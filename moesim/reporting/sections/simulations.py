@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -201,20 +202,20 @@ def _figures(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> list[
         }
         if samples:
             found.append(figures.latency_cdf(samples, name, limit_s=limits.get(name), seed=seed))
-    for run, _ in zip(runs[:_OVER_TIME], labels, strict=False):
-        if run.over_time is not None:
-            window = run.window
-            found.append(
-                figures.serving_over_time(
-                    run.over_time.edges_s,
-                    run.over_time.running,
-                    run.over_time.waiting,
-                    kv_share=_cache(run.over_time.kv_share),
-                    window_s=(window.from_s, window.to_s) if window and not run.replications else None,
-                    n=f"{run.requests:,.0f} requests",
-                    seed=run.provenance.seed,
-                )
-            )
+    for run, label in zip(runs[:_OVER_TIME], labels, strict=False):
+        if run.over_time is None:
+            continue
+        window = run.window
+        figure = figures.serving_over_time(
+            run.over_time.edges_s,
+            run.over_time.running,
+            run.over_time.waiting,
+            kv_share=_cache(run.over_time.kv_share),
+            window_s=(window.from_s, window.to_s) if window and not run.replications else None,
+            n=f"{run.requests:,.0f} requests",
+            seed=run.provenance.seed,
+        )
+        found.append(replace(figure, title=f"{figure.title}: {label}") if len(runs) > 1 else figure)
     return found
 
 
