@@ -9,7 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, Quantity, apart, kinds_of, listed, percent, plain, quantity
+from moesim.reporting.figures.given import (
+    Checks,
+    Quantity,
+    apart,
+    kinds_of,
+    legend_below,
+    legend_in,
+    listed,
+    percent,
+    plain,
+    quantity,
+)
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.theme import MARKERS
 
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 #: Of more rows than this, intervals are not drawn.
 _MANY = 300
+_WIDTH = 6.4
 
 
 def predicted_against_measured(
@@ -163,7 +175,7 @@ def predicted_against_measured(
         axes.set_ylim(*ends)
         axes.set_xlabel(f"measured {as_drawn.axis}")
         axes.set_ylabel("predicted" + (f", {as_drawn.unit}" if as_drawn.unit else ""))
-        canvas.legend(loc="outside lower center", ncols=3, fontsize="small")
+        legend_below(canvas, _WIDTH, *axes.get_legend_handles_labels())
 
     hidden = " Of points that coincide, one is drawn." if len(p) > _MANY else ""
     claimed = f" {percent(level)}" if level is not None else ""
@@ -190,7 +202,7 @@ def predicted_against_measured(
             **{name: listed(values) for name, values in beside.items()},
         },
         draw,
-        6.4,
-        5.2 + 0.18 * ((len(kinds) + len(beside)) // 3),
+        _WIDTH,
+        4.9 + legend_in([*kinds, *beside, "within", "equal"], _WIDTH),
         said,
     )

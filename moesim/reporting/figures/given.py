@@ -14,7 +14,9 @@ from moesim.errors import ConfigError, Fault
 from moesim.reporting.figures.labels import number, shorten
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Canvas
 
 F8 = npt.NDArray[np.float64]
 
@@ -111,6 +113,28 @@ def percent(share: float) -> str:
     near = min(share, 1 - share)
     places = 1 if near >= 0.01 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
     return f"{100 * share:.{places}f}".rstrip("0").rstrip(".") + " %"
+
+
+def legend_below(canvas: Canvas, width_in: float, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """A legend under the axes, in as many columns as there is room for."""
+    canvas.legend(
+        handles, names, loc="outside lower center", ncols=_columns(names, width_in), fontsize="small"
+    )
+
+
+def legend_in(names: Sequence[str], width_in: float) -> float:
+    """How high that legend is, in inches.
+
+    >>> legend_in(["a"], 7.0) < legend_in(["a quite long name of a run"] * 9, 7.0)
+    True
+    """
+    return 0.1 + 0.17 * -(-len(names) // _columns(names, width_in))
+
+
+def _columns(names: Sequence[str], width_in: float) -> int:
+    # A character of the small font, and the sample beside the name, in inches.
+    each = 0.5 + 0.063 * max(map(len, names), default=0)
+    return max(1, min(len(names), int(width_in / each)))
 
 
 class Checks:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, percent, plain, quantity, shares
+from moesim.reporting.figures.given import Checks, legend_below, legend_in, percent, plain, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -165,8 +165,7 @@ def latency_cdf(
                 fontsize="small",
                 color=theme.ink,
             )
-        handles, names = left.get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize="small")
+        legend_below(canvas, 9.0, *left.get_legend_handles_labels())
 
     missing = {name: one.missing for name, one in drawn.items() if one.missing}
     said = [
@@ -197,7 +196,7 @@ def latency_cdf(
         _columns(drawn, bars),
         draw,
         9.0,
-        3.4 + 0.18 * (len(drawn) // 3),
+        3.1 + legend_in([f"{name}: 99.9 % in time" for name in map(shorten, drawn)], 9.0),
         f"{'; '.join(said)}.{promise}",
     )
 

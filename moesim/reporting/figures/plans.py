@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, Quantity, apart, kinds_of, plain, quantity
+from moesim.reporting.figures.given import (
+    F8,
+    Checks,
+    Quantity,
+    apart,
+    kinds_of,
+    legend_below,
+    plain,
+    quantity,
+)
 from moesim.reporting.figures.labels import count, shorten
 
 if TYPE_CHECKING:
@@ -139,8 +148,7 @@ def pareto_front(
         for nth, i in enumerate(front[:_NAMED], 1):
             at = places[0][i], places[1][i]
             axes.annotate(str(nth), at, xytext=(6, 6), textcoords="offset points", fontsize="small")
-        ncols = min(len(handles), 5)
-        canvas.legend(handles=handles, loc="outside lower center", ncols=ncols, fontsize="small")
+        legend_below(canvas, 7.5, handles, [str(handle.get_label()) for handle in handles])
 
     listing = "; ".join(
         f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, plain, quantity
+from moesim.reporting.figures.given import F8, Checks, legend_below, legend_in, listed, plain, quantity
 from moesim.reporting.figures.labels import count, number, shorten
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -129,7 +129,7 @@ def load_curve(
         plain(axes.yaxis)
         axes.set_xlabel(tpot.axis)
         axes.set_ylabel(rate.axis)
-        canvas.legend(loc="outside lower center", ncols=min(len(drawn), 3), fontsize="small")
+        legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
 
     said = "; ".join(
         f"{shorten(name)} {rate.text(row[0, 2])} at {number(row[0, 0])} requests ({tpot.text(row[0, 1])})"
@@ -157,7 +157,7 @@ def load_curve(
         },
         draw,
         7.5,
-        4.0,
+        3.7 + legend_in(list(map(shorten, drawn)), 7.5),
         f"Most {within}: {said}.",
     )
 
