@@ -201,7 +201,18 @@ def _figures(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> list[
             if (one := run.distributions.get(name)) is not None
         }
         if samples:
-            found.append(figures.latency_cdf(samples, name, limit_s=limits.get(name), seed=seed))
+            limit = limits.get(name)
+            counted = {label: r.met[name] for r, label in zip(runs, labels, strict=True) if name in r.met}
+            found.append(
+                figures.latency_cdf(
+                    samples,
+                    name,
+                    limit_s=limit,
+                    counted=counted if limit is not None and counted.keys() == samples.keys() else None,
+                    intervals=_marks(runs, labels, name),
+                    seed=seed,
+                )
+            )
     for run, label in zip(runs[:_OVER_TIME], labels, strict=False):
         if run.over_time is None:
             continue
@@ -217,6 +228,22 @@ def _figures(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> list[
         )
         found.append(replace(figure, title=f"{figure.title}: {label}") if len(runs) > 1 else figure)
     return found
+
+
+def _marks(
+    runs: Sequence[SimulationDocument], labels: Sequence[str], name: str
+) -> dict[str, dict[float, tuple[float, float]]] | None:
+    """Intervals of percentiles, where distributions are of what the intervals are of."""
+    found = {
+        label: {
+            int(p[1:]) / 100: (max(span[0], 0.0), span[1])
+            for p in _PERCENTILES
+            if (span := run.span(f"{name}.{p}"))
+        }
+        for run, label in zip(runs, labels, strict=True)
+        if name in run.distributions
+    }
+    return {label: marks for label, marks in found.items() if marks} or None
 
 
 def _cache(values: list[float | None] | None) -> npt.NDArray[np.float64] | None:

@@ -181,9 +181,13 @@ def _reuse(document: StatisticsDocument) -> tuple[list[int], list[list[float | N
     for name in more if isinstance(more, dict) else ():
         if name.isdecimal() and len(name) < 7:
             lags[int(name)] = document.by_layer("lag_overlap", name)
-    kept = sorted(lag for lag, values in lags.items() if any(v is not None for v in values))
-    rows = [[lags[lag][i] for lag in kept] for i in range(len(document.layers))]
+    kept = sorted(lag for lag, values in lags.items() if any(_share(v) is not None for v in values))
+    rows = [[_share(lags[lag][i]) for lag in kept] for i in range(len(document.layers))]
     return kept, [row for row in rows if any(v is not None for v in row)]
+
+
+def _share(value: float | None) -> float | None:
+    return value if value is not None and 0 <= value <= 1 else None
 
 
 def _reasons(document: StatisticsDocument) -> list[str]:
