@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from moesim._version import __version__
 from moesim.errors import ConfigError, Fault
-from moesim.reporting import svg
 from moesim.reporting.canvas import png
 from moesim.reporting.documents import ReportDocument
 from moesim.reporting.downloads import Download, csv_download, json_download, lightened
@@ -43,7 +42,7 @@ class Drawn:
         What is not as usual about it.
     """
 
-    figure: Figure | svg.Figure
+    figure: Figure
     picture: Markup | None
     pixels: bool
     download: Download | None
@@ -113,9 +112,6 @@ class _Room:
 
 def _of_section(section: Section, key: str, room: _Room) -> Iterator[Drawn]:
     for nth, figure in enumerate(section.figures, 1):
-        if isinstance(figure, svg.Figure):
-            yield Drawn(figure, Markup(figure.svg), True, None, "")
-            continue
         name = f"{key}-{figure.name}-{nth}"
         drawn, pixels = figure.svg(name, PAGE), False
         if len(drawn) > min(_ONE_SVG_BYTES, room.pictures):

@@ -8,12 +8,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.given import (
     F8,
     Checks,
-    Quantity,
     apart,
     kinds_of,
     legend_below,
@@ -21,6 +21,7 @@ from moesim.reporting.figures.given import (
     quantity,
 )
 from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 
     from moesim.reporting.figures.theme import Theme
 
-#: What is said of a plan: the marker that says it, and the words.
+#: What is said of a plan, in words; it is drawn filled, crossed or hollow.
 STATUS = {
-    "confirmed": ("o", "simulation agrees"),
-    "refuted": ("X", "simulation does not agree"),
-    "": ("D", "not simulated"),
+    "confirmed": "simulation agrees",
+    "refuted": "simulation does not agree",
+    "": "not simulated",
 }
 #: Plans of the front that are numbered, and listed in words.
 _NAMED = 8
 #: From one end of an axis to the other, beyond which it is logarithmic.
-_FAR = 20.0
+_FAR = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +144,23 @@ def pareto_front(
             _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
         stairs = "steps-post" if as_x.less else "steps-pre"
         axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
-        _scales(axes, places, (as_x, as_y))
-        handles = _dots(axes, theme, drawn, places, best)
+        reach = (xs, ys if limit is None else np.append(ys, limit))
+        for axis, set_scale, values, one in (
+            (axes.xaxis, axes.set_xscale, reach[0], as_x),
+            (axes.yaxis, axes.set_yscale, reach[1], as_y),
+        ):
+            if values.min() > 0 and values.max() > _FAR * values.min():
+                set_scale("log")
+            plain(axis)
+            axis.set_label_text(one.axis)
+        legend = _dots(axes, theme, drawn, places, best)
         for nth, i in enumerate(front[:_NAMED], 1):
             at = places[0][i], places[1][i]
             axes.annotate(str(nth), at, xytext=(6, 6), textcoords="offset points", fontsize="small")
-        legend_below(canvas, 7.5, handles, [str(handle.get_label()) for handle in handles])
+        legend_below(canvas, 7.5, list(legend.values()), list(legend))
 
     listing = "; ".join(
-        f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
+        f"({nth}) {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
         for nth, i in enumerate(front[:_NAMED], 1)
     )
     more = f"; and {len(front) - _NAMED} more" if len(front) > _NAMED else ""
@@ -197,52 +206,40 @@ def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
     )
 
 
-def _scales(axes: Axes, places: tuple[F8, F8], quantities: tuple[Quantity, Quantity]) -> None:
-    """Axes in words, logarithmic where values lie far apart."""
-    both = ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale))
-    for values, one, (axis, set_scale) in zip(places, quantities, both, strict=True):
-        if values.min() > 0 and values.max() > _FAR * values.min():
-            set_scale("log")
-        plain(axis)
-        axis.set_label_text(one.axis)
-
-
 def _dots(
     axes: Axes,
     theme: Theme,
     points: Sequence[PlanPoint],
     places: tuple[F8, F8],
-    best: Any,  # noqa: ANN401
-) -> list[Any]:
-    """Points by status, group and whether they are on the front; and what the legend says of them."""
-    from matplotlib.lines import Line2D
-
+    best: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Points: a marker and a colour for a group, what is inside for a status; and what the legend says."""
     kinds = kinds_of([p.group for p in points])
     nth = {name: i for i, names in enumerate(kinds.values()) for name in names}
     status, group = np.array([p.status for p in points]), np.array([nth[p.group] for p in points])
-    for (how, (marker, _)), which, front in product(STATUS.items(), range(len(kinds)), (False, True)):
+
+    def dots(which: int, how: str, those: Any, **more: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        colour = theme.series[which % len(theme.series)] if which >= 0 else theme.dim
+        inside = colour if how == "confirmed" else "none"
+        looks = {"color": colour, "markerfacecolor": inside, "linestyle": "none", "markersize": 7.0, **more}
+        shape = axes.plot(places[0][those], places[1][those], marker=MARKERS[max(which, 0)], **looks)
+        cross = {**looks, "markersize": 1.6 * looks["markersize"]}
+        return *shape, *(
+            axes.plot(places[0][those], places[1][those], marker="x", **cross) if how == "refuted" else ()
+        )
+
+    for how, which, front in product(STATUS, range(len(kinds)), (False, True)):
         those = np.flatnonzero((status == how) & (group == which) & (best == front))
         those = those[apart(places[0][those], places[1][those])]
-        colour = theme.series[which % len(theme.series)]
-        axes.plot(
-            places[0][those],
-            places[1][those],
-            marker,
-            color=colour,
-            markerfacecolor=colour if how else "none",
-            markersize=7 if front else 5,
-            alpha=1.0 if front else 0.4,
-            zorder=3 if front else 2,
-        )
+        if len(those):
+            looks = {"zorder": 3} if front else {"zorder": 2, "markersize": 5.0, "alpha": 0.45}
+            dots(which, how, those, **looks)
     chosen = [i for i, p in enumerate(points) if p.chosen]
     ring: dict[str, Any] = {"marker": "o", "color": theme.ink, "markerfacecolor": "none", "linestyle": "none"}
-    axes.plot(places[0][chosen], places[1][chosen], markersize=14, zorder=4, **ring)
-    handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=theme.dim,
-               markerfacecolor=theme.dim if how else "none", label=words)
-        for how, (marker, words) in STATUS.items() if (status == how).any()
-    ]  # fmt: skip
-    for i, name in enumerate(kinds if len(kinds) > 1 else ()):
-        colour = theme.series[i % len(theme.series)]
-        handles.append(Line2D([], [], linewidth=5, color=colour, label=shorten(name or "other")))
-    return handles + ([Line2D([], [], markersize=11, label="chosen", **ring)] if chosen else [])
+    legend: dict[str, Any] = {
+        words: dots(-1, how, []) for how, words in STATUS.items() if (status == how).any()
+    }
+    for which, name in enumerate(kinds if len(kinds) > 1 else ()):
+        legend[shorten(name or "other")] = dots(which, "confirmed", [])
+    circle = axes.plot(places[0][chosen], places[1][chosen], markersize=14, zorder=4, **ring)
+    return legend | ({"chosen": axes.plot([], [], markersize=10, **ring)[0]} if circle and chosen else {})
