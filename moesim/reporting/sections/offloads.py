@@ -9,7 +9,17 @@ from moesim.reporting.documents import SystemRow, SystemsDocument, last_part
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.compare import Contender, standing
-from moesim.reporting.sections.parts import Answer, Section, Table, duration, filled, in_ms, short, unique
+from moesim.reporting.sections.parts import (
+    Answer,
+    Section,
+    Table,
+    brief,
+    duration,
+    filled,
+    in_ms,
+    short,
+    unique,
+)
 from moesim.reporting.tiles import Number, Tile
 
 _TIMES = {"tpot_s": ("TPOT", "per output token"), "ttft_s": ("TTFT", "to the first token")}
@@ -66,7 +76,7 @@ def answer(document: SystemsDocument) -> Answer:
     limits = [text for row in timed for text in _limits(row)]
     proven = [
         f"{row.name}: without any stall it would take {duration(low)} {what}; the replay is "
-        f"{_of(row, metric) / low:.3g} times that."
+        f"{brief(_of(row, metric) / low)} times that."
         for row in timed
         if (low := row.bounds.get(metric))
     ]
@@ -192,8 +202,8 @@ def _tiles(metric: str, timed: Sequence[SystemRow]) -> tuple[Tile, ...]:
 
     def time(row: SystemRow) -> Number:
         bound = row.bounds.get(metric)
-        low = "" if bound is None else f"never below {bound * 1e3:,.3g}"
-        return Number(f"{_of(row, metric) * 1e3:,.3g}", _of(row, metric), low)
+        low = "" if bound is None else f"never below {brief(bound * 1e3)}"
+        return Number(brief(_of(row, metric) * 1e3), _of(row, metric), low)
 
     found = tuple(
         Number("-" if row.hit_ratio is None else f"{100 * row.hit_ratio:.1f}", row.hit_ratio) for row in shown

@@ -9,7 +9,7 @@ from moesim.reporting import figures
 from moesim.reporting.documents import CurveDocument, Hits, ReplayDocument, last_part
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
-from moesim.reporting.sections.parts import Answer, Section, Table, filled, unique
+from moesim.reporting.sections.parts import Answer, Section, Table, brief, filled, unique
 from moesim.reporting.tiles import Number, Tile
 
 #: The rule that knows the future: no other finds more.
@@ -79,7 +79,7 @@ def _left(where: str, best: Hits, bound: Hits) -> str:
     return (
         f"{where}: no rule finds more than {percent(most)} (Belady's, which knows the future): "
         f"{best.policy} leaves "
-        f"{100 * (most - have):.3g} points."
+        f"{brief(100 * (most - have))} points."
     )
 
 
@@ -242,7 +242,7 @@ def curve_answer(document: CurveDocument) -> Answer:
         gaps = [(b or 0.0) - (r or 0.0) for b, r in zip(bound.hit_ratio, real.hit_ratio, strict=True)]
         at = max(range(len(gaps)), key=lambda i: gaps[i])
         limits.append(
-            f"{real.policy} leaves most at {real.capacities[at]:,} slots: {100 * gaps[at]:.3g} points "
+            f"{real.policy} leaves most at {real.capacities[at]:,} slots: {brief(100 * gaps[at])} points "
             "below Belady's."
         )
     needed = next(

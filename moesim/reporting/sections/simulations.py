@@ -18,6 +18,7 @@ from moesim.reporting.sections.parts import (
     Section,
     Table,
     array,
+    brief,
     duration,
     each,
     filled,
@@ -160,11 +161,13 @@ def _costs(run: SimulationDocument) -> list[str]:
     found = []
     if run.cost is not None and run.cost.usd_per_million_output_tokens is not None:
         found.append(
-            f"{run.cost.usd_per_million_output_tokens:,.3g} USD per million output tokens, at "
+            f"{brief(run.cost.usd_per_million_output_tokens)} USD per million output tokens, at "
             f"{short(run.cost.usd_per_device_hour)} USD per device and hour ({run.cost.source})."
         )
     if run.energy is not None and run.energy.busy_joules_per_output_token is not None:
-        found.append(f"{run.energy.busy_joules_per_output_token:.3g} J per output token, {run.energy.scope}.")
+        found.append(
+            f"{brief(run.energy.busy_joules_per_output_token)} J per output token, {run.energy.scope}."
+        )
     return found
 
 
@@ -330,9 +333,9 @@ def _tiles(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> tuple[T
         value, span = _p99(run, name), run.span(f"{name}.p99")
         limit = (run.goodput or {}).get(name)
         return Number(
-            "-" if value is None else f"{value * 1e3:,.3g}",
+            "-" if value is None else brief(value * 1e3),
             value,
-            "" if limit is None else f"promised {limit * 1e3:,.3g}",
+            "" if limit is None else f"promised {brief(limit * 1e3)}",
             _interval(run, span, 1e3, ",.3g"),
         )
 

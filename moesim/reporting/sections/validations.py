@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.reporting.documents import Document
 from moesim.reporting.figures import Figure
-from moesim.reporting.sections.parts import Answer, Section, Table, unique
+from moesim.reporting.sections.parts import Answer, Section, Table, brief, unique
 from moesim.reporting.tiles import Number, Tile
 
 METRICS = {"tpot": "TPOT", "ttft": "TTFT"}
@@ -56,11 +56,11 @@ def share(value: float | None, signed: bool = False) -> str:
 
 def said(value: float | None) -> str:
     """An error in a sentence."""
-    return "an unknown share" if value is None else f"{100 * value:.3g} %"
+    return "an unknown share" if value is None else f"{brief(100 * value)} %"
 
 
 def tile(title: str, value: float | None, note: str = "") -> Tile:
     """An error, large."""
     return Tile(
-        title, "%", (Number("-" if value is None else f"{100 * value:.3g}", value, note=note),), (), "less"
+        title, "%", (Number("-" if value is None else brief(100 * value), value, note=note),), (), "less"
     )
