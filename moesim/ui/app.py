@@ -63,6 +63,11 @@ class Server:
         self.inbox = Inbox()
         self._catalogue: dict[str, Any] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being computed, asked for or not."""
+        return self.worker.busy or self.exporter.busy
+
     def app(self) -> ASGIApp:
         """Everything behind the guard."""
 
@@ -162,14 +167,16 @@ class Server:
         asked, labels = await self.worker.run(partial(asked_together, raw, self.library), request)
         answers = await self.worker.run(partial(predicted_together, asked), request)
         return _sent(
-            await self.exporter.run(partial(report_of, asked, answers, labels, self.library), request)
+            await self.exporter.run(
+                partial(report_of, asked, answers, labels, self.library, self.inbox.folder), request
+            )
         )
 
     async def plan(self, request: Request) -> Response:
         """A plan of experts."""
         raw = await read_json(request)
         asked, name = await self.worker.run(partial(planned, raw, self.library), request)
-        return _sent(await self.exporter.run(partial(plan_of, asked, name), request))
+        return _sent(await self.exporter.run(partial(plan_of, asked, name, self.inbox.folder), request))
 
 
 class Json(Response):
