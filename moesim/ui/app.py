@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import html
 import json
+import mimetypes
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -37,6 +38,9 @@ from moesim.ui.work import Gone, Worker
 STATIC = Path(__file__).resolve().parent / "static"
 _TOKEN = '<meta name="moesim-token" content="">'
 _UNUSUAL = re.compile(r"[^\w.-]", re.ASCII)
+# Some systems know these by other types, and browsers run no script and apply no style of another type.
+for _suffix, _type in ((".js", "text/javascript"), (".css", "text/css"), (".svg", "image/svg+xml")):
+    mimetypes.add_type(_type, _suffix)
 #: Seconds after which the layouts that are left wait for the next request.
 ALTERNATIVES_S = 1.0
 #: Longer values are cut where a fault repeats them.
