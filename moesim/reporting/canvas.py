@@ -17,29 +17,29 @@ _PDF = {"pdf.fonttype": 42, "pdf.compression": 6}
 
 
 @contextmanager
-def canvas(
-    theme: Theme, width_in: float, height_in: float, *, scale: float = 1.0, **more: object
-) -> Iterator[Canvas]:
-    """A canvas, and the settings to draw and save it within.
+def style(theme: Theme, scale: float = 1.0) -> Iterator[None]:
+    """Settings of matplotlib while something is drawn and saved.
 
     Parameters
     ----------
-    width_in, height_in
-        Inches.
     scale
         Of the text in figures.
-    more
-        Settings of matplotlib.
     """
-    from matplotlib import style
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib import style as styles
 
-    settings: dict[str, Any] = {**theme.settings(), **_PDF, **more}
+    settings: dict[str, Any] = {**theme.settings(), **_PDF}
     settings["font.size"] = float(settings["font.size"]) * scale
-    with style.context(["default", settings]), warnings.catch_warnings():
+    with styles.context(["default", settings]), warnings.catch_warnings():
         # A name may hold glyphs that the font lacks; it is drawn with boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield Canvas(figsize=(width_in, height_in), layout="constrained")
+        yield
+
+
+def blank(width_in: float, height_in: float) -> Canvas:
+    """An empty canvas."""
+    from matplotlib.figure import Figure as Canvas
+
+    return Canvas(figsize=(width_in, height_in), layout="constrained")
 
 
 def png(figure: Figure, theme: Theme, dpi: float = 144.0) -> bytes:
@@ -47,7 +47,8 @@ def png(figure: Figure, theme: Theme, dpi: float = 144.0) -> bytes:
     import io
 
     stream = io.BytesIO()
-    with canvas(theme, figure.width_in, figure.height_in) as sheet:
+    with style(theme):
+        sheet = blank(figure.width_in, figure.height_in)
         figure.draw(sheet, theme)
         sheet.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()

@@ -71,7 +71,9 @@ def thinned_csv(figure: Figure, most: int) -> tuple[str, int, int]:
     """
     columns = list(figure.data.values())
     rows = len(columns[0]) if columns else 0
-    step, size = 1, most + 1
+    # A first guess from a few rows, so that no long table is written in vain.
+    some = range(0, rows, max(1, rows // 100))
+    step = max(1, len(_csv(figure, list(some))) * rows // max(1, len(some) * most))
     while True:
         picked = sorted({*range(0, rows, step), rows - 1}) if rows else []
         text = _csv(figure, picked)
@@ -100,24 +102,31 @@ def lightened(document: ReportDocument, most: int) -> tuple[str, tuple[str, ...]
         The JSON, which is empty if it cannot be made to fit, and the paths of what was left out.
     """
     values = compact(document.model_dump(mode="json"))
-    text, left_out = _dumped(values), []
-    while len(text) > most:
-        over = len(text) - most
-        parts = sorted(_optional(document, values), key=lambda part: part[1])
-        enough = [part for part in parts if part[1] >= over]
-        for path, _ in [*enough, *reversed(parts[: len(parts) - len(enough)])]:
-            lighter = _without(values, path)
-            try:
-                document = checked(ReportDocument, lighter)
-            except ConfigError:
-                continue
-            values = compact(document.model_dump(mode="json"))
-            left_out.append(".".join(map(str, path)))
-            break
-        else:
-            return "", ("everything",)
-        text = _dumped(values)
-    return text, tuple(left_out)
+    text = _dumped(values)
+    over = len(text) - most
+    if over <= 0:
+        return text, ()
+    left = sorted(_optional(document, values), key=lambda part: part[1])
+    left_out: list[_Path] = []
+    while over > 0 and left:
+        path, saved = next((part for part in left if part[1] >= over), left[-1])
+        left = [part for part in left if not _one_in_other(part[0], path)]
+        left_out.append(path)
+        over -= saved
+        values = _without(values, path)
+    try:
+        text = _dumped(compact(checked(ReportDocument, values).model_dump(mode="json")))
+    except ConfigError:
+        # Parts that need each other: no part of the data would be read again.
+        text = ""
+    if over > 0 or not 0 < len(text) <= most:
+        return "", ("everything",)
+    return text, tuple(".".join(map(str, path)) for path in left_out)
+
+
+def _one_in_other(one: _Path, other: _Path) -> bool:
+    size = min(len(one), len(other))
+    return one[:size] == other[:size]
 
 
 def _dumped(values: Any) -> str:  # noqa: ANN401 - any JSON
@@ -125,13 +134,17 @@ def _dumped(values: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 def _optional(model: BaseModel, values: dict[str, Any], path: _Path = ()) -> Iterator[tuple[_Path, int]]:
-    """Every part that has a default and is not it, with its size."""
+    """Every part that has a default and is not it, with the characters that leaving it out saves."""
     for name, about in type(model).model_fields.items():
         found = getattr(model, name)
         if not path and name in _KEPT:
             continue
-        if not about.is_required() and found != about.get_default(call_default_factory=True):
-            yield (*path, name), len(_dumped(values[name]))
+        if not about.is_required():
+            default = about.get_default(call_default_factory=True)
+            shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+            saved = len(_dumped(values[name])) - len(_dumped(shown))
+            if saved > 0:
+                yield (*path, name), saved
         yield from _inner(found, values[name], (*path, name))
 
 

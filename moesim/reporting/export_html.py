@@ -11,22 +11,21 @@ from markupsafe import Markup
 
 from moesim._version import __version__
 from moesim.errors import ConfigError, Fault
-from moesim.reporting import svg
 from moesim.reporting.canvas import png
 from moesim.reporting.documents import ReportDocument
 from moesim.reporting.downloads import Download, csv_download, json_download, lightened
 from moesim.reporting.figures import PAGE, PRINT, Figure
 from moesim.reporting.pages import inside, template
 from moesim.reporting.sections import Section
-from moesim.reporting.tiles import grouped
+from moesim.reporting.tiles import grouped, rows_of
 from moesim.reporting.view import View, view_of
 
 #: No page is larger.
 MAX_BYTES = 2_000_000
 #: Parts of that: vector figures together, one of them, tables of figures to save, the data inside.
 _SVG_BYTES, _ONE_SVG_BYTES, _CSV_BYTES, _DATA_BYTES = 800_000, 250_000, 250_000, 500_000
-#: Rows, sentences and results side by side that are shown; the data has them all.
-MOST_ROWS, MOST_SENTENCES, MOST_BESIDE = 400, 40, 8
+#: Rows and sentences of one kind that are shown; the data has them all.
+MOST_ROWS, MOST_SENTENCES = 400, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Drawn:
         What is not as usual about it.
     """
 
-    figure: Figure | svg.Figure
+    figure: Figure
     picture: Markup | None
     pixels: bool
     download: Download | None
@@ -70,7 +69,7 @@ def render_page(document: ReportDocument) -> str:
         "left_out": left_out,
         "grouped": grouped,
         "most_rows": MOST_ROWS,
-        "most_beside": MOST_BESIDE,
+        "rows_of": rows_of,
         "most_sentences": MOST_SENTENCES,
     }
     page = template("report.html.j2").render(**values, link=None)
@@ -113,9 +112,6 @@ class _Room:
 
 def _of_section(section: Section, key: str, room: _Room) -> Iterator[Drawn]:
     for nth, figure in enumerate(section.figures, 1):
-        if isinstance(figure, svg.Figure):
-            yield Drawn(figure, Markup(figure.svg), True, None, "")
-            continue
         name = f"{key}-{figure.name}-{nth}"
         drawn, pixels = figure.svg(name, PAGE), False
         if len(drawn) > min(_ONE_SVG_BYTES, room.pictures):

@@ -16,8 +16,22 @@ from moesim.hardware.types import Hardware
 from moesim.model.types import Model
 from moesim.placement import Placed
 from moesim.reporting import documents as doc
+from moesim.reporting.documents.base import Part, Texts
+from moesim.reporting.figures import DARK, PRINT
 from moesim.reporting.gather import documents_of, machine_of, placement_document
 from moesim.trace.types import LoadCounts, RoutingTrace
+
+
+class _Labels(Part):
+    """Names, checked as all text is."""
+
+    labels: Texts
+
+
+#: Of an image.
+THEMES = {"light": PRINT, "dark": DARK}
+#: What a report can be, by suffix.
+FORMATS = (".html", ".pdf", ".png")
 
 
 def report(
@@ -30,10 +44,11 @@ def report(
     routing: RoutingTrace | LoadCounts | None = None,
     seed: int | None = None,
     inputs: Iterable[str | os.PathLike[str]] = (),
+    theme: str = "light",
 ) -> Path:
-    """Write one self-contained HTML page about results.
+    """Write one self-contained report: a page, a PDF, or an image of the first screen.
 
-    Results of one kind are compared. The same results give the same bytes.
+    Results of a kind are compared side by side. The same results give the same bytes.
 
     Parameters
     ----------
@@ -41,7 +56,7 @@ def report(
         What to show: one or several of what `predict`, `place`, `simulate`, `plan` and `statistics` return,
         and replays of caches.
     path
-        The page to write.
+        What to write: ``.html``, ``.pdf`` or ``.png``.
     title
         Its heading; made from the results if not given.
     labels
@@ -54,6 +69,8 @@ def report(
         The seed that was used, for the provenance.
     inputs
         Files that were read; their SHA-256 goes into the provenance.
+    theme
+        Of an image: ``light`` or ``dark``.
 
     Returns
     -------
@@ -94,6 +111,7 @@ def report(
             provenance=provenance,
         ),
         path,
+        theme,
     )
 
 
@@ -127,14 +145,61 @@ def write_placement_report(
     )
 
 
-def write_page(document: doc.ReportDocument, path: str | os.PathLike[str]) -> Path:
-    """Render a page and write it whole or not at all."""
-    from moesim.reporting.export_html import render_page
+def write_page(document: doc.ReportDocument, path: str | os.PathLike[str], theme: str = "light") -> Path:
+    """Write a report whole or not at all, as what the suffix says.
 
-    page = render_page(document)
-    with atomic_write(path) as stream:
-        cast(IO[str], stream).write(page)
+    Parameters
+    ----------
+    path
+        ``.html``, ``.pdf`` or ``.png``: one of `FORMATS`.
+    theme
+        Of an image: ``light`` or ``dark``. Pages follow their reader, and PDFs are for print.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is of no format, or there is too much for a page.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(Fault("has a suffix of no report", "path", str(path), ", ".join(FORMATS)))
+    if theme not in THEMES:
+        raise ConfigError(Fault("is no theme", "theme", theme, ", ".join(THEMES)))
+    if suffix == ".html":
+        from moesim.reporting.export_html import render_page
+
+        page = render_page(document)
+        with atomic_write(path) as stream:
+            cast("IO[str]", stream).write(page)
+        return Path(path)
+    with atomic_write(path, "wb") as stream:
+        if suffix == ".pdf":
+            from moesim.reporting.export_pdf import write_pdf
+
+            write_pdf(document, cast("IO[bytes]", stream))
+        else:
+            from moesim.reporting.export_png import write_png
+
+            write_png(document, cast("IO[bytes]", stream), THEMES[theme])
     return Path(path)
+
+
+def relabelled(document: doc.ReportDocument, labels: Sequence[str]) -> doc.ReportDocument:
+    """A report whose results have other names.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many as results, or one is empty, too long, or there twice.
+    """
+    wrong = []
+    if len(labels) != len(document.results):
+        wrong.append(Fault(f"{len(labels)} for {len(document.results)} results", "labels"))
+    if len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+        wrong.append(Fault("are not all different and not empty", "labels", ", ".join(labels)[:80]))
+    if wrong:
+        raise ConfigError(wrong)
+    return document.model_copy(update={"labels": doc.checked(_Labels, {"labels": list(labels)}).labels})
 
 
 def sources_of(hardware: Hardware) -> doc.HardwareSources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,7 @@ from moesim.provenance import clean
 from moesim.reporting.figures import css
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -47,6 +48,11 @@ def write_page(
 
 def template(name: str) -> Template:
     """A template of this package; text put into it is escaped."""
+    return _environment().get_template(name)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -59,7 +65,7 @@ def template(name: str) -> Template:
     )
     # The colours of figures: variables that follow the reader's light or dark.
     environment.globals["css"] = Markup(css())
-    return environment.get_template(name)
+    return environment
 
 
 def inside(data: str) -> Markup:

@@ -53,6 +53,7 @@ def read_documents(paths: Sequence[str | os.PathLike[str]], *, title: str = "") 
     faults: list[Fault] = []
     results: list[Document] = []
     names: list[str] = []
+    named = False
     notes: list[str] = []
     machines: dict[str, HardwareSources] = {}
     listed = list(map(Path, paths))
@@ -60,6 +61,7 @@ def read_documents(paths: Sequence[str | os.PathLike[str]], *, title: str = "") 
         if isinstance(found, ReportDocument):
             results += found.results
             names += found.labels or labels_of(found.results)
+            named = named or bool(found.labels)
             notes += [note for note in found.notes if note not in notes]
             machines.update({machine.name: machine for machine in found.hardware})
             title = title or (found.title if len(listed) == 1 else "")
@@ -68,7 +70,8 @@ def read_documents(paths: Sequence[str | os.PathLike[str]], *, title: str = "") 
             names.append(path.stem)
     if faults:
         raise ConfigError(faults)
-    labels = names if len(set(names)) == len(names) > 1 else []
+    # One result needs no name; but a page of one may have been given one.
+    labels = names if len(set(names)) == len(names) and (len(names) > 1 or named) else []
     raw = {
         "title": title,
         "notes": notes,

@@ -65,8 +65,7 @@ def view_of(document: ReportDocument) -> View:
         sections=tuple(sections(document)),
         doubts=tuple(sources.of_hardware(document.hardware)),
         machines=tuple(map(_machine, document.hardware)),
-        no_sources=not document.hardware
-        and any(getattr(r, "hardware", "") or getattr(r, "predicted", None) for r in document.results),
+        no_sources=not document.hardware and any(r.machines for r in document.results),
         provenance=document.provenance,
     )
 

@@ -29,8 +29,9 @@ def address():
         found = server.stdout.readline().strip()
         assert found.startswith("http://127.0.0.1:"), found
         yield found
+        # It ends with the question that it is at, which may take a while on a busy machine.
         server.terminate()
-        server.wait(10)
+        server.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def open_page(chromium):
         context = chromium.new_context(
             viewport={"width": width, "height": height}, accept_downloads=True, **options
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         watched = Watched(context.new_page())
         opened.append((watched, expects))
         watched.page.goto(url)

@@ -18,7 +18,7 @@ def served_ms(page):
 def test_the_page_loads_without_a_complaint_and_asks_nobody_else(what_if, address):
     watched = what_if("")
     page = watched.page
-    assert page.title() == "moesim: what if?"
+    assert page.title() == "deepseek-v3 on h200-sxm-8: moesim, what if?"
     assert metric(page, "ttft") != "\u2013"
     assert page.locator("#metrics .metric").count() == 5
     assert (
@@ -175,9 +175,25 @@ def test_another_layout_is_one_click_away(what_if):
     assert throughput == sorted(throughput, reverse=True)
     label = rows.nth(0 if rows.nth(0).get_attribute("aria-current") is None else 1).locator("button")
     name = label.get_attribute("aria-label").removeprefix("Take ")
+    label.focus()
     with next_answer(page):
-        label.click()
+        page.keyboard.press("Enter")
     assert name in page.locator(".asked").inner_text()
+
+
+def test_focus_stays_near_what_was_pressed(what_if):
+    page = what_if().page
+    page.locator("#layouts", has_text="fit; the most throughput first").wait_for()
+    first = page.locator(".layouts button").first
+    name = first.get_attribute("aria-label").removeprefix("Take ")
+    first.focus()
+    with next_answer(page):
+        page.keyboard.press("Enter")
+    page.locator(".layouts tr.here", has_text=name).wait_for()
+    assert page.evaluate("() => document.activeElement.closest('#layouts') !== null")
+    page.locator("#pin").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "pin"
 
 
 def test_limits_are_judged_and_drawn(what_if):
@@ -205,7 +221,7 @@ def test_a_rate_instead_of_a_crowd(what_if):
     with next_answer(page):
         page.locator("#request_rate").fill("2.5")
     assert "2.5 requests/s" in page.locator(".asked").inner_text()
-    assert "--request-rate 2.5" in page.locator("#take pre").first.inner_text()
+    page.locator("#take pre", has_text="--request-rate 2.5").wait_for()
 
 
 def test_back_undoes_and_forward_redoes(what_if):

@@ -85,6 +85,23 @@ def test_no_link_breaks_the_state(run, junk):
     assert len(problems) <= 12
 
 
+def test_what_a_link_leaves_out_fits_what_it_says(run):
+    """A link may name a model alone: the trace, spares and nodes of the start need not fit it."""
+    found = run(
+        """
+        const scenario = {...catalogue.defaults.scenario, trace: "t", redundant: 8};
+        const traced = {...catalogue, defaults: {scenario}};
+        const links = ["model=dense", "hardware=one", "model=dense&trace=t&redundant=5"];
+        return links.map((link) => permalink.decode(link, traced));
+        """
+    )
+    dense, small, both = (one["state"]["current"] for one in found)
+    assert (dense["trace"], dense["redundant"], dense["ep"]) == (None, 0, 1)
+    assert (small["nodes"], small["tp"] * small["pp"] * small["dp"]) == (1, 1)
+    assert both["trace"] is None
+    assert "trace: t is not of dense" in found[2]["problems"]
+
+
 def test_what_cannot_be_laid_out_in_a_link_is_said_and_replaced(run):
     found = run("return permalink.decode('tp=3&dp=5&ep=7', catalogue)")
     assert found["state"]["current"] | {"tp": 0} != found["state"]["current"]
@@ -139,6 +156,21 @@ def test_pins_take_the_first_free_letter_and_six_are_most(run):
     assert found == [list("ABCDEF"), list("ABCDEF"), "again", True]
 
 
+@pytest.mark.parametrize("devices", [5, 7, 25, 48, 384])
+@pytest.mark.parametrize("model", ["moe", "dense"])
+def test_a_layout_is_found_on_any_number_of_devices(run, devices, model):
+    after, lies = run(
+        """
+        catalogue.hardware.push({name: "odd", devices_per_node: given[0], max_nodes: 1});
+        const s = state.changed(start, {hardware: "odd", model: given[1]}, catalogue).current;
+        return [s, layout.lies(s, catalogue)];
+        """,
+        [devices, model],
+    )
+    assert lies
+    assert after["tp"] * after["pp"] * after["dp"] > devices / 2
+
+
 def test_presets_are_those_that_can_be_laid_out(run):
     found = run(
         "return [start.current, {...start.current, nodes: 2}].map((s) => layout.presets(s, catalogue))"
@@ -176,8 +208,8 @@ def test_a_slider_reaches_its_ends_and_steps_never_stand_still(run):
     [
         ((1.0, [0.9, 1.1]), (2.0, [1.8, 2.2]), True, True, "50 % shorter"),
         ((1.0, [0.5, 2.5]), (2.0, [1.8, 2.2]), False, True, "50 % shorter"),
-        ((3.0, [2.9, 3.1]), (1.0, [0.9, 1.1]), True, False, "3.0 \u00d7 as long"),
-        ((1.0, None), (2.0, None), False, True, "50 % shorter"),
+        ((3.0, [2.9, 3.1]), (1.0, [0.9, 1.1]), True, False, "3 \u00d7 as long"),
+        ((300.0, None), (2.0, None), False, False, "150 \u00d7 as long"),
         ((1.0, None), (1.0, None), True, False, "equal"),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_hostile_trace_is_shown_as_text(what_if, trace):
     with next_answer(page):
         page.locator("#trace").select_option("none")
     assert trace.name in page.locator("table.compare").inner_text()
-    assert page.title() == "moesim: what if?"
+    assert page.title() == "gpt-oss-20b on h100-sxm-8: moesim, what if?"
     assert page.locator("img, main b[onclick], main script").count() == 0
 
 
@@ -175,6 +175,7 @@ def test_answers_and_lines_to_copy_are_those_shown(what_if, tmp_path):
     saved(page, page.locator("#take-json")).save_as(path)
     rows = json.loads(path.read_text())["answers"]
     assert [(row["label"], row["answer"]["scenario"]["tp"]) for row in rows] == [("current", 2), ("A", 1)]
+    page.locator("#take pre", has_text="--tp 2").wait_for()
     page.locator("#copy-command").click()
     page.locator("#take-said", has_text="copied").wait_for()
     words = page.evaluate("() => navigator.clipboard.readText()").split()

@@ -4,10 +4,11 @@ from moesim.engine.roofline import Roof, RooflinePoint
 from moesim.reporting.figures.accuracy import predicted_against_measured
 from moesim.reporting.figures.caches import hit_ratio_curves, hits_by_layer
 from moesim.reporting.figures.errors import error_cdf, signed_errors
+from moesim.reporting.figures.experts import expert_load_map
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.gain import PLACED, break_even, gain_by_batch
 from moesim.reporting.figures.latency import latency_cdf
-from moesim.reporting.figures.load import expert_load_map, imbalance_by_layer, rank_loads
+from moesim.reporting.figures.load import imbalance_by_layer, rank_loads
 from moesim.reporting.figures.plans import PlanPoint, pareto_front
 from moesim.reporting.figures.published import ScoreRow, ratio_histogram, scoreboard
 from moesim.reporting.figures.quantiles import Quantiles

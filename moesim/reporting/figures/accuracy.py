@@ -9,7 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, Quantity, apart, kinds_of, listed, percent, plain, quantity
+from moesim.reporting.figures.given import (
+    Checks,
+    Quantity,
+    apart,
+    kinds_of,
+    legend_below,
+    legend_in,
+    listed,
+    percent,
+    plain,
+    quantity,
+)
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.theme import MARKERS
 
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 #: Of more rows than this, intervals are not drawn.
 _MANY = 300
+_WIDTH = 6.4
 
 
 def predicted_against_measured(
@@ -110,6 +122,9 @@ def predicted_against_measured(
         has = np.isfinite(lows) & np.isfinite(highs)
         inside = float(((m >= lows) & (m <= highs))[has].mean()) if has.any() else None
 
+    # Of very many rows, of every group only what can be told apart.
+    few = _MANY if len(p) <= _MANY else _MANY // 5
+
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.add_subplot()
         every = np.concatenate([p, m])
@@ -136,7 +151,7 @@ def predicted_against_measured(
             )
         for i, kind in enumerate(kinds):
             rows = np.array([name in kinds[kind] for name in names])
-            at = np.flatnonzero(rows)[apart(np.log(m[rows]), np.log(p[rows]))]
+            at = np.flatnonzero(rows)[apart(np.log(m[rows]), np.log(p[rows]), cells=60, few=few)]
             colour = theme.series[i % len(theme.series)]
             if lows is not None and highs is not None and len(p) <= _MANY:
                 # Residuals need not lie around nothing: an end may be on the other side of the prediction.
@@ -155,15 +170,15 @@ def predicted_against_measured(
                 if groups is not None
                 else f"rows ({len(p):,})",
             )
-        for set_scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
-            set_scale("log")
-            plain(axis)
-            axis.set_minor_formatter("")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
+        plain(axes.xaxis)
+        plain(axes.yaxis)
         axes.set_xlabel(f"measured {as_drawn.axis}")
         axes.set_ylabel("predicted" + (f", {as_drawn.unit}" if as_drawn.unit else ""))
-        canvas.legend(loc="outside lower center", ncols=3, fontsize="small")
+        legend_below(canvas, _WIDTH, *axes.get_legend_handles_labels())
 
     hidden = " Of points that coincide, one is drawn." if len(p) > _MANY else ""
     claimed = f" {percent(level)}" if level is not None else ""
@@ -190,7 +205,7 @@ def predicted_against_measured(
             **{name: listed(values) for name, values in beside.items()},
         },
         draw,
-        6.4,
-        5.2 + 0.18 * ((len(kinds) + len(beside)) // 3),
+        _WIDTH,
+        4.9 + legend_in([*kinds, *beside, "within", "equal"], _WIDTH),
         said,
     )

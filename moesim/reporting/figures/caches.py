@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, listed, percent, shares, thin
+from moesim.reporting.figures.given import F8, Checks, legend_below, legend_in, listed, percent, shares, thin
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -219,7 +219,7 @@ def hits_by_layer(
         shares(axes.yaxis)
         axes.set_xlabel("decoder layer")
         axes.set_ylabel("hits of all accesses")
-        canvas.legend(loc="outside lower center", ncols=min(len(rows), 4), fontsize="small")
+        legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
 
     said = []
     for name, values in rows.items():
@@ -240,6 +240,6 @@ def hits_by_layer(
         {"layer_id": layers.astype(int).tolist(), **{name: listed(values) for name, values in rows.items()}},
         draw,
         7.5,
-        3.1,
+        2.9 + legend_in(list(rows), 7.5),
         f"{'; '.join(said)}.",
     )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, kinds_of, percent, plain, shares
+from moesim.reporting.figures.given import Checks, kinds_of, legend_below, legend_in, percent, plain, shares
 from moesim.reporting.figures.labels import count, shorten
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
@@ -88,7 +88,7 @@ def error_cdf(
             shares(axis)
         axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("rows off by no more")
-        canvas.legend(loc="outside lower center", ncols=min(len(drawn), 2), fontsize="small")
+        legend_below(canvas, 7.0, *axes.get_legend_handles_labels())
 
     said = "; ".join(
         f"{shorten(name)}: median {percent(one.at(0.5))}, p90 {percent(one.at(0.9))}"
@@ -112,7 +112,7 @@ def error_cdf(
         },
         draw,
         7.0,
-        3.6,
+        3.2 + 0.17 * len(drawn),
         f"{said}.",
     )
 
@@ -193,7 +193,7 @@ def signed_errors(
         axes.set_xlabel(shorten(metric, 60))
         axes.set_ylabel("error")
         if groups is not None:
-            canvas.legend(loc="outside lower center", ncols=min(len(kinds), 4), fontsize="small")
+            legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
 
     lost = int((~known).sum())
     beside = "" if noise is None else f" Shaded: {percent(noise)}, between two measurements of the same."
@@ -213,6 +213,6 @@ def signed_errors(
         {"group": names, "x": sizes.tolist(), "error": off.tolist()},
         draw,
         7.5,
-        3.4,
+        3.1 + legend_in(list(kinds), 7.5),
         said,
     )

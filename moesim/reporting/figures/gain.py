@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.labels import check_curves, count, numbers, shorten, time_unit
+from moesim.reporting.figures.labels import (
+    check_curves,
+    columns,
+    count,
+    log_ticks,
+    number,
+    numbers,
+    shorten,
+    time_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,39 +81,40 @@ def gain_by_batch(
 
     def ticks(axes: Axes) -> None:
         axes.set_xscale("log", base=2)
-        few = [tokens[i] for i in np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), 9)).astype(int))]
-        axes.set_xticks(few, [f"{t:g}" for t in few])
+        few = [tokens[i] for i in np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), 6)).astype(int))]
+        axes.set_xticks(few, [number(t) for t in few])
         axes.minorticks_off()
         axes.set_xlabel("tokens per rank and step")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+        from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
         left, right = canvas.subplots(1, 2)
-        for nth, (name, values) in enumerate(drawn.items()):
-            left.plot(tokens, values * scale, markersize=4, label=shorten(names.get(name, name)),
-                      **theme.line(name, nth))  # fmt: skip
+        looks = theme.lines(drawn)
+        for name, values in drawn.items():
+            label = shorten(names.get(name, name))
+            left.plot(tokens, values * scale, markersize=4, label=label, **looks[name])
         ticks(left)
-        left.set_yscale("log")
-        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        left.yaxis.set_minor_formatter(NullFormatter())
+        low, high = left.get_ylim()
+        marks = log_ticks(low, high, most=6) if low > 0 else []
+        if len(marks) > 1:
+            left.set_yscale("log")
+            left.set_yticks(marks)
+            left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            left.yaxis.set_minor_formatter(NullFormatter())
         left.set_ylabel(f"TPOT, {unit}")
         right.axhline(0, color=theme.role["bound"], linewidth=1)
-        for nth, (name, gain) in enumerate(gains.items()):
-            right.plot(tokens, gain, markersize=4, label=f"against {shorten(names.get(name, name), 28)}",
-                       **theme.line(name, nth + 1))  # fmt: skip
-        for nth, (low, high, _) in enumerate(flips):
-            right.axvspan(low, high, color=theme.series[4], alpha=0.25, linewidth=0,
-                          label="" if nth else "break-even lies here")  # fmt: skip
+        for name, gain in gains.items():
+            right.plot(tokens, gain, markersize=4, label=name, **looks[name])
+        for start, end, _ in flips:
+            span = right.axvspan(start, end, color=theme.dim, alpha=0.25, linewidth=0, label="break-even")
         ticks(right)
         right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        right.set_ylabel("speed-up of the plan")
-        low, high = right.get_ylim()
-        right.set_ylim(low, high + 0.35 * (high - low))
-        for axes in (left, right):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize="small", loc="upper left")
+        right.set_ylabel("speed-up of the plan over each")
+        handles, labels = left.get_legend_handles_labels()
+        if flips:
+            handles, labels = [*handles, span], [*labels, "break-even lies here"]
+        canvas.legend(handles, labels, loc="outside lower center", ncols=columns(labels), fontsize="small")
 
     spoken = "".join(
         f" The plan {'becomes' if better else 'stops being'} the fastest between {low:g} and {high:g} tokens "
@@ -133,7 +143,7 @@ def gain_by_batch(
             },
         },
         draw=draw,
-        height_in=3.2,
+        height_in=3.4,
         alt=f"{title}.{spoken or ' The order of the placements is the same at all of them.'}",
     )
 

@@ -15,11 +15,14 @@ from moesim.reporting.figures.labels import number, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Canvas
 
 F8 = npt.NDArray[np.float64]
 
 #: Groups that are told apart.
 _GROUPS = 8
+#: From one end of a logarithmic axis to the other, within which a decade has more than one number.
+_NEAR = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,15 @@ def quantity(name: str) -> Quantity:
 
 
 def plain(axis: Axis) -> None:
-    """Write an axis of numbers without powers of ten, thousands in groups."""
+    """Write an axis of numbers without powers of ten, thousands in groups; once its limits are set."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    if axis.get_scale() == "log" and getattr(axis.get_transform(), "base", 0) == 10:
+        low, high = axis.get_view_interval()
+        axis.set_minor_formatter(NullFormatter())
+        if low > 0 and high < _NEAR * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
 
 def shares(axis: Axis) -> None:
@@ -111,6 +121,28 @@ def percent(share: float) -> str:
     near = min(share, 1 - share)
     places = 1 if near >= 0.01 or near <= 0 else min(int(np.ceil(-np.log10(near) - 1)), 6)
     return f"{100 * share:.{places}f}".rstrip("0").rstrip(".") + " %"
+
+
+def legend_below(canvas: Canvas, width_in: float, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend under the axes, in as many columns as there is room for."""
+    canvas.legend(
+        handles, names, loc="outside lower center", ncols=_columns(names, width_in), fontsize="small"
+    )
+
+
+def legend_in(names: Sequence[str], width_in: float) -> float:
+    """How high that legend is, in inches.
+
+    >>> legend_in(["a"], 7.0) < legend_in(["a quite long name of a run"] * 9, 7.0)
+    True
+    """
+    return 0.1 + 0.17 * -(-len(names) // _columns(names, width_in))
+
+
+def _columns(names: Sequence[str], width_in: float) -> int:
+    # A character of the small font, and the sample beside the name, in inches.
+    each = 0.5 + 0.063 * max(map(len, names), default=0)
+    return max(1, min(len(names), int(width_in / each)))
 
 
 class Checks:

@@ -110,6 +110,23 @@ def check_lengths(**columns: Sized) -> None:
         raise ConfigError([Fault("has this many values", name, n, allowed) for name, n in lengths.items()])
 
 
+def check_loads(**loads: NDArray[np.float64]) -> None:
+    """Refuse loads that are no numbers, or negative.
+
+    Raises
+    ------
+    ConfigError
+        Naming all that hold such, with the first of it.
+    """
+    faults = [
+        Fault("holds what is no load", name, float(values[~(values >= 0) | np.isinf(values)][0]), "0 or more")
+        for name, values in loads.items()
+        if not (np.isfinite(values) & (values >= 0)).all()
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
 def check_curves(curves: Mapping[str, Sized], points: int, what: str) -> None:
     """Refuse curves with other than one value for each of the points.
 

@@ -8,10 +8,21 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import F8, Checks, Quantity, apart, kinds_of, plain, quantity
+from moesim.reporting.figures.given import (
+    F8,
+    Checks,
+    apart,
+    kinds_of,
+    legend_below,
+    plain,
+    quantity,
+)
 from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.limits import limit_line
+from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,16 +30,16 @@ if TYPE_CHECKING:
 
     from moesim.reporting.figures.theme import Theme
 
-#: What is said of a plan: the marker that says it, and the words.
+#: What is said of a plan, in words; it is drawn filled, crossed or hollow.
 STATUS = {
-    "confirmed": ("o", "simulation agrees"),
-    "refuted": ("X", "simulation does not agree"),
-    "": ("D", "not simulated"),
+    "confirmed": "simulation agrees",
+    "refuted": "simulation does not agree",
+    "": "not simulated",
 }
 #: Plans of the front that are numbered, and listed in words.
 _NAMED = 8
 #: From one end of an axis to the other, beyond which it is logarithmic.
-_FAR = 20.0
+_FAR = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +141,24 @@ def pareto_front(
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.add_subplot()
         places = xs * as_x.scale, ys * as_y.scale
-        if limit is not None:
-            _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
+        for values, set_scale in zip(places, (axes.set_xscale, axes.set_yscale), strict=True):
+            if values.min() > 0 and values.max() > _FAR * values.min():
+                set_scale("log")
         stairs = "steps-post" if as_x.less else "steps-pre"
         axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
-        _scales(axes, places, (as_x, as_y))
-        handles = _dots(axes, theme, drawn, places, best)
+        legend = _dots(axes, theme, drawn, places, best)
+        if limit is not None:
+            limit_line(axes, theme, "y", limit * as_y.scale, f"limit {as_y.text(limit)}")
+        for axis, one in ((axes.xaxis, as_x), (axes.yaxis, as_y)):
+            plain(axis)
+            axis.set_label_text(one.axis)
         for nth, i in enumerate(front[:_NAMED], 1):
             at = places[0][i], places[1][i]
             axes.annotate(str(nth), at, xytext=(6, 6), textcoords="offset points", fontsize="small")
-        ncols = min(len(handles), 5)
-        canvas.legend(handles=handles, loc="outside lower center", ncols=ncols, fontsize="small")
+        legend_below(canvas, 7.5, list(legend.values()), list(legend))
 
     listing = "; ".join(
-        f"{nth} {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
+        f"({nth}) {shorten(drawn[i].name, 60)}: {as_x.text(xs[i])}, {as_y.text(ys[i])}"
         for nth, i in enumerate(front[:_NAMED], 1)
     )
     more = f"; and {len(front) - _NAMED} more" if len(front) > _NAMED else ""
@@ -174,67 +189,40 @@ def pareto_front(
     )
 
 
-def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
-    """A promise, across the axes."""
-    axes.axhline(at, color=theme.role["limit"], linestyle=(0, (5, 2)))
-    axes.annotate(
-        words,
-        (1, at),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
-        fontsize="small",
-    )
-
-
-def _scales(axes: Axes, places: tuple[F8, F8], quantities: tuple[Quantity, Quantity]) -> None:
-    """Axes in words, logarithmic where values lie far apart."""
-    both = ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale))
-    for values, one, (axis, set_scale) in zip(places, quantities, both, strict=True):
-        if values.min() > 0 and values.max() > _FAR * values.min():
-            set_scale("log")
-        plain(axis)
-        axis.set_label_text(one.axis)
-
-
 def _dots(
     axes: Axes,
     theme: Theme,
     points: Sequence[PlanPoint],
     places: tuple[F8, F8],
-    best: Any,  # noqa: ANN401
-) -> list[Any]:
-    """Points by status, group and whether they are on the front; and what the legend says of them."""
-    from matplotlib.lines import Line2D
-
+    best: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Points: a marker and a colour for a group, what is inside for a status; and what the legend says."""
     kinds = kinds_of([p.group for p in points])
     nth = {name: i for i, names in enumerate(kinds.values()) for name in names}
     status, group = np.array([p.status for p in points]), np.array([nth[p.group] for p in points])
-    for (how, (marker, _)), which, front in product(STATUS.items(), range(len(kinds)), (False, True)):
+
+    def dots(which: int, how: str, those: Any, **more: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        colour = theme.series[which % len(theme.series)] if which >= 0 else theme.dim
+        inside = colour if how == "confirmed" else "none"
+        looks = {"color": colour, "markerfacecolor": inside, "linestyle": "none", "markersize": 7.0, **more}
+        shape = axes.plot(places[0][those], places[1][those], marker=MARKERS[max(which, 0)], **looks)
+        cross = {**looks, "markersize": 1.6 * looks["markersize"]}
+        return *shape, *(
+            axes.plot(places[0][those], places[1][those], marker="x", **cross) if how == "refuted" else ()
+        )
+
+    for how, which, front in product(STATUS, range(len(kinds)), (False, True)):
         those = np.flatnonzero((status == how) & (group == which) & (best == front))
         those = those[apart(places[0][those], places[1][those])]
-        colour = theme.series[which % len(theme.series)]
-        axes.plot(
-            places[0][those],
-            places[1][those],
-            marker,
-            color=colour,
-            markerfacecolor=colour if how else "none",
-            markersize=7 if front else 5,
-            alpha=1.0 if front else 0.4,
-            zorder=3 if front else 2,
-        )
+        if len(those):
+            looks = {"zorder": 3} if front else {"zorder": 2, "markersize": 5.0, "alpha": 0.45}
+            dots(which, how, those, **looks)
     chosen = [i for i, p in enumerate(points) if p.chosen]
     ring: dict[str, Any] = {"marker": "o", "color": theme.ink, "markerfacecolor": "none", "linestyle": "none"}
-    axes.plot(places[0][chosen], places[1][chosen], markersize=14, zorder=4, **ring)
-    handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=theme.dim,
-               markerfacecolor=theme.dim if how else "none", label=words)
-        for how, (marker, words) in STATUS.items() if (status == how).any()
-    ]  # fmt: skip
-    for i, name in enumerate(kinds if len(kinds) > 1 else ()):
-        colour = theme.series[i % len(theme.series)]
-        handles.append(Line2D([], [], linewidth=5, color=colour, label=shorten(name or "other")))
-    return handles + ([Line2D([], [], markersize=11, label="chosen", **ring)] if chosen else [])
+    legend: dict[str, Any] = {
+        words: dots(-1, how, []) for how, words in STATUS.items() if (status == how).any()
+    }
+    for which, name in enumerate(kinds if len(kinds) > 1 else ()):
+        legend[shorten(name or "other")] = dots(which, "confirmed", [])
+    circle = axes.plot(places[0][chosen], places[1][chosen], markersize=14, zorder=4, **ring)
+    return legend | ({"chosen": axes.plot([], [], markersize=10, **ring)[0]} if circle and chosen else {})

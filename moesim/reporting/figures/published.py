@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, percent
+from moesim.reporting.figures.given import Checks, legend_below, percent
 from moesim.reporting.figures.labels import count, shorten
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def ratio_histogram(
         _ratios(axes)
         axes.set_xlabel("ours over published")
         axes.set_ylabel("rows")
-        canvas.legend(loc="outside lower center", ncols=4, fontsize="small")
+        legend_below(canvas, 7.5, *axes.get_legend_handles_labels())
 
     counts = _counts(known)
     inside = np.mean([abs((row.ratio or 0.0) - 1.0) <= tolerance for row in known])
@@ -255,7 +255,7 @@ def _legend(canvas: Canvas, theme: Theme, rows: Sequence[ScoreRow]) -> None:
         for verdict, (marker, nth) in VERDICTS.items()
         if (n := sum(row.verdict == verdict for row in rows))
     ]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=4, fontsize="small")
+    legend_below(canvas, 7.5, handles, [str(handle.get_label()) for handle in handles])
 
 
 def _ratios(axes: Axes) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moesim.reporting.figures.figure import Figure
-from moesim.reporting.figures.given import Checks, quantity
+from moesim.reporting.figures.given import Checks, legend_below, quantity
 from moesim.reporting.figures.labels import count, shorten
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def sensitivity_tornado(
         axes.set_xlabel(as_drawn.axis)
         handles, names = axes.get_legend_handles_labels()
         if len(names) > 1:
-            canvas.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
+            legend_below(canvas, 8.0, handles, names)
 
     first = shown[0]
     most = ", ".join(

@@ -7,7 +7,9 @@ so that it follows the reader's scheme and prints on white.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -113,8 +115,23 @@ class Theme:
         """
         if name == "bound":
             return {"color": self.role["bound"], "marker": "", "linestyle": "--"}
-        place = _ROLES.get(name, nth) % len(self.series)
+        return self._at(_ROLES.get(name, nth) % len(self.series))
+
+    def _at(self, place: int) -> dict[str, Any]:
         return {"color": self.series[place], "marker": MARKERS[place], "linestyle": LINES[place]}
+
+    def lines(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Looks of curves in one figure: of their roles, and for the others the first that are free.
+
+        >>> looks = PRINT.lines(["lru", "before", "lfu"])
+        >>> [PRINT.series.index(look["color"]) for look in looks.values()]
+        [0, 1, 2]
+        """
+        curves = dict.fromkeys(names)
+        owner = {_ROLES[name]: name for name in reversed(curves) if name in _ROLES}
+        free = cycle([nth for nth in range(len(self.series)) if nth not in owner] or [0])
+        settled = {*owner.values(), "bound"}
+        return {name: self.line(name) if name in settled else self._at(next(free)) for name in curves}
 
     @property
     def variables(self) -> dict[str, str]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from moesim.reporting.figures.theme import Theme
 
 _OTHER = "other operations"
+#: Rows of a figure; more are left out, and it says so.
+_MOST_ROWS = 60
 #: Operations with a colour of their own.
 _NAMED = len(HATCHES)
 #: Below zero, and why.
@@ -71,6 +73,7 @@ def time_breakdown(
     kept = [{op: s for op, s in part.items() if math.isfinite(s)} for part in parts]
     totals = [sum(part.values()) for part in kept] if totals_s is None else list(totals_s)
     check_lengths(parts=parts, labels=labels, totals_s=totals)
+    bars, kept, totals, labels = len(parts), kept[:_MOST_ROWS], totals[:_MOST_ROWS], labels[:_MOST_ROWS]
     order: dict[str, float] = {}
     for part in kept:
         for op, seconds in part.items():
@@ -112,11 +115,12 @@ def time_breakdown(
         axes.set_xlabel(f"{metric}, {unit}")
         canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
 
-    lost = sum(len(part) for part in parts) - sum(len(part) for part in kept)
+    lost = sum(len(part) for part in parts[:_MOST_ROWS]) - sum(len(part) for part in kept)
     notes = ["'expert_imbalance' is waiting for the slowest rank."] if "expert_imbalance" in order else []
     notes += ["'calibration' is what measured runs take beyond physics."] if "calibration" in order else []
     notes += [f"Left of zero: {' and '.join(_HIDDEN.get(op, op) for op in sorted(below))}."] if below else []
     notes += [f"Left out: {count(lost, 'part')} without a number."] if lost else []
+    notes += [f"The first {_MOST_ROWS} of {bars}."] if bars > _MOST_ROWS else []
     most = [max(part, key=lambda op: part[op], default="nothing") for part in kept]
     spoken = "; ".join(
         f"{label}: {number(total * scale)} {unit}, most of it {op}"
@@ -132,7 +136,7 @@ def time_breakdown(
         caption=" ".join([f"{metric[:1].upper()}{metric[1:]} by operation.", *notes]),
         metric=metric,
         unit=unit,
-        n=n or count(len(kept), "prediction"),
+        n=n or count(bars, "prediction"),
         seed=seed,
         data={
             "label": [row[0] for row in rows],
@@ -145,12 +149,8 @@ def time_breakdown(
     )
 
 
-#: Panels of `bounds_and_intervals`: metric, what it is called, whether it is a time.
-_PANELS = (
-    ("ttft_s", "TTFT", True),
-    ("tpot_s", "TPOT", True),
-    ("output_throughput", "output tokens/s", False),
-)
+#: Panels of `bounds_and_intervals`: metric, and what it is called.
+_PANELS = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("output_throughput", "output throughput"))
 
 
 def bounds_and_intervals(
@@ -192,20 +192,27 @@ def bounds_and_intervals(
     [('tpot_s', 0.02), ('tpot_s', 0.01), ('tpot_s', 0.015), ('tpot_s', 0.03)]
     """
     check_lengths(values=values, labels=labels, bounds=bounds, intervals=intervals)
+    rows_given, values, labels = len(values), values[:_MOST_ROWS], labels[:_MOST_ROWS]
+    bounds, intervals = bounds[:_MOST_ROWS], intervals[:_MOST_ROWS]
     data: dict[str, list[float | str | None]] = {
         name: [] for name in ("label", "metric", "value", "bound", "low", "high")
     }
     for label, value, bound, interval in zip(labels, values, bounds, intervals, strict=True):
-        for metric, _, _ in _PANELS:
+        for metric, _ in _PANELS:
             low, high = (interval or {}).get(metric) or (None, None)
             found = (label, metric, value.get(metric), bound.get(metric), low, high)
             for column, cell in zip(data.values(), found, strict=True):
                 column.append(cell)
 
+    def columns_of(nth: int) -> list[np.ndarray]:
+        return [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
+
+    units = [*(time_unit(np.concatenate(columns_of(nth))) for nth in (0, 1)), (1.0, "tokens/s")]
+
     def panel(axes: Axes, nth: int, theme: Theme) -> None:
-        _, title, is_time = _PANELS[nth]
-        found = [numbers(data[name][nth :: len(_PANELS)]) for name in ("value", "bound", "low", "high")]
-        scale, unit = time_unit(np.concatenate(found)) if is_time else (1.0, "")
+        _, title = _PANELS[nth]
+        found = columns_of(nth)
+        scale, unit = units[nth]
         rows = np.arange(len(values))[::-1]
         for row, value, bound, low, high in zip(rows, *(column * scale for column in found), strict=True):
             if low <= high:
@@ -219,11 +226,11 @@ def bounds_and_intervals(
             axes.plot(value, row, "o", color=theme.role["after"], markersize=6, label="predicted")
             axes.annotate(number(value), (value, row), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize="small")  # fmt: skip
-        _scale(axes, np.concatenate(found) * scale, short=not is_time)
+        _scale(axes, np.concatenate(found) * scale)
         axes.set_ylim(-0.6, len(values) - 0.3)
         axes.set_yticks(rows, [shorten(label) for label in labels])
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"{title}, {unit}" if unit else title)
+        axes.set_xlabel(f"{title}, {unit}")
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         found = canvas.subplots(1, len(_PANELS), sharey=True)
@@ -241,6 +248,7 @@ def bounds_and_intervals(
         f"Mean TTFT and TPOT, and output throughput of the deployment.{bar} The bar across is the limit "
         "that no schedule on this hardware beats: a lower limit of times, an upper limit of throughput. Axes "
         "are logarithmic where values lie far apart."
+        + (f" The first {_MOST_ROWS} of {rows_given}." if rows_given > _MOST_ROWS else "")
     )
     spoken = "; ".join(
         f"{label}: TTFT {number(1e3 * value.get('ttft_s', math.nan))} ms, TPOT "
@@ -253,8 +261,8 @@ def bounds_and_intervals(
         title=title,
         caption=caption,
         metric="TTFT, TPOT, output throughput",
-        unit="ms, ms, tokens/s",
-        n=n or count(len(values), "prediction"),
+        unit=", ".join(unit for _, unit in units),
+        n=n or count(rows_given, "prediction"),
         seed=seed,
         data=data,
         draw=draw,
@@ -263,7 +271,7 @@ def bounds_and_intervals(
     )
 
 
-def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
+def _scale(axes: Axes, values: np.ndarray) -> None:
     """An axis that holds all values: logarithmic where they lie far apart."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -277,4 +285,4 @@ def _scale(axes: Axes, values: np.ndarray, *, short: bool) -> None:
     else:
         axes.set_xlim(0, high * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(sep="") if short else StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if high >= 1e4 else StrMethodFormatter("{x:,g}"))

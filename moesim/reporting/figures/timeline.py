@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 
 #: Slices that are drawn one by one, tracks that have a lane, slices that may have room for a name.
 _MOST_SLICES, _MOST_TRACKS, _MOST_NAMES = 1000, 40, 300
+#: Thin is what is shorter than this part of the whole.
+_WIDEST_THIN = 100
 #: Steps of all outlines together, where there are more slices; and stretches of time at least.
 _MOST_STEPS, _FEWEST = 4000, 24
 _OTHER = "other"
@@ -55,8 +57,32 @@ class Slice:
     kind: str = ""
 
 
+class Ran(Protocol):
+    """What has the fields of a `Slice`, as those of `moesim.prediction.step_timeline` have."""
+
+    @property
+    def track(self) -> str:
+        """The lane."""
+
+    @property
+    def name(self) -> str:
+        """What ran."""
+
+    @property
+    def start_s(self) -> float:
+        """When it began."""
+
+    @property
+    def seconds(self) -> float:
+        """For how long."""
+
+    @property
+    def kind(self) -> str:
+        """What gives it its colour."""
+
+
 def timeline(
-    slices: Sequence[Slice],
+    slices: Sequence[Ran],
     *,
     title: str = "What ran when",
     metric: str = "time",
@@ -84,7 +110,7 @@ def timeline(
         raise ConfigError(Fault("takes no time", "slices", allowed="one slice of some length at least"))
     tracks = list(dict.fromkeys(s.track for s in timed))
     lanes = {track: nth for nth, track in enumerate(tracks[:_MOST_TRACKS])}
-    seen = [replace(s, kind=s.kind or s.name) for s in timed if s.track in lanes]
+    seen = [Slice(s.track, s.name, s.start_s, s.seconds, s.kind or s.name) for s in timed if s.track in lanes]
     seen, kinds = _grouped(seen)
     start, end = min(s.start_s for s in seen), max(s.start_s + s.seconds for s in seen)
     outlines = len({(s.track, s.kind) for s in seen})
@@ -104,17 +130,17 @@ def timeline(
         if dense:
             _stacks(axes, drawn, lanes, edges, scale, looks)
         else:
-            for kind, look in looks.items():
-                bars = [s for s in drawn if s.kind == kind]
-                axes.barh([lanes[s.track] for s in bars], [s.seconds * scale for s in bars], 0.8,
-                          left=[s.start_s * scale for s in bars], linewidth=0.4, **look)  # fmt: skip
+            _bars(axes, drawn, lanes, scale, (end - start) / _WIDEST_THIN, looks)
             _names(axes, drawn, lanes, scale, looks)
         axes.set_yticks(list(lanes.values()), [shorten(track, 28) for track in lanes])
         axes.set_ylim(len(lanes) - 0.4, -0.6)
         axes.set_xlim(start * scale, end * scale)
         axes.set_xlabel(f"{metric}, {unit}")
         axes.grid(False, axis="y")
-        canvas.legend(loc="outside lower center", ncols=wide, fontsize="small")
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        canvas.legend(
+            list(named.values()), list(named), loc="outside lower center", ncols=wide, fontsize="small"
+        )
 
     busy = dict.fromkeys(lanes, 0.0)
     for s in seen:
@@ -192,6 +218,26 @@ def _since(moments: Array, edges: Array) -> Array:
     return np.asarray(past * (edges - edges[0]) - sums[past])
 
 
+def _bars(
+    axes: Axes,
+    slices: Sequence[Slice],
+    lanes: Mapping[str, int],
+    scale: float,
+    thin_s: float,
+    looks: Mapping[str, dict[str, Any]],
+) -> None:
+    """A bar for each slice; where it is thin, lines across it would hide its colour."""
+    for kind, look in looks.items():
+        of = [s for s in slices if s.kind == kind]
+        for some, style in (
+            ([s for s in of if s.seconds > thin_s], look | {"linewidth": 0.4}),
+            ([s for s in of if s.seconds <= thin_s], look | {"linewidth": 0, "hatch": ""}),
+        ):
+            if some:
+                widths, lefts = ([getattr(s, name) * scale for s in some] for name in ("seconds", "start_s"))
+                axes.barh([lanes[s.track] for s in some], widths, 0.8, left=lefts, **style)
+
+
 def _stacks(
     axes: Axes,
     stretches: Sequence[Slice],
@@ -231,7 +277,7 @@ def _names(
     texts = []
     for s in longest:
         look = looks[s.kind]
-        box = {"facecolor": look["color"], "edgecolor": "none", "pad": 0.6}
+        box = {"facecolor": look["color"], "edgecolor": "none", "pad": 1.5}
         middle = (s.start_s + s.seconds / 2) * scale
         text = axes.text(middle, lanes[s.track], shorten(s.name, 40), ha="center", va="center_baseline",
                          fontsize="x-small", color=look["edgecolor"], clip_on=True, bbox=box)  # fmt: skip

@@ -40,9 +40,10 @@ export function spoken(answer) {
 
 /** Draw an answer. `take` is told changes that a suggestion asks for. */
 export function drawAnswer(answer, catalogue, take) {
+  document.title = `${answer.scenario.model} on ${answer.scenario.hardware}: moesim, what if?`;
   const metrics = metricsOf(answer);
   drawVerdict(answer, metrics, catalogue, take);
-  redraw(byId("metrics"), metrics.map((m) => card(m)), key());
+  redraw(byId("metrics"), metrics.map((m) => card(m)), key(metrics.some((m) => m.limit !== null)));
   redraw(byId("strip"), metrics.slice(0, 3).map((m) => el("span", {}, el("small", {}, m.key === "throughput" ? "tokens/s" : m.label), " ", el("b", {}, m.key === "throughput" ? bare(m, m.value) : shown(m)))));
   drawLimits(answer);
   drawMemory(answer);
@@ -66,10 +67,10 @@ const offers = (suggestions, take) =>
     suggestions.map(({ change, message }, k) => el("button", { type: "button", class: "chip", "data-key": `offer-${k}`, onclick: () => take(change) }, message)));
 
 /** What the marks of the bars mean. */
-const key = () =>
-  el("p", { class: "key" }, [["value", "predicted"], ["interval", "90 % interval"], ["bound", "bound: no schedule beats it"], ["limit", "limit"]].map(([kind, text]) => {
+const key = (limited) =>
+  el("p", { class: "key" }, Object.entries({ value: "predicted", interval: "90 % interval", bound: "bound: no schedule beats it", ...(limited && { limit: "limit" }) }).map(([kind, text]) => {
     const domain = [1, 100];
-    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, bare: true, text: "" }), text);
+    return el("span", {}, intervalBar({ value: null, interval: null, bound: null, limit: null, [kind]: kind === "interval" ? [4, 25] : 10, domain, small: true, axis: false, text: "" }), text);
   }));
 
 function card(m) {

@@ -25,6 +25,7 @@ async function send(path, options) {
     throw new Gone("the server does not answer");
   }
   if (response.ok) return response;
+  if (response.status === 503) throw new Gone("the server is busy");
   let body = {};
   try {
     body = await response.json();

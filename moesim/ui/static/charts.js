@@ -35,13 +35,13 @@ export function rungs(values) {
 export const logAt = (x, [low, high]) => Math.min(1, Math.max(0, Math.log(x / low) / Math.log(high / low)));
 
 /** One value with its interval, its bound and its limit on a logarithmic scale; each has a shape of its own. */
-export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, bare = false }) {
+export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, axis = true }) {
   const height = small ? 14 : 34;
   const middle = small ? 7 : 11;
   const x = (v) => `${2 + 96 * logAt(v, domain)}%`;
   const wide = (a, b) => `${Math.max(0.5, 96 * (logAt(b, domain) - logAt(a, domain)))}%`;
-  const marks = bare ? [] : [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })];
-  for (let d = domain[0]; !bare && d <= domain[1] * 1.001; d *= 10) {
+  const marks = axis ? [svg("line", { class: "axis", x1: "2%", x2: "98%", y1: middle, y2: middle })] : [];
+  for (let d = domain[0]; axis && d <= domain[1] * 1.001; d *= 10) {
     marks.push(svg("line", { class: "axis", x1: x(d), x2: x(d), y1: middle - 3, y2: middle + 3 }));
   }
   if (interval) marks.push(svg("rect", { class: "interval", x: x(interval[0]), width: wide(interval[0], interval[1]), y: middle - 4, height: 8, rx: 2 }));
@@ -73,16 +73,16 @@ export function stackedBar(parts, text, height = 30) {
   return svg("svg", { class: "stack", width: "100%", height, role: "img", "aria-label": text }, marks);
 }
 
-const MARKS = {
-  circle: (x, y, r) => svg("circle", { cx: x, cy: y, r }),
-  square: (x, y, r) => svg("rect", { x: x - r, y: y - r, width: 2 * r, height: 2 * r }),
-  up: (x, y, r) => svg("path", { d: `M${x - r},${y + r}L${x},${y - r}L${x + r},${y + r}Z` }),
-  down: (x, y, r) => svg("path", { d: `M${x - r},${y - r}L${x},${y + r}L${x + r},${y - r}Z` }),
-  diamond: (x, y, r) => svg("path", { d: `M${x - r},${y}L${x},${y - r}L${x + r},${y}L${x},${y + r}Z` }),
-  bar: (x, y, r) => svg("rect", { x: x - r, y: y - r / 2, width: 2 * r, height: r }),
-};
-const SHAPES = Object.keys(MARKS);
-export const shape = (k, x, y, r) => MARKS[SHAPES[k % SHAPES.length]](x, y, r);
+// Marks as outlines, so that all marks of a curve are one path; each curve has a shape of its own.
+const MARKS = [
+  (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0Z`,
+  (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}Z`,
+  (x, y, r) => `M${x - r},${y + r}L${x},${y - r}L${x + r},${y + r}Z`,
+  (x, y, r) => `M${x - r},${y - r}L${x},${y + r}L${x + r},${y - r}Z`,
+  (x, y, r) => `M${x - r},${y}L${x},${y - r}L${x + r},${y}L${x},${y + r}Z`,
+  (x, y, r) => `M${x - r},${y - r / 2}h${2 * r}v${r}h${-2 * r}Z`,
+];
+const outline = (k, points, r) => points.map((p) => MARKS[k % MARKS.length](Number(p.x.toFixed(1)), Number(p.y.toFixed(1)), r)).join("");
 
 /** Round numbers in a domain, as many as are easily read. */
 function ticks([low, high], most) {
@@ -153,14 +153,13 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     const names = [];
     // The current curve is drawn last, above the others.
     for (const [k, curve] of [...draw.curves.entries()].reverse()) {
-      const inner = [];
-      const line = curve.points.map((p, i) => `${i ? "L" : "M"}${X(p.x).toFixed(1)},${Y(p.y).toFixed(1)}`).join("");
-      if (line) inner.push(svg("path", { class: "line", d: line }));
-      for (const p of curve.points) {
-        const spot = svg("g", { class: `point${p.faint ? " faint" : ""}${p.current ? " current" : ""}` }, shape(k, X(p.x), Y(p.y), p.current ? 6 : 3.5));
-        inner.push(spot);
-        places.push({ x: X(p.x), y: Y(p.y), curve: k, point: p });
-      }
+      const spots = curve.points.map((point) => ({ x: X(point.x), y: Y(point.y), curve: k, point }));
+      places.push(...spots);
+      const kinds = [["point", (p) => !p.faint && !p.current, 3.5], ["point faint", (p) => p.faint && !p.current, 3.5], ["point current", (p) => p.current, 6]];
+      const inner = [
+        svg("path", { class: "line", d: spots.map((p, i) => `${i ? "L" : "M"}${p.x.toFixed(1)},${p.y.toFixed(1)}`).join("") }),
+        ...kinds.map(([name, of, r]) => svg("path", { class: name, d: outline(k, spots.filter((p) => of(p.point)), r) })),
+      ];
       const end = curve.points.at(-1);
       if (end && curve.name) names.push({ x: Math.min(X(end.x) + 7, width - right - 7 * curve.name.length), y: Math.max(top - 2, Y(end.y) - 7), text: curve.name });
       marks.push(svg("g", { class: `curve ${curve.slot}` }, inner));

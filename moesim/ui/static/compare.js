@@ -2,8 +2,9 @@
 
 import { decades, intervalBar } from "./charts.js";
 import { byId, el, redraw } from "./dom.js";
-import { compared, judged, metricsOf, shown, span } from "./metrics.js";
+import { bare, compared, judged, metricsOf, shown, span } from "./metrics.js";
 import { FIELDS, MOST_PINS, differing } from "./state.js";
+import { digits } from "./units.js";
 
 const NAMES = {
   input_len: "input tokens", output_len: "output tokens", request_rate: "requests/s", kv_cache_dtype: "KV cache", dtype: "weights",
@@ -36,9 +37,10 @@ function head(pin, act) {
   });
   return el("th", { scope: "col", class: "pin" },
     el("div", { class: "tag" },
-      el("span", { class: `letter ${slotOf(pin.label)}` }, pin.label), name,
+      el("span", { class: `letter ${slotOf(pin.label)}` }, pin.label),
       el("button", { type: "button", class: "small", "data-key": `take-${pin.label}`, "aria-label": `Take scenario ${pin.label}`, title: "Make it the current scenario", onclick: () => act.take(pin.label) }, "Take"),
-      el("button", { type: "button", class: "small", "data-key": `unpin-${pin.label}`, "aria-label": `Remove scenario ${pin.label}`, title: "Remove", onclick: () => act.unpin(pin.label) }, "×")));
+      el("button", { type: "button", class: "small", "data-key": `unpin-${pin.label}`, "aria-label": `Remove scenario ${pin.label}`, title: "Remove", onclick: () => act.unpin(pin.label) }, "×")),
+    name);
 }
 
 function table(state, answers, catalogue, act) {
@@ -59,14 +61,14 @@ function table(state, answers, catalogue, act) {
 
 function row(kind, columns, cells, answers) {
   const domain = decades(cells.flatMap((m) => (m ? [m.value, m.bound, ...(m.interval ?? [])] : [])));
-  return el("tr", { "data-metric": kind.key }, el("th", { scope: "row", title: kind.title }, kind.label),
+  return el("tr", { "data-metric": kind.key }, el("th", { scope: "row", title: kind.title }, kind.label, kind.unit && el("small", {}, ` ${kind.unit}`)),
     cells.map((m, c) => {
       if (!m) return el("td", { class: "dim" }, answers.has(columns[c].label) ? "–" : "...");
       if (m.value === null) return el("td", { class: "dim" }, answers.get(columns[c].label)?.feasible === false ? "not possible" : m.missing ?? "–");
       const against = c && cells[0] ? compared(cells[0], m) : null;
       const verdict = judged(m);
       return el("td", {},
-        el("div", { class: "value" }, el("b", {}, shown(m)), verdict && el("span", { class: "mark", title: verdict.text }, verdict.met ? " ✓" : " ✗")),
+        el("div", { class: "value" }, el("b", {}, bare(m, m.value)), verdict && el("span", { class: "mark", title: verdict.text }, verdict.met ? " ✓" : " ✗")),
         intervalBar({ ...m, domain, small: true, format: () => "", text: `${shown(m)}${m.interval ? `, 90 % interval ${span(m)}` : ""}` }),
         against && el("div", { class: `against ${against.decided ? (against.better ? "better" : "worse") : "open"}` },
           against.text === "equal" ? "equal" : `current: ${against.text}`, !against.decided && el("span", {}, "intervals overlap: not decided")));
@@ -76,5 +78,5 @@ function row(kind, columns, cells, answers) {
 function text(field, value, catalogue) {
   if (value === null) return "none";
   if (field === "trace") return catalogue.traces.find((t) => t.id === value)?.name ?? String(value);
-  return FIELDS[field] === "whole" ? value.toLocaleString("en-GB") : String(value);
+  return FIELDS[field] === "whole" ? digits(value, 12) : String(value);
 }

@@ -110,7 +110,7 @@ export function controls(form, catalogue, change, askTrace) {
 
   const kinds = [...new Set(catalogue.hardware.map((h) => h.kind ?? ""))];
   const machines = kinds.map((kind) => [kind, catalogue.hardware.filter((h) => (h.kind ?? "") === kind).map((h) => [h.name, h.title || h.name])]);
-  const models = [["", catalogue.models.map((m) => [m.name, m.title || m.name])]];
+  const models = [["", catalogue.models.filter((m) => m.predicted !== false).map((m) => [m.name, m.title || m.name])]];
   const model = () => catalogue.models.find((m) => m.name === scenario.model);
   const numbers = (values) => [["", values.map((n) => [String(n), String(n)])]];
   const options = {

@@ -95,7 +95,6 @@ export function drawLayouts(found, scenario, take) {
   const asked = scenario.ttft_limit_ms !== null || scenario.tpot_limit_ms !== null;
   const fine = (r) => within(r.ttft_s, scenario.ttft_limit_ms) && within(r.tpot_s, scenario.tpot_limit_ms);
   const here = (r) => ["tp", "pp", "dp", "ep"].every((f) => r[f] === scenario[f]);
-  byId("layouts").classList.toggle("old", !found.done);
   redraw(byId("layouts"),
     el("h2", { id: "layouts-h" }, `Other layouts of the same ${scenario.tp * scenario.pp * scenario.dp} devices`),
     el("p", { class: "dim" }, counted(rows, found.done)),

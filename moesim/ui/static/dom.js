@@ -29,11 +29,13 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Put `children` in the place of what is there, and focus back where it was (by `data-key`). */
+/** Put `children` in the place of what is there, and focus back where it was (by `data-key`), or near it. */
 export function redraw(node, ...children) {
   const key = node.contains(document.activeElement) ? document.activeElement.dataset?.key : null;
   node.replaceChildren(...children.flat(Infinity).filter(Boolean));
-  if (key) node.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  if (!key) return;
+  const again = node.querySelector(`[data-key="${CSS.escape(key)}"]:enabled, summary[data-key="${CSS.escape(key)}"]`);
+  (again ?? node.querySelector('[tabindex="0"], button:enabled'))?.focus({ preventScroll: true });
 }
 
 /** Put `text` on the clipboard; the old way where the new one is not allowed. Resolves to whether it worked. */

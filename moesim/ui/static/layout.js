@@ -47,10 +47,9 @@ export function epOptions(model, tp, dp, redundant = 0) {
   const stage = tp * dp;
   const slots = (model?.num_experts ?? 0) + redundant;
   const width = model?.expert_width;
-  const options = divisors(stage).filter(
+  return divisors(stage).filter(
     (n) => (n === 1 || (model?.moe !== false && slots % n === 0)) && (!width || width % (stage / n) === 0),
   );
-  return options.length ? options : [1];
 }
 
 /** Whether the layout of a scenario can be laid out on its devices, as far as the catalogue tells. */
@@ -86,8 +85,30 @@ export function repaired(before, scenario, changed, catalogue) {
   const room = dpOptions(devices, tp, pp);
   const dp = changed === "dp" || !full ? nearest(room, scenario.dp) : room.at(-1);
   const among = epOptions(model, tp, dp, scenario.redundant);
+  if (!among.length) return { ...scenario, ...searched(scenario, changed, catalogue) };
   const ep = changed !== "ep" && spread ? among.at(-1) : nearest(among, scenario.ep);
   return { ...scenario, tp, pp, dp, ep };
+}
+
+/** Of all layouts on most devices the nearest, where going degree by degree finds none. */
+function searched(scenario, changed, catalogue) {
+  const model = catalogue.models.find((m) => m.name === scenario.model);
+  const devices = devicesOf(scenario, catalogue);
+  const far = (at) =>
+    Object.entries(at).reduce((sum, [name, n]) => sum + (name === changed ? 8 : 1) * Math.abs(Math.log2(n / scenario[name])), 0) -
+    4 * Math.log2(at.tp * at.pp * at.dp);
+  let best = { tp: 1, pp: 1, dp: 1, ep: 1 };
+  for (const tp of tpOptions(model, devices)) {
+    for (const pp of ppOptions(model, devices, tp)) {
+      for (const dp of dpOptions(devices, tp, pp)) {
+        for (const ep of epOptions(model, tp, dp, scenario.redundant)) {
+          const one = { tp, pp, dp, ep };
+          if (far(one) < far(best)) best = one;
+        }
+      }
+    }
+  }
+  return best;
 }
 
 /** Layouts people ask for by name, on all devices; those that cannot be laid out are left out. */

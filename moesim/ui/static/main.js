@@ -19,6 +19,7 @@ let form;
 let last = { field: "", at: 0 };
 let depth = 0;
 let quiet;
+let resting;
 let asking = 0;
 let others = { control: null, layouts: [], done: false };
 
@@ -40,6 +41,8 @@ const asker = new Asker({
   onrefused(error, asked) {
     notice("gone", "");
     form.clear();
+    // A server that was started anew knows neither this page nor its token.
+    if (error.status === 401 || error.status === 403) notice("anew", "“moesim ui” was started anew: reload this page. The link keeps everything.");
     form.fault(error.faults.length ? error.faults : [{ message: error.message }]);
     drawRefused(error, (changes) => change(changes, true));
     byId("answer").classList.add("stale");
@@ -69,8 +72,10 @@ function draw() {
   const body = answers.get("");
   byId("answer").classList.remove("stale");
   drawAnswer(body, catalogue, (changes) => change(changes, true));
-  drawTake(body, () => ({ state, answers }));
   drawKept();
+  // What is read and pressed only when the slider rests waits for that.
+  clearTimeout(resting);
+  resting = setTimeout(() => drawTake(answers.get(""), () => ({ state, answers })), document.body.dataset.answered ? 120 : 0);
 }
 
 /** What pins change too. */
@@ -129,16 +134,17 @@ const acts = {
   take: (label) => put(taken(state, label)),
 };
 
-/** Ask for other layouts once the slider rests; those of before stay, faint, until then. */
+/** Ask for other layouts once the slider rests; those of before stay until then. */
 function askOthers(scenario) {
   others.control?.abort();
   const control = new AbortController();
   others = { ...others, control, done: false };
   const show = () => drawLayouts(others, scenario, (changes) => change(changes, true));
-  show();
   setTimeout(async () => {
+    if (control.signal.aborted) return;
+    show();
     try {
-      if (!control.signal.aborted) await alternatives(scenario, control.signal, (layouts, done) => {
+      await alternatives(scenario, control.signal, (layouts, done) => {
         others = { control, layouts, done };
         show();
       });
@@ -188,7 +194,6 @@ function follow() {
 }
 
 async function start() {
-  themes(byId("theme"));
   try {
     catalogue = await readCatalogue();
   } catch (error) {
@@ -216,4 +221,5 @@ async function start() {
   });
 }
 
+themes(byId("theme"));
 start();

@@ -1,6 +1,6 @@
 // What an answer says, metric by metric, and how surely limits are met. Pure.
 
-import { bytes, joined, money, percent, rate, thousands, time } from "./units.js";
+import { bytes, digits, joined, money, percent, rate, thousands, time } from "./units.js";
 
 const turned = (pair, by) => (pair ? [by / pair[1], by / pair[0]] : null);
 
@@ -27,17 +27,17 @@ export function metricsOf(answer) {
       value: p?.tpot_s, interval: interval.tpot_s, bound: p?.bounds?.tpot_s, meets: answer.meets?.tpot, limit: limit(answer.scenario.tpot_limit_ms),
     },
     {
-      key: "throughput", label: "Throughput", title: "output tokens per second of the whole deployment", lower: false, format: rate, bare: thousands,
+      key: "throughput", label: "Throughput", title: "output tokens per second of the whole deployment", lower: false, format: rate, bare: thousands, unit: "tokens/s",
       value: p?.output_throughput, interval: interval.output_throughput, bound,
     },
     {
-      key: "device", label: "Per device", title: "output tokens per second and device", lower: false, format: rate, bare: thousands,
+      key: "device", label: "Per device", title: "output tokens per second and device", lower: false, format: rate, bare: thousands, unit: "tokens/s",
       value: p?.output_throughput_per_device, interval: interval.output_throughput_per_device, bound: bound ? bound / devices : null,
     },
     {
-      key: "cost", label: "Cost per million", title: "price of a million output tokens", lower: true, format: money, bare: (v) => [money(v)[0], ""],
+      key: "cost", label: "Cost per million", title: "price of a million output tokens", lower: true, format: money, bare: (v) => [money(v)[0], ""], unit: "USD",
       value: usd, interval: worth ? turned(interval.output_throughput, worth) : null, bound: worth && bound ? worth / bound : null,
-      missing: p && !usd ? "no price of this hardware is known" : null,
+      missing: p && !usd ? "no price known" : null,
     },
   ].map((m) => ({ ...m, value: m.value ?? null, interval: m.interval ?? null, bound: m.bound ?? null, limit: m.limit ?? null }));
 }
@@ -70,7 +70,7 @@ export function compared(one, other) {
   const ratio = one.value / other.value;
   if (Math.abs(ratio - 1) < 5e-4) return { better: false, decided: true, text: "equal" };
   const [less, more, as] = CHANGES[one.key === "cost" ? "cost" : one.lower ? "time" : "rate"];
-  const text = ratio < 1 ? `${percent(1 - ratio)} ${less}` : ratio < 2 ? `${percent(ratio - 1)} ${more}` : `${ratio.toPrecision(2)} × ${as}`;
+  const text = ratio < 1 ? `${percent(1 - ratio)} ${less}` : ratio < 2 ? `${percent(ratio - 1)} ${more}` : `${digits(ratio, 2)} × ${as}`;
   const [a, b] = [one.interval, other.interval];
   return { better: ratio < 1 === one.lower, decided: Boolean(a && b && (a[1] < b[0] || b[1] < a[0])), text };
 }

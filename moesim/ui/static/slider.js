@@ -4,6 +4,10 @@ import { el } from "./dom.js";
 import { digits } from "./units.js";
 
 const STEPS = 1000;
+// Which way a key leads, and by how many steps.
+const KEYS = {
+  ArrowUp: [true, 1], ArrowRight: [true, 1], ArrowDown: [false, 1], ArrowLeft: [false, 1], PageUp: [true, 4], PageDown: [false, 4],
+};
 
 /** Where `value` lies from 0 to 1. */
 export function position(value, { min, max, scale }) {
@@ -67,10 +71,8 @@ export function slider({ id, label, unit, bare = false, onvalue }) {
   };
   bar.addEventListener("input", () => moved(false));
   bar.addEventListener("change", () => moved(true));
-  bar.addEventListener("keydown", (event) => {
-    const many = { PageUp: [true, 4], PageDown: [false, 4], ArrowUp: [true, 1], ArrowRight: [true, 1], ArrowDown: [false, 1], ArrowLeft: [false, 1] };
-    const ends = { Home: range.min, End: range.max };
-    let value = ends[event.key];
+  const pressed = (many, ends) => (event) => {
+    let value = ends ? { Home: range.min, End: range.max }[event.key] : undefined;
     if (event.key in many) {
       const [up, times] = many[event.key];
       value = shown;
@@ -78,9 +80,12 @@ export function slider({ id, label, unit, bare = false, onvalue }) {
     }
     if (value === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
+    field.value = plain(value);
     show(value);
     give(value, true);
-  });
+  };
+  bar.addEventListener("keydown", pressed(KEYS, true));
+  field.addEventListener("keydown", pressed({ ArrowUp: KEYS.ArrowUp, ArrowDown: KEYS.ArrowDown }, false));
   const typed = (settled) => {
     const text = field.value.trim().replaceAll(",", "").replaceAll(" ", "");
     const value = text === "" ? NaN : Number(text);

@@ -94,6 +94,14 @@ export function clean(raw, base, catalogue) {
     if (problem) problems.push(problem);
     else scenario[field] = good;
   }
+  const trace = catalogue.traces.find((t) => t.id === scenario.trace);
+  const model = catalogue.models.find((m) => m.name === scenario.model);
+  if (trace && !fits(trace, model)) {
+    if (raw.trace) problems.push(`trace: ${trace.name} is not of ${scenario.model}`);
+    scenario.trace = null;
+  }
+  scenario.nodes = Math.min(scenario.nodes, range("nodes", catalogue, scenario).max);
+  scenario.redundant = Math.min(scenario.redundant, range("redundant", catalogue, scenario).max);
   const fixed = repaired(scenario, scenario, null, catalogue);
   // What was written down is kept as it is where it can be laid out; else the nearest.
   if (LAYOUT.some((f) => fixed[f] !== scenario[f])) {
@@ -119,11 +127,11 @@ export function initial(catalogue) {
 export function changed(state, changes, catalogue) {
   const before = state.current;
   let after = { ...before, ...changes };
-  if (changes.hardware || changes.nodes) after.nodes = Math.min(after.nodes, range("nodes", catalogue, after).max);
+  after.nodes = Math.min(after.nodes, range("nodes", catalogue, after).max);
   const model = catalogue.models.find((m) => m.name === after.model);
   const trace = catalogue.traces.find((t) => t.id === after.trace);
   if (trace && !fits(trace, model) && changes.trace === undefined) after.trace = traceOf(after, catalogue);
-  after.redundant = Math.min(after.redundant, model?.moe ? model.num_experts : 0);
+  after.redundant = Math.min(after.redundant, range("redundant", catalogue, after).max);
   const one = LAYOUT.filter((f) => f in changes);
   const touches = ["model", "hardware", "nodes", "redundant", ...LAYOUT].some((f) => f in changes);
   if (touches && one.length < LAYOUT.length) after = repaired(before, after, one[0] ?? null, catalogue);

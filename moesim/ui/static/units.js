@@ -7,8 +7,11 @@ export function digits(x, n = 3) {
   if (!finite(x)) return "–";
   if (x === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(x)));
-  const rounded = Number(x.toPrecision(n));
-  return rounded.toLocaleString("en-GB", { maximumFractionDigits: Math.max(0, Math.min(6, n - 1 - size)) });
+  const places = Math.max(0, Math.min(6, n - 1 - size));
+  // By hand: a locale's formatter takes longer than all the rest of drawing.
+  const [whole, part = ""] = Number(x.toPrecision(n)).toFixed(places).split(".");
+  const kept = part.replace(/0+$/, "");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (kept && `.${kept}`);
 }
 
 /** `[number, unit]` of a time in seconds. */

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from drawing import drawn
 from gallery import every
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from moesim.errors import ConfigError
@@ -90,6 +92,14 @@ def test_nothing_is_told_by_colour_alone():
     for one, other in combinations(("before", "after", "balanced", "greedy", "measured"), 2):
         looks = PRINT.line(one), PRINT.line(other)
         assert all(looks[0][key] != looks[1][key] for key in ("color", "marker", "linestyle"))
+
+
+@given(st.lists(st.sampled_from(["before", "contiguous", "plan", "greedy", "x", "y", "z"]), unique=True))
+def test_curves_of_one_figure_differ(names):
+    looks = PRINT.lines(names)
+    assert list(looks) == names
+    for key in ("color", "marker", "linestyle"):
+        assert len({look[key] for look in looks.values()}) == len(names)
 
 
 def _definitions(text):
@@ -243,12 +253,12 @@ def test_files_are_whole_and_themed(tmp_path):
     assert not (tmp_path / "a.bmp").exists()
 
 
-@EACH
-def test_figures_share_a_sheet(name):
+@pytest.mark.parametrize("above", range(0, len(FIGURES), 2))
+def test_figures_share_a_sheet(above):
     from matplotlib.figure import Figure as Sheet
 
-    sheet = Sheet(figsize=(9, 12), layout="constrained")
-    for part in sheet.subfigures(2, 1):
-        FIGURES[name].draw(part, PRINT)
+    sheet, pair = Sheet(figsize=(9, 9), layout="constrained"), list(FIGURES.values())[above : above + 2]
+    for part, figure in zip(sheet.subfigures(2, 1), pair, strict=True):
+        figure.draw(part, PRINT)
     sheet.savefig(io.BytesIO(), format="png")
-    assert len(sheet.axes) >= 2
+    assert len(sheet.axes) == sum(len(drawn(figure).axes) for figure in pair)

@@ -90,6 +90,15 @@ def test_maps_of_nothing_are_refused():
             expert_load_map(loads, layers)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_what_is_no_load_is_named(bad):
+    with pytest.raises(ConfigError, match="loads: holds what is no load"):
+        expert_load_map([[1.0, bad]], [0])
+    with pytest.raises(ConfigError) as caught:
+        rank_loads([1.0, bad], [bad, 1.0], 0)
+    assert [fault.where for fault in caught.value.faults] == ["before", "after"]
+
+
 @pytest.mark.parametrize("ranks", [4, 64, 65, 500])
 def test_rank_loads_are_sorted_and_conserved(ranks):
     rng = np.random.default_rng(ranks)
@@ -106,6 +115,18 @@ def test_rank_loads_are_sorted_and_conserved(ranks):
     assert figure.data["contiguous"] == np.sort(before)[::-1].tolist()
     assert f"{before.max() / before.mean():.2f} times the mean with contiguous" in figure.caption
     assert figure.title == "Ranks of decoder layer 9"
+
+
+def test_ranks_without_number_stay_small():
+    loads = np.arange(65_536.0)
+    figure = rank_loads(loads, loads / 2, 0)
+    assert "Each step is the busiest of 66 ranks." in figure.caption
+    assert figure.data["contiguous"] == loads[::-1][::66].tolist()
+    assert figure.data["place"][:2] == [1, 67]
+    before = drawn(figure).axes[0].patches[0].get_data()
+    assert before.edges[0] == -0.5
+    assert before.edges[-1] == 65_535.5
+    assert len(figure.svg()) < 100_000
 
 
 def test_idle_ranks():
@@ -141,6 +162,14 @@ def test_panels_are_those_there_is_data_for():
         canvas = drawn(imbalance_by_layer(curves, [0, 1], bound=bound, elsewhere=elsewhere))
         assert len(canvas.axes) == panels
     assert [line.get_label() for line in canvas.axes[-1].lines] == ["plan"]
+    assert canvas.axes[0].get_title(loc="left") == "load the plan was fitted to"
+
+
+def test_a_curve_alone_is_of_no_placement():
+    figure = imbalance_by_layer({"routing": [2.0, 1.0]}, [0, 1])
+    assert drawn(figure).axes[0].get_title(loc="left") == ""
+    assert "placement" not in figure.caption
+    assert figure.caption.endswith("On average 1.500.")
 
 
 @given(st.dictionaries(st.sampled_from(["contiguous", "greedy", "plan", "x"]), st.integers(0, 4), min_size=1))

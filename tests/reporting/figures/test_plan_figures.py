@@ -54,8 +54,13 @@ def test_the_front_is_what_nothing_that_holds_beats(y, less, n):
 def test_points_say_what_they_are_without_colour():
     figure = pareto_front(points(12), limit=8.0)
     canvas = drawn(figure)
-    marks = {line.get_marker() for line in canvas.axes[0].lines}
-    assert {"o", "X", "D"} <= marks
+    looks = {
+        (line.get_marker(), line.get_markerfacecolor() == "none")
+        for line in canvas.axes[0].lines
+        if len(line.get_xdata()) and line.get_linestyle() == "None"
+    }
+    # Two groups: circles and squares; filled, hollow, and with a cross over them; the ring of the chosen.
+    assert looks == {("o", False), ("o", True), ("s", False), ("s", True), ("x", True)}
     names = [text.get_text() for text in canvas.legends[0].get_texts()]
     assert {"simulation agrees", "simulation does not agree", "not simulated", "chosen", "gpu 0"} <= set(
         names
@@ -150,3 +155,18 @@ def test_thousands_of_plans_of_many_machines_stay_small():
     names = [text.get_text() for text in drawn(figure).legends[0].get_texts()]
     assert "43 others" in names
     assert len(figure.data["name"]) == 5000
+
+
+def test_a_limit_far_from_all_points_does_not_press_them_together():
+    given = [PlanPoint(str(i), {"usd_per_hour": 10.0 + i, "ttft_s": 0.05 + 0.01 * i}) for i in range(5)]
+    without, near, above, below = (
+        drawn(pareto_front(given, y="ttft_s", limit=limit)) for limit in (None, 0.1, 2.0, 0.001)
+    )
+    assert above.axes[0].get_ylim() == below.axes[0].get_ylim() == without.axes[0].get_ylim()
+    assert near.axes[0].get_ylim()[1] > 100
+    assert "limit 100 ms" in texts(near)
+    assert "limit 2,000 ms \N{UPWARDS ARROW}" in texts(above)
+    assert "limit 1 ms \N{DOWNWARDS ARROW}" in texts(below)
+    wide = [PlanPoint(str(i), {"usd_per_hour": 10.0 * 3**i, "ttft_s": 0.05 + 0.01 * i}) for i in range(3)]
+    axes = drawn(pareto_front(wide, y="ttft_s")).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")

@@ -11,7 +11,9 @@ from drawing import drawn, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
+import moesim as ms
 from moesim.errors import ConfigError
+from moesim.prediction import step_timeline
 from moesim.reporting.figures import (
     Slice,
     bounds_and_intervals,
@@ -106,6 +108,18 @@ def test_breakdown_refuses_what_does_not_match():
         time_breakdown([], [])
 
 
+def test_more_rows_than_fit_are_left_out():
+    labels = [str(nth) for nth in range(200)]
+    for figure in (
+        time_breakdown([{"a": 1.0}] * 200, labels),
+        bounds_and_intervals([{"tpot_s": 1.0}] * 200, labels, bounds=[{}] * 200, intervals=[None] * 200),
+    ):
+        assert figure.n == "200 predictions"
+        assert "The first 60 of 200." in figure.caption
+        assert set(figure.data["label"]) == set(labels[:60])
+        assert len(figure.svg()) < 300_000
+
+
 PANELS = (("ttft_s", 1e3), ("tpot_s", 1e3), ("output_throughput", 1.0))
 
 
@@ -167,7 +181,7 @@ def test_gain_by_batch():
     assert np.allclose(times["after (the plan)"], [1500, 1900, 4000])
     assert np.isnan(times["best without redundancy"][2])
     gains = {line.get_label(): line.get_ydata() for line in right.lines}
-    assert np.allclose(gains["against before (contiguous)"], [1 / 3, 3 / 1.9 - 1, 1.25])
+    assert np.allclose(gains["before"], [1 / 3, 3 / 1.9 - 1, 1.25])
     assert figure.data["gain over before"] == pytest.approx([1 / 3, 3 / 1.9 - 1, 1.25])
     assert figure.data["gain over balanced"][2] is None
     assert "becomes the fastest between 4 and 16" in figure.caption
@@ -179,7 +193,8 @@ def test_a_curve_alone_has_no_gains():
     figure = gain_by_batch([4, 16], {"before": [1.0, 2.0], "after": [None, None]})
     left, right = drawn(figure).axes
     assert len(left.lines) == 1
-    assert [line.get_label() for line in right.lines if not str(line.get_label()).startswith("_")] == []
+    # The line at nought.
+    assert len(right.lines) == 1
     with pytest.raises(ConfigError, match="before"):
         gain_by_batch([4, 16], {"before": [1.0]})
 
@@ -214,6 +229,21 @@ def test_lanes_hold_slices_where_they_ran():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["compute", "links"]
     assert "Busy: compute 60%, links 60%" in figure.caption
     assert figure.data["kind"] == ["attention", "exchange", "experts"]
+
+
+def test_a_step_of_the_engine_is_drawn_whole():
+    question = (
+        ms.load_model("gpt-oss-20b"),
+        ms.load_hardware("h100-sxm-8"),
+        ms.Parallelism(dp=8, ep=8),
+        ms.Workload(1024, 1024, 64),
+    )
+    _, decode = step_timeline(*question).steps
+    figure = timeline(decode.slices())
+    assert set(figure.data["track"]) == {"host", "compute", "scale-up"}
+    starts, seconds = np.array(figure.data["start_s"]), np.array(figure.data["seconds"])
+    assert (starts + seconds).max() - starts.min() == pytest.approx(decode.unrolled.seconds)
+    assert sum(seconds) == pytest.approx(sum(s.seconds for s in decode.slices()))
 
 
 def test_names_are_written_where_they_fit():
