@@ -181,6 +181,25 @@ def test_results_in_python_have_the_same_documents(printed_kinds, predictions, t
     assert page.data["hardware"][0]["name"] == "h100-sxm-8"
 
 
+def test_a_plan_in_python_has_the_document_of_the_command(printed_kinds):
+    from moesim.planning import Slo, Space, make_traffic
+
+    raw = document(printed_kinds["plan"])
+    result = ms.plan(
+        [ms.load_model("gpt-oss-20b")],
+        [ms.load_hardware("h100-sxm-8")],
+        make_traffic(request_rate=20.0, input_len="1024", output_len="64", requests=200),
+        Slo({"ttft_s": 0.5, "tpot_s": 0.03}),
+        space=Space(most_devices=8, tp=(1, 2), pp=(1,)),
+        confirm=1,
+    )
+    found = document_of(result)
+    assert found.kind == "plan"
+    assert found.plan.usd_per_hour == raw["plan"]["usd_per_hour"]
+    assert str(found.plan) == str(read(printed_kinds["plan"]).plan)
+    assert found.plan.metrics["ttft_p99_s"] == pytest.approx(raw["plan"]["metrics"]["ttft_p99_s"])
+
+
 def test_other_objects_are_refused_by_type():
     with pytest.raises(ConfigError) as told:
         documents_of([3, ms.load_model("gpt-oss-20b")])
