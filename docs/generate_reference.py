@@ -14,6 +14,7 @@ from pathlib import Path
 from docs.reference_parts import names, schemas, shapes
 from docs.reference_parts.markdown import table
 from docs.reference_parts.program import Command, Parameter, commands, groups
+from moesim.cli.panels import GROUPED, panel_of
 
 FOLDER = Path(__file__).parent / "reference"
 COMMAND = "python -m docs.generate_reference"
@@ -44,8 +45,19 @@ def cli() -> str:
             parts.append(f"*The commands of `moesim {' '.join(group)}`: {told[group]}*" if group else "")
         parts += [f"## moesim {' '.join(command.words)}", command.help, f"```text\n{command.usage}\n```"]
         parts += [table(["argument", "value", "meaning"], map(_row, _of(command, False)))]
-        parts += [table(["option", "value", "default", "meaning"], map(_row, _of(command, True)))]
+        parts += _options(command)
     return _page(parts)
+
+
+def _options(command: Command) -> list[str]:
+    """A table of the options; of commands that have many, one for each group."""
+    columns, options = ["option", "value", "default", "meaning"], _of(command, True)
+    if command.words[0] not in GROUPED:
+        return [table(columns, map(_row, options))]
+    panels: dict[str, list[Parameter]] = {}
+    for option in options:
+        panels.setdefault(next(filter(None, map(panel_of, option.names)), "Others"), []).append(option)
+    return [f"**{panel}**\n\n{table(columns, map(_row, found))}" for panel, found in panels.items()]
 
 
 def anchor(command: Command) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from moesim.cli import calibrate, hardware, model, requests, trace, validate
 from moesim.cli.common import stderr
 from moesim.cli.demo import demo
 from moesim.cli.many import spread
+from moesim.cli.panels import GROUPED, group_options
 from moesim.cli.place import place
 from moesim.cli.plan import plan
 from moesim.cli.predict import predict
@@ -71,9 +72,13 @@ def _root(
 def main() -> None:
     """Run the program: 0 ok, 1 infeasible or failed check, 2 usage or bad input."""
     warnings.showwarning = _show_warning
+    words = sys.argv[1:]
+    program: Any = typer.main.get_command(app)
+    if words and words[0] in GROUPED:
+        group_options(program.commands[words[0]].params)
     code = 1
     try:
-        app(args=spread(sys.argv[1:]))
+        program(args=spread(words))
     except (ConfigError, TraceError) as error:
         stderr(f"error: {error}")
         code = 2

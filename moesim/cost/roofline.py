@@ -21,9 +21,10 @@ from moesim.ops.table import KINDS, Array, OpTable
 #: Kinds that units beside a memory do. Those with vector units do elementwise work too.
 NEAR_KINDS = KINDS
 #: Data types a weight type is multiplied in, best first; the first that the processor has is used.
-#: Weight-only types (int4; mxfp4 before Blackwell) are expanded to 16 bits on the way.
+#: Weight-only types (int4; mxfp4 before Blackwell) are expanded to 16 bits on the way; 32 bits are rounded to
+#: 16 where a machine has no rate for them.
 _COMPUTE = {
-    "fp32": ("tf32", "fp32"),
+    "fp32": ("tf32", "fp32", "bf16", "fp16"),
     "bf16": ("bf16", "fp16", "fp32"),
     "fp16": ("fp16", "bf16", "fp32"),
     "fp8": ("fp8", "bf16", "fp16", "fp32"),
@@ -38,6 +39,11 @@ def computed_in(processor: Processor, weight_dtype: str) -> str:
     """Data type that weights of one type are multiplied in.
 
     A processor with 4-bit tensor cores multiplies mxfp4 weights with 8-bit activations.
+
+    >>> from moesim.hardware import load_hardware
+    >>> processor = load_hardware("cerebras-wse3").device.processor
+    >>> [computed_in(processor, dtype) for dtype in ("fp8", "int4", "fp32")]
+    ['fp16', 'fp16', 'fp16']
     """
     peaks = processor.peak_flops_per_s
     order = _COMPUTE[weight_dtype]

@@ -136,18 +136,17 @@ class Cut:
         table, ends = self.step.work.table, ((0, 0), *self.step.work.ends)
         rows = range(ends[kind][0], ends[kind + 1][0])
         names = [table.ops[row][0].name for row in rows]
-        messages = {table.messages[m][0].name: m for m in range(ends[kind][1], ends[kind + 1][1])}
-        reduced = [
-            m for m in range(ends[kind][1], ends[kind + 1][1]) if table.messages[m][0].name == "all_reduce"
-        ]
+        sent = [(table.messages[m][0].name, m) for m in range(ends[kind][1], ends[kind + 1][1])]
+        reduced = [m for name, m in sent if name == "all_reduce"]
+        normed = [m for name, m in sent if name == "qk_norm_reduce"]
         # Behind the attention ranks add up, then come the residual addition and the second norm.
         second = names.index("add") + 2
         for row in rows[: second - 2]:
             yield from self._op(row, stage, index)
-            if table.ops[row][0].name == "qk_norm" and "qk_norm_reduce" in messages:
-                yield from self._message(messages["qk_norm_reduce"], stage, index)
-        if reduced:
-            yield from self._message(reduced[0], stage, index)
+            for m in normed if table.ops[row][0].name == "qk_norm" else ():
+                yield from self._message(m, stage, index)
+        for m in reduced[:1]:
+            yield from self._message(m, stage, index)
         for row in rows[second - 2 : second]:
             yield from self._op(row, stage, index)
         rest = [

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from moesim.correction import shipped
-from moesim.errors import InfeasibleError
 from moesim.layout import Parallelism
 from moesim.planning import Space
 from moesim.planning.candidates import layouts
 from moesim.prediction.question import load_of
-from moesim.prediction.room import check_room
 from moesim.prediction.spares import spare_faults, with_spares
 from moesim.provenance import clean
 from moesim.ui.curve import served_for
@@ -128,12 +126,7 @@ def assess(asked: Asked, near: Parallelism) -> dict[str, Any]:
 def holds(asked: Asked) -> bool:
     """Whether weights and one request fit."""
     served = served_for(asked, shipped())
-    load = load_of([asked.workload], served.engine)
-    try:
-        check_room(served.decode, load, served.memory, served.engine)
-    except InfeasibleError:
-        return False
-    return True
+    return bool(served.fits(load_of([asked.workload], served.engine))[0])
 
 
 def _distance(layout: Parallelism, near: Parallelism) -> tuple[float, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from moesim.layout.parallelism import heads_of
 from moesim.model import Model, params
 from moesim.provenance import clean
 from moesim.ui.library import Library
-from moesim.ui.scenario import CHOICES, RANGES, Scenario
+from moesim.ui.scenario import CHOICES, RANGES, Scenario, predictable
 
 
 def catalogue(library: Library) -> dict[str, Any]:
@@ -25,7 +25,9 @@ def catalogue(library: Library) -> dict[str, Any]:
         clean(
             {
                 "version": __version__,
-                "models": [_model(name, library) for name in library.models],
+                "models": [
+                    _model(name, library) for name in library.models if predictable(library.model(name))
+                ],
                 "hardware": [_machine(name, library.machine(name), library) for name in library.machines],
                 "traces": [row.to_dict() for row in library.traces],
                 "defaults": {"scenario": Scenario().to_dict()},

@@ -159,6 +159,8 @@ def read_scenario(raw: object, library: Library) -> Asked:
             hint = f"; nearest: {near[0]}" if near else ""
             faults.append(Fault("is none of the choices" + hint, name, value, ", ".join(allowed)))
     model = _found(lambda: library.model(scenario.model), "model", faults)
+    if model is not None and not predictable(model):
+        faults.append(Fault("is an encoder-decoder model: counted, but not predicted", "model", model.name))
     hardware = _found(lambda: library.machine(scenario.hardware), "hardware", faults)
     if hardware is not None and "nodes" not in wrong:
         hardware = _found(lambda: library.machine(scenario.hardware, scenario.nodes), "nodes", faults)
@@ -194,6 +196,11 @@ def read_scenario(raw: object, library: Library) -> Asked:
         routing,
         with_spares(model, layout, scenario.redundant),
     )
+
+
+def predictable(model: Model) -> bool:
+    """Whether there is an answer about a model, however it is laid out."""
+    return not model.encoder_layers
 
 
 def field_of(option: str) -> str:

@@ -13,9 +13,13 @@ import moesim as ms
 from moesim import tabular
 from moesim.analysis import Statistics
 from moesim.files import data_dir
+from moesim.offload import Timed
+from moesim.planning import Space, make_traffic, parse_slo
 from moesim.policy import Residency, token_steps
+from moesim.requests import generate_requests
 from moesim.residency import curve, replay
-from moesim.shown import MOST, bars, block, cell, number, table, text
+from moesim.serving.statistics import summarise
+from moesim.shown import MOST, bars, block, cell, number, span, table, text
 
 HOSTILE = "<script>alert('x')</script>\"&</td>"
 
@@ -189,3 +193,46 @@ def test_without_pandas_the_way_out_is_said(answer, monkeypatch):
     with pytest.raises(ms.ConfigError, match="pip install pandas"):
         answer.to_pandas()
     assert answer.to_arrow().num_rows == len(answer.columns()["metric"])
+
+
+def test_a_capacity_plan_says_what_to_rent_and_why_not_the_rest(hardware, model):
+    traffic = make_traffic(request_rate=20, input_len="512", output_len="128", requests=200)
+    space = Space(max_devices=4, tp=(1, 2, 4), dp=(1,), chunk_tokens=(8192,), max_sequences=(256,))
+    plan = ms.plan([model], [hardware], traffic, parse_slo(["ttft:2000", "tpot:20"]), space=space, confirm=0)
+    html = plan._repr_html_()
+    cells = read(html).cells
+    assert f"rent {plan.best.candidate.devices} devices" in html
+    tpot, interval = 1e3 * plan.best.metrics["tpot_s"], plan.best.interval["model_tpot_s"]
+    row = cells.index("TPOT, ms", cells.index("TTFT, ms") + 1)
+    assert cells[row + 1 : row + 3] == [number(tpot), span(interval, 1e3)]
+    frame = plan.to_pandas()
+    assert frame.loc[0, "hardware"] == plan.best.candidate.hardware.name
+    assert frame["usd_per_hour"].min() == plan.best.usd_per_hour
+    assert set(frame["status"]) <= {"ranked", "unfit", "too-slow", "beyond-bound", "budget"}
+
+
+def test_a_run_has_a_row_for_each_request(hardware, model):
+    requests = generate_requests(60, "poisson:20", 256, 32)
+    outcome = ms.simulate(model, hardware, ms.Parallelism(), requests)
+    frame = outcome.to_pandas()
+    assert frame["ttft_s"].tolist() == pytest.approx(outcome.ttft_s.tolist())
+    assert len(frame) == 60
+    cells = read(outcome._repr_html_()).cells
+    found = summarise(outcome)
+    assert cells[cells.index("TTFT, ms") + 1] == number(1e3 * found.values["ttft_s"])
+    assert cells[cells.index("output tokens/s") + 1] == number(found.values["output_throughput"])
+
+
+def test_an_offloaded_replay_shows_what_the_gpu_waits_for():
+    timed = Timed(
+        ttft_s=0.5, tpot_s=0.02, tpot_p50_s=0.02, tpot_p99_s=0.03, output_throughput=50.0, seconds=4.0,
+        slots=np.array([8]), counts={"hits": np.array([6, 2]), "accesses": np.array([8, 4])},
+        bytes_moved={"to_device": 3e9, "from_device": 0.0, "storage": 0.0}, busy={"gpu": 3.0},
+        stalls={"to_device": 1.0, "storage": 0.0}, bounds={"tpot_s": 0.01, "ttft_s": None},
+        assumptions=(HOSTILE,), ends=np.array([1.0, 4.0]),
+    )  # fmt: skip
+    html = timed._repr_html_()
+    cells = read(html).cells
+    assert cells[cells.index("TPOT, s") + 1 : cells.index("TPOT, s") + 3] == ["0.02", "0.01"]
+    assert "waits for to_device 25%" in html
+    assert timed.to_pandas()["hits"].tolist() == [6, 2]

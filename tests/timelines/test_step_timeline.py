@@ -16,6 +16,7 @@ from moesim.model import load_model
 from moesim.ops import Batch
 from moesim.prediction import Engine, Workload, predict, step_timeline
 from moesim.prediction.served import Served
+from moesim.reporting import figures
 
 SMALL = ("gpt-oss-20b", "h100-sxm-8", 1)
 LARGE = ("deepseek-v3", "h200-sxm-8", 4)
@@ -227,3 +228,16 @@ def test_the_program_writes_it_and_says_what_is_wrong(moesim, tmp_path):
     assert code == 2
     assert "--timeline" in err
     assert "--input-len" in err
+
+
+def test_slices_are_what_the_figure_takes():
+    model, hardware, layout, engine = asked("experts on every rank")
+    decode = step_timeline(model, hardware, layout, LOAD, engine=engine).steps[1]
+    slices = decode.slices(rank=2)
+    figure = figures.timeline([figures.Slice(*one) for one in slices])
+    assert set(figure.data["track"]) == {one.track for one in slices}
+    own = sum(one.seconds for one in slices if one.name == "experts")
+    assert own == pytest.approx(decode.unrolled.expert_s[2])
+    waits = sum(one.seconds for one in slices if one.kind == "wait")
+    slowest = sum(p.seconds for p in decode.unrolled.pieces if p.rank_s is not None)
+    assert own + waits == pytest.approx(slowest)

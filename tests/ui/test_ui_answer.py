@@ -131,6 +131,22 @@ def test_tokens_cost_what_whole_nodes_cost(ask):
     assert (unpriced["usd_per_hour"], unpriced["price"]) == (None, "")
 
 
+def test_what_is_offered_can_be_asked_about(page, ask):
+    offered = page.get("/api/catalogue").json()
+    names = {row["name"] for row in offered["models"]}
+    assert {"deepseek-v3", "tiny-moe", "llama-2-7b"} <= names
+    # Encoders are counted, not predicted.
+    assert "switch-base-128" not in names
+    refused = page.post("/api/answer", json=SMALL | {"model": "switch-base-128"})
+    assert refused.status_code == 422
+    assert "encoder-decoder" in refused.text
+    for kind in sorted({row["kind"] for row in offered["hardware"]}):
+        machine = next(row for row in offered["hardware"] if row["kind"] == kind)
+        small = {"model": "tiny-moe", "hardware": machine["name"], "dp": 1, "ep": 1, "input_len": 64}
+        # All hold it but the rack whose memory is on chips alone.
+        assert ask(**small, nodes=machine["nodes"])["feasible"] or machine["name"] == "groq-lpu-rack"
+
+
 def test_engines_start_with_the_lines_of_a_plan_or_a_reason(ask):
     from moesim.hardware import load_hardware
     from moesim.layout import Parallelism
@@ -161,6 +177,7 @@ def test_a_scenario_comes_back_whole_and_gives_the_same_again(ask, page):
     again = page.post("/api/answer", json=first["scenario"]).json()
     for document in (first, again):
         assert document.pop("server_ms") > 0
+        assert document.pop("cpu_ms") > 0
     assert json.dumps(first) == json.dumps(again)
     default = page.get("/api/catalogue").json()["defaults"]["scenario"]
     assert list(first["scenario"]) == list(default)

@@ -21,6 +21,8 @@ F8 = npt.NDArray[np.float64]
 
 #: Groups that are told apart.
 _GROUPS = 8
+#: From one end of a logarithmic axis to the other, within which a decade has more than one number.
+_NEAR = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,15 @@ def quantity(name: str) -> Quantity:
 
 
 def plain(axis: Axis) -> None:
-    """Write an axis of numbers without powers of ten, thousands in groups."""
+    """Write an axis of numbers without powers of ten, thousands in groups; once its limits are set."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    if axis.get_scale() == "log" and getattr(axis.get_transform(), "base", 0) == 10:
+        low, high = axis.get_view_interval()
+        axis.set_minor_formatter(NullFormatter())
+        if low > 0 and high < _NEAR * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
 
 def shares(axis: Axis) -> None:
