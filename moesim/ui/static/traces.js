@@ -98,12 +98,12 @@ export function tracePicker(catalogue, { choose, added, ask }) {
       }
       list.value = scenario.trace ?? "none";
       const trace = catalogue.traces.find((t) => t.id === scenario.trace);
-      const size =
-        trace &&
-        [trace.layers && `${trace.layers} layers`, trace.tokens && `${digits(trace.tokens)} tokens`]
-          .filter(Boolean)
-          .join(", ");
-      say(hint, trace ? [size, ...(trace.notes ?? [])].join(". ") : "");
+      const facts = trace && [
+        trace.model && `of ${trace.model}`,
+        trace.layers && `${trace.layers} layers`,
+        trace.tokens && `${digits(trace.tokens)} tokens`,
+      ];
+      say(hint, facts ? facts.filter(Boolean).join(", ") : "");
       document.getElementById("routing")?.closest(".field")?.classList.toggle("off", Boolean(trace));
     },
   };
