@@ -205,6 +205,28 @@ def test_names_and_metadata_are_text(own):
     assert command.endswith(f"--trace '{html}'")
 
 
+def test_what_a_trace_says_of_itself_is_text(own, tmp_path):
+    from dataclasses import replace
+
+    from moesim.trace import load_trace, write_trace
+
+    _, client = own
+    html = "</script><script>alert(1)</script>"
+    trace = load_trace(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+    for name in ("evil.parquet", "evil.npz"):
+        write_trace(replace(trace, model=html, source=html, licence=html), tmp_path / name)
+        found = send(client, (tmp_path / name).read_bytes(), name)
+        assert found.status_code == 200, found.text
+        assert found.json()["model"] == html
+        assert found.headers["content-type"] == "application/json"
+        assert found.headers["x-content-type-options"] == "nosniff"
+        scenario = SMALL | {"trace": found.json()["id"]}
+        assert client.post("/api/answer", json=scenario).status_code == 200
+    page = client.post("/api/export/report", json={"scenarios": [scenario], "labels": []})
+    assert page.status_code == 200
+    assert "<script>alert" not in page.text
+
+
 @pytest.mark.usefixtures("untried")
 def test_the_oldest_upload_makes_room(own, monkeypatch):
     server, client = own
