@@ -125,7 +125,7 @@ def replay_hits(
             answer.show()
         return
     found = run(asked, residencies, routing, found_model, popular)
-    whole = document(path, found, asked)
+    whole = document(path, found, asked) | {"moe_layer_ids": list(routing.moe_layer_ids)}
     inputs = [path, *([asked.popular] if asked.popular else [])]
     if asked.output is not None:
         _write(asked.output, whole, "replay", inputs, asked.seed)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from moesim.reporting.figures import Figure, Theme
 from moesim.reporting.sections import Table
-from moesim.reporting.tiles import Number, Tile, grouped
+from moesim.reporting.tiles import Number, Tile, grouped, rows_of
 from moesim.reporting.typeset import LEADING, width_of, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
+
+#: Inches of the widest figures.
+WIDEST_IN = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Block:
     draw
         Draws at so many points from the left and from the top of a sheet.
     figure
-        Drawn below the space above, `gap_pt`, by whoever fills the sheet.
+        Drawn as wide as `width_pt`, below the space above, `gap_pt`, by whoever fills the sheet.
     keep
         Whether it stays with what follows.
     """
@@ -35,6 +38,7 @@ class Block:
     draw: Callable[[Pen, float, float], None] | None = None
     figure: Figure | None = None
     gap_pt: float = 0.0
+    width_pt: float = 0.0
     keep: bool = False
 
 
@@ -101,11 +105,14 @@ class Setter:
     ----------
     width_pt, size_pt
         Of the column and of its text, in points.
+    tallest_pt
+        No figure is taller; one that would be is squeezed.
     """
 
     width_pt: float
     size_pt: float
     theme: Theme
+    tallest_pt: float
 
     def text(
         self,
@@ -140,21 +147,29 @@ class Setter:
             stays = keep or (nth == 0 and len(lines) > 1)
             yield Block(above + size * LEADING, draw, keep=stays)
 
-    def figure(self, figure: Figure) -> Iterator[Block]:
+    def figure(self, figure: Figure, captioned: bool = True) -> Iterator[Block]:
         """A figure below its title and above its caption."""
         yield from self.text(figure.title, bold=True, scale=1.1, gap=1.0, keep=True)
-        height = figure.height_in / figure.width_in * self.width_pt
-        yield Block(height + 4, figure=figure, gap_pt=4, keep=True)
-        yield from self.text(figure.caption, dim=True, scale=0.9)
+        # All at one scale, so that text is of one size.
+        scale = self.width_pt / WIDEST_IN
+        height = min(figure.height_in * scale, self.tallest_pt)
+        width = min(figure.width_in * scale, self.width_pt)
+        yield Block(height + 4, figure=figure, gap_pt=4, width_pt=width, keep=True)
+        if captioned:
+            yield from self.text(figure.caption, dim=True, scale=0.9)
         yield from self.text(figure.facts, dim=True, scale=0.82)
 
     def tiles(self, tiles: Sequence[Tile], columns: int = 4) -> Iterator[Block]:
         """Key numbers: in boxes, or as a table where there are several results."""
         for labels, group in grouped(tiles):
             if labels:
-                rows = [[label, *(_cell(tile, row) for tile in group)] for row, label in enumerate(labels)]
+                shown = rows_of(group)
+                rows = [[labels[row], *(_cell(tile, row) for tile in group)] for row in shown]
                 titles = ["", *(f"{tile.title}, {tile.unit}" for tile in group)]
-                yield from self.rows(titles, rows, numeric=[False] * len(titles), gap=0.6)
+                yield from self.rows(titles, rows, [False] * len(titles), gap=0.6, first_bold=True)
+                if len(labels) > len(shown):
+                    more = f"The first and the best of each, of {len(labels)}."
+                    yield from self.text(more, dim=True, scale=0.85, gap=0.2)
                 continue
             for start in range(0, len(group), columns):
                 yield self._boxes(group[start : start + columns], columns)
@@ -202,17 +217,32 @@ class Setter:
             yield from self.text(f"And {len(table.rows) - most} more rows.", dim=True, scale=0.85)
 
     def rows(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], gap: float = 0.2
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        numeric: Sequence[bool],
+        gap: float = 0.2,
+        first_bold: bool = False,
     ) -> Iterator[Block]:
-        """Rows of cells below their headings; what is too wide is wrapped."""
+        """Rows of cells below their headings; what is too wide is wrapped.
+
+        Parameters
+        ----------
+        first_bold
+            Whether the first line of each cell stands out.
+        """
         size, space = self.size_pt * 0.85, self.size_pt * 0.9
-        widths = _widths([columns, *rows], self.width_pt, size, space)
+        widths = _widths([columns, *rows], self.width_pt, size, space, first_bold)
         for nth, row in enumerate([columns, *rows]):
             head = nth == 0
             if head and not any(columns):
                 continue
             cells = [
-                [line for part in text.split("\n") for line in wrapped(part, width, size, head)]
+                [
+                    line
+                    for i, part in enumerate(text.split("\n"))
+                    for line in wrapped(part, width, size, head or (first_bold and i == 0))
+                ]
                 for text, width in zip(row, widths, strict=True)
             ]
             above = gap * self.size_pt if head else 0.0
@@ -231,8 +261,9 @@ class Setter:
                 for lines, width, right in zip(cells, widths, numeric, strict=True):
                     for i, line in enumerate(lines):
                         shift = width - width_of(line, size, head) if right else 0.0
-                        colour = pen.theme.dim if head else ""
-                        pen.write(left + shift, y + above + i * size * LEADING, line, size, colour, head)
+                        bold = head or (first_bold and i == 0)
+                        colour = pen.theme.dim if head or (first_bold and i > 0) else ""
+                        pen.write(left + shift, y + above + i * size * LEADING, line, size, colour, bold)
                     left += width + space
                 pen.rule(x, y + above + height - size * 0.15, self.width_pt)
 
@@ -250,12 +281,14 @@ def _details(number: Number, width_pt: float, size_pt: float) -> list[str]:
     return [line for text in number.details for line in wrapped(text, width_pt, size_pt)]
 
 
-def _widths(rows: Sequence[Sequence[str]], width_pt: float, size_pt: float, space: float) -> list[float]:
+def _widths(
+    rows: Sequence[Sequence[str]], width_pt: float, size_pt: float, space: float, bold: bool
+) -> list[float]:
     """Widths of columns: as much as each needs if there is room, else a fair share."""
     count = len(rows[0])
     needed = [
         max(
-            width_of(part, size_pt, bold=nth == 0) + 0.5
+            width_of(part, size_pt, bold=nth == 0 or bold) + 0.5
             for nth, row in enumerate(rows)
             for part in row[column].split("\n")
         )

@@ -17,15 +17,15 @@ from moesim.reporting.downloads import Download, csv_download, json_download, li
 from moesim.reporting.figures import PAGE, PRINT, Figure
 from moesim.reporting.pages import inside, template
 from moesim.reporting.sections import Section
-from moesim.reporting.tiles import grouped
+from moesim.reporting.tiles import grouped, rows_of
 from moesim.reporting.view import View, view_of
 
 #: No page is larger.
 MAX_BYTES = 2_000_000
 #: Parts of that: vector figures together, one of them, tables of figures to save, the data inside.
 _SVG_BYTES, _ONE_SVG_BYTES, _CSV_BYTES, _DATA_BYTES = 800_000, 250_000, 250_000, 500_000
-#: Rows, sentences and results side by side that are shown; the data has them all.
-MOST_ROWS, MOST_SENTENCES, MOST_BESIDE = 400, 40, 8
+#: Rows and sentences of one kind that are shown; the data has them all.
+MOST_ROWS, MOST_SENTENCES = 400, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def render_page(document: ReportDocument) -> str:
         "left_out": left_out,
         "grouped": grouped,
         "most_rows": MOST_ROWS,
-        "most_beside": MOST_BESIDE,
+        "rows_of": rows_of,
         "most_sentences": MOST_SENTENCES,
     }
     page = template("report.html.j2").render(**values, link=None)

@@ -25,8 +25,10 @@ def write_pdf(document: ReportDocument, stream: IO[bytes]) -> None:
     from matplotlib.backends.backend_pdf import PdfPages
 
     view = view_of(document)
-    width = _A4[0] - 2 * _MARGIN
-    pages = list(pages_of(list(_flow(view, Setter(width, _SIZE, PRINT))), _A4[1] - 2 * _MARGIN))
+    width, height = (size - 2 * _MARGIN for size in _A4)
+    # A figure leaves room for its title and the beginning of its caption.
+    setter = Setter(width, _SIZE, PRINT, height - 90)
+    pages = list(pages_of(list(_flow(view, setter)), height))
     about = {"Title": view.title, "Creator": "moesim", "Producer": None, "CreationDate": None}
     name = wrapped(view.title, width - 90, 7.0)[0]
     with style(PRINT), PdfPages(stream, metadata=about) as file:

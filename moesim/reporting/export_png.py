@@ -8,25 +8,22 @@ from typing import IO
 from moesim.reporting.blocks import Block, Setter
 from moesim.reporting.documents import ReportDocument
 from moesim.reporting.figures import Figure, Theme
-from moesim.reporting.sheets import sheet
+from moesim.reporting.sheets import pages_of, sheet
 from moesim.reporting.view import View, view_of
 
 #: Points across, and pixels to a point.
 _WIDTH, _MARGIN, _SIZE, _PIXELS = 720.0, 28.0, 10.5, 2.0
 #: No image is taller; a screen shows no more, and a canvas of matplotlib holds no more.
-_MOST_HEIGHT = 3000.0
+_MOST_HEIGHT = 2400.0
 _FIGURES = 2
 
 
 def write_png(document: ReportDocument, stream: IO[bytes], theme: Theme) -> None:
     """Write the first screen of a report, 1440 pixels wide."""
     view = view_of(document)
-    blocks, height = [], 2 * _MARGIN
-    for block in _flow(view, Setter(_WIDTH - 2 * _MARGIN, _SIZE, theme)):
-        if height + block.height_pt > _MOST_HEIGHT:
-            break
-        blocks.append(block)
-        height += block.height_pt
+    setter = Setter(_WIDTH - 2 * _MARGIN, _SIZE, theme, _MOST_HEIGHT / 2)
+    blocks = next(pages_of(list(_flow(view, setter)), _MOST_HEIGHT - 2 * _MARGIN))
+    height = sum(block.height_pt for block in blocks) + 2 * _MARGIN
     with sheet(blocks, (_WIDTH, height), _MARGIN, theme) as drawn:
         drawn.savefig(stream, format="png", dpi=72 * _PIXELS, metadata={"Software": None})
 
@@ -44,7 +41,4 @@ def _flow(view: View, setter: Setter) -> Iterator[Block]:
             yield from setter.tiles(section.tiles)
         shown += section.figures[: 1 if several else _FIGURES]
     for figure in shown[:_FIGURES]:
-        yield from setter.text(figure.title, bold=True, gap=1.0)
-        height = figure.height_in / figure.width_in * setter.width_pt
-        yield Block(height + 2, figure=figure, gap_pt=2)
-        yield from setter.text(figure.facts, dim=True, scale=0.8)
+        yield from setter.figure(figure, captioned=False)

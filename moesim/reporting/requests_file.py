@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,9 @@ def _jsonl(path: Path) -> Iterator[Any]:
 
     options = pj.ParseOptions(explicit_schema=_schema(), unexpected_field_behavior="ignore")
     with path.open("rb") as stream:
+        first = json.loads(stream.readline(_ROWS))
+        _require(list(first) if isinstance(first, dict) else [])
+        stream.seek(0)
         while piece := stream.read(_PIECE):
             line = stream.readline(_ROWS)
             if len(line) == _ROWS and not line.endswith(b"\n"):
@@ -237,7 +241,6 @@ def _jsonl(path: Path) -> Iterator[Any]:
                 read_options=pj.ReadOptions(use_threads=False, block_size=2 * _PIECE),
                 parse_options=options,
             )
-            _require(table.column_names)
             yield from table.to_batches()
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from moesim.reporting.blocks import Block, Pen
+from moesim.reporting.blocks import WIDEST_IN, Block, Pen
 from moesim.reporting.canvas import blank, style
-from moesim.reporting.figures import Theme
+from moesim.reporting.figures import Figure, Theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -68,32 +68,33 @@ def sheet(
     """
     width, height = size_pt
     column = width - 2 * margin_pt
-    shown = [block.figure for block in blocks if block.figure is not None]
+    shown = [block for block in blocks if block.figure is not None]
     # Text in figures shrinks and grows with them.
-    scale = min((column / 72 / figure.width_in for figure in shown), default=1.0)
-    with style(theme, scale):
+    with style(theme, column / 72 / WIDEST_IN if shown else 1.0):
         found = blank(width / 72, height / 72)
         pen = Pen(found, theme, width, height)
         tops = [margin_pt]
         for block in blocks:
             tops.append(tops[-1] + block.height_pt)
-        rows, placed = [0.0], []
+        # Figures take cells of a grid whose lines are their edges.
+        down, across = [0.0], sorted({0.0, margin_pt, width, *(margin_pt + b.width_pt for b in shown)})
+        cells: list[tuple[int, int, Figure]] = []
         for block, top in zip(blocks, tops, strict=False):
             if block.figure is not None:
-                placed.append((len(rows), block.figure))
-                rows += [top + block.gap_pt, top + block.height_pt]
+                cells.append((len(down), across.index(margin_pt + block.width_pt), block.figure))
+                down += [top + block.gap_pt, top + block.height_pt]
             elif block.draw is not None:
                 block.draw(pen, margin_pt, top)
-        rows.append(height)
-        if placed:
+        down.append(height)
+        if cells:
             grid = found.add_gridspec(
-                len(rows) - 1,
-                3,
-                width_ratios=[margin_pt, column, margin_pt],
-                height_ratios=[b - a for a, b in pairwise(rows)],
+                len(down) - 1,
+                len(across) - 1,
+                width_ratios=[b - a for a, b in pairwise(across)],
+                height_ratios=[b - a for a, b in pairwise(down)],
             )
-            for row, figure in placed:
-                part = found.add_subfigure(grid[row, 1])
+            for row, right, figure in cells:
+                part = found.add_subfigure(grid[row, 1:right])
                 part.set_facecolor("none")
                 figure.draw(cast("Canvas", part), theme)
         if foot:

@@ -54,45 +54,45 @@ def study_of(path: Path) -> dict[str, Any]:
         If it is no such table, or too big.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
-        table = _read(path)
-        status = table["status"].cast(pa.string())
-        settings = table.column_names[: table.column_names.index("status")]
-        varied, fixed = _parted(table, settings)
-        answered = table.filter(pc.equal(status, "ok"))
-        statuses = {str(v["values"]): int(v["counts"]) for v in pc.value_counts(status).to_pylist()}
-        reasons = _reasons(table.filter(pc.not_equal(status, "ok")))
+        return _document(_read(path), path.stem)
     except OSError as error:
         raise ConfigError(Fault(f"cannot be read: {(error.strerror or str(error)).lower()}"), path) from None
-    except (pa.ArrowException, ValueError, KeyError) as error:
-        raise ConfigError(
-            Fault(f"is no table of a study: {' '.join(str(error).split())[:200]}"), path
-        ) from None
-    kept = {name: _numbers(answered, name) for name in METRICS if name in answered.column_names}
-    kept = {name: values for name, values in kept.items() if np.isfinite(values).any()}
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ConfigError(Fault(f"is no table of a study: {text}"), path) from None
+
+
+def _document(table: pa.Table, name: str) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    status = table["status"].cast(pa.string())
+    varied, fixed = _parted(table, table.column_names[: table.column_names.index("status")])
+    answered = table.filter(pc.equal(status, "ok"))
+    kept = {metric: _numbers(answered, metric) for metric in METRICS if metric in answered.column_names}
+    kept = {metric: values for metric, values in kept.items() if np.isfinite(values).any()}
     metric = _metric(kept)
-    rows = _rows(answered, kept, metric)
     return {
         "kind": "study",
-        "name": path.stem,
-        "evaluates": "simulate" if "slo_met" in table.column_names else "predict",
+        "name": name,
+        "evaluates": "simulate" if "request_goodput" in table.column_names else "predict",
         "configurations": len(table),
-        "statuses": statuses,
-        "reasons": reasons,
+        "statuses": {str(v["values"]): int(v["counts"]) for v in pc.value_counts(status).to_pylist()},
+        "reasons": _reasons(table.filter(pc.not_equal(status, "ok"))),
         "fixed": fixed,
         "metric": metric,
-        "varied": [_effect(answered, name, kept[metric]) for name in varied] if metric in kept else [],
+        "varied": [_effect(answered, setting, kept[metric]) for setting in varied] if metric in kept else [],
         "rows": [
             {
-                "settings": {name: answered[name][i].as_py() for name in varied},
+                "settings": {setting: answered[setting][i].as_py() for setting in varied},
                 "values": {
-                    name: float(values[i]) if np.isfinite(values[i]) else None
-                    for name, values in kept.items()
+                    metric: float(values[i]) if np.isfinite(values[i]) else None
+                    for metric, values in kept.items()
                 },
             }
-            for i in rows
+            for i in _rows(answered, kept, metric)
         ],
     }
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from moesim.reporting.documents import PlacementDocument, PredictionDocument
 
+#: Results whose key numbers stand side by side.
+MOST_BESIDE = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -180,3 +183,16 @@ def grouped(tiles: Sequence[Tile]) -> list[tuple[tuple[str, ...], list[Tile]]]:
     for tile in tiles:
         found.setdefault(tile.labels, []).append(tile)
     return list(found.items())
+
+
+def rows_of(tiles: Sequence[Tile], most: int = MOST_BESIDE) -> list[int]:
+    """Which of several results are shown: the first, the best of each metric, then the others in order.
+
+    >>> costs = Tile("cost", "USD", tuple(Number(str(c), c) for c in (5, 4, 3, 2, 9)), tuple("abcde"), "less")
+    >>> rows_of([costs], 3)
+    [0, 1, 3]
+    """
+    count = len(tiles[0].numbers)
+    best = [row for tile in tiles for row in range(count) if tile.best[row]]
+    order = dict.fromkeys([0, *best, *range(count)])
+    return sorted(list(order)[:most])

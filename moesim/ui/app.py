@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import html
 import json
+import mimetypes
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -37,6 +38,9 @@ from moesim.ui.work import Gone, Worker
 STATIC = Path(__file__).resolve().parent / "static"
 _TOKEN = '<meta name="moesim-token" content="">'
 _UNUSUAL = re.compile(r"[^\w.-]", re.ASCII)
+# Some systems know these by other types, and browsers run no script and apply no style of another type.
+for _suffix, _type in ((".js", "text/javascript"), (".css", "text/css"), (".svg", "image/svg+xml")):
+    mimetypes.add_type(_type, _suffix)
 #: Seconds after which the layouts that are left wait for the next request.
 ALTERNATIVES_S = 1.0
 #: Longer values are cut where a fault repeats them.
@@ -62,6 +66,11 @@ class Server:
         self.worker, self.exporter = Worker(), Worker()
         self.inbox = Inbox()
         self._catalogue: dict[str, Any] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being computed, asked for or not."""
+        return self.worker.busy or self.exporter.busy
 
     def app(self) -> ASGIApp:
         """Everything behind the guard."""
@@ -162,14 +171,16 @@ class Server:
         asked, labels = await self.worker.run(partial(asked_together, raw, self.library), request)
         answers = await self.worker.run(partial(predicted_together, asked), request)
         return _sent(
-            await self.exporter.run(partial(report_of, asked, answers, labels, self.library), request)
+            await self.exporter.run(
+                partial(report_of, asked, answers, labels, self.library, self.inbox.folder), request
+            )
         )
 
     async def plan(self, request: Request) -> Response:
         """A plan of experts."""
         raw = await read_json(request)
         asked, name = await self.worker.run(partial(planned, raw, self.library), request)
-        return _sent(await self.exporter.run(partial(plan_of, asked, name), request))
+        return _sent(await self.exporter.run(partial(plan_of, asked, name, self.inbox.folder), request))
 
 
 class Json(Response):

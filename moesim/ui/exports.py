@@ -91,15 +91,29 @@ def predicted_together(asked: Sequence[Asked]) -> list[Prediction]:
 
 
 def report_of(
-    asked: Sequence[Asked], answers: Sequence[Prediction], labels: Sequence[str], library: Library
+    asked: Sequence[Asked],
+    answers: Sequence[Prediction],
+    labels: Sequence[str],
+    library: Library,
+    room: Path,
 ) -> Download:
-    """The page that `moesim report` makes of the same predictions."""
+    """The page that `moesim report` makes of the same predictions.
+
+    Parameters
+    ----------
+    asked, answers, labels
+        The scenarios, their predictions, and what they are called.
+    library
+        Where traces come from.
+    room
+        A folder to write in.
+    """
     from moesim.reporting import report
 
     files = {f for one in asked for f in (one.model.path, one.hardware.path) if f}
     files |= {str(library.traces[one.scenario.trace].path) for one in asked if one.scenario.trace}
     seeds = {one.scenario.seed for one in asked}
-    with tempfile.TemporaryDirectory(prefix="moesim-") as folder:
+    with tempfile.TemporaryDirectory(dir=room) as folder:
         path = report(
             list(answers),
             Path(folder) / "report.html",
@@ -140,18 +154,20 @@ def planned(raw: object, library: Library) -> tuple[Asked, str]:
     return asked, known.name
 
 
-def plan_of(asked: Asked, name: str) -> Download:
+def plan_of(asked: Asked, name: str, room: Path) -> Download:
     """A plan that spreads the load of the scenario's trace, in the format of an engine.
 
     Parameters
     ----------
     asked, name
         As `planned` returns them.
+    room
+        A folder to write in.
     """
     known = format_named(name)
     assert known is not None
     assert asked.routing is not None
-    with tempfile.TemporaryDirectory(prefix="moesim-") as folder:
+    with tempfile.TemporaryDirectory(dir=room) as folder:
         path = Path(folder) / known.file
         place(
             asked.routing,

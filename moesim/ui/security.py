@@ -17,7 +17,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_HEADER = "x-moesim"
@@ -120,20 +120,20 @@ class Guard:
         headers, method = Headers(scope=scope), scope["method"]
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self.rules.known_host(hosts[0]):
-            return _no(421, "this server does not go by that name; see moesim ui --name")
+            return _no(scope, 421, "this server does not go by that name; see moesim ui --name")
         if method not in (*_SAFE, "POST"):
-            return Response("method not allowed\n", 405, {"allow": "GET, HEAD, POST"}, "text/plain")
+            return _no(scope, 405, "method not allowed", {"allow": "GET, HEAD, POST"})
         if not _same_site(headers, method, scope["path"]):
-            return _no(403, "requests of other sites are refused")
+            return _no(scope, 403, "requests of other sites are refused")
         token = self.rules.access_token
         if token is not None and not _equal(_cookie(headers, self.rules.cookie), token):
             return _admission(scope, token, self.rules.cookie)
         if method == "POST":
             origins = headers.getlist("origin")
             if origins and origins != [f"{scope.get('scheme', 'http')}://{hosts[0]}"]:
-                return _no(403, "requests of other sites are refused")
+                return _no(scope, 403, "requests of other sites are refused")
             if not _equal(headers.get(TOKEN_HEADER, ""), self.rules.page_token):
-                return _no(403, "the token of the page is missing or old: load the page again")
+                return _no(scope, 403, "the token of the page is missing or old: load the page again")
         return None
 
 
@@ -149,7 +149,7 @@ def _admission(scope: Scope, token: str, cookie: str) -> Response:
     """Take the token from the address once; keep it in a cookie that neither scripts nor other sites see."""
     given = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=8).get("token", [""])
     if scope["method"] not in _SAFE or scope["path"] != "/" or not _equal(given[0], token):
-        return _no(401, "open the address that moesim ui printed, with its token")
+        return _no(scope, 401, "open the address that moesim ui printed, with its token")
     answer = RedirectResponse("/", 303)
     answer.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
     return answer
@@ -169,8 +169,11 @@ def _equal(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
 
 
-def _no(status: int, text: str) -> Response:
-    return PlainTextResponse(text + "\n", status)
+def _no(scope: Scope, status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    """A refusal: for programs where they ask, for people elsewhere."""
+    if scope["path"].startswith("/api/"):
+        return JSONResponse({"error": text, "faults": []}, status, headers)
+    return PlainTextResponse(text + "\n", status, headers)
 
 
 def _split(host: str) -> tuple[str, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from types import FrameType
@@ -104,8 +106,9 @@ def serve(library: Library, listener: socket.socket, rules: Rules, ready: Callab
 
     # What is outside the calibrated domain is among an answer's own warnings.
     warnings.simplefilter("ignore", OutOfDomainWarning)
+    server = Server(library, rules, warm=True)
     config = uvicorn.Config(
-        Server(library, rules, warm=True).app(),
+        server.app(),
         http="h11",
         loop="asyncio",
         ws="none",
@@ -133,6 +136,11 @@ def serve(library: Library, listener: socket.socket, rules: Rules, ready: Callab
     finally:
         signal.signal(signal.SIGTERM, before)
         listener.close()
+    if server.busy:
+        # A thread cannot be stopped, and nobody waits for what this one computes: it ends with the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -15,8 +15,12 @@ from moesim.files import data_dir
 from moesim.model import Model, load_model, names
 from moesim.trace import Routing, RoutingTrace, load_trace
 
-#: Bundled files, below the folder of traces.
-BUNDLED = ("deepseek-v3-synthetic.json", "gpt-oss-20b-synthetic.npz", "tiny-moe/trace.parquet")
+#: Bundled files, below the folder of traces, and the models that two of them were made for without saying so.
+BUNDLED = {
+    "deepseek-v3-synthetic.json": "deepseek-v3",
+    "gpt-oss-20b-synthetic.npz": "gpt-oss-20b",
+    "tiny-moe/trace.parquet": None,
+}
 #: Routing as read for a model, kept for the next question.
 KEEP = 6
 #: Uploads that are kept.
@@ -46,8 +50,6 @@ class Shelved:
         How many, where single tokens are held.
     layers, num_experts, top_k
         Its shape.
-    notes
-        What had to be assumed when it was read.
     """
 
     id: str
@@ -60,11 +62,10 @@ class Shelved:
     layers: int
     num_experts: int
     top_k: int | None
-    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What a page is told; the path stays here."""
-        own = ("id", "name", "origin", "model", "kind", "tokens", "layers", "num_experts", "top_k", "notes")
+        own = ("id", "name", "origin", "model", "kind", "tokens", "layers", "num_experts", "top_k")
         return {name: getattr(self, name) for name in own}
 
 
@@ -86,9 +87,9 @@ class Shelf:
         self._rows: dict[str, Shelved] = {}
         self._read: OrderedDict[tuple[str, str], Routing] = OrderedDict()
         faults = []
-        for name in BUNDLED:
+        for name, model in BUNDLED.items():
             path = data_dir("traces") / name
-            self._put(path, "tiny-moe" if path.parent.name == "tiny-moe" else path.stem, path.name, _BUNDLED)
+            self._put(path, path.stem if model else path.parent.name, path.name, _BUNDLED, model)
         for text in files:
             try:
                 self._put(Path(text), self._free_id(Path(text).stem), Path(text).name, _GIVEN)
@@ -159,8 +160,9 @@ class Shelf:
         self._read.move_to_end(key)
         return self._read[key]
 
-    def _put(self, path: Path, name: str, title: str, origin: str) -> Shelved:
-        routing = load_trace(path, candidates=known_models)
+    def _put(self, path: Path, name: str, title: str, origin: str, model: str | None = None) -> Shelved:
+        shape = None if model is None else load_model(model)
+        routing = load_trace(path, shape=shape, candidates=known_models)
         tokens = routing.num_tokens if isinstance(routing, RoutingTrace) else None
         self._rows[name] = row = Shelved(
             name,
@@ -173,7 +175,6 @@ class Shelf:
             len(routing.moe_layer_ids),
             routing.num_experts,
             routing.top_k,
-            routing.warnings,
         )
         return row
 

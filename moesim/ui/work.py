@@ -25,12 +25,18 @@ class Worker:
 
     A question whose sender has gone by the time its turn comes is dropped: the page cancels a slider's last
     move when the next one is made.
+
+    Attributes
+    ----------
+    busy
+        Whether the thread is at work.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "moesim-ui")
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self.busy = False
 
     async def run(self, function: Callable[[], T], request: Request | None = None) -> T:
         """What a function returns, when its turn has come.
@@ -50,9 +56,17 @@ class Worker:
                 if request is not None and await request.is_disconnected():
                     raise Gone
                 # A thread cannot be stopped: who leaves in between must not let the next one in.
-                return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, function))
+                loop = asyncio.get_running_loop()
+                return await asyncio.shield(loop.run_in_executor(self._pool, self._work, function))
         finally:
             self._waiting -= 1
+
+    def _work(self, function: Callable[[], T]) -> T:
+        self.busy = True
+        try:
+            return function()
+        finally:
+            self.busy = False
 
     def close(self) -> None:
         """Drop what waits, and leave what runs to its end."""

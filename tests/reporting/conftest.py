@@ -75,3 +75,11 @@ def canvases(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", remember)
     return seen
+
+
+@pytest.fixture(scope="session")
+def printed_kinds(tmp_path_factory):
+    """A file with a document of every kind."""
+    from kinds import print_all
+
+    return print_all(tmp_path_factory.mktemp("kinds"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import ConfigError
-from moesim.reporting import blocks, report
+from moesim.reporting import blocks, export_pdf, export_png, report, sheets
 from moesim.reporting.blocks import Block
 from moesim.reporting.figures import DARK, PRINT
 from moesim.reporting.sheets import pages_of
@@ -149,9 +149,22 @@ def _png(data):
     return width, height, tuple(zlib.decompress(body)[1:4])
 
 
-def test_image_of_many_results_stays_small(predictions, tmp_path):
-    width, height, _ = _png(report(predictions * 12, tmp_path / "a.png").read_bytes())
-    assert width * height < 1440 * 6100
+def test_many_results_fit(predictions, tmp_path, monkeypatch):
+    """No figure is taller than its sheet, no image taller than a few screens."""
+    seen = []
+    lay = sheets.sheet
+
+    def remember(blocks, size_pt, margin_pt, *more):
+        seen.append((sum(block.height_pt for block in blocks), size_pt[1] - 2 * margin_pt))
+        return lay(blocks, size_pt, margin_pt, *more)
+
+    for module in (export_pdf, export_png):
+        monkeypatch.setattr(module, "sheet", remember)
+    width, height, _ = _png(report(predictions * 10, tmp_path / "a.png").read_bytes())
+    assert (width, height <= 4800) == (1440, True)
+    report(predictions * 10, tmp_path / "a.pdf")
+    assert len(seen) > 3
+    assert all(used <= room + 1e-6 for used, room in seen)
 
 
 def test_other_suffixes_and_themes(predictions, tmp_path):

@@ -206,12 +206,12 @@ def test_figures_without_room_are_pixels_or_left_out(predictions, monkeypatch, t
 def test_no_page_is_larger_than_it_may_be(predictions):
     raw = _named(predictions[0], "x" * 1000)
     raw["warnings"] = [f"{i} " + "<" * 1990 for i in range(200)]
-    heavy = [raw | {"model": f"{i}" + "y" * 1000} for i in range(16)]
+    heavy = [raw | {"model": f"{i}" + "y" * 1000} for i in range(2)]
     sources = {f"{i}": "&" * 1990 for i in range(2000)}
     with pytest.raises(ConfigError, match=r"the page would be too big.*fewer results"):
         export_html.render_page(_report(heavy, "x", sources))
     # Many results with names of usual length do fit.
-    usual = _report([prediction_document(p).model_dump(mode="json") for p in predictions * 21], "usual")
+    usual = _report([prediction_document(p).model_dump(mode="json") for p in predictions * 7], "usual")
     page = export_html.render_page(usual)
     assert len(page.encode()) <= export_html.MAX_BYTES
     assert Access(page).faults == []

@@ -66,6 +66,23 @@ def test_it_listens_on_this_machine_alone_answers_and_stops_when_asked(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not TCP.exists(), reason="signals are those of Unix")
+def test_what_is_being_computed_does_not_keep_it(tmp_path):
+    wide = {"trace": "deepseek-v3-synthetic", "nodes": 32, "dp": 256, "ep": 256, "redundant": 4096}
+    with (
+        running(folder=tmp_path) as (process, address),
+        httpx2.Client(base_url=address, timeout=120) as client,
+    ):
+        token = re.search(r'name="moesim-token" content="([\w-]+)"', client.get("/").text)[1]
+        # The first questions and a plan of thousands of experts take seconds: it is in the middle of them.
+        words = {"json": {"scenario": wide}, "headers": {"x-moesim": token}, "timeout": 2.0}
+        with pytest.raises(httpx2.TimeoutException):
+            client.post("/api/export/plan", **words)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_beyond_this_machine_it_prints_a_token_once_and_a_warning(tmp_path):
     with running("--host", "0.0.0.0", folder=tmp_path) as (process, address):
         port, token = re.fullmatch(r"http://[^:/]+:(\d+)/\?token=([\w-]{32})", address).groups()

@@ -51,6 +51,7 @@ def test_a_request_without_the_token_of_the_page_is_refused(bare, path):
     for headers in ({}, {"x-moesim": ""}, {"x-moesim": "x" * 32}, {"x-moesim": b"\xe9"}):
         found = bare.post(path, json=SMALL, headers=headers)
         assert found.status_code == 403, found.text
+        assert set(found.json()) == {"error", "faults"}
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -110,6 +111,12 @@ def test_the_page_loads_nothing_that_its_policy_forbids(bare):
     assert " style=" not in text
     assert " onclick" not in text
     assert text.count("<script") == text.count('src="/static/')
+    for name, kind in (
+        ("main.js", "text/javascript"),
+        ("style.css", "text/css"),
+        ("icon.svg", "image/svg+xml"),
+    ):
+        assert bare.get(f"/static/{name}").headers["content-type"].partition(";")[0] == kind
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
 

@@ -36,7 +36,7 @@ from moesim.reporting.documents.simulation import (
     Window,
 )
 from moesim.reporting.documents.statistics import MOST_PAIRED, StatisticsDocument
-from moesim.reporting.documents.study import StudyDocument, StudyRow
+from moesim.reporting.documents.study import StudyDocument, StudyRow, Varied
 from moesim.reporting.documents.training import Iterated, TrainingDocument, TrainingSearch
 from moesim.reporting.documents.validation_kernels import KernelsValidation
 from moesim.reporting.documents.validation_published import PublishedValidation
@@ -93,6 +93,7 @@ __all__ = [
     "SystemsDocument",
     "TrainingDocument",
     "TrainingSearch",
+    "Varied",
     "Window",
     "checked",
     "fault_of",

@@ -12,6 +12,7 @@ from moesim.reporting.documents.base import (
     MAX_LAYERS,
     Count,
     Document,
+    LayerId,
     Number,
     Part,
     Share,
@@ -82,6 +83,7 @@ class ReplayDocument(Hits, Document):
     kind: Literal["replay"] = "replay"
     trace: Text = ""
     concurrency: Number = 1
+    moe_layer_ids: Annotated[list[LayerId], Field(max_length=MAX_LAYERS)] = []
     policies: Annotated[list[Hits], Field(max_length=100)] = []
 
     @property

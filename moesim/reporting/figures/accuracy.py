@@ -151,7 +151,7 @@ def predicted_against_measured(
             )
         for i, kind in enumerate(kinds):
             rows = np.array([name in kinds[kind] for name in names])
-            at = np.flatnonzero(rows)[apart(np.log(m[rows]), np.log(p[rows]), few=few)]
+            at = np.flatnonzero(rows)[apart(np.log(m[rows]), np.log(p[rows]), cells=60, few=few)]
             colour = theme.series[i % len(theme.series)]
             if lows is not None and highs is not None and len(p) <= _MANY:
                 # Residuals need not lie around nothing: an end may be on the other side of the prediction.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.given import Checks, legend_below, legend_in, percent, plain, quantity, shares
 from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.limits import limit_line
 from moesim.reporting.figures.quantiles import Quantiles
 from moesim.reporting.figures.theme import LINES, MARKERS
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Intervals = Mapping[str, Mapping[float, tuple[float, float]]]
 #: With so few levels each is marked.
 _FEW = 12
+#: From the least to the most, beyond which the axis is logarithmic.
+_FAR = 30.0
 
 
 def latency_cdf(
@@ -119,9 +122,6 @@ def latency_cdf(
                 markersize=4,
                 label=shorten(name) + said,
             )
-            if name in within and limit_s is not None:
-                share_of = 1.0 - within[name] if slower else within[name]
-                axes.plot(limit_s * scale, share_of, MARKERS[i % len(MARKERS)], color=colour, zorder=3)
             if one.low_s is not None and one.high_s is not None:
                 axes.fill_betweenx(
                     share, one.low_s * scale, one.high_s * scale, color=colour, alpha=0.2, linewidth=0
@@ -129,12 +129,18 @@ def latency_cdf(
             for level, span in bars[name].items():
                 at = 1.0 - level if slower else level
                 axes.plot(np.multiply(span, scale), [at, at], color=colour, linewidth=4, alpha=0.45)
-        if limit_s is not None:
-            axes.axvline(limit_s * scale, color=theme.role["limit"], linestyle=(0, (5, 2)))
         if attainment is not None:
             axes.axhline(
                 1 - attainment if slower else attainment, color=theme.role["limit"], linestyle=(0, (1.2, 1.2))
             )
+
+    def limits(axes: Axes, theme: Theme, limit: float, slower: bool) -> None:
+        words = "" if slower else f"limit {as_drawn.text(limit)}"
+        if limit_line(axes, theme, "x", limit * scale, words, foot=True):
+            # On it, the share of every sample.
+            for i, share in enumerate(within.values()):
+                at, colour = 1.0 - share if slower else share, theme.series[i % len(theme.series)]
+                axes.plot(limit * scale, at, MARKERS[i % len(MARKERS)], color=colour, zorder=3)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         left, right = canvas.subplots(1, 2)
@@ -150,21 +156,13 @@ def latency_cdf(
         right.set_ylabel("requests slower")
         ends = [one.values_s[[0, -1]] * scale for one in drawn.values()]
         least, most = min(end[0] for end in ends), max(end[1] for end in ends)
-        spread = [v for v in (least, *([limit_s * scale] if limit_s else [])) if v > 0]
         for axes in (left, right):
-            if spread and most > 30 * min(spread):
+            if least > 0 and most > _FAR * least:
                 axes.set_xscale("log")
-                plain(axes.xaxis)
+            if limit_s is not None:
+                limits(axes, theme, limit_s, slower=axes is right)
+            plain(axes.xaxis)
             axes.set_xlabel(as_drawn.axis)
-        if limit_s is not None:
-            left.annotate(
-                f"limit {as_drawn.text(limit_s)}",
-                (limit_s * scale, 0.02),
-                xytext=(4, 0),
-                textcoords="offset points",
-                fontsize="small",
-                color=theme.ink,
-            )
         legend_below(canvas, 9.0, *left.get_legend_handles_labels())
 
     missing = {name: one.missing for name, one in drawn.items() if one.missing}

@@ -21,6 +21,7 @@ from moesim.reporting.figures.given import (
     quantity,
 )
 from moesim.reporting.figures.labels import count, shorten
+from moesim.reporting.figures.limits import limit_line
 from moesim.reporting.figures.theme import MARKERS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ STATUS = {
 #: Plans of the front that are numbered, and listed in words.
 _NAMED = 8
 #: From one end of an axis to the other, beyond which it is logarithmic.
-_FAR = 12.0
+_FAR = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +141,17 @@ def pareto_front(
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.add_subplot()
         places = xs * as_x.scale, ys * as_y.scale
-        if limit is not None:
-            _limit(axes, theme, limit * as_y.scale, f"limit {as_y.text(limit)}")
-        stairs = "steps-post" if as_x.less else "steps-pre"
-        axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
-        reach = (xs, ys if limit is None else np.append(ys, limit))
-        for axis, set_scale, values, one in (
-            (axes.xaxis, axes.set_xscale, reach[0], as_x),
-            (axes.yaxis, axes.set_yscale, reach[1], as_y),
-        ):
+        for values, set_scale in zip(places, (axes.set_xscale, axes.set_yscale), strict=True):
             if values.min() > 0 and values.max() > _FAR * values.min():
                 set_scale("log")
+        stairs = "steps-post" if as_x.less else "steps-pre"
+        axes.plot(places[0][front], places[1][front], color=theme.ink, linewidth=1, drawstyle=stairs)
+        legend = _dots(axes, theme, drawn, places, best)
+        if limit is not None:
+            limit_line(axes, theme, "y", limit * as_y.scale, f"limit {as_y.text(limit)}")
+        for axis, one in ((axes.xaxis, as_x), (axes.yaxis, as_y)):
             plain(axis)
             axis.set_label_text(one.axis)
-        legend = _dots(axes, theme, drawn, places, best)
         for nth, i in enumerate(front[:_NAMED], 1):
             at = places[0][i], places[1][i]
             axes.annotate(str(nth), at, xytext=(6, 6), textcoords="offset points", fontsize="small")
@@ -188,21 +186,6 @@ def pareto_front(
         7.5,
         4.4,
         f"{len(front)} of {len(drawn)} configurations are beaten by no other in both: {listing}{more}.",
-    )
-
-
-def _limit(axes: Axes, theme: Theme, at: float, words: str) -> None:
-    """A promise, across the axes."""
-    axes.axhline(at, color=theme.role["limit"], linestyle=(0, (5, 2)))
-    axes.annotate(
-        words,
-        (1, at),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1},
-        fontsize="small",
     )
 
 

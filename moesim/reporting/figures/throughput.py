@@ -11,13 +11,15 @@ import numpy as np
 from moesim.reporting.figures.figure import Figure
 from moesim.reporting.figures.given import F8, Checks, legend_below, legend_in, listed, plain, quantity
 from moesim.reporting.figures.labels import count, number, shorten
+from moesim.reporting.figures.limits import limit_line
 from moesim.reporting.figures.theme import LINES, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-    from moesim.reporting.figures.theme import Theme
+    from moesim.reporting.figures.limits import limit_line
+from moesim.reporting.figures.theme import Theme
 
 #: Of an axis, between two points that are both labelled.
 _ROOM = 0.07
@@ -112,20 +114,13 @@ def load_curve(
                 label=shorten(name),
             )
             _loads(axes, table, tpot.scale, rate.scale)
-        if limit_s is not None:
-            axes.axvline(limit_s * tpot.scale, color=theme.role["limit"], linestyle=(0, (5, 2)))
-            axes.annotate(
-                f"limit {tpot.text(limit_s)}",
-                (limit_s * tpot.scale, 0.98),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="top",
-                fontsize="small",
-            )
+        axes.margins(0.08)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.margins(0.08)
+        if limit_s is not None:
+            at = limit_s * tpot.scale
+            if limit_line(axes, theme, "x", at, f"limit {tpot.text(limit_s)}"):
+                axes.set_xlim(right=max(axes.get_xlim()[1], 1.05 * at))
         plain(axes.yaxis)
         axes.set_xlabel(tpot.axis)
         axes.set_ylabel(rate.axis)

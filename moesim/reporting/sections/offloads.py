@@ -9,25 +9,43 @@ from moesim.reporting.documents import SystemRow, SystemsDocument, last_part
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.compare import Contender, standing
-from moesim.reporting.sections.parts import Answer, Section, Table, duration, filled, in_ms, short, unique
+from moesim.reporting.sections.parts import (
+    Answer,
+    Section,
+    Table,
+    brief,
+    duration,
+    filled,
+    in_ms,
+    short,
+    unique,
+)
 from moesim.reporting.tiles import Number, Tile
+
+_TIMES = {"tpot_s": ("TPOT", "per output token"), "ttft_s": ("TTFT", "to the first token")}
+_WAITS = {
+    "to_device": "copies to the device",
+    "storage": "storage",
+    "cpu": "the CPU",
+    "near": "the memory that computes",
+}
 
 
 def sections_of(found: Sequence[SystemsDocument], labels: Sequence[str], several: bool) -> list[Section]:
     """What a page says of timed replays: each by itself, its systems side by side."""
     made = []
     for nth, (one, label) in enumerate(zip(found, labels, strict=True)):
-        timed = [row for row in one.rows if row.tpot_s is not None]
+        metric, timed = _timed(one)
         made.append(
             Section(
                 f"systems{nth + 1}",
                 label if several or len(found) > 1 else "",
                 answer(one),
-                tuple(_figures(one, timed)),
+                tuple(_figures(one, metric, timed)),
                 tuple(filter(None, (systems(one), assumed(one)))),
                 () if timed else ("Times: no system was replayed.",),
                 unique(one.warnings),
-                _tiles(timed),
+                _tiles(metric, timed),
             )
         )
     return made
@@ -35,21 +53,21 @@ def sections_of(found: Sequence[SystemsDocument], labels: Sequence[str], several
 
 def answer(document: SystemsDocument) -> Answer:
     """Which system is fastest, and what its stalls are."""
-    timed = [row for row in document.rows if row.tpot_s is not None]
+    metric, timed = _timed(document)
+    title, what = _TIMES[metric]
     where = (
         f"{document.model} on {document.hardware}, {document.slots:,} experts held, {document.tokens:,} "
-        "tokens of "
-        f"{last_part(document.trace) or 'the trace'}"
+        f"tokens of {last_part(document.trace) or 'the trace'}"
     )
     if not timed:
         return Answer(f"{where}: no system could be replayed.", filled(("Not replayed", _refused(document))))
-    fast = [Contender(row.name, row.tpot_s, _swept(row)) for row in timed]
-    said = standing(fast, "TPOT", duration, less=True).replace(
+    fast = [Contender(row.name, _of(row, metric), _swept(row, metric)) for row in timed]
+    said = standing(fast, title, duration, less=True).replace(
         "neither has an interval", "neither rests on an assumption that was swept"
     )
     if not said:
         one = timed[0]
-        said = f"{one.name} takes {duration(one.tpot_s or 0.0)} per output token"
+        said = f"{one.name} takes {duration(_of(one, metric))} {what}"
         said += (
             f" and finds {percent(one.hit_ratio)} of the experts on the device."
             if one.hit_ratio is not None
@@ -57,11 +75,10 @@ def answer(document: SystemsDocument) -> Answer:
         )
     limits = [text for row in timed for text in _limits(row)]
     proven = [
-        f"{row.name}: without any stall a token would take {duration(low)}; the replay is "
-        f"{(row.tpot_s or 0.0) / low:.3g} "
-        "times that."
+        f"{row.name}: without any stall it would take {duration(low)} {what}; the replay is "
+        f"{brief(_of(row, metric) / low)} times that."
         for row in timed
-        if (low := row.bounds.get("tpot_s"))
+        if (low := row.bounds.get(metric))
     ]
     doubts = [f"{row.name} assumes {a.name} = {a.value:g}: {a.why}." for row in timed for a in row.assumed]
     doubts += [f"{row.name}: the trace lacks {text}." for row in timed for text in row.lacks]
@@ -82,6 +99,16 @@ def answer(document: SystemsDocument) -> Answer:
     )
 
 
+def _timed(document: SystemsDocument) -> tuple[str, list[SystemRow]]:
+    """The time that systems are judged by, and those that have it; a trace of prompts alone has no TPOT."""
+    metric = "tpot_s" if any(row.tpot_s is not None for row in document.rows) else "ttft_s"
+    return metric, [row for row in document.rows if getattr(row, metric) is not None]
+
+
+def _of(row: SystemRow, metric: str) -> float:
+    return float(getattr(row, metric))
+
+
 def _refused(document: SystemsDocument) -> list[str]:
     return [f"{row.name}: {row.refused}." for row in document.rows if row.refused]
 
@@ -90,25 +117,23 @@ def _limits(row: SystemRow) -> list[str]:
     waits = {name: seconds for name, seconds in row.stalls.items() if seconds > 0}
     if not waits:
         return [f"{row.name} never waits for an expert."]
-    parts = ", ".join(
-        f"{duration(s)} for {name.replace('_', ' ')}"
-        for name, s in sorted(waits.items(), key=lambda w: -w[1])
-    )
+    order = sorted(waits.items(), key=lambda wait: (-wait[1], wait[0]))
+    parts = ", ".join(f"{duration(seconds)} for {_WAITS.get(name, name)}" for name, seconds in order)
     return [f"{row.name} waits {parts} in all."]
 
 
-def _swept(row: SystemRow) -> tuple[float, float] | None:
+def _swept(row: SystemRow, metric: str) -> tuple[float, float] | None:
     """TPOT over the plausible values of what is assumed."""
     ends = [v for a in row.assumed if a.tpot_s is not None for v in a.tpot_s if v is not None]
-    if not ends or row.tpot_s is None:
+    if not ends or metric != "tpot_s":
         return None
-    return min(*ends, row.tpot_s), max(*ends, row.tpot_s)
+    return min(*ends, _of(row, metric)), max(*ends, _of(row, metric))
 
 
-def _figures(document: SystemsDocument, timed: Sequence[SystemRow]) -> list[Figure]:
+def _figures(document: SystemsDocument, metric: str, timed: Sequence[SystemRow]) -> list[Figure]:
     if not timed:
         return []
-    spans = [_swept(row) for row in timed]
+    spans = [_swept(row, metric) for row in timed]
     return [
         figures.bounds_and_intervals(
             [
@@ -169,21 +194,22 @@ def assumed(document: SystemsDocument) -> Table | None:
     return Table("Assumed", ("system", "number", "value", "plausible", "TPOT then, ms", "why"), rows)
 
 
-def _tiles(timed: Sequence[SystemRow]) -> tuple[Tile, ...]:
-    shown = sorted(timed, key=lambda row: row.tpot_s or 0.0)[:8]
+def _tiles(metric: str, timed: Sequence[SystemRow]) -> tuple[Tile, ...]:
+    shown = sorted(timed, key=lambda row: _of(row, metric))[:8]
     if not shown:
         return ()
     names = tuple(row.name for row in shown) if len(shown) > 1 else ()
 
-    def low(row: SystemRow) -> str:
-        bound = row.bounds.get("tpot_s")
-        return "" if bound is None else f"never below {bound * 1e3:,.3g}"
+    def time(row: SystemRow) -> Number:
+        bound = row.bounds.get(metric)
+        low = "" if bound is None else f"never below {brief(bound * 1e3)}"
+        return Number(brief(_of(row, metric) * 1e3), _of(row, metric), low)
 
-    times = tuple(Number(f"{(row.tpot_s or 0.0) * 1e3:,.3g}", row.tpot_s, low(row)) for row in shown)
     found = tuple(
         Number("-" if row.hit_ratio is None else f"{100 * row.hit_ratio:.1f}", row.hit_ratio) for row in shown
     )
+    title = "Time per output token" if metric == "tpot_s" else "Time to first token"
     return (
-        Tile("Time per output token", "ms", times, names, "less"),
+        Tile(title, "ms", tuple(map(time, shown)), names, "less"),
         Tile("Found on the device", "%", found, names, "more"),
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.reporting.figures.labels import number
+
 if TYPE_CHECKING:
     from moesim.reporting.documents import Document
     from moesim.reporting.figures import Figure
@@ -128,12 +130,21 @@ def fixed(value: float | None, digits: int = 4) -> str:
 
 def short(value: float | None) -> str:
     """A number of four digits."""
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else number(value)
+
+
+def brief(value: float) -> str:
+    """A number of three digits, thousands apart.
+
+    >>> brief(0.0123456), brief(59.81), brief(1000.0), brief(123456.0)
+    ('0.0123', '59.8', '1,000', '123,456')
+    """
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e8 else f"{value:.3g}"
 
 
 def in_ms(seconds: float | None) -> str:
     """A cell in milliseconds."""
-    return "-" if seconds is None else f"{seconds * 1e3:,.4g}"
+    return "-" if seconds is None else number(seconds * 1e3)
 
 
 def duration(seconds: float) -> str:
@@ -142,7 +153,7 @@ def duration(seconds: float) -> str:
     >>> duration(0.0123), duration(75.0)
     ('12.3 ms', '75 s')
     """
-    return f"{seconds * 1e3:,.4g} ms" if seconds < 10 else f"{seconds:,.4g} s"
+    return f"{number(seconds * 1e3)} ms" if seconds < 10 else f"{number(seconds)} s"
 
 
 def ratio(value: float | None) -> str:

@@ -9,7 +9,17 @@ from moesim.reporting.documents import LIMITS, Assessed, PlanDocument
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.compare import Contender, apart, standing
-from moesim.reporting.sections.parts import Answer, Section, Table, duration, filled, in_ms, short, unique
+from moesim.reporting.sections.parts import (
+    Answer,
+    Section,
+    Table,
+    brief,
+    duration,
+    filled,
+    in_ms,
+    short,
+    unique,
+)
 from moesim.reporting.tiles import Number, Tile
 
 _STATUS = {
@@ -103,7 +113,7 @@ def _limits(document: PlanDocument) -> list[str]:
         whole = each * plan.replicas
         found.append(
             f"Within the promise it would carry {whole:,.4g} requests/s, "
-            f"{whole / document.traffic.request_rate:.3g} times what is asked."
+            f"{brief(whole / document.traffic.request_rate)} times what is asked."
         )
     best = max(document.sensitivities, key=lambda g: g.rate_gain or 0.0, default=None)
     if best is not None and best.rate_gain is not None:
@@ -153,15 +163,15 @@ def _figures(document: PlanDocument) -> tuple[list[Figure], list[str]]:
         if key not in points:
             status = one.status if one.status in ("confirmed", "refuted") else ""
             points[key] = figures.PlanPoint(str(one), _metrics(one), status, one.hardware, one is plan)
-    x = "usd_per_hour" if plan.usd_per_hour is not None else "devices"
+    cost = "usd_per_hour" if plan.usd_per_hour is not None else "devices"
+    # Where all cost the same, what they carry for it tells them apart.
+    alike = len({point.values.get(cost) for point in points.values()}) < 2
+    pairs = [("tpot_s", "most_request_rate")] if alike else [(cost, "tpot_s"), (cost, "ttft_s")]
     found, missing = [], []
-    for y in ("tpot_s", "ttft_s"):
+    for x, y in pairs:
         if sum(p.values.get(x) is not None and p.values.get(y) is not None for p in points.values()) > 1:
-            found.append(
-                figures.pareto_front(
-                    list(points.values()), x=x, y=y, limit=document.slo.limits.get(y), seed=seed
-                )
-            )
+            limit = document.slo.limits.get(y)
+            found.append(figures.pareto_front(list(points.values()), x=x, y=y, limit=limit, seed=seed))
     if not found:
         missing.append("Cost against latency: fewer than two candidates are known with both.")
     base = next(
@@ -187,6 +197,7 @@ def _metrics(one: Assessed) -> dict[str, float | None]:
     return {
         "usd_per_hour": one.usd_per_hour,
         "devices": float(one.devices),
+        "most_request_rate": _carried(one),
         **{name: one.first(name) for name in ("ttft_s", "tpot_s", "output_throughput")},
     }
 
@@ -346,7 +357,7 @@ def _tiles(document: PlanDocument) -> tuple[Tile, ...]:
     ]
     if plan.usd_per_hour is not None:
         each = plan.usd_per_million_output_tokens
-        note = "" if each is None else f"{each:,.3g} per million output tokens"
+        note = "" if each is None else f"{brief(each)} per million output tokens"
         found.append(
             Tile(
                 "Cost",
@@ -360,10 +371,13 @@ def _tiles(document: PlanDocument) -> tuple[Tile, ...]:
         if value is None:
             continue
         simulated = plan.first(f"{stem}_p99_s") is not None
-        span = plan.span(f"{stem}_p99_s")
-        ends = "" if span is None else f"interval {span[0] * 1e3:,.3g} to {span[1] * 1e3:,.3g}"
-        title = f"{LIMITS[name]}, {'p99' if simulated else 'mean'}"
-        found.append(
-            Tile(title, "ms", (Number(f"{value * 1e3:,.3g}", value, f"promised {limit * 1e3:,.3g}", ends),))
-        )
+        span, model = plan.span(f"{stem}_p99_s"), plan.span(f"model_{name}")
+        ends = "" if span is None else f"by chance {_between(span)}, the model's error not in it"
+        note = "" if model is None else f"a measured mean: {_between(model)}"
+        shown = Number(brief(value * 1e3), value, f"promised {brief(limit * 1e3)}", ends, note)
+        found.append(Tile(f"{LIMITS[name]}, {'p99' if simulated else 'mean'}", "ms", (shown,)))
     return tuple(found)
+
+
+def _between(ends: tuple[float, float]) -> str:
+    return f"{brief(max(ends[0], 0.0) * 1e3)} to {brief(ends[1] * 1e3)}"

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from moesim.reporting import figures
 from moesim.reporting.documents import CurveDocument, Hits, ReplayDocument, last_part
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
-from moesim.reporting.sections.parts import Answer, Section, Table, filled, unique
+from moesim.reporting.sections.parts import Answer, Section, Table, brief, filled, unique
 from moesim.reporting.tiles import Number, Tile
 
 #: The rule that knows the future: no other finds more.
 BOUND = "belady"
+#: Replays with a figure of layers.
+_LAYERED = 3
 #: Parts of a pool at which a curve is told.
 _PARTS = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 
 
 def sections_of(replays: Sequence[ReplayDocument], labels: Sequence[str], several: bool) -> list[Section]:
     """What a page says of replays: all of them side by side."""
-    shown = _over_slots(replays)
+    slots = _over_slots(replays)
+    shown = [*slots, *_by_layer(replays, labels)]
     missing = []
-    if not shown:
+    if not slots:
         missing.append(
             "A curve over capacities: the replays are of one number of slots; moesim replay --curve has all."
         )
@@ -75,7 +79,7 @@ def _left(where: str, best: Hits, bound: Hits) -> str:
     return (
         f"{where}: no rule finds more than {percent(most)} (Belady's, which knows the future): "
         f"{best.policy} leaves "
-        f"{100 * (most - have):.3g} points."
+        f"{brief(100 * (most - have))} points."
     )
 
 
@@ -111,6 +115,33 @@ def _over_slots(replays: Sequence[ReplayDocument]) -> list[Figure]:
             curves.setdefault(rule.policy, [None] * len(slots))[slots.index(replay.slots)] = rule.hit_ratio
     known = {name: values for name, values in curves.items() if any(v is not None for v in values)}
     return [figures.hit_ratio_curves(slots, known, n=_accesses(replays))] if known else []
+
+
+def _by_layer(replays: Sequence[ReplayDocument], labels: Sequence[str]) -> list[Figure]:
+    """Hit ratios of every layer, a figure for each of the first few replays."""
+    found = []
+    for replay, label in zip(replays[:_LAYERED], labels, strict=False):
+        ratios = {
+            rule.policy: [
+                h / a if a else None
+                for h, a in zip(rule.hits_per_layer, rule.accesses_per_layer, strict=True)
+            ]
+            for rule in replay.rules
+            if any(rule.accesses_per_layer)
+        }
+        layers = {len(values) for values in ratios.values()}
+        if (
+            len(layers) != 1
+            or max(layers) < 2
+            or any(v is not None and v > 1 for r in ratios.values() for v in r)
+        ):
+            continue
+        ids = replay.moe_layer_ids
+        if len(ids) != max(layers) or sorted(set(ids)) != ids:
+            ids = list(range(max(layers)))
+        figure = figures.hits_by_layer(ratios, ids, n=f"{replay.accesses:,} accesses")
+        found.append(replace(figure, title=f"{figure.title}: {label}") if len(replays) > 1 else figure)
+    return found
 
 
 def _accesses(replays: Sequence[ReplayDocument]) -> str:
@@ -211,7 +242,7 @@ def curve_answer(document: CurveDocument) -> Answer:
         gaps = [(b or 0.0) - (r or 0.0) for b, r in zip(bound.hit_ratio, real.hit_ratio, strict=True)]
         at = max(range(len(gaps)), key=lambda i: gaps[i])
         limits.append(
-            f"{real.policy} leaves most at {real.capacities[at]:,} slots: {100 * gaps[at]:.3g} points "
+            f"{real.policy} leaves most at {real.capacities[at]:,} slots: {brief(100 * gaps[at])} points "
             "below Belady's."
         )
     needed = next(

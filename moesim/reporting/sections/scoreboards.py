@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moesim.reporting import figures
 from moesim.reporting.documents import ScoreboardDocument, ScoreboardRow
-from moesim.reporting.sections.parts import Answer, Table, filled
+from moesim.reporting.sections.parts import Answer, Table, brief, filled
 from moesim.reporting.sections.validations import Parts
 from moesim.reporting.tiles import Number, Tile
 
@@ -41,7 +41,7 @@ def parts(document: ScoreboardDocument) -> Parts:
         shown.append(figures.ratio_histogram([_score(row, row.name) for row in every]))
     numbers = []
     if judged.n:
-        number = Number(f"{100 * (good + bound) / judged.n:.3g}", note=f"n = {judged.n} {what}")
+        number = Number(brief(100 * (good + bound) / judged.n), note=f"n = {judged.n} {what}")
         numbers.append(Tile("Reproduced or within assumptions", "%", (number,)))
     return (
         Answer(lead, filled(("Why not", causes), ("Uncertain", doubts))),

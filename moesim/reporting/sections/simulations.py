@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from moesim.reporting.sections.parts import (
     Section,
     Table,
     array,
+    brief,
     duration,
     each,
     filled,
@@ -159,11 +161,13 @@ def _costs(run: SimulationDocument) -> list[str]:
     found = []
     if run.cost is not None and run.cost.usd_per_million_output_tokens is not None:
         found.append(
-            f"{run.cost.usd_per_million_output_tokens:,.3g} USD per million output tokens, at "
+            f"{brief(run.cost.usd_per_million_output_tokens)} USD per million output tokens, at "
             f"{short(run.cost.usd_per_device_hour)} USD per device and hour ({run.cost.source})."
         )
     if run.energy is not None and run.energy.busy_joules_per_output_token is not None:
-        found.append(f"{run.energy.busy_joules_per_output_token:.3g} J per output token, {run.energy.scope}.")
+        found.append(
+            f"{brief(run.energy.busy_joules_per_output_token)} J per output token, {run.energy.scope}."
+        )
     return found
 
 
@@ -200,22 +204,49 @@ def _figures(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> list[
             if (one := run.distributions.get(name)) is not None
         }
         if samples:
-            found.append(figures.latency_cdf(samples, name, limit_s=limits.get(name), seed=seed))
-    for run, _ in zip(runs[:_OVER_TIME], labels, strict=False):
-        if run.over_time is not None:
-            window = run.window
+            limit = limits.get(name)
+            counted = {label: r.met[name] for r, label in zip(runs, labels, strict=True) if name in r.met}
             found.append(
-                figures.serving_over_time(
-                    run.over_time.edges_s,
-                    run.over_time.running,
-                    run.over_time.waiting,
-                    kv_share=_cache(run.over_time.kv_share),
-                    window_s=(window.from_s, window.to_s) if window and not run.replications else None,
-                    n=f"{run.requests:,.0f} requests",
-                    seed=run.provenance.seed,
+                figures.latency_cdf(
+                    samples,
+                    name,
+                    limit_s=limit,
+                    counted=counted if limit is not None and counted.keys() == samples.keys() else None,
+                    intervals=_marks(runs, labels, name),
+                    seed=seed,
                 )
             )
+    for run, label in zip(runs[:_OVER_TIME], labels, strict=False):
+        if run.over_time is None:
+            continue
+        window = run.window
+        figure = figures.serving_over_time(
+            run.over_time.edges_s,
+            run.over_time.running,
+            run.over_time.waiting,
+            kv_share=_cache(run.over_time.kv_share),
+            window_s=(window.from_s, window.to_s) if window and not run.replications else None,
+            n=f"{run.requests:,.0f} requests",
+            seed=run.provenance.seed,
+        )
+        found.append(replace(figure, title=f"{figure.title}: {label}") if len(runs) > 1 else figure)
     return found
+
+
+def _marks(
+    runs: Sequence[SimulationDocument], labels: Sequence[str], name: str
+) -> dict[str, dict[float, tuple[float, float]]] | None:
+    """Intervals of percentiles, where distributions are of what the intervals are of."""
+    found = {
+        label: {
+            int(p[1:]) / 100: (max(span[0], 0.0), span[1])
+            for p in _PERCENTILES
+            if (span := run.span(f"{name}.{p}"))
+        }
+        for run, label in zip(runs, labels, strict=True)
+        if name in run.distributions
+    }
+    return {label: marks for label, marks in found.items() if marks} or None
 
 
 def _cache(values: list[float | None] | None) -> npt.NDArray[np.float64] | None:
@@ -302,9 +333,9 @@ def _tiles(runs: Sequence[SimulationDocument], labels: Sequence[str]) -> tuple[T
         value, span = _p99(run, name), run.span(f"{name}.p99")
         limit = (run.goodput or {}).get(name)
         return Number(
-            "-" if value is None else f"{value * 1e3:,.3g}",
+            "-" if value is None else brief(value * 1e3),
             value,
-            "" if limit is None else f"promised {limit * 1e3:,.3g}",
+            "" if limit is None else f"promised {brief(limit * 1e3)}",
             _interval(run, span, 1e3, ",.3g"),
         )
 

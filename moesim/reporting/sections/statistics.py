@@ -8,7 +8,7 @@ from moesim.reporting import figures
 from moesim.reporting.documents import StatisticsDocument, last_part
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
-from moesim.reporting.sections.parts import Answer, Section, Table, array, filled, fixed, unique
+from moesim.reporting.sections.parts import Answer, Section, Table, array, brief, filled, fixed, unique
 from moesim.reporting.tiles import Number, Tile
 
 #: Statistics of the table, in words.
@@ -73,11 +73,13 @@ def answer(document: StatisticsDocument) -> Answer:
     lead = f"{name}, {size}, {len(document.layers)} MoE layers of {document.num_experts} experts"
     busiest = document.value("max_over_mean")
     if busiest is not None:
-        lead += f": the busiest expert of a layer takes {busiest:.3g} times the mean load"
+        lead += f": the busiest expert of a layer takes {brief(busiest)} times the mean load"
     ranks = document.overall.get("rank_max_over_mean")
     for count, value in ranks.items() if isinstance(ranks, dict) else ():
         if value is not None:
-            lead += f", and of {count} ranks with experts in order the busiest has {value:.3g} times the mean"
+            lead += (
+                f", and of {count} ranks with experts in order the busiest has {brief(value)} times the mean"
+            )
             break
     return Answer(
         f"{lead}.",
@@ -113,11 +115,13 @@ def _prediction(document: StatisticsDocument) -> list[str]:
         found.append(f"A layer's experts foretell {percent(told)} of the next layer's{beside}.")
     bits = document.value("next_layer_information_bits")
     if bits is not None:
-        found.append(f"Knowing an expert says {bits:.3g} bits of the next layer's.")
+        found.append(f"Knowing an expert says {brief(bits)} bits of the next layer's.")
     drift, noise = document.value("drift"), document.value("drift_noise")
     if drift is not None and noise is not None:
         more = "more than" if drift > noise else "no more than"
-        found.append(f"The load moves by {drift:.3g} over the trace, {more} chance would give ({noise:.3g}).")
+        found.append(
+            f"The load moves by {brief(drift)} over the trace, {more} chance would give ({brief(noise)})."
+        )
     return found
 
 
@@ -181,9 +185,13 @@ def _reuse(document: StatisticsDocument) -> tuple[list[int], list[list[float | N
     for name in more if isinstance(more, dict) else ():
         if name.isdecimal() and len(name) < 7:
             lags[int(name)] = document.by_layer("lag_overlap", name)
-    kept = sorted(lag for lag, values in lags.items() if any(v is not None for v in values))
-    rows = [[lags[lag][i] for lag in kept] for i in range(len(document.layers))]
+    kept = sorted(lag for lag, values in lags.items() if any(_share(v) is not None for v in values))
+    rows = [[_share(lags[lag][i]) for lag in kept] for i in range(len(document.layers))]
     return kept, [row for row in rows if any(v is not None for v in row)]
+
+
+def _share(value: float | None) -> float | None:
+    return value if value is not None and 0 <= value <= 1 else None
 
 
 def _reasons(document: StatisticsDocument) -> list[str]:
@@ -231,8 +239,8 @@ def _compared(found: Sequence[StatisticsDocument], labels: Sequence[str]) -> Sec
         least = min(pairs, key=lambda pair: pair[0].value("max_over_mean") or 0.0)
         lead = (
             f"Of {len(found)} traces, {most[1]} is the most skewed (the busiest expert takes "
-            f"{most[0].value('max_over_mean'):.3g} times the mean) and {least[1]} the least "
-            f"({least[0].value('max_over_mean'):.3g})."
+            f"{brief(most[0].value('max_over_mean') or 0.0)} times the mean) and {least[1]} the least "
+            f"({brief(least[0].value('max_over_mean') or 0.0)})."
         )
     doubts = [] if len({(one.num_experts, one.top_k) for one in found}) == 1 else [
         "The traces are of models with other numbers of experts: largest over mean grows with them."
@@ -251,6 +259,6 @@ def _tiles(document: StatisticsDocument) -> tuple[Tile, ...]:
     ):
         value, span = document.value(name, key), document.span(name, key)
         if value is not None:
-            ends = "" if span is None else f"95 %: {span[0] * scale:.3g} to {span[1] * scale:.3g}"
-            found.append(Tile(title, unit, (Number(f"{value * scale:.3g}", value, interval=ends),)))
+            ends = "" if span is None else f"95 %: {brief(span[0] * scale)} to {brief(span[1] * scale)}"
+            found.append(Tile(title, unit, (Number(brief(value * scale), value, interval=ends),)))
     return tuple(found)

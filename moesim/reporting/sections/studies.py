@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from moesim.reporting import figures
-from moesim.reporting.documents import StudyDocument, StudyRow
+from moesim.reporting.documents import StudyDocument, StudyRow, Varied
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import quantity
 from moesim.reporting.figures.labels import number
@@ -85,10 +86,19 @@ def _ordered(document: StudyDocument) -> list[StudyRow]:
 def _named(row: StudyRow) -> str:
     """What was varied, in words."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {_text(value)}"
-        for name, value in row.settings.items()
-        if value is not None
+        f"{_words(name)} {_text(value)}" for name, value in row.settings.items() if value is not None
     )
+
+
+def _words(setting: str) -> str:
+    """A setting as people say it.
+
+    >>> _words("layout_tp"), _words("engine_kv_cache_dtype"), _words("fleet_replicas")
+    ('tp', 'kv cache dtype', 'fleet replicas')
+    """
+    for part in ("layout_", "engine_", "workload_", "requests_"):
+        setting = setting.removeprefix(part)
+    return setting.replace("_", " ")
 
 
 def _text(value: object) -> str:
@@ -106,7 +116,7 @@ def _decides(document: StudyDocument) -> list[str]:
             found.append((high[1] / low[1], one.setting, low, high))
     words = quantity(document.metric)
     return [
-        f"{setting.replace('_', ' ')}: the median {words.words} is {words.text(high[1])} with {high[0]} and "
+        f"{_words(setting)}: the median {words.words} is {words.text(high[1])} with {high[0]} and "
         f"{words.text(low[1])} with {low[0]}."
         for _, setting, low, high in sorted(found, key=lambda e: -e[0])[:3]
     ]
@@ -157,7 +167,7 @@ def _figures(document: StudyDocument) -> tuple[list[Figure], list[str]]:
             _named(row),
             row.values,
             "",
-            f"{groups} {_text(row.settings.get(groups))}" if groups else "",
+            f"{_words(groups)} {_text(row.settings.get(groups))}" if groups else "",
             row is best,
         )
         for row in document.rows
@@ -175,7 +185,7 @@ def _figures(document: StudyDocument) -> tuple[list[Figure], list[str]]:
         found.append(figures.load_curve(curves, metric=name))
     swings = [
         figures.Effect(
-            one.setting.replace("_", " "), min(known), max(known), _at(one, min(known)), _at(one, max(known))
+            _words(one.setting), min(known), max(known), _at(one, min(known)), _at(one, max(known))
         )
         for one in document.varied
         if len(known := [m for m in one.medians if m is not None]) > 1
@@ -183,17 +193,24 @@ def _figures(document: StudyDocument) -> tuple[list[Figure], list[str]]:
     if swings and best is not None:
         middle = sorted(row.values[metric] or 0.0 for row in order)[len(order) // 2]
         kept = sorted(swings, key=lambda e: -e.swing(middle))[:_EFFECTS]
+        tornado = figures.sensitivity_tornado(
+            kept, metric, middle, n=f"{document.statuses.get('ok', 0):,} configurations"
+        )
+        # Not one input at a time: each bar's ends are medians over all that the others may be.
+        words = quantity(metric)
+        told = (
+            f"The median {words.words} of all configurations with each value of a setting, whatever the "
+            "others are; the "
+            f"line is the median of all, {words.text(middle)}."
+        )
         found.append(
-            figures.sensitivity_tornado(
-                kept, metric, middle, n=f"{document.statuses.get('ok', 0):,} configurations"
-            )
+            replace(tornado, title="What each setting does", caption=told, alt=f"{told} {tornado.alt}")
         )
     return found, missing
 
 
-def _at(one: object, median: float) -> str:
-    values, medians = getattr(one, "values"), getattr(one, "medians")  # noqa: B009 - of `Varied`
-    return str(values[medians.index(median)])
+def _at(one: Varied, median: float) -> str:
+    return one.values[one.medians.index(median)]
 
 
 def _curves(document: StudyDocument) -> dict[str, list[figures.LoadPoint]]:
@@ -249,7 +266,7 @@ def best_rows(document: StudyDocument) -> Table:
         )
         for nth, row in enumerate(rows)
     )
-    columns = ("", *(name.replace("_", " ") for name in settings), *(quantity(name).axis for name in metrics))
+    columns = ("", *map(_words, settings), *(quantity(name).axis for name in metrics))
     return Table("Best configurations", columns, cells)
 
 
@@ -258,7 +275,7 @@ def effects(document: StudyDocument) -> Table:
     words = quantity(document.metric)
     rows = tuple(
         (
-            one.setting.replace("_", " "),
+            _words(one.setting),
             value,
             f"{count:,}",
             "-" if median is None else number(median * words.scale),
@@ -279,7 +296,7 @@ def reasons(document: StudyDocument) -> Table:
 
 def kept(document: StudyDocument) -> Table:
     """Settings that do not vary."""
-    rows = tuple((name.replace("_", " "), _text(value)) for name, value in document.fixed.items())
+    rows = tuple((_words(name), _text(value)) for name, value in document.fixed.items())
     return Table("The same in all", ("setting", "value"), rows, folded=True)
 
 

@@ -9,7 +9,17 @@ from moesim.reporting.documents import Iterated, TrainingDocument, TrainingSearc
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.compare import Contender, apart, best
-from moesim.reporting.sections.parts import Answer, Section, Table, duration, each, filled, fixed, unique
+from moesim.reporting.sections.parts import (
+    Answer,
+    Section,
+    Table,
+    brief,
+    duration,
+    each,
+    filled,
+    fixed,
+    unique,
+)
 from moesim.reporting.tiles import Number, Tile
 
 _PHYSICS = "Physics alone: no interval, and a real framework adds what it adds."
@@ -120,9 +130,7 @@ def compared(found: Sequence[Iterated], labels: Sequence[str]) -> Table:
 def _tiles(found: Sequence[Iterated], labels: Sequence[str]) -> tuple[Tile, ...]:
     names = tuple(labels) if len(found) > 1 else ()
     return (
-        Tile(
-            "Iteration", "s", tuple(Number(f"{one.step_s:.3g}", one.step_s) for one in found), names, "less"
-        ),
+        Tile("Iteration", "s", tuple(Number(brief(one.step_s), one.step_s) for one in found), names, "less"),
         Tile(
             "Throughput",
             "tokens/s",
@@ -136,7 +144,7 @@ def _tiles(found: Sequence[Iterated], labels: Sequence[str]) -> tuple[Tile, ...]
             "GB",
             tuple(
                 Number(
-                    f"{one.memory_bytes / 1e9:.3g}",
+                    brief(one.memory_bytes / 1e9),
                     one.memory_bytes,
                     note=f"of {one.memory_capacity_bytes / 1e9:.4g}",
                 )

@@ -88,6 +88,15 @@ def test_curves_rise_through_exact_quantiles_and_the_share_in_time_is_counted():
     assert "limit 500 ms" in texts(canvas)
 
 
+def test_a_limit_far_from_all_requests_is_said_at_the_edge():
+    values = RNG.uniform(0.05, 0.1, 100)
+    without, above, below = (drawn(latency_cdf({"a": values}, limit_s=limit)) for limit in (None, 1.0, 0.0))
+    assert without.axes[0].get_xlim() == above.axes[0].get_xlim() == below.axes[0].get_xlim()
+    assert "limit 1,000 ms \N{RIGHTWARDS ARROW}" in texts(above)
+    assert "limit 0 ms \N{LEFTWARDS ARROW}" in texts(below)
+    assert "a 100 %" in latency_cdf({"a": values}, limit_s=1.0).caption
+
+
 def test_intervals_of_percentiles_and_counted_shares_are_drawn():
     values = RNG.exponential(1.0, 800)
     spans = {0.5: (0.6, 0.8), 0.99: (4.0, 6.0)}

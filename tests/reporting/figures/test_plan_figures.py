@@ -159,7 +159,14 @@ def test_thousands_of_plans_of_many_machines_stay_small():
 
 def test_a_limit_far_from_all_points_does_not_press_them_together():
     given = [PlanPoint(str(i), {"usd_per_hour": 10.0 + i, "ttft_s": 0.05 + 0.01 * i}) for i in range(5)]
-    near, far = (drawn(pareto_front(given, y="ttft_s", limit=limit)).axes[0] for limit in (0.1, 2.0))
-    assert (near.get_yscale(), far.get_yscale()) == ("linear", "log")
-    low, high = np.log(far.get_ylim())
-    assert (np.log(90) - np.log(50)) / (high - low) > 0.1
+    without, near, above, below = (
+        drawn(pareto_front(given, y="ttft_s", limit=limit)) for limit in (None, 0.1, 2.0, 0.001)
+    )
+    assert above.axes[0].get_ylim() == below.axes[0].get_ylim() == without.axes[0].get_ylim()
+    assert near.axes[0].get_ylim()[1] > 100
+    assert "limit 100 ms" in texts(near)
+    assert "limit 2,000 ms \N{UPWARDS ARROW}" in texts(above)
+    assert "limit 1 ms \N{DOWNWARDS ARROW}" in texts(below)
+    wide = [PlanPoint(str(i), {"usd_per_hour": 10.0 * 3**i, "ttft_s": 0.05 + 0.01 * i}) for i in range(3)]
+    axes = drawn(pareto_front(wide, y="ttft_s")).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
