@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -120,6 +121,10 @@ def replay(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="With --optimise: what the model computes may change.")
     ] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="With --system: what GPU, CPU and links did, for Perfetto: .json or .json.gz."),
+    ] = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write the JSON document to a file too.")
     ] = None,
@@ -154,6 +159,7 @@ def replay(
         timed: dict[str, object] = {"--train": train, "--tokens": tokens, "--assume": assume}
         timed |= {"--lossy": lossy or None, "--sweep": sweep or None}
         timed |= {"--variant": variant, "--hardware": hardware}
+        timed |= {"--timeline": None if timeline is None else str(timeline)}
         timed |= {"--objective": objective, "--evaluations": evaluations}
         replay_hits(
             trace, asked, model, num_experts, curve=curve, consistency=consistency, timed=timed, json=json
@@ -172,6 +178,7 @@ def replay(
             "--assume": bool(assume),
             "--sweep": bool(sweep),
             "--variant": bool(variant),
+            "--timeline": timeline is not None,
         }
     else:
         flags |= {
@@ -210,6 +217,7 @@ def replay(
         assume=assume or [],
         slots_chosen=slot or [],
         sweep=sweep,
+        timeline=timeline,
         seed=seed,
         json=json,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.cli.common import print_json, print_table, stderr
@@ -10,6 +11,10 @@ from moesim.cli.trace_check import catalogue
 
 if TYPE_CHECKING:
     from moesim.systems.compositions.compare import Outcome
+
+
+#: Tasks of a timeline.
+DRAWN = 100_000
 
 
 def replay_systems(
@@ -25,6 +30,7 @@ def replay_systems(
     assume: Sequence[str],
     slots_chosen: Sequence[str],
     sweep: bool,
+    timeline: Path | None,
     seed: int,
     json: bool,
 ) -> None:
@@ -52,11 +58,14 @@ def replay_systems(
         ``SLOT=NAME`` each, in place of the systems' own.
     sweep
         Whether each assumed number is also taken to both ends of its range.
+    timeline
+        File for what the resources of the box did.
     """
+    from moesim.chrome import path_faults
     from moesim.errors import ConfigError, Fault, InfeasibleError
     from moesim.hardware import load_hardware
     from moesim.model import load_model
-    from moesim.offload import Box
+    from moesim.offload import Box, write_timeline
     from moesim.policy import taken
     from moesim.systems.compositions import compositions
     from moesim.systems.compositions.chosen import chosen
@@ -77,6 +86,12 @@ def replay_systems(
         faults.append(Fault("is out of range", "--cache-fraction", cache_fraction, "above 0, at most 1"))
     if tokens is not None and tokens < 1:
         faults.append(Fault("is too small", "--tokens", tokens, "1 or more"))
+    if timeline is not None:
+        faults += path_faults(timeline)
+        if len(systems) > 1 or systems[0] == "all" or variant == "both":
+            faults.append(
+                Fault("is of one system", "--timeline", str(timeline), "one --system and --variant")
+            )
     if faults:
         raise ConfigError(faults)
     known = None if model is None else load_model(model)
@@ -120,7 +135,10 @@ def replay_systems(
         slots_by_name=instead,
         sweep=sweep,
         seed=seed,
+        spans=DRAWN if timeline is not None else 0,
     )
+    if timeline is not None and found[0].timed is not None:
+        write_timeline(found[0].timed, timeline)
     about: dict[str, Any] = {
         "trace": path,
         "hardware": box.hardware.name,

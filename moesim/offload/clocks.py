@@ -17,6 +17,7 @@ I1 = npt.NDArray[np.int8]
 
 #: Resources; a clock says when each is free, and `busy` how long it has worked.
 RESOURCES = ("gpu", "cpu", "near", "to_device", "from_device", "storage")
+GPU, CPU, NEAR, TO_DEVICE, FROM_DEVICE, STORAGE = range(6)
 #: What the GPU waits for.
 WAITS = ("to_device", "storage", "cpu", "near")
 #: What bytes cross.
@@ -27,7 +28,7 @@ class Clock(Protocol):
     """When resources are free, how long they were busy, what the GPU waited for, and bytes moved.
 
     `flight` is the expert that was fetched ahead last, or -1; `events` counts what rules order by, `logged`
-    the rows of the log.
+    and `noted` the rows of the logs of loads and of spans.
     """
 
     gpu: float
@@ -52,6 +53,7 @@ class Clock(Protocol):
     flight: int
     events: int
     logged: int
+    noted: int
 
 
 CLOCK = np.dtype(
@@ -63,6 +65,7 @@ CLOCK = np.dtype(
         ("flight", np.int64),
         ("events", np.int64),
         ("logged", np.int64),
+        ("noted", np.int64),
     ],
     align=True,
 )
@@ -73,6 +76,15 @@ def new_clock() -> Sequence[Clock]:
     clock = np.zeros(1, CLOCK)
     clock["flight"] = -1
     return cast("Sequence[Clock]", clock)
+
+
+@compiled
+def note(clock: Clock, spans: F8, resource: int, start: float, end: float, cell: int, x: int) -> None:
+    """Write down what a resource did, where there is room for it."""
+    if clock.noted < len(spans):
+        row = spans[clock.noted]
+        row[0], row[1], row[2], row[3], row[4] = resource, start, end, cell, x
+        clock.noted += 1
 
 
 @compiled
@@ -128,6 +140,8 @@ def take_slot(
     last: int,
     write_back: bool,
     taken: float,
+    spans: F8,
+    cell: int,
 ) -> float:
     """When a copy may begin to write, with victims ``gone[first:last]``.
 
@@ -146,6 +160,7 @@ def take_slot(
             level = gone_level[g]
             until = max(until, clock.from_device, taken) + out_s[level]
             clock.from_device = until
+            note(clock, spans, FROM_DEVICE, until - out_s[level], until, cell, gone[g])
             clock.busy_from_device += out_s[level]
             clock.bytes_from_device += sizes[level]
         free = max(free, until)
@@ -180,8 +195,14 @@ def run_on_gpu(clock: Clock, expert: Expert, seconds: float) -> None:
 
 
 @compiled
-def break_off(clock: Clock, channel: F8, link_s: float, size: float, ready: float, now: float) -> None:
+def break_off(
+    clock: Clock, channel: F8, link_s: float, size: float, ready: float, now: float, spans: F8
+) -> None:
     """Stop the one copy that is under way; what it has moved is lost."""
+    for i in range(clock.noted - 1, -1, -1):
+        if spans[i, 0] == TO_DEVICE:
+            spans[i, 1], spans[i, 2] = min(spans[i, 1], now), min(spans[i, 2], now)
+            break
     rest = min(ready - now, link_s)
     clock.busy_to_device -= rest
     clock.bytes_to_device -= size * rest / link_s

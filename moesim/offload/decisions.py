@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from moesim.errors import Fault
 from moesim.offload.clocks import new_clock
-from moesim.offload.given import LOGGED, Ahead, Demand, Memory, Rules
+from moesim.offload.given import LOGGED, SPANS, Ahead, Demand, Memory, Rules
 from moesim.offload.pools import RULE_OF, Rule, new_experts, new_moment, new_pools
 from moesim.offload.prepare import ahead_of, next_uses, start_of
 from moesim.offload.scores import important, parameters_of
@@ -47,6 +47,7 @@ def decisions_of(
     seed: int = 0,
     spares: int = 1,
     logged: bool = False,
+    spans: int = 0,
 ) -> Decisions:
     """Arrays that the timed kernel takes, but for seconds and bytes.
 
@@ -72,6 +73,8 @@ def decisions_of(
         Slots beside the pools.
     logged
         Whether loads are logged.
+    spans
+        Of resources that are written down, the first ones.
     """
     residency, transfer, executor = composition.residency, composition.transfer, composition.executor
     layers, num_experts = steps.layers, steps.num_experts
@@ -132,6 +135,7 @@ def decisions_of(
         channel=np.zeros(transfer.channels),
         spare=np.zeros(spares),
         log=np.zeros((logged * (steps.accesses + len(ahead.target)), len(LOGGED)), np.int64),
+        spans=np.zeros((spans, len(SPANS))),
     )
     return Decisions(demand, ahead, rules, memory)
 

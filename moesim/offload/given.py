@@ -154,12 +154,19 @@ FETCHED, KEPT, PASSED = range(3)
 LOGGED = ("cell", "expert", "victim", "why")
 
 
+#: What a row of `Memory.spans` holds: one of `moesim.offload.clocks.RESOURCES`, by number; from when to when;
+#: the cell; and the expert, or one of the names below.
+SPANS = ("resource", "start_s", "end_s", "cell", "expert")
+DENSE, TAIL = -1, -2
+
+
 class Memory(NamedTuple):
     """What changes: experts, pools, who is in them, the clock, channels of the link and spare slots.
 
     `pool` is that of each layer, and `initial` are the experts that are resident at the start. Loads are
     written into `log`, int64 ``[most, 4]`` as `LOGGED` says, in their order, where it has room for them;
-    without a victim that is -1.
+    without a victim that is -1. What each resource does is written into `spans`, float64 ``[most, 5]``, in
+    the same way.
     """
 
     experts: Experts
@@ -172,3 +179,4 @@ class Memory(NamedTuple):
     channel: F8
     spare: F8
     log: I8 = np.zeros((0, len(LOGGED)), np.int64)
+    spans: F8 = np.zeros((0, len(SPANS)))

@@ -10,11 +10,24 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.compiled import compiled
-from moesim.offload.clocks import break_off, copy_in, run_on_gpu, soonest, take_slot
+from moesim.offload.clocks import (
+    CPU,
+    GPU,
+    NEAR,
+    STORAGE,
+    TO_DEVICE,
+    break_off,
+    copy_in,
+    note,
+    run_on_gpu,
+    soonest,
+    take_slot,
+)
 from moesim.offload.given import (
     ABORTED,
     ACCESSES,
     DEFERRED,
+    DENSE,
     F8,
     FETCHED,
     HITS,
@@ -36,6 +49,7 @@ from moesim.offload.given import (
     SKIP,
     SKIPPED,
     STAGED,
+    TAIL,
     USEFUL,
     WASTED,
     WRITTEN,
@@ -87,6 +101,15 @@ def _write(memory: Memory, cell: int, x: int, gone: I8, first: int, last: int, w
 
 
 @compiled
+def _note_copy(memory: Memory, link_s: float, store_s: float, cell: int, x: int) -> None:
+    """Write down the copy that was asked for last."""
+    clock, expert = memory.clock[0], memory.experts[x]
+    if expert.stock:
+        note(clock, memory.spans, STORAGE, expert.stored - store_s, expert.stored, cell, x)
+    note(clock, memory.spans, TO_DEVICE, clock.to_device - link_s, clock.to_device, cell, x)
+
+
+@compiled
 def _fetch_ahead(
     ahead: Ahead,
     rules: Rules,
@@ -130,7 +153,7 @@ def _fetch_ahead(
             counts[WRITTEN, layer] += last
         slot = take_slot(
             clock, memory.spare, experts, costs.out_s, costs.size[0], gone, gone_level, 0, last,
-            rules.write_back, max(known, opens),
+            rules.write_back, max(known, opens), memory.spans, cell,
         )  # fmt: skip
         if not room:
             if len(memory.pools) == 1 and len(rule.size) == 1:
@@ -142,6 +165,7 @@ def _fetch_ahead(
             clock, memory.channel, costs.latency_s, costs.link_s[held + 1, level],
             costs.store_s[held + 1, level], costs.size[held + 1, level], expert, max(known, slot),
         )  # fmt: skip
+        _note_copy(memory, costs.link_s[held + 1, level], costs.store_s[held + 1, level], cell, x)
         expert.busy = 0.0
         expert.fetched = True
         expert.guard = max(expert.guard, target)
@@ -302,6 +326,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                 )  # fmt: skip
             if number == MRS:
                 speak(experts, demand.experts, demand.weights, starts, moment, rule, grown)
+            note(clock, memory.spans, GPU, clock.gpu, gate + beside, cell, DENSE)
             clock.gpu = gate + beside
             clock.busy_gpu += before + beside
             pool = memory.pool[layer]
@@ -354,7 +379,13 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         level = experts[flying].level
                         if experts[flying].ready > gate and not _needed(demand, cell, layer, flying):
                             break_off(
-                                clock, channel, link_s[0, level], size[0, level], experts[flying].ready, gate
+                                clock,
+                                channel,
+                                link_s[0, level],
+                                size[0, level],
+                                experts[flying].ready,
+                                gate,
+                                memory.spans,
                             )
                             remove(experts, pools, members, rule, flying, memory.pool[flying // num_experts])
                             experts[flying].fetched = False
@@ -418,19 +449,20 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                 expert = experts[base + demand.experts[first + j]]
                 level, many = used[j], demand.tokens[first + j]
                 who = where[j]
+                x = base + demand.experts[first + j]
                 if who == ON_GPU:
                     run_on_gpu(clock, expert, gpu_s[level, many])
+                    note(clock, memory.spans, GPU, clock.gpu - gpu_s[level, many], clock.gpu, cell, x)
                 elif who == LOADED:
                     counts[LOADS, layer] += 1
                     why = KEPT if slotted[j] else PASSED
-                    x = base + demand.experts[first + j]
                     _write(memory, cell, x, gone, gone_first[j], gone_last[j], why)
                     slot, lane = 0.0, 0
                     if slotted[j]:
                         slot = take_slot(
                             clock, spare, experts, out_s, size[0], gone, gone_level,
                             gone_first[j], gone_last[j], rules.write_back,
-                            max(gate, channel[soonest(channel)]),
+                            max(gate, channel[soonest(channel)]), memory.spans, cell,
                         )  # fmt: skip
                     else:
                         counts[STAGED, layer] += 1
@@ -440,13 +472,16 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         clock, channel, costs.latency_s, link_s[held[j] + 1, level],
                         store_s[held[j] + 1, level], size[held[j] + 1, level], expert, max(gate, slot),
                     )  # fmt: skip
+                    _note_copy(memory, link_s[held[j] + 1, level], store_s[held[j] + 1, level], cell, x)
                     run_on_gpu(clock, expert, gpu_s[level, many])
+                    note(clock, memory.spans, GPU, clock.gpu - gpu_s[level, many], clock.gpu, cell, x)
                     if not slotted[j]:
                         spare[lane] = clock.gpu
                 elif who == ON_NEAR:
                     run = costs.near_s[level, many]
                     clock.near = max(clock.near, gate + hop) + run
                     clock.busy_near += run
+                    note(clock, memory.spans, NEAR, clock.near - run, clock.near, cell, x)
                     near_end = clock.near + hop
                 else:
                     run = costs.cpu_s[level, many]
@@ -458,8 +493,11 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
                         clock.busy_storage += store_s[0, level]
                         clock.bytes_storage += size[0, level]
                         there = max(there, clock.storage)
+                        read = clock.storage - store_s[0, level]
+                        note(clock, memory.spans, STORAGE, read, clock.storage, cell, x)
                     clock.cpu = max(clock.cpu, there) + run
                     clock.busy_cpu += run
+                    note(clock, memory.spans, CPU, clock.cpu - run, clock.cpu, cell, x)
                     if who == ON_CPU:
                         cpu_end = clock.cpu + hop
                     else:
@@ -474,6 +512,7 @@ def replay_timed(demand: Demand, ahead: Ahead, rules: Rules, costs: Costs, memor
             deferred = later
             if ahead.starts[cell] < ahead.starts[cell + 1]:
                 head, tail, known = ahead.starts[cell], ahead.starts[cell + 1], gate
+        note(clock, memory.spans, GPU, clock.gpu, clock.gpu + costs.tail[step], step * layers, TAIL)
         clock.gpu += costs.tail[step]
         clock.busy_gpu += costs.tail[step]
         ends[step] = clock.gpu

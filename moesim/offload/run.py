@@ -37,6 +37,7 @@ def run(
     slots: int | npt.NDArray[np.int64] | None = None,
     seed: int = 0,
     spares: int = SPARES,
+    spans: int = 0,
 ) -> Timed:
     """Replay a trace through a composition on a box.
 
@@ -57,6 +58,8 @@ def run(
         Of what starts at random.
     spares
         Slots beside those, at least 1: a copy fills one while its victim may still run.
+    spans
+        How much of what each resource does is kept for a timeline: the first so many tasks.
 
     Raises
     ------
@@ -90,6 +93,7 @@ def run(
         top_k=trace.top_k,
         seed=seed,
         spares=spares,
+        spans=spans,
     )
     costs = costs_of(box, steps, levels, prompts_of(steps, trace))
     began = time.process_time()
@@ -121,6 +125,8 @@ def run(
         bounds=_bounds(found, demand, steps, trace, defers=composition.executor.kind == "defer"),
         assumptions=_assumptions(composition, box, rules.batch),
         ends=ends,
+        spans=memory.spans[: min(int(clock["noted"]), spans)],
+        experts_per_layer=steps.num_experts,
         wall_s=wall,
     )
 

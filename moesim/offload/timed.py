@@ -41,6 +41,10 @@ class Timed(Tabular):
         When each step is done, ``[steps]``.
     wall_s
         The replay itself took.
+    spans
+        What resources did, as `moesim.offload.given.SPANS` says; as much as was asked for, ``[spans, 5]``.
+    experts_per_layer
+        Experts that spans are numbered by: expert e of MoE layer l is ``l x experts_per_layer + e``.
     """
 
     ttft_s: float | None
@@ -58,6 +62,8 @@ class Timed(Tabular):
     assumptions: tuple[str, ...]
     ends: npt.NDArray[np.float64] = field(repr=False)
     wall_s: float = 0.0
+    spans: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)), repr=False)
+    experts_per_layer: int = 1
 
     def total(self, name: str) -> int:
         """One of `counts` over all layers."""

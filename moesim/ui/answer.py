@@ -96,17 +96,25 @@ def shortage(error: InfeasibleError) -> dict[str, Any]:
 
 def prediction_document(asked: Asked, found: Prediction, library: Library) -> dict[str, Any]:
     """What ``moesim predict --json`` prints of the same question."""
-    files = [asked.model.path, asked.hardware.path]
+    files = {asked.model.path: asked.model.path, asked.hardware.path: asked.hardware.path}
     if asked.scenario.trace is not None:
-        files.append(str(library.traces[asked.scenario.trace].path))
+        row = library.traces[asked.scenario.trace]
+        # An upload goes by the name that its sender knows.
+        files[str(row.path)] = row.spelling
     assumed = asked.routing.warnings if asked.routing is not None else ()
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "prediction",
         **found.to_dict(),
         "warnings": [*assumed, *found.warnings],
-        "provenance": _provenance(tuple((f, *_stamp(f)) for f in files if f), asked.scenario.seed),
+        "provenance": _named(files, asked.scenario.seed),
     }
+
+
+def _named(files: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """Provenance with other names for files, by path."""
+    found = _provenance(tuple((path, *_stamp(path)) for path in files if path), seed)
+    return found | {"inputs": {files[path]: digest for path, digest in found["inputs"].items()}}
 
 
 def _stamp(path: str) -> tuple[int, int]:

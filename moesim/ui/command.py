@@ -59,8 +59,7 @@ def predict_line(scenario: Scenario, library: Library) -> str:
         if value != Scenario.model_fields[name].default:
             words += [option, str(value)]
     if scenario.trace is not None:
-        row = library.traces[scenario.trace]
-        words += ["--trace", row.name if row.origin == "upload" else str(row.path)]
+        words += ["--trace", library.traces[scenario.trace].spelling]
     return shlex.join(words)
 
 

@@ -63,6 +63,11 @@ class Shelved:
     num_experts: int
     top_k: int | None
 
+    @property
+    def spelling(self) -> str:
+        """How a command is told of it: an upload, by the name that its sender gave it."""
+        return self.name if self.origin == _UPLOADED else str(self.path)
+
     def to_dict(self) -> dict[str, Any]:
         """What a page is told; the path stays here."""
         own = ("id", "name", "origin", "model", "kind", "tokens", "layers", "num_experts", "top_k")

@@ -43,7 +43,7 @@ class Inbox:
     async def store(self, parts: AsyncIterator[bytes]) -> Path:
         """Write what comes to a new file; nothing stays of what breaks off."""
         self._count += 1
-        path = self.folder / f"{self._count}"
+        path = self.folder / f"upload-{self._count}"
         try:
             with path.open("xb") as stream:
                 async for part in parts:

@@ -111,7 +111,8 @@ def test_a_hostile_trace_is_shown_as_text(what_if, trace):
     page = watched.page
     assert upload(page, trace).startswith("upload-")
     assert trace.name in page.locator("#trace option:checked").inner_text()
-    assert HOSTILE in page.locator("#trace-hint").inner_text()
+    assert f"of {HOSTILE}" in page.locator("#trace-hint").inner_text()
+    assert HOSTILE in page.locator("#warnings").inner_text()
     page.locator("#pin").click()
     with next_answer(page):
         page.locator("#trace").select_option("none")

@@ -74,7 +74,7 @@ def test_names_are_text_wherever_they_stand(predictions, name, monkeypatch):
 
 
 @given(name=st.text(min_size=1, max_size=30).filter(str.strip))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_any_name_is_shown_as_it_is(predictions, name):
     name = re.sub(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]", "", name.encode("utf-8", "ignore").decode()) or "a"
     document = _report([_named(predictions[0], name)], name)
@@ -211,7 +211,7 @@ def test_no_page_is_larger_than_it_may_be(predictions):
     with pytest.raises(ConfigError, match=r"the page would be too big.*fewer results"):
         export_html.render_page(_report(heavy, "x", sources))
     # Many results with names of usual length do fit.
-    usual = _report([prediction_document(p).model_dump(mode="json") for p in predictions * 7], "usual")
+    usual = _report([prediction_document(p).model_dump(mode="json") for p in predictions * 5], "usual")
     page = export_html.render_page(usual)
     assert len(page.encode()) <= export_html.MAX_BYTES
     assert Access(page).faults == []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shlex
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,8 +56,8 @@ def send(client, content, name="trace.npz"):
     return client.post("/api/traces", params={"name": name}, content=content)
 
 
-def test_an_upload_is_offered_and_answers(own):
-    _, client = own
+def test_an_upload_is_offered_and_answers(own, moesim, tmp_path, monkeypatch):
+    server, client = own
     content = (data_dir("traces") / "gpt-oss-20b-synthetic.npz").read_bytes()
     found = send(client, content, "../../../tmp/mine.npz")
     assert found.status_code == 200, found.text
@@ -72,6 +74,13 @@ def test_an_upload_is_offered_and_answers(own):
     other = client.post("/api/answer", json=SMALL | {"trace": "gpt-oss-20b-synthetic"}).json()
     assert one["prediction"]["tpot_s"] == other["prediction"]["tpot_s"]
     assert one["command"].endswith(" --trace mine.npz")
+    assert str(server.inbox.folder) not in json.dumps(one)
+    # The same in a terminal, where the file is.
+    monkeypatch.chdir(tmp_path)
+    Path("mine.npz").write_bytes(content)
+    code, out, _ = moesim(*shlex.split(one["command"])[1:], "--json")
+    assert code == 0
+    assert one["prediction"] == {"kind": "prediction", **json.loads(out)}
     again = send(client, content, "other name").json()
     assert (again["id"], again["name"]) == (row["id"], "mine.npz")
     wrong = client.post("/api/answer", json=SMALL | {"model": "mixtral-8x7b", "trace": row["id"]})
@@ -194,6 +203,28 @@ def test_names_and_metadata_are_text(own):
         assert send(client, npz(seed=number + 1), name).json()["name"] == shown
     command = client.post("/api/answer", json=SMALL | {"trace": found.json()["id"]}).json()["command"]
     assert command.endswith(f"--trace '{html}'")
+
+
+def test_what_a_trace_says_of_itself_is_text(own, tmp_path):
+    from dataclasses import replace
+
+    from moesim.trace import load_trace, write_trace
+
+    _, client = own
+    html = "</script><script>alert(1)</script>"
+    trace = load_trace(data_dir("traces") / "gpt-oss-20b-synthetic.npz")
+    for name in ("evil.parquet", "evil.npz"):
+        write_trace(replace(trace, model=html, source=html, licence=html), tmp_path / name)
+        found = send(client, (tmp_path / name).read_bytes(), name)
+        assert found.status_code == 200, found.text
+        assert found.json()["model"] == html
+        assert found.headers["content-type"] == "application/json"
+        assert found.headers["x-content-type-options"] == "nosniff"
+        scenario = SMALL | {"trace": found.json()["id"]}
+        assert client.post("/api/answer", json=scenario).status_code == 200
+    page = client.post("/api/export/report", json={"scenarios": [scenario], "labels": []})
+    assert page.status_code == 200
+    assert "<script>alert" not in page.text
 
 
 @pytest.mark.usefixtures("untried")

@@ -123,6 +123,7 @@ def compare(
     slots_by_name: Mapping[str, object] | None = None,
     sweep: bool = False,
     seed: int = 0,
+    spans: int = 0,
 ) -> list[Outcome]:
     """Replay systems one by one.
 
@@ -149,6 +150,8 @@ def compare(
         Whether each assumed number is also taken to both ends of its range.
     seed
         Of what starts at random.
+    spans
+        As for `moesim.offload.run`.
 
     Raises
     ------
@@ -189,7 +192,7 @@ def compare(
             message = f"of {n.system.name} fetches nothing ahead, so that guesses are for nothing"
             raise ConfigError(Fault(message, "transfer", allowed="--slot transfer=fetch:width=4"))
         held = same_memory(n.composition, trace, box, slots, train) if n.system.cached else 0
-        return run(n.composition, trace, box, train=train, slots=held, seed=seed)
+        return run(n.composition, trace, box, train=train, slots=held, seed=seed, spans=spans)
 
     found = []
     for name, variant, own in wanted:
