@@ -36,9 +36,6 @@ MOST_LENGTHS = 100_000
 #: Sequences per rank and tokens of each, for which the memory of the cache is chosen where there are several.
 USUAL = (64.0, 4096.0)
 
-#: Sequences per rank and tokens of each, for which the memory of the cache is chosen where there are several.
-USUAL = (64.0, 4096.0)
-
 OVERLAPS = ("none", "two-batch", "streams")
 #: Serving engines whose kernels were measured.
 BACKENDS = ("vllm", "sglang", "trtllm")
@@ -149,7 +146,6 @@ class Deployment:
         self.traits = self.traits.on(self.hardware.scale_up)
         self._cached = cached_layers(self.kinds, self.layout)
         self.choice = Choice(self.backend, self.precision.block_scaled)
-        self.hardware = self._with_cache_placed()
         self.hardware = self._with_cache_placed()
         if self.speculation.tokens:
             head = draft_model(self.model)
