@@ -4,14 +4,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Compiling(event.Listener):
+    """Log once that loops are compiled: it takes a minute or two, and must not look like a hang."""
+
+    said = False
+
+    def on_start(self, _: Any) -> None:
+        """When a function is compiled, and not when it is read from where it was kept."""
+        if not self.said:
+            self.said = True
+            logging.getLogger("moesim").info("compiling loops: once per installation, up to two minutes ...")
+
+    def on_end(self, _: Any) -> None:
+        """When it has been."""
+
+
+cast(Any, event).register("numba:compile", _Compiling())
 
 
 def compiled(function: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -72,6 +73,10 @@ def _root(
 def main() -> None:
     """Run the program: 0 ok, 1 infeasible or failed check, 2 usage or bad input."""
     warnings.showwarning = _show_warning
+    if sys.stderr.isatty():
+        # Whoever watches is told why the first run takes long.
+        logging.basicConfig(stream=sys.stderr, format="%(message)s")
+        logging.getLogger("moesim").setLevel(logging.INFO)
     words = sys.argv[1:]
     program: Any = typer.main.get_command(app)
     if words and words[0] in GROUPED:

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from moesim.hardware.types import Link
 
 #: Collectives over a host bridge inside a step, over the same alone: what fits to public runs of vLLM, SGLang
-#: and TensorRT-LLM gave when nothing held them (shared research notes on serving, section 4: 2.3 +- 0.1,
-#: 2.2 +- 0.3 and 1.9 +- 0.1 on H100 to B300). Engines' own kernels hide part of that where they have any.
+#: and TensorRT-LLM gave when nothing held them: 2.3 +- 0.1, 2.2 +- 0.3 and 1.9 +- 0.1 on H100 to B300.
+#: The fits precede this package and are no part of it. Engines' own kernels hide some of that where they have any.
 OVER_BRIDGE: Mapping[str, float] = MappingProxyType({"vllm": 2.3, "sglang": 2.2, "trtllm": 1.9})
 
 

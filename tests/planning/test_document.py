@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,16 @@ def test_prediction_stands_beside_what_was_simulated(result):
     assert predicted(result, result.best) == {"ttft_s": 0.2, "tpot_s": 0.02, "replicas": 2.0}
     # A candidate that is not among the ranked has none.
     assert predicted(result, result.refused[0].nearest) == {}
+
+
+def test_a_plan_has_a_document_if_it_knows_its_question(result):
+    traffic = make_traffic(request_rate=5.0, input_len="100", output_len="10", requests=100)
+    slo = parse_slo(["ttft:1000"])
+    with pytest.raises(ValueError, match="without its promise"):
+        result.to_dict()
+    whole = replace(result, slo=slo, traffic=traffic).to_dict()
+    expected = document_of(result, traffic, slo, [result.best.candidate.hardware])
+    assert whole == {"kind": "plan", **expected, "warnings": ["a note"]}
 
 
 def test_the_document_is_plain_and_whole(result):

@@ -39,6 +39,15 @@ def test_predictions_side_by_side(predictions):
         f"{best[1]} has the highest output throughput ({best[0].output_throughput:,.0f} tokens/s)"
         in answer.lead
     )
+    # Intervals of measured runs are wide, and say nothing of such a difference.
+    assert answer.lead.count("not decided") == 2
+    (low, high), level = answers[0].interval.output_throughput, answers[0].interval
+    far = level.model_copy(update={"output_throughput": (2 * high, 3 * high), "tpot_s": (1e-9, 2e-9)})
+    fast = answers[0].model_copy(update={"output_throughput": 2.5 * high, "tpot_s": 1.5e-9, "interval": far})
+    lead = predicted.answer([answers[0], fast], ["old", "new"]).lead
+    assert low < high
+    assert lead.count("their intervals do not overlap") == 2
+    assert f"new has the highest output throughput ({2.5 * high:,.0f} tokens/s)" in lead
     slow = answers[0].model_copy(update={"running": 100.0})
     assert (
         "Only 100 of 256 requests run at once"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from moesim.reporting import figures, tiles
 from moesim.reporting.documents import PredictionDocument
 from moesim.reporting.figures import Figure
+from moesim.reporting.sections.compare import Contender, standing
 from moesim.reporting.sections.parts import (
     Answer,
     Section,
@@ -119,23 +120,15 @@ def rooflines(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> l
 
 def answer(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Answer:
     """What predictions say, side by side where there are several."""
-    best = max(range(len(answers)), key=lambda i: answers[i].output_throughput)
-    fast = min(range(len(answers)), key=lambda i: answers[i].tpot_s)
-    first = answers[best]
     if len(answers) == 1:
+        one = answers[0]
         lead = (
-            f"{first.model} on {first.num_devices} devices of {first.hardware} ({first.layout_text}) gives "
-            f"{first.output_throughput:,.0f} output tokens/s to {first.traffic_text}"
-            f": TTFT {duration(first.ttft_s)}, TPOT {duration(first.tpot_s)}."
+            f"{one.model} on {one.num_devices} devices of {one.hardware} ({one.layout_text}) gives "
+            f"{one.output_throughput:,.0f} output tokens/s to {one.traffic_text}"
+            f": TTFT {duration(one.ttft_s)}, TPOT {duration(one.tpot_s)}."
         )
     else:
-        whose = "" if fast == best else f"{labels[fast]} "
-        lead = (
-            f"Of {len(answers)} predictions, {labels[best]} has the highest output throughput "
-            f"({first.output_throughput:,.0f} tokens/s) and {whose}the lowest TPOT "
-            f"({duration(answers[fast].tpot_s)})."
-        )
-
+        lead = _standing(answers, labels)
     pairs = list(zip(answers, labels if len(answers) > 1 else [""], strict=True))
     limits = [each(limit(a), label) for a, label in pairs if a.bottleneck]
     proofs = [
@@ -160,6 +153,21 @@ def answer(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> Answ
     return Answer(
         lead, filled(("What limits it", limits + waiting), ("Proven", proofs), ("Uncertain", doubts))
     )
+
+
+def _standing(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> str:
+    """Which of several is best, and whether the intervals of measured runs let that stand."""
+    spans = [answer.interval for answer in answers]
+    rates = [
+        Contender(label, one.output_throughput, span.output_throughput if span is not None else None)
+        for one, label, span in zip(answers, labels, spans, strict=True)
+    ]
+    times = [
+        Contender(label, one.tpot_s, span.tpot_s if span is not None else None)
+        for one, label, span in zip(answers, labels, spans, strict=True)
+    ]
+    best = standing(rates, "output throughput", "{:,.0f} tokens/s".format, less=False)
+    return f"Of {len(answers)} predictions, {best} {standing(times, 'TPOT', duration, less=True)}"
 
 
 def limit(answer: PredictionDocument, lower: bool = False) -> str:

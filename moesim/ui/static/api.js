@@ -43,11 +43,12 @@ const post = (path, body, signal) =>
     signal,
   });
 
-export const catalogue = async () => (await send("/api/catalogue", { headers: { "X-Moesim": token } })).json();
+export const catalogue = async () =>
+  (await send("/api/catalogue", { headers: { "X-Moesim": token } })).json();
 
 export const answer = async (scenario, signal) => (await post("/api/answer", scenario, signal)).json();
 
-/** Other layouts of the same devices: asked again while the server has more to consider. `onrows(rows, done)`. */
+/** Other layouts of the same devices, asked again while the server has more to consider: `onrows(rows, done)`. */
 export async function alternatives(scenario, signal, onrows) {
   for (let turn = 0; turn < 30; turn++) {
     const { layouts, considered, total } = await (await post("/api/alternatives", scenario, signal)).json();
@@ -63,9 +64,11 @@ async function file(path, body, otherwise) {
   return { blob: await response.blob(), name: said ? said[1] : otherwise };
 }
 
-export const exportReport = (scenarios, labels) => file("/api/export/report", { scenarios, labels }, "moesim-report.html");
+export const exportReport = (scenarios, labels) =>
+  file("/api/export/report", { scenarios, labels }, "moesim-report.html");
 
-export const exportPlan = (scenario, format) => file("/api/export/plan", { scenario, format }, `plan-${format}.json`);
+export const exportPlan = (scenario, format) =>
+  file("/api/export/plan", { scenario, format }, `plan-${format}.json`);
 
 export const uploadTrace = async (given) =>
   (
@@ -78,7 +81,8 @@ export const uploadTrace = async (given) =>
 
 /**
  * Ask for the newest of many scenarios: one question at a time; a newer one waits `patience` ms for the older
- * answer, which is still worth showing, and then the older one is dropped. A lost server is asked again, later and later.
+ * answer, which is still worth showing, and then the older one is dropped. A lost server is asked
+ * again, later and later.
  */
 export class Asker {
   constructor({ onanswer, onrefused, onbusy, ongone, patience = 300 }) {

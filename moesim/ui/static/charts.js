@@ -1,4 +1,4 @@
-// Charts as SVG: widths in per cent or measured, text that stays text, values in words for those who cannot see them.
+// Charts as SVG: widths in per cent or measured, text that stays text, values in words as well.
 
 import { el, say, svg } from "./dom.js";
 
@@ -35,7 +35,17 @@ export function rungs(values) {
 export const logAt = (x, [low, high]) => Math.min(1, Math.max(0, Math.log(x / low) / Math.log(high / low)));
 
 /** One value with its interval, its bound and its limit on a logarithmic scale; each has a shape of its own. */
-export function intervalBar({ value, interval, bound, limit, domain, text, format, small = false, axis = true }) {
+export function intervalBar({
+  value,
+  interval,
+  bound,
+  limit,
+  domain,
+  text,
+  format,
+  small = false,
+  axis = true,
+}) {
   const height = small ? 14 : 34;
   const middle = small ? 7 : 11;
   const x = (v) => `${2 + 96 * logAt(v, domain)}%`;
@@ -44,9 +54,21 @@ export function intervalBar({ value, interval, bound, limit, domain, text, forma
   for (let d = domain[0]; axis && d <= domain[1] * 1.001; d *= 10) {
     marks.push(svg("line", { class: "axis", x1: x(d), x2: x(d), y1: middle - 3, y2: middle + 3 }));
   }
-  if (interval) marks.push(svg("rect", { class: "interval", x: x(interval[0]), width: wide(interval[0], interval[1]), y: middle - 4, height: 8, rx: 2 }));
-  if (bound) marks.push(svg("line", { class: "bound", x1: x(bound), x2: x(bound), y1: middle - 7, y2: middle + 7 }));
-  if (limit) marks.push(svg("line", { class: "limit", x1: x(limit), x2: x(limit), y1: middle - 9, y2: middle + 9 }));
+  if (interval)
+    marks.push(
+      svg("rect", {
+        class: "interval",
+        x: x(interval[0]),
+        width: wide(interval[0], interval[1]),
+        y: middle - 4,
+        height: 8,
+        rx: 2,
+      }),
+    );
+  if (bound)
+    marks.push(svg("line", { class: "bound", x1: x(bound), x2: x(bound), y1: middle - 7, y2: middle + 7 }));
+  if (limit)
+    marks.push(svg("line", { class: "limit", x1: x(limit), x2: x(limit), y1: middle - 9, y2: middle + 9 }));
   if (value) marks.push(svg("circle", { class: "value", cx: x(value), cy: middle, r: small ? 3.5 : 4.5 }));
   if (!small && (value || bound)) {
     marks.push(svg("text", { class: "tick", x: "1%", y: 31 }, format(domain[0])));
@@ -65,10 +87,13 @@ export function stackedBar(parts, text, height = 30) {
     const left = at;
     at += share;
     const wide = share > 0.12 && part.short;
-    return svg("g", { class: `part ${part.slot}` },
+    return svg(
+      "g",
+      { class: `part ${part.slot}` },
       svg("rect", { x: `${left * 100}%`, width: `${share * 100}%`, y: 0, height }),
       svg("title", {}, part.text),
-      wide && svg("text", { x: `${(left + share / 2) * 100}%`, y: height / 2 + 4 }, part.short));
+      wide && svg("text", { x: `${(left + share / 2) * 100}%`, y: height / 2 + 4 }, part.short),
+    );
   });
   return svg("svg", { class: "stack", width: "100%", height, role: "img", "aria-label": text }, marks);
 }
@@ -82,13 +107,15 @@ const MARKS = [
   (x, y, r) => `M${x - r},${y}L${x},${y - r}L${x + r},${y}L${x},${y + r}Z`,
   (x, y, r) => `M${x - r},${y - r / 2}h${2 * r}v${r}h${-2 * r}Z`,
 ];
-const outline = (k, points, r) => points.map((p) => MARKS[k % MARKS.length](Number(p.x.toFixed(1)), Number(p.y.toFixed(1)), r)).join("");
+const outline = (k, points, r) =>
+  points.map((p) => MARKS[k % MARKS.length](Number(p.x.toFixed(1)), Number(p.y.toFixed(1)), r)).join("");
 
 /** Round numbers in a domain, as many as are easily read. */
 function ticks([low, high], most) {
   const inside = (steps) => {
     const out = [];
-    for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10) out.push(...steps.map((m) => m * d));
+    for (let d = 10 ** Math.floor(Math.log10(low)); d <= high * 1.001; d *= 10)
+      out.push(...steps.map((m) => m * d));
     return out.filter((t) => t >= low * 0.999 && t <= high * 1.001);
   };
   const choices = [[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]].map(inside);
@@ -106,17 +133,27 @@ function apart(names, most) {
 }
 
 /**
- * Curves over a logarithmic axis. One stop for the keyboard: arrows walk the points of the first curve, and say them.
+ * Curves over a logarithmic axis. One stop for the keyboard: arrows walk the points, and say them.
  *
  * `curves` are `{name, slot, points: [{x, y, text, faint, current}]}`; `verticals` are `{x, text}`.
  */
-export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFormat, yFormat, text, onpick }) {
+export function lineChart(
+  holder,
+  { curves, verticals = [], xLabel, yLabel, xFormat, yFormat, text, onpick },
+) {
   const readout = el("output", { class: "readout" });
   const note = "Arrow keys or the pointer read the points; Enter takes one.";
   let draw = { curves, verticals, xLabel, yLabel, xFormat, yFormat, text, onpick };
   let at = null;
   let places = [];
-  const plot = svg("svg", { class: "chart", width: "100%", height: 300, role: "application", tabindex: 0, "aria-describedby": "curve-readout" });
+  const plot = svg("svg", {
+    class: "chart",
+    width: "100%",
+    height: 300,
+    role: "application",
+    tabindex: 0,
+    "aria-describedby": "curve-readout",
+  });
   readout.id = "curve-readout";
   say(readout, note);
   holder.replaceChildren(plot, readout);
@@ -129,7 +166,9 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     const [left, right, top, bottom] = [54, 14, 24, 40];
     if (!all.length) {
       places = [];
-      plot.replaceChildren(svg("text", { class: "label mid", x: "50%", y: 34 }, "Nothing to draw: no load fits."));
+      plot.replaceChildren(
+        svg("text", { class: "label mid", x: "50%", y: 34 }, "Nothing to draw: no load fits."),
+      );
       return;
     }
     const xs = rungs([...all.map((p) => p.x), ...draw.verticals.map((v) => v.x)]);
@@ -138,16 +177,26 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     const Y = (v) => height - bottom - (height - top - bottom) * (v / most);
     const marks = [];
     for (const t of ticks(xs, width < 500 ? 6 : 9)) {
-      marks.push(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }), svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)));
+      marks.push(
+        svg("line", { class: "grid", x1: X(t), x2: X(t), y1: top, y2: height - bottom }),
+        svg("text", { class: "tick mid", x: X(t), y: height - bottom + 14 }, draw.xFormat(t)),
+      );
     }
     for (let t = 0; t <= most * 1.001; t += step) {
-      marks.push(svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(t), y2: Y(t) }), svg("text", { class: "tick end", x: left - 6, y: Y(t) + 4 }, draw.yFormat(t)));
+      marks.push(
+        svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(t), y2: Y(t) }),
+        svg("text", { class: "tick end", x: left - 6, y: Y(t) + 4 }, draw.yFormat(t)),
+      );
     }
-    marks.push(svg("text", { class: "label mid", x: (left + width - right) / 2, y: height - 6 }, draw.xLabel));
+    marks.push(
+      svg("text", { class: "label mid", x: (left + width - right) / 2, y: height - 6 }, draw.xLabel),
+    );
     for (const v of draw.verticals) {
       marks.push(svg("line", { class: "limit", x1: X(v.x), x2: X(v.x), y1: top, y2: height - bottom }));
       const flip = X(v.x) > width - 130;
-      marks.push(svg("text", { class: `tick ${flip ? "end" : ""}`, x: X(v.x) + (flip ? -5 : 5), y: top + 10 }, v.text));
+      marks.push(
+        svg("text", { class: `tick ${flip ? "end" : ""}`, x: X(v.x) + (flip ? -5 : 5), y: top + 10 }, v.text),
+      );
     }
     places = [];
     const names = [];
@@ -155,13 +204,34 @@ export function lineChart(holder, { curves, verticals = [], xLabel, yLabel, xFor
     for (const [k, curve] of [...draw.curves.entries()].reverse()) {
       const spots = curve.points.map((point) => ({ x: X(point.x), y: Y(point.y), curve: k, point }));
       places.push(...spots);
-      const kinds = [["point", (p) => !p.faint && !p.current, 3.5], ["point faint", (p) => p.faint && !p.current, 3.5], ["point current", (p) => p.current, 6]];
+      const kinds = [
+        ["point", (p) => !p.faint && !p.current, 3.5],
+        ["point faint", (p) => p.faint && !p.current, 3.5],
+        ["point current", (p) => p.current, 6],
+      ];
       const inner = [
-        svg("path", { class: "line", d: spots.map((p, i) => `${i ? "L" : "M"}${p.x.toFixed(1)},${p.y.toFixed(1)}`).join("") }),
-        ...kinds.map(([name, of, r]) => svg("path", { class: name, d: outline(k, spots.filter((p) => of(p.point)), r) })),
+        svg("path", {
+          class: "line",
+          d: spots.map((p, i) => `${i ? "L" : "M"}${p.x.toFixed(1)},${p.y.toFixed(1)}`).join(""),
+        }),
+        ...kinds.map(([name, of, r]) =>
+          svg("path", {
+            class: name,
+            d: outline(
+              k,
+              spots.filter((p) => of(p.point)),
+              r,
+            ),
+          }),
+        ),
       ];
       const end = curve.points.at(-1);
-      if (end && curve.name) names.push({ x: Math.min(X(end.x) + 7, width - right - 7 * curve.name.length), y: Math.max(top - 2, Y(end.y) - 7), text: curve.name });
+      if (end && curve.name)
+        names.push({
+          x: Math.min(X(end.x) + 7, width - right - 7 * curve.name.length),
+          y: Math.max(top - 2, Y(end.y) - 7),
+          text: curve.name,
+        });
       marks.push(svg("g", { class: `curve ${curve.slot}` }, inner));
     }
     marks.push(svg("text", { class: "label", x: 2, y: 11 }, draw.yLabel), apart(names, height - bottom));

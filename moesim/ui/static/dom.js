@@ -20,7 +20,8 @@ function fill(node, attributes, children) {
 export const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 
 /** The same of SVG. */
-export const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+export const svg = (tag, attributes, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
 
 export const byId = (id) => document.getElementById(id);
 
@@ -34,7 +35,9 @@ export function redraw(node, ...children) {
   const key = node.contains(document.activeElement) ? document.activeElement.dataset?.key : null;
   node.replaceChildren(...children.flat(Infinity).filter(Boolean));
   if (!key) return;
-  const again = node.querySelector(`[data-key="${CSS.escape(key)}"]:enabled, summary[data-key="${CSS.escape(key)}"]`);
+  const again = node.querySelector(
+    `[data-key="${CSS.escape(key)}"]:enabled, summary[data-key="${CSS.escape(key)}"]`,
+  );
   (again ?? node.querySelector('[tabindex="0"], button:enabled'))?.focus({ preventScroll: true });
 }
 

@@ -39,10 +39,12 @@ export function dpOptions(devices, tp, pp) {
   const most = Math.floor(devices / tp / pp);
   if (most <= 16) return Array.from({ length: most }, (_, k) => k + 1);
   const powers = Array.from({ length: 17 }, (_, k) => 2 ** k);
-  return [...new Set([...divisors(most), ...powers])].filter((n) => n >= 1 && n <= most).sort((a, b) => a - b);
+  return [...new Set([...divisors(most), ...powers])]
+    .filter((n) => n >= 1 && n <= most)
+    .sort((a, b) => a - b);
 }
 
-/** Expert-parallel ranks: they divide dp x tp and the experts with their spares; shards of experts are equal. */
+/** Expert-parallel ranks: they divide dp x tp and the experts with spares; shards of experts are equal. */
 export function epOptions(model, tp, dp, redundant = 0) {
   const stage = tp * dp;
   const slots = (model?.num_experts ?? 0) + redundant;
@@ -66,7 +68,9 @@ export function lies(scenario, catalogue) {
 }
 
 const nearest = (options, wanted) =>
-  options.reduce((best, n) => (Math.abs(Math.log(n / wanted)) < Math.abs(Math.log(best / wanted)) ? n : best));
+  options.reduce((best, n) =>
+    Math.abs(Math.log(n / wanted)) < Math.abs(Math.log(best / wanted)) ? n : best,
+  );
 
 /**
  * The scenario with the nearest layout that can be laid out.
@@ -95,7 +99,10 @@ function searched(scenario, changed, catalogue) {
   const model = catalogue.models.find((m) => m.name === scenario.model);
   const devices = devicesOf(scenario, catalogue);
   const far = (at) =>
-    Object.entries(at).reduce((sum, [name, n]) => sum + (name === changed ? 8 : 1) * Math.abs(Math.log2(n / scenario[name])), 0) -
+    Object.entries(at).reduce(
+      (sum, [name, n]) => sum + (name === changed ? 8 : 1) * Math.abs(Math.log2(n / scenario[name])),
+      0,
+    ) -
     4 * Math.log2(at.tp * at.pp * at.dp);
   let best = { tp: 1, pp: 1, dp: 1, ep: 1 };
   for (const tp of tpOptions(model, devices)) {
@@ -119,9 +126,23 @@ export function presets(scenario, catalogue) {
   const node = machine?.devices_per_node ?? 1;
   const named = [
     ["Tensor", "tensor parallel over all devices", devices, 1, 1, 1],
-    ["Tensor + experts", "attention in tensor parallel, experts spread over all devices", devices, 1, 1, devices],
+    [
+      "Tensor + experts",
+      "attention in tensor parallel, experts spread over all devices",
+      devices,
+      1,
+      1,
+      devices,
+    ],
     ["Data + experts", "a copy of attention on each device, experts spread over all", 1, 1, devices, devices],
-    ["Node + experts", "tensor parallel in a node, data parallel between nodes, experts over all", node, 1, devices / node, devices],
+    [
+      "Node + experts",
+      "tensor parallel in a node, data parallel between nodes, experts over all",
+      node,
+      1,
+      devices / node,
+      devices,
+    ],
     ["Pipeline", "tensor parallel in a node, a pipeline stage on each node", node, devices / node, 1, 1],
   ];
   const seen = new Set();

@@ -1,11 +1,20 @@
 // The page: one state, drawn from answers; the link, the history and the form all change it in one way.
 
-import { Asker, Gone, Refused, alternatives, answer as askOnce, catalogue as readCatalogue, uploadTrace } from "./api.js";
+import {
+  Asker,
+  Gone,
+  Refused,
+  alternatives,
+  answer as askOnce,
+  catalogue as readCatalogue,
+  uploadTrace,
+} from "./api.js";
 import { drawAnswer, drawRefused, spoken } from "./answer.js";
 import { drawPins } from "./compare.js";
 import { controls } from "./controls.js";
-import { drawCurve, drawLayouts } from "./curves.js";
+import { drawCurve } from "./curves.js";
 import { byId, copy, el, redraw, say } from "./dom.js";
+import { drawLayouts } from "./others.js";
 import { decode, encode } from "./permalink.js";
 import { FIELDS, changed, pinned, renamed, same, taken, unpinned } from "./state.js";
 import { drawTake } from "./take.js";
@@ -42,7 +51,8 @@ const asker = new Asker({
     notice("gone", "");
     form.clear();
     // A server that was started anew knows neither this page nor its token.
-    if (error.status === 401 || error.status === 403) notice("anew", "“moesim ui” was started anew: reload this page. The link keeps everything.");
+    if (error.status === 401 || error.status === 403)
+      notice("anew", "“moesim ui” was started anew: reload this page. The link keeps everything.");
     form.fault(error.faults.length ? error.faults : [{ message: error.message }]);
     drawRefused(error, (changes) => change(changes, true));
     byId("answer").classList.add("stale");
@@ -55,7 +65,11 @@ const asker = new Asker({
   },
   ongone(delay) {
     byId("answer").classList.add("stale");
-    notice("gone", `The server does not answer; what is shown is its last answer. Trying again in ${digits(delay / 1000, 2)} s. Is “moesim ui” still running?`);
+    notice(
+      "gone",
+      "The server does not answer; what is shown is its last answer. " +
+        `Trying again in ${digits(delay / 1000, 2)} s. Is “moesim ui” still running?`,
+    );
   },
 });
 
@@ -64,8 +78,18 @@ function notice(key, text) {
   const old = home.querySelector(`[data-notice="${key}"]`);
   if (!text) return old?.remove();
   if (old) return say(old.firstChild, text);
-  return home.append(el("div", { class: "notice", "data-notice": key }, el("p", {}, text),
-    el("button", { type: "button", class: "small", "aria-label": "Dismiss", onclick: () => notice(key, "") }, "×")));
+  return home.append(
+    el(
+      "div",
+      { class: "notice", "data-notice": key },
+      el("p", {}, text),
+      el(
+        "button",
+        { type: "button", class: "small", "aria-label": "Dismiss", onclick: () => notice(key, "") },
+        "×",
+      ),
+    ),
+  );
 }
 
 function draw() {
@@ -75,13 +99,18 @@ function draw() {
   drawKept();
   // What is read and pressed only when the slider rests waits for that.
   clearTimeout(resting);
-  resting = setTimeout(() => drawTake(answers.get(""), () => ({ state, answers })), document.body.dataset.answered ? 120 : 0);
+  resting = setTimeout(
+    () => drawTake(answers.get(""), () => ({ state, answers })),
+    document.body.dataset.answered ? 120 : 0,
+  );
 }
 
 /** What pins change too. */
 function drawKept() {
   drawPins(state, answers, catalogue, acts);
-  drawCurve(state, answers, (by, load) => change({ [by]: by === "concurrency" ? Math.round(load) : Number(load.toPrecision(3)) }, true));
+  drawCurve(state, answers, (by, load) =>
+    change({ [by]: by === "concurrency" ? Math.round(load) : Number(load.toPrecision(3)) }, true),
+  );
 }
 
 /** Take a new state: into the form, to the server, and, where it is settled, into the history. */
@@ -197,7 +226,10 @@ async function start() {
   try {
     catalogue = await readCatalogue();
   } catch (error) {
-    notice("gone", error instanceof Gone ? "The server does not answer. Trying again in 2 s." : error.message);
+    notice(
+      "gone",
+      error instanceof Gone ? "The server does not answer. Trying again in 2 s." : error.message,
+    );
     setTimeout(start, 2000);
     return;
   }
@@ -216,7 +248,12 @@ async function start() {
   });
   byId("share").addEventListener("click", async () => {
     const done = await copy(location.href);
-    notice("share", done ? "Link copied: it holds the current and all pinned scenarios." : "The browser does not allow copying; the link is in the address bar.");
+    notice(
+      "share",
+      done
+        ? "Link copied: it holds the current and all pinned scenarios."
+        : "The browser does not allow copying; the link is in the address bar.",
+    );
     setTimeout(() => notice("share", ""), 4000);
   });
 }

@@ -7,7 +7,8 @@ const LONGEST = 20000;
 
 const words = (scenario) => {
   const out = new URLSearchParams();
-  for (const field of Object.keys(FIELDS)) out.set(field, scenario[field] === null ? "none" : String(scenario[field]));
+  for (const field of Object.keys(FIELDS))
+    out.set(field, scenario[field] === null ? "none" : String(scenario[field]));
   return out.toString();
 };
 
@@ -25,8 +26,8 @@ export function encode(state) {
 /**
  * The state a fragment stands for, and what in it was not understood.
  *
- * Nothing in a link is trusted: unknown fields, names that are not in the catalogue and numbers out of range are
- * left out, and each is said.
+ * Nothing in a link is trusted: unknown fields, names that are not in the catalogue and numbers out of range
+ * are left out, and each is said.
  */
 export function decode(fragment, catalogue) {
   const start = initial(catalogue);
@@ -51,7 +52,11 @@ export function decode(fragment, catalogue) {
       problems.push("a pinned scenario cannot be read");
       continue;
     }
-    const found = clean(Object.fromEntries(new URLSearchParams(parts.slice(2).join("~"))), start.current, catalogue);
+    const found = clean(
+      Object.fromEntries(new URLSearchParams(parts.slice(2).join("~"))),
+      start.current,
+      catalogue,
+    );
     problems.push(...found.problems.map((p) => `${label}: ${p}`));
     pins.push({ label, name: decoded(parts[1]).slice(0, 60), scenario: found.scenario });
   }

@@ -6,7 +6,12 @@ import { digits } from "./units.js";
 const STEPS = 1000;
 // Which way a key leads, and by how many steps.
 const KEYS = {
-  ArrowUp: [true, 1], ArrowRight: [true, 1], ArrowDown: [false, 1], ArrowLeft: [false, 1], PageUp: [true, 4], PageDown: [false, 4],
+  ArrowUp: [true, 1],
+  ArrowRight: [true, 1],
+  ArrowDown: [false, 1],
+  ArrowLeft: [false, 1],
+  PageUp: [true, 4],
+  PageDown: [false, 4],
 };
 
 /** Where `value` lies from 0 to 1. */
@@ -22,7 +27,10 @@ export function position(value, { min, max, scale }) {
 export function valueAt(at, { min, max, step, scale }) {
   if (at <= 0) return min;
   if (at >= 1) return max;
-  const raw = scale === "log" ? Math.exp(Math.log(Math.max(min, 1e-9)) * (1 - at) + Math.log(max) * at) : min + (max - min) * at;
+  const raw =
+    scale === "log"
+      ? Math.exp(Math.log(Math.max(min, 1e-9)) * (1 - at) + Math.log(max) * at)
+      : min + (max - min) * at;
   if (scale !== "log") return tidy(Math.round(raw / step) * step, min, max);
   const power = 2 ** Math.round(Math.log2(raw));
   const near = Math.abs(power / raw - 1) < 0.03 ? power : Number(raw.toPrecision(2));
@@ -44,15 +52,27 @@ const tidy = (x, min, max) => Math.min(max, Math.max(min, Number(x.toPrecision(1
 /**
  * A labelled pair of slider and field; the field alone where it is `bare`.
  *
- * `onvalue(value, settled)` is called while it moves and once more when it rests. Returns `{node, show, range}`; `show`
- * puts a value there without calling back.
+ * `onvalue(value, settled)` is called while it moves and once more when it rests. Returns `{node, show, field, bar}`;
+ * `show` puts a value there without calling back.
  */
 export function slider({ id, label, unit, bare = false, onvalue }) {
   let range = { min: 0, max: 1, step: 1, scale: "linear" };
   let shown = null;
-  const bar = el("input", { type: "range", id: `${id}-slider`, min: 0, max: STEPS, step: 1, "aria-labelledby": `${id}-label` });
+  const bar = el("input", {
+    type: "range",
+    id: `${id}-slider`,
+    min: 0,
+    max: STEPS,
+    step: 1,
+    "aria-labelledby": `${id}-label`,
+  });
   const field = el("input", {
-    type: "text", inputmode: "decimal", id, "aria-describedby": `${id}-fault`, maxlength: 12, size: 7,
+    type: "text",
+    inputmode: "decimal",
+    id,
+    "aria-describedby": `${id}-fault`,
+    maxlength: 12,
+    size: 7,
   });
   const give = (value, settled) => {
     shown = value;
@@ -65,7 +85,10 @@ export function slider({ id, label, unit, bare = false, onvalue }) {
   };
   const moved = (settled) => {
     // A key may have put the value between two places of the slider.
-    const value = Math.round(position(shown, range) * STEPS) === Number(bar.value) ? shown : valueAt(bar.value / STEPS, range);
+    const value =
+      Math.round(position(shown, range) * STEPS) === Number(bar.value)
+        ? shown
+        : valueAt(bar.value / STEPS, range);
     field.value = plain(value);
     give(value, settled);
   };
@@ -99,7 +122,8 @@ export function slider({ id, label, unit, bare = false, onvalue }) {
     shown = value;
     // What is being written stays as it is, as long as it means this or nothing yet.
     const written = field.value === "" ? NaN : Number(field.value.replaceAll(",", ""));
-    if (document.activeElement !== field || (written !== value && Number.isFinite(written))) field.value = plain(value);
+    if (document.activeElement !== field || (written !== value && Number.isFinite(written)))
+      field.value = plain(value);
     bar.value = Math.round(position(value, range) * STEPS);
     mark(value);
   }

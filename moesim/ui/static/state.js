@@ -43,7 +43,14 @@ export function allowed(field, catalogue) {
 
 /** Least and most of a number, and where a slider starts and ends. */
 export function range(field, catalogue, scenario) {
-  const given = catalogue.limits[field] ?? { min: 1, max: 1e6, step: 1, scale: "linear", unit: "", label: field };
+  const given = catalogue.limits[field] ?? {
+    min: 1,
+    max: 1e6,
+    step: 1,
+    scale: "linear",
+    unit: "",
+    label: field,
+  };
   if (field === "nodes") {
     const machine = catalogue.hardware.find((h) => h.name === scenario?.hardware);
     return { ...given, max: Math.max(1, machine?.max_nodes ?? given.max) };
@@ -57,7 +64,11 @@ export function range(field, catalogue, scenario) {
 export function fits(trace, model) {
   if (!model?.moe) return false;
   const equal = (a, b) => a === null || a === undefined || b === undefined || a === b;
-  return equal(trace.num_experts, model.num_experts) && equal(trace.top_k, model.top_k) && equal(trace.layers, model.moe_layers);
+  return (
+    equal(trace.num_experts, model.num_experts) &&
+    equal(trace.top_k, model.top_k) &&
+    equal(trace.layers, model.moe_layers)
+  );
 }
 
 /** `[value, problem]`: what `raw` means for `field`, and why not, in words, if it cannot. */
@@ -76,8 +87,10 @@ export function read(field, raw, catalogue) {
   if (!Number.isFinite(value) || (whole && !Number.isInteger(value))) {
     return [null, `${field}: “${text.slice(0, 40)}” is not a ${whole ? "whole number" : "number"}`];
   }
-  if (!LAYOUT.includes(field) && (value < min || value > max)) return [null, `${field}: ${value} is not from ${min} to ${max}`];
-  if (value < 0 || value > 1e9 || (LAYOUT.includes(field) && value < 1)) return [null, `${field}: ${value} is out of range`];
+  if (!LAYOUT.includes(field) && (value < min || value > max))
+    return [null, `${field}: ${value} is not from ${min} to ${max}`];
+  if (value < 0 || value > 1e9 || (LAYOUT.includes(field) && value < 1))
+    return [null, `${field}: ${value} is out of range`];
   return [value, null];
 }
 
@@ -105,7 +118,9 @@ export function clean(raw, base, catalogue) {
   const fixed = repaired(scenario, scenario, null, catalogue);
   // What was written down is kept as it is where it can be laid out; else the nearest.
   if (LAYOUT.some((f) => fixed[f] !== scenario[f])) {
-    problems.push(`layout: ${LAYOUT.map((f) => `${f}=${scenario[f]}`).join(" ")} cannot be laid out; the nearest was taken`);
+    problems.push(
+      `layout: ${LAYOUT.map((f) => `${f}=${scenario[f]}`).join(" ")} cannot be laid out; the nearest was taken`,
+    );
   }
   return { scenario: fixed, problems };
 }

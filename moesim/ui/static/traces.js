@@ -7,17 +7,32 @@ import { bytes, digits, joined } from "./units.js";
 
 const MOST_BYTES = 64e6;
 
-/** A list of traces with a place to add one. `choose(id)`, `added(trace)`, `ask(file)` resolves to the new trace. */
+/** A list of traces with a place to add one: `choose(id)`, `added(trace)`; `ask(file)` resolves to the new trace. */
 export function tracePicker(catalogue, { choose, added, ask }) {
-  const list = el("select", { id: "trace", "aria-describedby": "trace-hint trace-fault", onchange: () => choose(list.value === "none" ? null : list.value) });
+  const list = el("select", {
+    id: "trace",
+    "aria-describedby": "trace-hint trace-fault",
+    onchange: () => choose(list.value === "none" ? null : list.value),
+  });
   const hint = el("p", { class: "hint", id: "trace-hint" });
   const fault = el("p", { class: "fault", id: "trace-fault" });
-  const file = el("input", { type: "file", id: "trace-file", class: "unseen", onchange: () => file.files[0] && take(file.files[0]) });
-  const drop = el("label", { class: "drop", for: "trace-file" }, file, "Add a trace or load counts: choose or drop a file");
+  const file = el("input", {
+    type: "file",
+    id: "trace-file",
+    class: "unseen",
+    onchange: () => file.files[0] && take(file.files[0]),
+  });
+  const drop = el(
+    "label",
+    { class: "drop", for: "trace-file" },
+    file,
+    "Add a trace or load counts: choose or drop a file",
+  );
 
   async function take(given) {
     say(fault, "");
-    if (given.size > MOST_BYTES) return say(fault, `${given.name}: ${joined(bytes(given.size))}; at most ${joined(bytes(MOST_BYTES))}`);
+    if (given.size > MOST_BYTES)
+      return say(fault, `${given.name}: ${joined(bytes(given.size))}; at most ${joined(bytes(MOST_BYTES))}`);
     say(hint, `Reading ${given.name} ...`);
     try {
       const trace = await ask(given);
@@ -44,7 +59,15 @@ export function tracePicker(catalogue, { choose, added, ask }) {
 
   let drawn = "";
   return {
-    node: el("div", { class: "field", "data-field": "trace" }, el("label", { for: "trace" }, "Routing"), list, drop, hint, fault),
+    node: el(
+      "div",
+      { class: "field", "data-field": "trace" },
+      el("label", { for: "trace" }, "Routing"),
+      list,
+      drop,
+      hint,
+      fault,
+    ),
     show(scenario) {
       const model = catalogue.models.find((m) => m.name === scenario.model);
       const fitting = catalogue.traces.filter((t) => fits(t, model));
@@ -56,13 +79,31 @@ export function tracePicker(catalogue, { choose, added, ask }) {
         list.replaceChildren(
           el("option", { value: "none" }, "assumed (no trace)"),
           ...fitting.map(option),
-          ...(other.length ? [el("optgroup", { label: "of other models" }, other.map((t) => el("option", { value: t.id, disabled: true }, `${t.name}${t.model ? `: ${t.model}` : ""}`)))] : []),
+          ...(other.length
+            ? [
+                el(
+                  "optgroup",
+                  { label: "of other models" },
+                  other.map((t) =>
+                    el(
+                      "option",
+                      { value: t.id, disabled: true },
+                      `${t.name}${t.model ? `: ${t.model}` : ""}`,
+                    ),
+                  ),
+                ),
+              ]
+            : []),
         );
       }
       list.value = scenario.trace ?? "none";
       const trace = catalogue.traces.find((t) => t.id === scenario.trace);
-      const size = trace && [trace.layers && `${trace.layers} layers`, trace.tokens && `${digits(trace.tokens)} tokens`].filter(Boolean).join(", ");
-      say(hint, trace ? [size, ...(trace.notes ?? [])].join(". ") : "");
+      const facts = trace && [
+        trace.model && `of ${trace.model}`,
+        trace.layers && `${trace.layers} layers`,
+        trace.tokens && `${digits(trace.tokens)} tokens`,
+      ];
+      say(hint, facts ? facts.filter(Boolean).join(", ") : "");
       document.getElementById("routing")?.closest(".field")?.classList.toggle("off", Boolean(trace));
     },
   };

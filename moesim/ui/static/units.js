@@ -45,7 +45,12 @@ export function money(usd) {
 /** `[number, unit]` of memory; GB is 1e9. */
 export function bytes(b) {
   if (!finite(b)) return ["–", ""];
-  for (const [size, unit] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
+  for (const [size, unit] of [
+    [1e12, "TB"],
+    [1e9, "GB"],
+    [1e6, "MB"],
+    [1e3, "kB"],
+  ]) {
     if (Math.abs(b) >= size) return [digits(b / size), unit];
   }
   return [digits(b), "B"];
