@@ -93,9 +93,18 @@ def change(ratio: float) -> str:
     ('+25 %', '-0.04 %', '7.4 times')
     """
     if ratio >= 3:
-        return f"{ratio:,.3g} times"
+        return f"{three(ratio)} times"
     percent = (ratio - 1) * 100
     return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
+
+
+def three(value: float) -> str:
+    """A number of three digits, or of all before the point.
+
+    >>> three(7.054), three(112.4), three(104_400.0)
+    ('7.05', '112', '104,400')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str]) -> tuple[Tile, ...]:
@@ -106,11 +115,11 @@ def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str])
         span, low = answer.interval, answer.bounds.get(metric)
         ends = getattr(span, metric) if span is not None else None
         return Number(
-            f"{getattr(answer, metric) * 1e3:,.3g}",
+            three(getattr(answer, metric) * 1e3),
             getattr(answer, metric),
-            "" if low is None else f"never below {low * 1e3:,.3g}",
+            "" if low is None else f"never below {three(low * 1e3)}",
             "" if ends is None or span is None
-            else f"{span.level:.0%}: {ends[0] * 1e3:,.3g} to {ends[1] * 1e3:,.3g}",
+            else f"{span.level:.0%}: {three(ends[0] * 1e3)} to {three(ends[1] * 1e3)}",
         )  # fmt: skip
 
     def rate(answer: PredictionDocument) -> Number:
@@ -133,7 +142,7 @@ def of_predictions(answers: Sequence[PredictionDocument], labels: Sequence[str])
             "GB",
             tuple(
                 Number(
-                    f"{a.memory_bytes / 1e9:,.3g}",
+                    three(a.memory_bytes / 1e9),
                     a.memory_bytes,
                     note=f"of {a.memory_capacity_bytes / 1e9:,.4g}",
                 )
@@ -169,7 +178,7 @@ def of_placement(document: PlacementDocument) -> tuple[Tile, ...]:
     priced = {name: document.predicted[key] for name, key in keys.items() if key in document.predicted}
     if priced:
         rates = tuple(Number(f"{p.output_throughput:,.0f}", p.output_throughput) for p in priced.values())
-        times = tuple(Number(f"{p.tpot_s * 1e3:,.3g}", p.tpot_s) for p in priced.values())
+        times = tuple(Number(three(p.tpot_s * 1e3), p.tpot_s) for p in priced.values())
         found += [
             Tile("Output throughput", "tokens/s", rates, tuple(priced), "more"),
             Tile("Time per output token", "ms", times, tuple(priced), "less"),

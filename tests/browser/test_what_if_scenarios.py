@@ -71,7 +71,7 @@ def test_two_scenarios_are_compared_and_the_link_restores_them(what_if):
     page.get_by_label("Name of scenario A").press("Enter")
 
     again = what_if(page.url.partition("#")[2]).page
-    again.locator("table.compare td .value").nth(9).wait_for()
+    again.locator("table.compare div.value").nth(9).wait_for()
     assert again.get_by_label("Name of scenario A").input_value() == "Hopper & <co>"
     assert again.locator("table.compare tbody").inner_text() == table.locator("tbody").inner_text()
     assert again.url == page.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -120,3 +121,10 @@ def test_print_is_light_and_whole(pages):
     printed = css[css.index("@media print") :]
     assert "break-inside: avoid" in printed
     assert "size: A4" in css
+
+
+def test_large_numbers_are_written_out(predictions, tmp_path):
+    slow = dataclasses.replace(predictions[0], ttft_s=104.4)
+    text = report(slow, tmp_path / "slow.html").read_text(encoding="utf-8")
+    assert '<p class="value"><b>104,400</b> ms</p>' in text
+    assert not re.search(r"<b>[^<]*e\+", text)
