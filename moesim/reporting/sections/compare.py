@@ -72,12 +72,20 @@ def standing(contenders: Sequence[Contender], what: str, show: Callable[[float],
     return f"{text}; {decided(first, second)}."
 
 
+#: From this ratio on, percent say less than a factor.
+_TIMES = 3.0
+
+
 def apart(value: float, other: float) -> str:
     """How far a value is from another.
 
     >>> apart(1.0, 4.0), apart(5.0, 4.0), apart(3.999, 4.0)
     ('75 % below', '25 % above', '0.025 % below')
+    >>> apart(334.0, 1.0)
+    '334 times'
     """
+    if value >= _TIMES * other > 0:
+        return f"{value / other:,.3g} times"
     change = 100 * abs(value / other - 1)
     text = f"{change:.0f}" if change >= 10 else f"{change:.2g}"
     return f"{text} % {'below' if value < other else 'above'}"

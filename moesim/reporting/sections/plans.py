@@ -110,10 +110,13 @@ def _limits(document: PlanDocument) -> list[str]:
     found = []
     each = plan.first("request_rate_per_replica")
     if each is not None and document.traffic.request_rate:
-        whole = each * plan.replicas
+        whole, asked = each * plan.replicas, document.traffic.request_rate
         found.append(
-            f"Within the promise it would carry {whole:,.4g} requests/s, "
-            f"{brief(whole / document.traffic.request_rate)} times what is asked."
+            f"The steady state has it carry {whole:,.4g} requests/s within the promise, less than is asked; the "
+            f"simulator, which decides, saw it carry the {asked:,.4g}."
+            if whole < asked and plan.status == "confirmed"
+            else f"By the steady state it would carry {whole:,.4g} requests/s within the promise, "
+            f"{brief(whole / asked)} times what is asked."
         )
     best = max(document.sensitivities, key=lambda g: g.rate_gain or 0.0, default=None)
     if best is not None and best.rate_gain is not None:
