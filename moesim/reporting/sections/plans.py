@@ -112,7 +112,7 @@ def _limits(document: PlanDocument) -> list[str]:
     if each is not None and document.traffic.request_rate:
         whole, asked = each * plan.replicas, document.traffic.request_rate
         found.append(
-            f"The steady state has it carry {whole:,.4g} requests/s within the promise, less than is asked; the "
+            f"The steady state has it carry {whole:,.4g} requests/s within the promise, less than asked; the "
             f"simulator, which decides, saw it carry the {asked:,.4g}."
             if whole < asked and plan.status == "confirmed"
             else f"By the steady state it would carry {whole:,.4g} requests/s within the promise, "
