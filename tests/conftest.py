@@ -21,6 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile("moesim", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("moesim")
 
+#: All are modules of one name, which examples in docstrings would be looked for in.
+collect_ignore_glob = ["*conftest.py"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
