@@ -161,7 +161,7 @@ def _columns(path: Path) -> list[str]:
 
 def _own(document: SimulationDocument, path: Path, tables: list[Path]) -> Path | None:
     """The table of a document's requests, if it is among the files."""
-    written = {last_part(name) for name in document.written}
+    written = set(document.written)
     near = [table for table in tables if table.parent == path.parent and table.stem == path.stem]
     return next(iter([table for table in tables if table.name in written] or near), None)
 
@@ -233,7 +233,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def merged(found: Sequence[Provenance]) -> Provenance:
     """Versions that all share, and all inputs; only the last part of a path is of use elsewhere."""
-    inputs = {last_part(name): digest for one in found for name, digest in one.inputs.items()}
+    inputs = {name: digest for one in found for name, digest in one.inputs.items()}
     seeds = {one.seed for one in found}
     return Provenance(
         moesim=", ".join(sorted({one.moesim for one in found if one.moesim})),

@@ -15,7 +15,7 @@ from page_reader import Page
 import moesim as ms
 from moesim.errors import ConfigError
 from moesim.reporting import document_of, documents_of, read_documents, report, write_page
-from moesim.reporting.documents import KINDS, ReportDocument, checked, kind_of
+from moesim.reporting.documents import KINDS, Provenance, ReportDocument, checked, kind_of
 from moesim.reporting.gather import compact
 from moesim.reporting.sections import labels_of, sections
 from tests.program import run_here
@@ -226,3 +226,9 @@ def test_other_objects_are_refused_by_type():
     assert "simulate" in told.value.faults[0].allowed
     with pytest.raises(ConfigError, match="at least one result"):
         documents_of([])
+
+
+def test_folders_of_files_stay_at_home():
+    provenance = {"inputs": {"/home/ann/a.json": "1", "b\\a.json": "2", "other/a.json": "1"}}
+    found = checked(Provenance, provenance)
+    assert found.inputs == {"a.json": "1", "a.json (2)": "2"}

@@ -1,6 +1,6 @@
 """What a page is made of: the JSON documents of commands, with every value checked."""
 
-from moesim.reporting.documents.base import Document, HardwareSources, Provenance, checked
+from moesim.reporting.documents.base import Document, HardwareSources, Provenance, checked, last_part
 from moesim.reporting.documents.kinds import KINDS, READ, fault_of, kind_of
 from moesim.reporting.documents.placement import (
     PLACEMENTS,
@@ -24,7 +24,6 @@ from moesim.reporting.documents.replay import (
     ReplayDocument,
     SystemRow,
     SystemsDocument,
-    last_part,
 )
 from moesim.reporting.documents.report import AnyDocument, ReportDocument
 from moesim.reporting.documents.scoreboard import ScoreboardDocument, ScoreboardRow

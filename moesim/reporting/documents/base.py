@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +15,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 MAX_LAYERS, MAX_EXPERTS, MAX_SLOTS = 2048, 8192, 65536
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: _UNPRINTABLE.sub("\ufffd", text))]
+#: A file without its folders, which are nobody's business where a page is read.
+FileName = Annotated[Text, AfterValidator(lambda path: last_part(path))]
 Positive = Annotated[float, Field(ge=1e-12, le=1e15)]
 Rate = Annotated[float, Field(ge=1e-12, le=1e21)]
 Count = Annotated[float, Field(ge=0, le=1e21)]
@@ -25,6 +28,15 @@ Degree = Annotated[int, Field(ge=1, le=1_000_000)]
 Number = Annotated[int, Field(ge=0, le=10**15)]
 LayerId = Annotated[int, Field(ge=0, le=100_000)]
 Texts = Annotated[list[Text], Field(max_length=200)]
+
+
+def last_part(path: str) -> str:
+    """A file's name without its folders.
+
+    >>> last_part("/a/b.npz")
+    'b.npz'
+    """
+    return PurePosixPath(path.replace("\\", "/")).name
 
 
 class Part(BaseModel):
@@ -39,7 +51,20 @@ class Provenance(Part):
     moesim: Text = ""
     python: Text = ""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    inputs: Annotated[dict[Text, Text], Field(max_length=200)] = {}
+    inputs: Annotated[
+        dict[Text, Text], Field(max_length=200), AfterValidator(lambda found: _without_folders(found))
+    ] = {}
+
+
+def _without_folders(inputs: dict[str, str]) -> dict[str, str]:
+    """Files by their last part; where others have the same, with a number."""
+    found: dict[str, str] = {}
+    for path, digest in inputs.items():
+        name, nth = last_part(path), 2
+        while found.get(name, digest) != digest:
+            name, nth = f"{last_part(path)} ({nth})", nth + 1
+        found[name] = digest
+    return found
 
 
 class Document(Part):

@@ -13,6 +13,7 @@ from moesim.reporting.documents.base import (
     MAX_SLOTS,
     Count,
     Document,
+    FileName,
     LayerId,
     Part,
     Positive,
@@ -110,7 +111,7 @@ class Objective(Part):
 class Emitted(Part):
     """A plan that was written."""
 
-    path: Text
+    path: FileName
     format: Text
     rows: Annotated[int, Field(ge=0, le=1_000_000)]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +11,7 @@ from moesim.reporting.documents.base import (
     MAX_LAYERS,
     Count,
     Document,
+    FileName,
     LayerId,
     Number,
     Part,
@@ -24,15 +24,6 @@ from moesim.reporting.documents.simulation import Ends
 
 Capacities = Annotated[list[Number], Field(min_length=1, max_length=1_000_000)]
 Counts = Annotated[list[Count], Field(max_length=MAX_LAYERS)]
-
-
-def last_part(path: str) -> str:
-    """A file's name without its folders.
-
-    >>> last_part("/a/b.npz")
-    'b.npz'
-    """
-    return PurePosixPath(path.replace("\\", "/")).name
 
 
 class Conditions(Part):
@@ -81,7 +72,7 @@ class ReplayDocument(Hits, Document):
     title: ClassVar[str] = "Replay of a cache of experts"
 
     kind: Literal["replay"] = "replay"
-    trace: Text = ""
+    trace: FileName = ""
     concurrency: Number = 1
     moe_layer_ids: Annotated[list[LayerId], Field(max_length=MAX_LAYERS)] = []
     policies: Annotated[list[Hits], Field(max_length=100)] = []
@@ -96,7 +87,7 @@ class ReplayDocument(Hits, Document):
         """Trace, slots, rule, conditions."""
         several = bool(self.policies)
         return (
-            last_part(self.trace),
+            self.trace,
             f"{self.slots:,} slots",
             "" if several else self.policy,
             f"{self.concurrency} at once",
@@ -129,7 +120,7 @@ class CurveDocument(Document):
     title: ClassVar[str] = "Hits of every capacity"
 
     kind: Literal["replay-curve"] = "replay-curve"
-    trace: Text = ""
+    trace: FileName = ""
     curves: Annotated[dict[Text, CapacityCurve], Field(min_length=1, max_length=20)]
 
     @model_validator(mode="after")
@@ -142,7 +133,7 @@ class CurveDocument(Document):
     def traits(self) -> tuple[str, ...]:
         """Trace, conditions."""
         first = next(iter(self.curves.values()))
-        return (last_part(self.trace), str(first.conditions), f"{first.accesses:,} accesses")
+        return (self.trace, str(first.conditions), f"{first.accesses:,} accesses")
 
 
 class AssumedNumber(Part):
@@ -196,13 +187,13 @@ class SystemsDocument(Document):
     title: ClassVar[str] = "Replay of offloading systems"
 
     kind: Literal["replay-systems"] = "replay-systems"
-    trace: Text = ""
+    trace: FileName = ""
     hardware: Text
     model: Text
     slots: Number
     tokens: Number
     slots_chosen: Texts = []
-    learnt_from: Text | None = None
+    learnt_from: FileName | None = None
     learnt_tokens: Number = 0
     rows: Annotated[list[SystemRow], Field(min_length=1, max_length=500)]
 
@@ -210,7 +201,7 @@ class SystemsDocument(Document):
     def traits(self) -> tuple[str, ...]:
         """Trace, model, machine, slots."""
         return (
-            last_part(self.trace),
+            self.trace,
             self.model,
             self.hardware,
             f"{self.slots:,} slots",

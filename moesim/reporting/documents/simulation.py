@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from moesim.reporting.documents.base import Count, Degree, Document, Part, Share, Signed, Text
+from moesim.reporting.documents.base import Count, Degree, Document, FileName, Part, Share, Signed, Text
 
 #: Levels of one distribution, and spans of time of one run, at most.
 MOST_LEVELS, MOST_SPANS = 512, 512
@@ -189,12 +189,12 @@ class SimulationDocument(Document):
     cost: Cost | None = None
     replications: Replications | None = None
     interval: Annotated[dict[Text, Text | Count | Ends], Field(max_length=200)] | None = None
-    written: Annotated[list[Text], Field(max_length=20)] = []
+    written: Annotated[list[FileName], Field(max_length=20)] = []
     over_time: OverTime | None = None
     distributions: Annotated[dict[Text, Distribution], Field(max_length=10)] = {}
     met: Annotated[dict[Text, Share], Field(max_length=10)] = {}
     #: The table of requests that all of it, or distributions and what is over time, was read from.
-    table: Text = ""
+    table: FileName = ""
 
     @property
     def traits(self) -> tuple[str, ...]:

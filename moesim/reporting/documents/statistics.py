@@ -13,13 +13,13 @@ from moesim.reporting.documents.base import (
     Count,
     Degree,
     Document,
+    FileName,
     LayerId,
     Number,
     Part,
     Signed,
     Text,
 )
-from moesim.reporting.documents.replay import last_part
 from moesim.reporting.documents.simulation import Ends
 
 Nested = Annotated[dict[Text, Signed | None], Field(max_length=50)]
@@ -58,7 +58,7 @@ class StatisticsDocument(Document):
     title: ClassVar[str] = "Routing statistics"
 
     kind: Literal["trace-statistics"] = "trace-statistics"
-    path: Text = ""
+    path: FileName = ""
     model: Text | None = None
     num_experts: Degree
     top_k: Degree | None = None
@@ -88,7 +88,7 @@ class StatisticsDocument(Document):
     def traits(self) -> tuple[str, ...]:
         """File, model, tokens."""
         size = "load counts" if self.tokens is None else f"{self.tokens:,} tokens"
-        return (last_part(self.path), self.model or "", size)
+        return (self.path, self.model or "", size)
 
     def value(self, name: str, key: str = "") -> float | None:
         """A statistic of the whole, or one of its named parts; None where the trace does not say."""

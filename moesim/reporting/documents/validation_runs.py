@@ -7,8 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from moesim.reporting.documents.base import Count, Document, Number, Part, Signed, Text, Texts
-from moesim.reporting.documents.replay import last_part
+from moesim.reporting.documents.base import (
+    Count,
+    Document,
+    FileName,
+    Number,
+    Part,
+    Signed,
+    Text,
+    Texts,
+)
 
 
 class Statistics(Part):
@@ -40,7 +48,7 @@ RunErrors = Annotated[dict[Text, RunError], Field(max_length=20)]
 class MeasuredRun(Part):
     """A benchmark run and its prediction."""
 
-    path: Text = ""
+    path: FileName = ""
     model: Text = ""
     hardware: Text = ""
     backend: Text = ""
@@ -57,7 +65,7 @@ class MeasuredRun(Part):
     @property
     def name(self) -> str:
         """Its folder or file."""
-        return f"{self.model or last_part(self.path)} on {self.hardware}"
+        return f"{self.model or self.path} on {self.hardware}"
 
     def pair(self, metric: str, statistic: str) -> tuple[float, float] | None:
         """Measured and predicted seconds; None where one is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.reporting import figures
-from moesim.reporting.documents import SystemRow, SystemsDocument, last_part
+from moesim.reporting.documents import SystemRow, SystemsDocument
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.compare import Contender, standing
@@ -57,7 +57,7 @@ def answer(document: SystemsDocument) -> Answer:
     title, what = _TIMES[metric]
     where = (
         f"{document.model} on {document.hardware}, {document.slots:,} experts held, {document.tokens:,} "
-        f"tokens of {last_part(document.trace) or 'the trace'}"
+        f"tokens of {document.trace or 'the trace'}"
     )
     if not timed:
         return Answer(f"{where}: no system could be replayed.", filled(("Not replayed", _refused(document))))
@@ -86,7 +86,7 @@ def answer(document: SystemsDocument) -> Answer:
         f"{text[:1].upper()}{text[1:]}." for text in unique(t for row in timed for t in row.assumptions)
     ]
     if document.learnt_tokens:
-        source = last_part(document.learnt_from) if document.learnt_from else "other requests of the trace"
+        source = document.learnt_from if document.learnt_from else "other requests of the trace"
         doubts.append(f"What systems learn is from {document.learnt_tokens:,} tokens of {source}.")
     return Answer(
         f"{where}. {said}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moesim.reporting import figures
-from moesim.reporting.documents import CurveDocument, Hits, ReplayDocument, last_part
+from moesim.reporting.documents import CurveDocument, Hits, ReplayDocument
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.parts import Answer, Section, Table, brief, filled, unique
@@ -54,7 +54,7 @@ def answer(replays: Sequence[ReplayDocument], labels: Sequence[str]) -> Answer:
     for replay, name in zip(replays, names, strict=True):
         rules = [rule for rule in replay.rules if rule.hit_ratio is not None]
         real = [rule for rule in rules if rule.policy != BOUND]
-        where = name or f"{last_part(replay.trace) or 'the trace'}, {replay.slots:,} slots"
+        where = name or f"{replay.trace or 'the trace'}, {replay.slots:,} slots"
         if not rules:
             leads.append(f"{where}: nothing was looked up.")
             continue
@@ -107,7 +107,7 @@ def _concurrency(replay: ReplayDocument) -> str:
 def _over_slots(replays: Sequence[ReplayDocument]) -> list[Figure]:
     """Hit ratios over slots, where the same trace was replayed with several."""
     slots = sorted({replay.slots for replay in replays})
-    if len(slots) < 2 or len({last_part(replay.trace) for replay in replays}) > 1:
+    if len(slots) < 2 or len({replay.trace for replay in replays}) > 1:
         return []
     curves: dict[str, list[float | None]] = {}
     for replay in replays:
@@ -231,7 +231,7 @@ def curve_answer(document: CurveDocument) -> Answer:
     real = next((c for name, c in document.curves.items() if name != BOUND), first)
     quarter = _at(real.capacities, real.hit_ratio, 0.25 * objects)
     lead = (
-        f"{last_part(document.trace) or 'The trace'}: with a quarter of the {objects:,} experts of a pool "
+        f"{document.trace or 'The trace'}: with a quarter of the {objects:,} experts of a pool "
         "held, "
         f"{real.policy} finds {percent(quarter)} of {real.accesses:,} accesses"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.reporting import figures
-from moesim.reporting.documents import StatisticsDocument, last_part
+from moesim.reporting.documents import StatisticsDocument
 from moesim.reporting.figures import Figure
 from moesim.reporting.figures.given import percent
 from moesim.reporting.sections.parts import Answer, Section, Table, array, brief, filled, fixed, unique
@@ -69,7 +69,7 @@ def section(document: StatisticsDocument, title: str, key: str) -> Section:
 def answer(document: StatisticsDocument) -> Answer:
     """Skew, locality, coupling, drift, in sentences."""
     size = "load counts" if document.tokens is None else f"{document.tokens:,} tokens"
-    name = document.model or last_part(document.path) or "A trace"
+    name = document.model or document.path or "A trace"
     lead = f"{name}, {size}, {len(document.layers)} MoE layers of {document.num_experts} experts"
     busiest = document.value("max_over_mean")
     if busiest is not None:
