@@ -105,6 +105,10 @@ def run_on_cluster(
                 raise MoesimError("the scheduler is gone; run the study again to go on") from None
             yield None
             continue
+        if future.status == "pending":
+            # Its worker was lost with the result, which is computed again.
+            future.add_done_callback(landed.put)
+            continue
         done = flying.pop(future)
         if future.status == "finished":
             yield from zip(done, future.result(), strict=True)
